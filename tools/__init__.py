@@ -1,0 +1,1 @@
+"""The project's own tools: bootstrap, code generation and release checks."""

@@ -1,0 +1,242 @@
+"""Make `.venv` from `requirements.lock`, on a machine that has only Python 3.11 or newer.
+
+Standard library only, because it runs before anything is installed. `make` calls it before every
+target; it does nothing when the environment already matches its inputs.
+
+The ways to an environment, first one that works:
+
+1. `uv`, when it is on the PATH.
+2. `python -m venv`, when that Python can install pip (Debian's cannot without `python3-venv`).
+3. `python -m venv --without-pip` and the machine's own pip, through `pip --python`.
+4. Debian's `python3-venv`, installed with apt-get, as root or with a sudo that asks nothing.
+
+Otherwise it ends with one line that names the remedy.
+"""
+
+import sys
+
+# Before every other import and in syntax that old versions can read: on Python 3.8 the user should
+# be told the version that is needed, not be shown a SyntaxError.
+if sys.version_info < (3, 11):  # noqa: UP036 - this line is there for the old versions
+    sys.exit(
+        "ddq needs Python 3.11 or newer, but {} is {}.{}. Run make again with "
+        "PYTHON=/path/to/python3.11 (or newer).".format(sys.executable, *sys.version_info[:2])
+    )
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+LOCK = ROOT / "requirements.lock"
+STAMP = VENV / "bootstrap.json"
+# With the environment active, `python3` is the one inside it, which cannot make itself anew.
+PYTHON = (
+    getattr(sys, "_base_executable", sys.executable) if Path(sys.prefix) == VENV else sys.executable
+)
+PIP_OPTIONS = ["--disable-pip-version-check", "--no-input", "--quiet"]
+
+
+class BootstrapError(Exception):
+    """One line for the user: what is missing, and the remedy."""
+
+
+def main() -> int:
+    # Two `make` at once (a test run beside a server) must not build the same environment twice.
+    with (ROOT / ".venv.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            bootstrap()
+        except BootstrapError as error:
+            print(f"bootstrap: {error}", file=sys.stderr)
+            return 1
+    return 0
+
+
+def bootstrap() -> None:
+    wanted = inputs()
+    have = read_stamp()
+    if have == wanted:
+        STAMP.touch()  # newer than its inputs again, so make does not ask a second time
+        return
+    if not environment_is_usable(have, wanted):
+        say(f"making {VENV.name} with Python {sys.version.split()[0]}")
+        make_environment()
+        have = {}
+    STAMP.unlink(missing_ok=True)  # a run that is interrupted below must not look finished
+    if have.get("lock") != wanted["lock"]:
+        say("installing the locked packages (about a minute the first time)")
+        install("--require-hashes", "-r", str(LOCK))
+    # No build isolation: an isolated build would fetch its own, unlocked hatchling.
+    install("--no-deps", "--no-build-isolation", "--editable", str(ROOT))
+    STAMP.write_text(json.dumps(wanted, indent=2) + "\n")
+
+
+def inputs() -> dict[str, str]:
+    """What the environment is made from; when one of these changes, it is brought up to date."""
+    return {
+        "python": f"{os.path.realpath(PYTHON)} {sys.version}",
+        "lock": digest(LOCK),
+        "project": digest(ROOT / "pyproject.toml"),
+        "version": package_version(),
+    }
+
+
+def digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise BootstrapError(
+            f"cannot read {path.name} ({error.strerror}); restore it with: git checkout {path.name}"
+        ) from error
+
+
+def package_version() -> str:
+    """The installed metadata carries the version, so a new one means a new installation."""
+    source = ROOT / "ddq" / "__init__.py"
+    text = source.read_text() if source.is_file() else ""
+    found = re.search(r'^__version__ = "([^"]+)"', text, re.MULTILINE)
+    if found is None:
+        raise BootstrapError('ddq/__init__.py must hold a line like: __version__ = "0.1.0"')
+    return found.group(1)
+
+
+def read_stamp() -> dict[str, str]:
+    try:
+        stamp = json.loads(STAMP.read_text())
+    except (OSError, ValueError):
+        return {}
+    return stamp if isinstance(stamp, dict) else {}
+
+
+def environment_is_usable(have: dict[str, str], wanted: dict[str, str]) -> bool:
+    return have.get("python") == wanted["python"] and venv_python().exists()
+
+
+def make_environment() -> None:
+    if VENV.exists():
+        shutil.rmtree(VENV)
+    if usable_uv() and run([uv(), "venv", "--quiet", "--python", PYTHON, str(VENV)]):
+        return
+    if can_import("ensurepip") and can_import("venv"):
+        if run([PYTHON, "-m", "venv", str(VENV)]):
+            return
+        shutil.rmtree(VENV, ignore_errors=True)
+    if machine_pip() and run([PYTHON, "-m", "venv", "--without-pip", str(VENV)]):
+        return
+    install_debian_venv()
+    if run([PYTHON, "-m", "venv", str(VENV)]):
+        return
+    raise BootstrapError(remedy())
+
+
+def install(*what: str) -> None:
+    """Install into the environment with whichever installer this machine offers."""
+    python = str(venv_python())
+    attempts = []
+    if usable_uv():
+        attempts.append([uv(), "pip", "install", "--quiet", "--python", python, *what])
+    if run([python, "-c", "import pip"], quiet=True):
+        attempts.append([python, "-m", "pip", "install", *PIP_OPTIONS, *what])
+    elif machine_pip():
+        attempts.append([PYTHON, "-m", "pip", "--python", python, "install", *PIP_OPTIONS, *what])
+    if not any(run(command) for command in attempts):
+        raise BootstrapError(
+            "the packages could not be installed; the installer's message is above. "
+            "Check the network and run the same command again."
+        )
+
+
+def uv() -> str:
+    return shutil.which("uv") or "uv"
+
+
+def usable_uv() -> bool:
+    # Found is not enough: a version manager's shim is found, and fails when it is called.
+    return shutil.which("uv") is not None and run([uv(), "--version"], quiet=True)
+
+
+def can_import(module: str) -> bool:
+    return run([PYTHON, "-c", f"import {module}"], quiet=True)
+
+
+def machine_pip() -> bool:
+    """Whether this Python has a pip that can install into another environment (22.3 or newer)."""
+    return run([PYTHON, "-m", "pip", "--python", PYTHON, "--version"], quiet=True)
+
+
+def install_debian_venv() -> None:
+    apt = shutil.which("apt-get")
+    if apt is None:
+        raise BootstrapError(remedy())
+    if os.geteuid() == 0:
+        prefix = []
+    elif shutil.which("sudo") and run(["sudo", "--non-interactive", "true"], quiet=True):
+        prefix = ["sudo", "--non-interactive"]
+    else:
+        raise BootstrapError(remedy())
+    package = debian_package()
+    say(f"installing Debian's {package}")
+    command = [
+        *prefix,
+        "env",
+        "DEBIAN_FRONTEND=noninteractive",
+        apt,
+        "install",
+        "--yes",
+        "-qq",
+        package,
+    ]
+    # A machine that was just installed has no package lists yet; asking for them first every time
+    # would fail where the lists are there but the network is not.
+    if run(command, quiet=True):
+        return
+    if not (run([*prefix, apt, "update", "-qq"]) and run(command)):
+        raise BootstrapError(remedy())
+
+
+def debian_package() -> str:
+    """The package for this very Python: `python3-venv` serves only the distribution's default."""
+    default = os.path.realpath("/usr/bin/python3")
+    if os.path.realpath(PYTHON) == default:
+        return "python3-venv"
+    return f"python{sys.version_info[0]}.{sys.version_info[1]}-venv"
+
+
+def remedy() -> str:
+    return (
+        f"{PYTHON} cannot make a virtual environment; install Debian's {debian_package()} "
+        "(as root: apt-get update && apt-get install python3-venv), or uv, and run the same "
+        "command again."
+    )
+
+
+def venv_python() -> Path:
+    return VENV / "bin" / "python"
+
+
+def run(command: list[str], *, quiet: bool = False) -> bool:
+    sink = subprocess.DEVNULL if quiet else None
+    # The caller's choices for pip and uv (an index, a certificate) apply; these do not: an active
+    # environment or a download of another Python would make something else than what was asked.
+    environment = {k: v for k, v in os.environ.items() if k not in {"VIRTUAL_ENV", "PYTHONHOME"}}
+    environment["UV_PYTHON_DOWNLOADS"] = "never"
+    try:
+        done = subprocess.run(command, stdout=sink, stderr=sink, env=environment, check=False)
+    except OSError:
+        return False
+    return done.returncode == 0
+
+
+def say(line: str) -> None:
+    print(f"bootstrap: {line}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
