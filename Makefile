@@ -5,7 +5,7 @@
 PYTHON ?= python3
 # How many test processes run at once; each has a store of its own.
 JOBS ?= auto
-# What follows is given to pytest: make test ARGS='-k cancel -x'
+# Given to the program behind a target: make test ARGS='-k cancel -x'
 ARGS ?=
 
 VENV := .venv
@@ -18,6 +18,15 @@ ROOMS := $(wildcard ddq models chaos tests tools)
 .DELETE_ON_ERROR:
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
+
+# What is released; asked for by the targets of a release.
+BRANCH ?=
+VERSION ?= $(notdir $(BRANCH))
+TAG ?=
+# Where the links of release notes point to; empty keeps them relative.
+BASE_URL ?=
+# What `make nightly` draws its examples from; the same number draws the same ones.
+SEED ?= $(shell date +%s)
 
 .PHONY: help
 help: ## list these targets
@@ -46,6 +55,13 @@ demo: $(READY) ## watch producers, workers, retries, cancels and a killed worker
 test: $(READY) ## run the tests (those of e2e and bench have targets of their own)
 	@$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
+.PHONY: nightly
+nightly: $(READY) ## run the tests with many more examples, drawn from SEED
+	@mkdir -p artifacts
+	@echo "seed: $(SEED)" | tee artifacts/nightly.log
+	@HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest -n $(JOBS) --timeout 3600 \
+		--hypothesis-profile=nightly --hypothesis-seed=$(SEED) $(ARGS) 2>&1 | tee -a artifacts/nightly.log
+
 .PHONY: e2e
 e2e: $(READY) ## run the end-to-end tests, which need Go and Node
 	@$(BIN)/python -m pytest tests/e2e $(ARGS)
@@ -60,10 +76,28 @@ fmt: $(READY) ## format the code and sort its imports
 	@$(BIN)/ruff format .
 
 .PHONY: lint
-lint: $(READY) ## check format, style, protos, imports, workflows and generated code
-	@$(BIN)/ruff format --check .
-	@$(BIN)/ruff check .
+lint: lint-python lint-proto lint-workflows lint-documents ## run every check below that only reads
+
+.PHONY: lint-python
+lint-python: $(READY) ## check format, style and which package imports which
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/lint-imports --no-logo >.import-linter.log || { cat .import-linter.log; exit 1; }
+	@rm -f .import-linter.log
+
+.PHONY: lint-proto
+lint-proto: $(READY) ## check the protos, that ddq/v1 is generated from them, that no client breaks
+	@$(BIN)/buf lint proto
 	@$(BIN)/python -m tools.gen --check
+	@$(BIN)/python -m tools.proto_breaking
+
+.PHONY: lint-workflows
+lint-workflows: ## check .github/workflows (needs Go)
+	@tool=$$(tools/gotool.sh actionlint); "$$tool"
+
+.PHONY: lint-documents
+lint-documents: $(READY) ## check the ADRs, their index in the development log, and their links
+	@$(BIN)/python -m tools.release_readiness --documents
 
 .PHONY: types
 types: $(READY) ## check the types (mypy --strict)
@@ -77,7 +111,54 @@ gen: $(READY) ## generate ddq/v1 from proto/ddq/v1
 lock: $(READY) ## resolve the dependencies anew and write requirements.lock
 	@$(BIN)/python -m tools.lock
 
+.PHONY: wheel
+wheel: $(READY) ## build the wheel and the sdist into dist/, install the wheel elsewhere, try it
+	@$(BIN)/python -m tools.check_wheel
+
+.PHONY: changelog
+changelog: $(READY) ## write VERSION's section of CHANGELOG.md from the commits (needs Go)
+	@$(BIN)/python -m tools.changelog "$(VERSION)" $(ARGS)
+
+.PHONY: changelog-check
+changelog-check: $(READY) ## check that CHANGELOG.md is what `make changelog` writes (needs Go)
+	@$(BIN)/python -m tools.changelog "$(VERSION)" --check
+
+.PHONY: changelog-preview
+changelog-preview: $(READY) ## write what the commits give into artifacts/ (needs Go)
+	@mkdir -p artifacts
+	@$(BIN)/python -m tools.changelog "$(VERSION)" --preview | tee artifacts/changelog-preview.md
+
+.PHONY: release-readiness
+release-readiness: $(READY) ## the gate before a release: make release-readiness BRANCH=release/v0.2.0
+	@$(BIN)/python -m tools.release_readiness --branch "$(BRANCH)"
+
+.PHONY: release-notes
+release-notes: $(READY) ## print the notes of VERSION with its decisions
+	@$(BIN)/python -m tools.release_notes "$(VERSION)" --base-url "$(BASE_URL)"
+
+.PHONY: release-notes-file
+release-notes-file: $(READY)
+	@mkdir -p artifacts
+	@$(BIN)/python -m tools.release_notes "$(VERSION)" --base-url "$(BASE_URL)" \
+		>artifacts/release-notes.md
+
+.PHONY: check-commits
+check-commits: $(READY) ## check that the commits since the last release are Conventional Commits
+	@$(BIN)/python -m tools.check_commits $(ARGS)
+
+.PHONY: check-pr-body
+check-pr-body: $(READY) ## check that the text on standard input names an ADR that exists
+	@$(BIN)/python -m tools.check_pr_body
+
+.PHONY: check-tag
+check-tag: $(READY) ## check TAG before it is published
+	@$(BIN)/python -m tools.check_tag "$(TAG)"
+
+.PHONY: publish
+publish: $(READY) ## upload dist/ to the package index; only release.yaml may
+	@$(BIN)/uv publish --trusted-publishing always dist/*
+
 .PHONY: clean
 clean: ## remove everything that was made and can be made again
-	@rm -rf $(VENV) .venv.lock .tools build dist .artifacts .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	@rm -rf $(VENV) .venv.lock .tools build dist artifacts .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	@find . -name __pycache__ -type d -prune -not -path './.git/*' -exec rm -rf {} +
