@@ -1,0 +1,1 @@
+"""The store: JobStore over Valkey or Redis, one Lua script a transition."""

@@ -1,0 +1,442 @@
+"""JobStore: the one door to the store. Each method is one script, on one shard or on several.
+
+Items of a batch are grouped by shard; the shards are asked at the same time, and what became of
+each item comes back in the order of the request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from ddq.config import LIMITS
+from ddq.entropy import Entropy
+from ddq.errors import (
+    DdqError,
+    LeaseLost,
+    RevisionMismatch,
+    StoreMalformed,
+    TaskFinished,
+    TaskIdConflict,
+    TaskLeased,
+    TaskNotDead,
+    TaskNotFound,
+    TaskReady,
+    TopicFull,
+)
+from ddq.keys import shard_of
+from ddq.store.records import lease_token, pack_new_task, unpack_task
+from ddq.store.runner import Call, ScriptReply
+from ddq.store.topics import TopicRegistry, text
+from ddq.task import NewTask, OnConflict, Outcome, Receipt, Schedule, Task, TaskState, Topic
+
+I = TypeVar("I")  # noqa: E741 - an item of a batch
+T = TypeVar("T")
+Args = list[str | bytes | int]
+
+_CONFLICT_MODES = {
+    OnConflict.FAIL: "fail",
+    OnConflict.RETURN_EXISTING: "existing",
+    OnConflict.REPLACE_IF_SCHEDULED: "replace_scheduled",
+    OnConflict.REPLACE_IF_FINISHED: "replace_finished",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Enqueued:
+    """An id that is in the store now; ``created`` says whether this request put it there."""
+
+    id: str
+    created: bool
+    state: TaskState
+    revision: int
+    incarnation: int
+    due_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Leased:
+    """A task and the right to its present attempt."""
+
+    task: Task
+    token: bytes
+    expiry_ms: int
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """A task and its token, to be acked, released, extended or nacked."""
+
+    id: str
+    token: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Extension(Settlement):
+    """``lease_ms`` from now on."""
+
+    lease_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection(Settlement):
+    """A nack; ``delay_ms`` None means by the retry policy."""
+
+    delay_ms: int | None = None
+    dead: bool = False
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """A cancel; ``revoke`` also takes a leased task from its holder."""
+
+    id: str
+    revoke: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A task after a transition; ``at_ms`` is its due time or lease expiry, 0 where neither."""
+
+    state: TaskState
+    revision: int
+    at_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """A cancelled task; ``already``: by an earlier request, or this one before."""
+
+    already: bool
+    revision: int
+    incarnation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """Where a page of a listing ended: the last entry's shard, score and id, as in the index."""
+
+    shard: int = 0
+    score: str = ""
+    id: bytes = b""
+
+
+class JobStore:
+    """Tasks in Valkey or Redis.
+
+    Args:
+        topics: the registry, which also runs the scripts.
+        entropy: of tokens and jitter.
+    """
+
+    def __init__(self, topics: TopicRegistry, entropy: Entropy) -> None:
+        self.topics = topics
+        self._entropy = entropy
+
+    # Producing -----------------------------------------------------------------------------
+
+    async def enqueue(
+        self, topic_name: str, tasks: Sequence[NewTask], call: Call
+    ) -> list[Outcome[Enqueued]]:
+        """Adds tasks; the topic is made by its first one."""
+        topic = await self.topics.find_or_create(topic_name, call)
+
+        def arguments(task: NewTask) -> Args:
+            expected = "" if task.expected_revision is None else task.expected_revision
+            return [
+                task.id, "at" if task.schedule.absolute else "delay", task.schedule.value_ms,
+                _CONFLICT_MODES[task.on_conflict], expected, task.digest, pack_new_task(task),
+            ]  # fmt: skip
+
+        def read(task: NewTask, result: Any) -> Enqueued | DdqError:
+            status, state, revision, incarnation, due_ms = result
+            if status in (b"CREATED", b"EXISTS"):
+                created = status == b"CREATED"
+                return Enqueued(
+                    task.id, created, TaskState(state), revision, incarnation, due_ms
+                )
+            return refused(topic, task.id, text(status), revision)
+
+        return await self._batch(
+            topic, "enqueue", tasks, [call.request_id], arguments, read, call
+        )
+
+    async def remove(
+        self, topic_name: str, removals: Sequence[Removal], call: Call
+    ) -> list[Outcome[Removed]]:
+        """Cancels by id: the ID -> payload hash and one script."""
+        topic = await self.topics.require(topic_name, call)
+
+        def read(removal: Removal, result: Any) -> Removed | DdqError:
+            status, revision, incarnation = result
+            if status in (b"CANCELLED", b"ALREADY"):
+                return Removed(status == b"ALREADY", revision, incarnation)
+            return refused(topic, removal.id, text(status), revision)
+
+        return await self._batch(
+            topic,
+            "remove",
+            removals,
+            [call.request_id],
+            lambda removal: [removal.id, int(removal.revoke)],
+            read,
+            call,
+        )
+
+    async def reschedule(
+        self,
+        topic_name: str,
+        task_id: str,
+        schedule: Schedule,
+        expected_revision: int | None,
+        call: Call,
+    ) -> Outcome[Changed]:
+        """Gives a scheduled or ready task another due time."""
+        topic = await self.topics.require(topic_name, call)
+        expected = "" if expected_revision is None else expected_revision
+        kind = "at" if schedule.absolute else "delay"
+        reply = await self.topics.run(
+            topic,
+            shard_of(task_id, topic.shards),
+            "reschedule",
+            [call.request_id, task_id, kind, schedule.value_ms, expected],
+            call,
+        )
+        status, revision, due_ms = reply.body[0]
+        if status == b"OK":
+            return Outcome(Changed(TaskState.SCHEDULED, revision, due_ms), None, reply.receipt)
+        error = refused(topic, task_id, text(status), revision)
+        return Outcome(None, error, reply.receipt)
+
+    # Consuming -----------------------------------------------------------------------------
+
+    async def retrieve(
+        self,
+        topic: Topic,
+        index: int,
+        *,
+        max_tasks: int,
+        max_bytes: int,
+        lease_ms: int,
+        call: Call,
+        recall_only: bool = False,
+    ) -> tuple[list[Leased], bool, int]:
+        """Leases ready tasks of one shard.
+
+        Args:
+            recall_only: lease nothing, only answer a repeat.
+
+        Returns:
+            The leases, whether they answer a repeat, and how many tasks are still ready.
+        """
+        tokens = [
+            self._entropy.token(LIMITS.lease_token_bytes)
+            for _ in range(0 if recall_only else max_tasks)
+        ]
+        reply = await self.topics.run(
+            topic,
+            index,
+            "retrieve",
+            [call.request_id, int(recall_only), lease_ms, max_bytes, *tokens],
+            call,
+        )
+        status, ready, results = reply.body[0]
+        leases = []
+        for task_id, payload_record, state_record, expiry_ms in results:
+            task = unpack_task(
+                topic.name, text(task_id), payload_record, state_record, lease_expiry_ms=expiry_ms
+            )
+            leases.append(Leased(task, lease_token(state_record), expiry_ms, reply.receipt))
+        return leases, status == b"REPEATED", ready
+
+    async def ack(
+        self, topic_name: str, items: Sequence[Settlement], call: Call
+    ) -> list[Outcome[Changed]]:
+        """Finishes leased tasks."""
+        return await self._settle(topic_name, "ack", items, TaskState.SUCCEEDED, call)
+
+    async def release(
+        self, topic_name: str, items: Sequence[Settlement], call: Call
+    ) -> list[Outcome[Changed]]:
+        """Hands leases back unstarted."""
+        return await self._settle(topic_name, "release", items, TaskState.READY, call)
+
+    async def extend(
+        self, topic_name: str, items: Sequence[Extension], call: Call
+    ) -> list[Outcome[Changed]]:
+        """Prolongs leases."""
+        topic = await self.topics.require(topic_name, call)
+
+        def read(item: Extension, result: Any) -> Changed | DdqError:
+            status, revision, expiry_ms = result
+            if status == b"OK":
+                return Changed(TaskState.LEASED, revision, expiry_ms)
+            return refused(topic, item.id, text(status), revision)
+
+        return await self._batch(
+            topic, "extend", items, [], lambda item: [item.id, item.token, item.lease_ms], read, call
+        )
+
+    async def nack(
+        self, topic_name: str, items: Sequence[Rejection], call: Call
+    ) -> list[Outcome[Changed]]:
+        """Ends leased attempts without success."""
+        topic = await self.topics.require(topic_name, call)
+
+        def arguments(item: Rejection) -> Args:
+            delay_ms = -1 if item.delay_ms is None else item.delay_ms
+            error = item.error.encode()[: LIMITS.error_max_bytes]
+            random = repr(self._entropy.random())
+            return [item.id, item.token, delay_ms, int(item.dead), error, random]
+
+        def read(item: Rejection, result: Any) -> Changed | DdqError:
+            status, state, revision, due_ms = result
+            if status == b"OK":
+                scheduled = state == TaskState.SCHEDULED
+                return Changed(TaskState(state), revision, due_ms if scheduled else 0)
+            return refused(topic, item.id, text(status), revision)
+
+        return await self._batch(topic, "nack", items, [], arguments, read, call)
+
+    async def _settle(
+        self, topic_name: str, script: str, items: Sequence[Settlement], state: TaskState, call: Call
+    ) -> list[Outcome[Changed]]:
+        topic = await self.topics.require(topic_name, call)
+
+        def read(item: Settlement, result: Any) -> Changed | DdqError:
+            status, revision = result
+            if status == b"OK":
+                return Changed(state, revision)
+            return refused(topic, item.id, text(status), revision)
+
+        return await self._batch(
+            topic, script, items, [], lambda item: [item.id, item.token], read, call
+        )
+
+    # Looking -------------------------------------------------------------------------------
+
+    async def get(self, topic_name: str, task_id: str, *, full: bool, call: Call) -> Outcome[Task]:
+        """One task."""
+        topic = await self.topics.require(topic_name, call)
+        reply = await self.topics.run(
+            topic, shard_of(task_id, topic.shards), "get", [int(full), task_id], call
+        )
+        ((status, record, state, expiry_ms, size_bytes),) = reply.body[0]
+        if status != b"OK":
+            return Outcome(None, refused(topic, task_id, text(status), 0), reply.receipt)
+        task = unpack_task(
+            topic.name,
+            task_id,
+            record,
+            state,
+            lease_expiry_ms=expiry_ms,
+            record_size_bytes=size_bytes,
+        )
+        return Outcome(task, None, reply.receipt)
+
+    async def list_tasks(
+        self, topic_name: str, state: TaskState, *, full: bool, limit: int, cursor: Cursor, call: Call
+    ) -> tuple[list[Task], Cursor | None]:
+        """One page of the tasks in one state, and where the next begins; None: there is none."""
+        topic = await self.topics.require(topic_name, call)
+        tasks: list[Task] = []
+        while len(tasks) < limit and cursor.shard < topic.shards:
+            reply = await self.topics.run(
+                topic,
+                cursor.shard,
+                "list",
+                [
+                    int(state), int(full), limit - len(tasks), LIMITS.retrieve_max_bytes,
+                    cursor.score, cursor.id,
+                ],
+                call,
+            )  # fmt: skip
+            more, score, last_id, results = reply.body[0]
+            for task_id, record, state_record, at_ms, size_bytes in results:
+                tasks.append(
+                    unpack_task(
+                        topic.name,
+                        text(task_id),
+                        record,
+                        state_record,
+                        lease_expiry_ms=at_ms if state is TaskState.LEASED else 0,
+                        record_size_bytes=size_bytes,
+                    )
+                )
+            cursor = Cursor(cursor.shard, text(score), last_id) if more else Cursor(cursor.shard + 1)
+            if full and results:
+                break
+        return tasks, cursor if cursor.shard < topic.shards else None
+
+    # What all batches share ----------------------------------------------------------------
+
+    async def _batch(
+        self,
+        topic: Topic,
+        script: str,
+        items: Sequence[I],
+        head: Args,
+        arguments: Callable[[I], Args],
+        read: Callable[[I, Any], T | DdqError],
+        call: Call,
+    ) -> list[Outcome[T]]:
+        """Runs a batch script on every shard that the items live on.
+
+        A shard whose script failed gives that error to its items, and to no others.
+        """
+        by_shard: dict[int, list[int]] = {}
+        for position, item in enumerate(items):
+            task_id: str = item.id  # type: ignore[attr-defined]
+            by_shard.setdefault(shard_of(task_id, topic.shards), []).append(position)
+
+        async def run(index: int, positions: Iterable[int]) -> ScriptReply | DdqError:
+            args = [*head]
+            for position in positions:
+                args.extend(arguments(items[position]))
+            try:
+                return await self.topics.run(topic, index, script, args, call)
+            except DdqError as error:
+                return error
+
+        replies = await asyncio.gather(*(run(*shard) for shard in by_shard.items()))
+        outcomes: list[Outcome[T]] = [Outcome()] * len(items)
+        for positions, reply in zip(by_shard.values(), replies, strict=True):
+            for at, position in enumerate(positions):
+                if isinstance(reply, DdqError):
+                    outcomes[position] = Outcome(error=reply)
+                    continue
+                value = read(items[position], reply.body[0][at])
+                if isinstance(value, DdqError):
+                    outcomes[position] = Outcome(error=value, receipt=reply.receipt)
+                else:
+                    outcomes[position] = Outcome(value=value, receipt=reply.receipt)
+        return outcomes
+
+
+_REFUSALS: dict[str, tuple[type[DdqError], str]] = {
+    "CONFLICT": (TaskIdConflict, "{name} exists with other content"),
+    "SCHEDULED": (TaskIdConflict, "{name} is scheduled, and only a finished one is replaced"),
+    "READY": (TaskReady, "{name} is ready; it is not replaced in this state"),
+    "LEASED": (TaskLeased, "{name} is leased by a worker"),
+    "FINISHED": (TaskFinished, "{name} has ended"),
+    "REVISION": (RevisionMismatch, "{name} is not at the expected revision but at {revision}"),
+    "FULL": (TopicFull, "no room for {name}: the topic holds max_tasks already"),
+    "NOT_FOUND": (TaskNotFound, "{name} is not known"),
+    "NOT_DEAD": (TaskNotDead, "{name} is not dead"),
+    "LEASE_LOST": (LeaseLost, "the lease token does not hold {name} any more"),
+    "MALFORMED": (StoreMalformed, "the record of {name} in the store cannot be read"),
+}
+
+
+def refused(topic: Topic, task_id: str, status: str, revision: int) -> DdqError:
+    """The error that a script's status for one task stands for."""
+    name = f"task {task_id!r} in topic {topic.name!r}"
+    metadata = {"topic": topic.name, "id": task_id}
+    if revision:
+        metadata["revision"] = str(revision)
+    kind, message = _REFUSALS[status]
+    return kind(message.format(name=name, revision=revision), metadata=metadata)

@@ -1,0 +1,114 @@
+-- enqueue: a new task becomes SCHEDULED, or an id that is taken is answered for.
+-- flags: none (a full store refuses new tasks)
+-- argv: request_id        names the call for the REPLACE forms; '' for none
+-- argv: per task, 7 each:
+-- argv:   id
+-- argv:   schedule        'delay' (ms from now) or 'at' (ms since 1970)
+-- argv:   value_ms
+-- argv:   on_conflict     'fail', 'existing', 'replace_scheduled' or 'replace_finished'
+-- argv:   expected        revision that a replacement expects; '' for any
+-- argv:   digest          16 bytes over the content as it was sent
+-- argv:   packed          retry policy, digest, headers and payload (records.py)
+-- returns: per task {status, state, revision, incarnation, due_ms}
+-- returns:   CREATED, EXISTS       it is there now; it was there already
+-- returns:   CONFLICT              the id is taken by other content
+-- returns:   READY, LEASED, FINISHED, SCHEDULED  the replacement does not apply in this state
+-- returns:   REVISION              the task is at another revision
+-- returns:   FULL                  the shard holds max_tasks already
+-- returns:   MALFORMED             the id's records cannot be read
+local refusal = begin()
+if refusal then return refusal end
+
+local request_id = ARGV[ARGS + 1]
+local head_ms = first_score(K.tasks)
+local earliest_ms
+local results = {}
+local held = control['n:scheduled'] + control['n:ready'] + control['n:leased'] + control['n:dead']
+
+local function describe(status, t)
+  return { status, t.state, t.revision, t.incarnation, t.due_ms }
+end
+
+-- Why a replacement does not apply, or nil if it does.
+local function refuse_replacement(mode, t, expected)
+  if expected ~= '' and tonumber(expected) ~= t.revision then return 'REVISION' end
+  if mode == 'replace_scheduled' and t.state ~= SCHEDULED
+      or mode == 'replace_finished' and t.state < SUCCEEDED then
+    return t.state < SUCCEEDED and NAME[t.state]:upper() or 'FINISHED'
+  end
+end
+
+-- Ends what holds the id, so that the new incarnation can take it. The end of a dead or cut
+-- task counts as purged; that of a scheduled one as cancelled.
+local function make_room(t)
+  if t.cut_from or t.state == DEAD then
+    bury(t)
+    held = held - 1
+  elseif t.state == SCHEDULED then
+    transition('replace', t, CANCELLED, now)
+    held = held - 1
+  end
+  -- A cancel of the old incarnation that is repeated later must not reach the new one.
+  if t.state == CANCELLED and t.request_id ~= '' then
+    remember('cancel', t.request_id, t.id, struct.pack('>I8I8', t.revision, t.incarnation),
+      now + control.retention_ms)
+  end
+  redis.call('ZREM', K.finished, t.id)
+  redis.call('HDEL', K.states, t.id)
+end
+
+local function create(id, schedule, value_ms, packed)
+  control.sequence = control.sequence + 1
+  control.lineage = CALL.lineage
+  local due_ms = schedule == 'delay' and now + value_ms or math.max(value_ms, now)
+  local t = {
+    id = id, state = SCHEDULED, revision = control.sequence, incarnation = control.sequence,
+    promotion = 0, attempt = 0, run = 1, due_ms = due_ms,
+  }
+  redis.call('HSET', K.payloads, id,
+    struct.pack('>BI8I8I8', FORMAT, t.incarnation, now, due_ms) .. packed)
+  redis.call('ZADD', K.tasks, string.format('%.0f', due_ms), id)
+  count('enqueued', 1)
+  count('scheduled', 1)
+  held = held + 1
+  journal('enqueue', t, nil)
+  if not earliest_ms or due_ms < earliest_ms then earliest_ms = due_ms end
+  return t
+end
+
+for at = ARGS + 2, #ARGV, 7 do
+  local id, schedule, value_ms = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
+  local mode, expected, digest, packed = ARGV[at + 3], ARGV[at + 4], ARGV[at + 5], ARGV[at + 6]
+  local replacing = mode == 'replace_scheduled' or mode == 'replace_finished'
+  local done = replacing and recall('replace', request_id, id)
+  local t = load(id)
+  local result
+  if done then
+    local revision, incarnation, due_ms = struct.unpack('>I8I8I8', done)
+    result = { 'CREATED', SCHEDULED, revision, incarnation, due_ms }
+  elseif t == false then
+    result = { 'MALFORMED', 0, 0, 0, 0 }
+  elseif t and not replacing then
+    local same = digest == (t.payload and t.payload.digest or t.digest)
+    result = describe((same or mode == 'existing') and 'EXISTS' or 'CONFLICT', t)
+  elseif t and refuse_replacement(mode, t, expected) then
+    result = describe(refuse_replacement(mode, t, expected), t)
+  elseif control.max_tasks > 0 and held >= control.max_tasks
+      and not (t and (HELD[t.state] or t.cut_from)) then
+    result = { 'FULL', 0, 0, 0, 0 }
+  elseif not t and replacing and expected ~= '' then
+    result = { 'REVISION', 0, 0, 0, 0 }
+  else
+    if t then make_room(t) end
+    t = create(id, schedule, value_ms, packed)
+    if replacing then
+      remember('replace', request_id, id,
+        struct.pack('>I8I8I8', t.revision, t.incarnation, t.due_ms))
+    end
+    result = describe('CREATED', t)
+  end
+  results[#results + 1] = result
+end
+
+hint_if_earlier(head_ms, earliest_ms)
+return finish(results)

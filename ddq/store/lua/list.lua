@@ -1,0 +1,39 @@
+-- list: one page of the tasks in one state, in the order of its index.
+-- flags: allow-oom
+-- argv: state             number of the state
+-- argv: full              '1': with payloads
+-- argv: limit             entries to look at
+-- argv: max_bytes         of payload records to return; one task may be larger
+-- argv: score             of the last entry of the page before; '' for the first page
+-- argv: id                likewise
+-- returns: {more, score, id, {id, payload record, state record, score, payload record bytes} ...}
+-- returns:   more         1: there may be another page, behind (score, id)
+local refusal = begin()
+if refusal then return refusal end
+
+local state, full = tonumber(ARGV[ARGS + 1]), ARGV[ARGS + 2] == '1'
+local limit, max_bytes = tonumber(ARGV[ARGS + 3]), tonumber(ARGV[ARGS + 4])
+local score, id = ARGV[ARGS + 5], ARGV[ARGS + 6]
+local key = INDEX[state]
+local from = rank_behind(key, score, id)
+local page = redis.call('ZRANGE', key, from, from + limit - 1, 'WITHSCORES')
+local results, bytes = {}, 0
+local more = #page == 2 * limit and 1 or 0
+for at = 1, #page, 2 do
+  local t = load(page[at])
+  local record = t and t.record or ''
+  if t and t.payload and not full then
+    record = record:sub(1, PAYLOAD_HEAD_BYTES + t.payload.headers_bytes)
+  end
+  bytes = bytes + #record
+  if bytes > max_bytes and #results > 0 then
+    more = 1
+    break
+  end
+  id, score = page[at], page[at + 1]
+  -- Entries of another state share the index of finished ones, or were put there by hand.
+  if t and t.state == state and not t.cut_from then
+    results[#results + 1] = { id, record, pack_state(t), as_ms(score), #t.record }
+  end
+end
+return finish({ more, score, id, results })

@@ -1,0 +1,33 @@
+-- promote: SCHEDULED -> READY for what is due, by the scheduler that leads.
+-- flags: allow-oom
+-- argv: nonce             it leads by
+-- argv: epoch
+-- argv: lease_ms          the leadership is prolonged by this
+-- argv: limit             entries to look at
+-- returns: {status, moved, next_due_ms, next_expiry_ms, next_collect_ms}
+-- returns:   OK           moved tasks are ready; a next_due_ms that has passed: call again
+-- returns:   NOT_LEADER   deposed: nothing moved
+local refusal = begin()
+if refusal then return refusal end
+
+if not is_leader(ARGV[ARGS + 1], tonumber(ARGV[ARGS + 2])) then
+  return finish({ 'NOT_LEADER', 0, -1, -1, -1 })
+end
+redis.call('HSET', K.control, 'leader_until_ms', now + tonumber(ARGV[ARGS + 3]))
+
+local moved = 0
+if control.paused == 0 then
+  local due = redis.call('ZRANGEBYSCORE', K.tasks, '-inf', string.format('%.0f', now),
+    'LIMIT', 0, tonumber(ARGV[ARGS + 4]))
+  for _, id in ipairs(due) do
+    if loaded_bytes >= LOAD_BOUND then break end
+    local t = examine(id, SCHEDULED)
+    if t then
+      t.promotion = t.promotion + 1
+      transition('promote', t, READY, t.due_ms)
+      moved = moved + 1
+    end
+  end
+end
+if moved > 0 then hint('ready', moved) end
+return finish({ 'OK', moved, outlook() })

@@ -1,0 +1,68 @@
+-- redrive: DEAD -> SCHEDULED, due now, with a new run of attempts. The first call of a
+-- request notes the sequence it began at: what dies after that is not redriven by a repeat.
+-- flags: allow-oom
+-- argv: request_id
+-- argv: limit             entries to look at when no ids are given
+-- argv: id                per task; none: all that are dead
+-- returns: {redriven, done, {status} per id}
+-- returns:   done         0: call again
+-- returns:   OK           redriven, now or by this request before
+-- returns:   NOT_DEAD     it is in another state
+-- returns:   NOT_FOUND    the id is unknown
+-- returns:   MALFORMED    the id's records cannot be read
+local refusal = begin()
+if refusal then return refusal end
+
+local request_id, limit = ARGV[ARGS + 1], tonumber(ARGV[ARGS + 2])
+local cut = tonumber(recall('redrive', request_id) or control.sequence)
+remember('redrive', request_id, nil, cut)
+
+local head_ms = first_score(K.tasks)
+local redriven = 0
+local function redrive(t)
+  t.run, t.attempt, t.due_ms = t.run + 1, 0, now
+  t.token, t.settled_token, t.verdict = '', '', NONE
+  transition('redrive', t, SCHEDULED, now)
+  redriven = redriven + 1
+end
+
+local done, results = 1, {}
+if #ARGV > ARGS + 2 then
+  for at = ARGS + 3, #ARGV do
+    local id = ARGV[at]
+    local t = load(id)
+    local status
+    if t == nil then
+      status = 'NOT_FOUND'
+    elseif t == false then
+      status = 'MALFORMED'
+    elseif recall('redriven', request_id, id) then
+      status = 'OK'
+    elseif t.state ~= DEAD then
+      status = 'NOT_DEAD'
+    elseif t.revision > cut then
+      -- It died after the request began, so this request had its turn with it already.
+      status = 'OK'
+    else
+      redrive(t)
+      remember('redriven', request_id, id, '1')
+      status = 'OK'
+    end
+    results[#results + 1] = status
+  end
+else
+  -- Ordered by the time of death, and the clock never runs back: what died after the cut is
+  -- at the end.
+  for _, id in ipairs(redis.call('ZRANGE', K.dead, 0, limit - 1)) do
+    done = 0
+    if loaded_bytes >= LOAD_BOUND then break end
+    local t = examine(id, DEAD)
+    if t and t.revision > cut then
+      done = 1
+      break
+    end
+    if t then redrive(t) end
+  end
+end
+if redriven > 0 then hint_if_earlier(head_ms, now) end
+return finish({ redriven, done, results })

@@ -1,0 +1,41 @@
+-- reschedule: gives a SCHEDULED or READY task another due time; a ready one is promoted anew.
+-- flags: allow-oom
+-- argv: request_id        what it did is remembered: a repeat never undoes a later one
+-- argv: id
+-- argv: schedule          'delay' (ms from now) or 'at' (ms since 1970)
+-- argv: value_ms
+-- argv: expected          revision; '' for any
+-- returns: {status, revision, due_ms}
+-- returns:   OK           done, now or by this request before
+-- returns:   LEASED       a worker holds it
+-- returns:   FINISHED     it has ended
+-- returns:   REVISION     the task is at another revision
+-- returns:   NOT_FOUND    the id is unknown
+-- returns:   MALFORMED    the id's records cannot be read
+local refusal = begin()
+if refusal then return refusal end
+
+local request_id, id, schedule = ARGV[ARGS + 1], ARGV[ARGS + 2], ARGV[ARGS + 3]
+local value_ms, expected = tonumber(ARGV[ARGS + 4]), ARGV[ARGS + 5]
+local done = recall('reschedule', request_id, id)
+if done then
+  local revision, due_ms = struct.unpack('>I8I8', done)
+  return finish({ 'OK', revision, due_ms })
+end
+local t = load(id)
+if t == nil then return finish({ 'NOT_FOUND', 0, 0 }) end
+if t == false then return finish({ 'MALFORMED', 0, 0 }) end
+if t.state > LEASED then return finish({ 'FINISHED', t.revision, t.due_ms }) end
+if t.state == LEASED then return finish({ 'LEASED', t.revision, t.due_ms }) end
+if expected ~= '' and tonumber(expected) ~= t.revision then
+  return finish({ 'REVISION', t.revision, t.due_ms })
+end
+
+local head_ms = first_score(K.tasks)
+t.due_ms = schedule == 'delay' and now + value_ms or math.max(value_ms, now)
+-- Somebody has taken the task in hand: the token of a lapsed lease no longer settles it.
+t.token = ''
+transition('reschedule', t, SCHEDULED, t.due_ms)
+remember('reschedule', request_id, id, struct.pack('>I8I8', t.revision, t.due_ms))
+hint_if_earlier(head_ms, t.due_ms)
+return finish({ 'OK', t.revision, t.due_ms })

@@ -1,0 +1,17 @@
+-- resign: a leader that stops hands over at once instead of letting its lease run out.
+-- flags: allow-oom
+-- argv: nonce             it leads by
+-- argv: epoch
+-- returns: {status}
+-- returns:   RESIGNED     the next to ask leads
+-- returns:   NOT_LEADER   it no longer led; nothing changed
+local refusal = begin()
+if refusal then return refusal end
+
+local status = 'NOT_LEADER'
+if is_leader(ARGV[ARGS + 1], tonumber(ARGV[ARGS + 2])) then
+  status = 'RESIGNED'
+  redis.call('HSET', K.control, 'leader_until_ms', 0)
+  redis.call('HDEL', K.control, 'nonce')
+end
+return finish({ status })

@@ -1,0 +1,66 @@
+-- retrieve: READY -> LEASED, in the order of due times, within a number of tasks and bytes.
+-- flags: allow-oom
+-- argv: request_id        '' for none
+-- argv: recall_only       '1': answer a repeat, lease nothing
+-- argv: lease_ms          how long each lease runs
+-- argv: max_bytes         of payload records; one task may be larger
+-- argv: token             per task that may be leased, 16 random bytes
+-- returns: {status, ready, {id, payload record, state record, expiry_ms} ...}
+-- returns:   LEASED       these tasks, perhaps none
+-- returns:   REPEATED     the request was answered before: those of its leases that still hold
+-- returns: ready          tasks that are ready behind these
+local refusal = begin()
+if refusal then return refusal end
+
+local request_id, recall_only = ARGV[ARGS + 1], ARGV[ARGS + 2] == '1'
+local lease_ms, max_bytes = tonumber(ARGV[ARGS + 3]), tonumber(ARGV[ARGS + 4])
+local tokens = ARGS + 4
+local results = {}
+
+-- The record is id length, id, token, one behind the other.
+local record = recall('retrieve', request_id)
+if record then
+  local at = 1
+  while at + 1 <= #record do
+    local length = struct.unpack('>I2', record, at)
+    local id = record:sub(at + 2, at + 1 + length)
+    local token = record:sub(at + 2 + length, at + 17 + length)
+    at = at + 18 + length
+    local t = load(id)
+    if t and t.state == LEASED and t.token == token then
+      local expiry_ms = as_ms(redis.call('ZSCORE', K.leases, id))
+      if expiry_ms > now then
+        results[#results + 1] = { id, t.record, pack_state(t), expiry_ms }
+      end
+    end
+  end
+  return finish({ 'REPEATED', 0, results })
+end
+
+local granted = {}
+if control.paused == 0 and not recall_only then
+  local first_expiry_ms = first_score(K.leases)
+  local expiry_ms = now + lease_ms
+  local bytes = 0
+  for _, id in ipairs(redis.call('ZRANGE', K.ready, 0, #ARGV - tokens - 1)) do
+    -- Looked up before it is leased: a reply that turned out too large would burn an attempt
+    -- each time it is tried.
+    bytes = bytes + redis.call('HSTRLEN', K.payloads, id)
+    if bytes > max_bytes and #results > 0 then break end
+    local t = examine(id, READY)
+    if t then
+      t.attempt = t.attempt + 1
+      t.token = ARGV[tokens + #results + 1]
+      t.settled_token, t.verdict = '', NONE
+      transition('lease', t, LEASED, expiry_ms)
+      results[#results + 1] = { id, t.record, pack_state(t), expiry_ms }
+      granted[#granted + 1] = struct.pack('>I2c0', #id, id) .. t.token
+    end
+  end
+  if #results > 0 then
+    remember('retrieve', request_id, nil, table.concat(granted), expiry_ms)
+    hint_if_earlier(first_expiry_ms, expiry_ms)
+  end
+end
+local ready = control.paused == 0 and redis.call('ZCARD', K.ready) or 0
+return finish({ 'LEASED', ready, results })

@@ -1,0 +1,17 @@
+-- survey: the counters of a shard and what is next: for statistics, and for a scheduler that
+-- visits a shard it does not lead.
+-- flags: allow-oom
+-- argv: (none of its own)
+-- returns: {{counter, value ...}, tombstones, oldest_ready_due_ms, epoch,
+-- returns:   next_due_ms, next_expiry_ms, next_collect_ms}; -1 for none
+local refusal = begin()
+if refusal then return refusal end
+
+local figures = {}
+for _, name in ipairs(COUNTERS) do
+  figures[#figures + 1] = name
+  figures[#figures + 1] = control['n:' .. name]
+end
+return finish({
+  figures, redis.call('ZCARD', K.finished), first_score(K.ready) or -1, control.epoch, outlook(),
+})

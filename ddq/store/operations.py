@@ -1,0 +1,156 @@
+"""What operators ask of the store: dead tasks, purge and the deletion of topics.
+
+Each repeats a bounded script; a call that has run its share of them says that it is not done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ddq.config import Settings
+from ddq.entropy import Entropy
+from ddq.keys import shard_of
+from ddq.store.jobstore import refused
+from ddq.store.runner import Call
+from ddq.store.topics import TopicRegistry, text
+from ddq.task import Outcome, Receipt, TaskState, Topic
+
+_REQUEST_ID_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How many tasks one call moved, and whether nothing is left to do."""
+
+    count: int
+    done: bool
+
+
+class Operations:
+    """The operator's part of the store."""
+
+    def __init__(self, topics: TopicRegistry, entropy: Entropy, settings: Settings) -> None:
+        self.topics = topics
+        self._entropy = entropy
+        self._settings = settings
+
+    async def redrive_all(self, topic: Topic, call: Call) -> Progress:
+        """Gives every task that was dead at the first call of the request a new run."""
+        redriven, steps = 0, self._settings.operator_steps_max_count
+        for index in range(topic.shards):
+            done = 0
+            while not done:
+                if steps == 0:
+                    return Progress(redriven, done=False)
+                steps -= 1
+                args = [call.request_id, self._settings.promote_batch_count]
+                reply = await self.topics.run(topic, index, "redrive", args, call)
+                count, done, _ = reply.body[0]
+                redriven += count
+        return Progress(redriven, done=True)
+
+    async def redrive(
+        self, topic: Topic, task_ids: Sequence[str], call: Call
+    ) -> list[Outcome[int]]:
+        """Gives the named dead tasks a new run; the value of each outcome is 1 if done."""
+        outcomes: list[Outcome[int]] = [Outcome()] * len(task_ids)
+        by_shard: dict[int, list[int]] = {}
+        for position, task_id in enumerate(task_ids):
+            by_shard.setdefault(shard_of(task_id, topic.shards), []).append(position)
+        for index, positions in by_shard.items():
+            ids = [task_ids[position] for position in positions]
+            reply = await self.topics.run(topic, index, "redrive", [call.request_id, 0, *ids], call)
+            for position, status in zip(positions, reply.body[0][2], strict=True):
+                if status == b"OK":
+                    outcomes[position] = Outcome(value=1, receipt=reply.receipt)
+                else:
+                    error = refused(topic, task_ids[position], text(status), 0)
+                    outcomes[position] = Outcome(error=error, receipt=reply.receipt)
+        return outcomes
+
+    async def delete_dead(
+        self, topic: Topic, task_id: str, expected_revision: int | None, call: Call
+    ) -> tuple[int, Receipt]:
+        """Ends a dead task as purged; returns its revision.
+
+        Raises:
+            TaskNotFound, TaskNotDead, RevisionMismatch: nothing changed.
+        """
+        expected = "" if expected_revision is None else expected_revision
+        reply = await self.topics.run(
+            topic, shard_of(task_id, topic.shards), "delete_dead", [task_id, expected], call
+        )
+        status, revision = reply.body[0]
+        if status != b"OK":
+            raise refused(topic, task_id, text(status), revision)
+        return revision, reply.receipt
+
+    async def purge(self, topic: Topic, call: Call, *, while_deleting: bool = False) -> Progress:
+        """Ends every task that the topic held at the first call of the request as purged."""
+        # The cut is drawn on every shard before anything is collected on the first: what is
+        # purged is decided by the start of the request, not by how long it takes.
+        cursors: list[tuple[int, bytes, bytes]] = []
+        purged, steps = 0, self._settings.operator_steps_max_count
+        for index in range(topic.shards):
+            count, state, score, last_id = await self._purge_step(
+                topic, index, 0, (int(TaskState.SCHEDULED), b"", b""), call, while_deleting
+            )
+            purged += count
+            cursors.append((state, score, last_id))
+        for index, cursor in enumerate(cursors):
+            while cursor[0] != 0:
+                if steps == 0:
+                    return Progress(purged, done=False)
+                steps -= 1
+                count, *rest = await self._purge_step(
+                    topic, index, self._settings.purge_batch_count, cursor, call, while_deleting
+                )
+                purged += count
+                cursor = (rest[0], rest[1], rest[2])
+        return Progress(purged, done=True)
+
+    async def _purge_step(
+        self,
+        topic: Topic,
+        index: int,
+        limit: int,
+        cursor: tuple[int, bytes, bytes],
+        call: Call,
+        while_deleting: bool,
+    ) -> tuple[int, int, bytes, bytes]:
+        reply = await self.topics.run(
+            topic,
+            index,
+            "purge",
+            [call.request_id, limit, *cursor],
+            call,
+            while_deleting=while_deleting,
+        )
+        purged, _, state, score, last_id = reply.body[0]
+        return purged, state, score, last_id
+
+    async def delete_topic(self, topic: Topic, call: Call) -> Progress:
+        """Ends every task as purged and forgets the topic."""
+        topic = await self.topics.mark_deleting(topic, call)
+        # Whatever the topic holds goes, also what another call of this deletion left: each call
+        # may draw a cut of its own.
+        request_id = self._entropy.token(_REQUEST_ID_BYTES).hex()
+        own = Call(call.deadline_s, call.not_after_ms, request_id)
+        progress = await self.purge(topic, own, while_deleting=True)
+        if not progress.done:
+            return progress
+        steps = self._settings.operator_steps_max_count
+        for index in range(topic.shards):
+            done = 0
+            while not done:
+                if steps == 0:
+                    return Progress(progress.count, done=False)
+                steps -= 1
+                reply = await self.topics.run(
+                    topic, index, "erase", [self._settings.purge_batch_count], own,
+                    while_deleting=True,
+                )  # fmt: skip
+                (done,) = reply.body[0]
+        await self.topics.forget(topic, call)
+        return progress

@@ -1,0 +1,163 @@
+"""The records of a task as bytes, packed here and in lua/prelude.lua alike.
+
+payloads[id], written once, big-endian:
+    format u8, incarnation u64, enqueued ms u64, first due ms u64           by the script
+    max attempts u32, initial backoff ms u64, longest backoff ms u64,
+    multiplier in thousandths u32, jitter in thousandths u32, digest 16 bytes,
+    headers length u32, headers, payload                                    by pack_new_task
+headers: for each, key length u16, key, value length u16, value; keys in byte order.
+
+states[id], written by each transition:
+    format u8, state u8, revision u64, incarnation u64, promotion u32, attempt u32, run u32,
+    due ms u64, updated ms u64, verdict u8, then with a length u8 before each: token, settled
+    token, digest (tombstones only), request_id of the cancel; with a length u16: last error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Mapping
+
+from ddq.errors import StoreMalformed
+from ddq.task import NewTask, RetryPolicy, Task, TaskState
+
+FORMAT = 1
+
+_PAYLOAD_HEAD = struct.Struct(">BQQQIQQII16sI")
+_PACKED_HEAD = struct.Struct(">IQQII16sI")
+_STATE_HEAD = struct.Struct(">BBQQIIIQQB")
+_THOUSANDTHS = 1_000
+
+
+def pack_headers(headers: Mapping[str, str]) -> bytes:
+    """Headers as bytes; equal mappings give equal bytes."""
+    pairs = sorted((key.encode(), value.encode()) for key, value in headers.items())
+    return b"".join(
+        struct.pack(f">H{len(key)}sH{len(value)}s", len(key), key, len(value), value)
+        for key, value in pairs
+    )
+
+
+def unpack_headers(data: bytes) -> dict[str, str]:
+    """The inverse of pack_headers."""
+    headers, at = {}, 0
+    while at < len(data):
+        parts = []
+        for _ in range(2):
+            (length,) = struct.unpack_from(">H", data, at)
+            parts.append(data[at + 2 : at + 2 + length].decode())
+            at += 2 + length
+        headers[parts[0]] = parts[1]
+    return headers
+
+
+def pack_new_task(task: NewTask) -> bytes:
+    """The part of the payload record that the enqueue script stores as it is."""
+    headers = pack_headers(task.headers)
+    policy = task.retry_policy
+    return (
+        _PACKED_HEAD.pack(
+            policy.max_attempts,
+            policy.initial_backoff_ms,
+            policy.max_backoff_ms,
+            round(policy.multiplier * _THOUSANDTHS),
+            round(policy.jitter * _THOUSANDTHS),
+            task.digest,
+            len(headers),
+        )
+        + headers
+        + task.payload
+    )
+
+
+def content_digest(*parts: bytes) -> bytes:
+    """16 bytes over what a producer sent; each part is preceded by its length."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(struct.pack(">Q", len(part)))
+        digest.update(part)
+    return digest.digest()[:16]
+
+
+def _lease_token(state: bytes) -> bytes:
+    length = state[_STATE_HEAD.size]
+    return state[_STATE_HEAD.size + 1 : _STATE_HEAD.size + 1 + length]
+
+
+def lease_token(state: bytes) -> bytes:
+    """The lease token in a state record; empty when nobody holds the task."""
+    try:
+        return _lease_token(state)
+    except IndexError as error:
+        raise StoreMalformed("a state record in the store is too short") from error
+
+
+def _last_error(state: bytes) -> str:
+    at = _STATE_HEAD.size
+    for _ in range(4):
+        at += 1 + state[at]
+    (length,) = struct.unpack_from(">H", state, at)
+    return state[at + 2 : at + 2 + length].decode(errors="replace")
+
+
+def unpack_task(
+    topic: str,
+    task_id: str,
+    payload_record: bytes,
+    state_record: bytes,
+    *,
+    lease_expiry_ms: int = 0,
+    record_size_bytes: int | None = None,
+) -> Task:
+    """A task from its two records, as the scripts return them.
+
+    Args:
+        payload_record: empty for a tombstone; may be cut behind the headers.
+        lease_expiry_ms: 0 when it is not leased.
+        record_size_bytes: of the payload record before it was cut; None if it was not.
+
+    Raises:
+        StoreMalformed: a record is shorter than it says, or of another format.
+    """
+    try:
+        (_, state, revision, incarnation, promotion, attempt, run, due_ms, updated_ms, _) = (
+            _STATE_HEAD.unpack_from(state_record)
+        )
+        last_error = _last_error(state_record)
+        if not payload_record:
+            return Task(
+                topic, task_id, TaskState(state), revision, incarnation, promotion, attempt, run,
+                due_ms, updated_ms, last_error,
+            )  # fmt: skip
+        (_, _, created_ms, _, attempts, initial_ms, longest_ms, multiplier, jitter, _, size) = (
+            _PAYLOAD_HEAD.unpack_from(payload_record)
+        )
+        head = _PAYLOAD_HEAD.size + size
+        headers = unpack_headers(payload_record[_PAYLOAD_HEAD.size : head])
+    except (struct.error, IndexError, ValueError) as error:
+        raise StoreMalformed(
+            f"the record of task {task_id!r} in topic {topic!r} cannot be read: {error}"
+        ) from error
+    whole = record_size_bytes is None or record_size_bytes == len(payload_record)
+    return Task(
+        topic=topic,
+        id=task_id,
+        state=TaskState(state),
+        revision=revision,
+        incarnation=incarnation,
+        promotion=promotion,
+        attempt=attempt,
+        run=run,
+        due_ms=due_ms,
+        updated_ms=updated_ms,
+        last_error=last_error,
+        created_ms=created_ms,
+        lease_expiry_ms=lease_expiry_ms,
+        headers=headers,
+        retry_policy=RetryPolicy(
+            attempts, initial_ms, longest_ms, multiplier / _THOUSANDTHS, jitter / _THOUSANDTHS
+        ),
+        payload=payload_record[head:] if whole else None,
+        payload_size_bytes=(len(payload_record) if whole else record_size_bytes or 0) - head,
+    )

@@ -1,0 +1,104 @@
+"""Loads the Lua scripts: one file a transition, with a header that is read and checked here."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+_PARTS = ("clock", "prelude")
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One script as the store runs it.
+
+    Attributes:
+        name: of its file.
+        purpose: the first sentences of its header.
+        argv: its arguments behind those of the prelude, one line each.
+        returns: every return, one line each.
+        allow_oom: whether it also runs when the store is at its maxmemory.
+        source: what is sent: flags, clock, prelude, script.
+        sha1: what EVALSHA is called with, hexadecimal.
+    """
+
+    name: str
+    purpose: str
+    argv: tuple[str, ...]
+    returns: tuple[str, ...]
+    allow_oom: bool
+    source: str
+    sha1: str
+
+
+def parse_script(name: str, body: str, parts: Mapping[str, str]) -> Script:
+    """A script from its file's text and the parts that go before it.
+
+    Raises:
+        ValueError: the header lacks purpose, flags, argv or returns.
+    """
+    header = []
+    for line in body.splitlines():
+        if not line.startswith("-- "):
+            break
+        header.append(line[3:])
+    tagged: dict[str, list[str]] = {"flags": [], "argv": [], "returns": []}
+    purpose, with_prelude = [], True
+    for line in header:
+        tag, _, rest = line.partition(":")
+        if tag in tagged:
+            tagged[tag].append(rest.strip())
+        elif tag == "prelude":
+            with_prelude = not rest.strip().startswith("none")
+        elif not any(tagged.values()):
+            purpose.append(line)
+    text = " ".join(purpose)
+    if not text.startswith(f"{name}: ") or not all(tagged.values()):
+        raise ValueError(
+            f"lua/{name}.lua needs a header with '{name}: purpose', flags, argv and returns"
+        )
+    allow_oom = tagged["flags"][0].split()[0] == "allow-oom"
+    shebang = "#!lua flags=allow-oom\n" if allow_oom else "#!lua\n"
+    before = "".join(parts[part] for part in _PARTS) if with_prelude else ""
+    source = shebang + before + body
+    return Script(
+        name=name,
+        purpose=text.removeprefix(f"{name}: "),
+        argv=tuple(tagged["argv"]),
+        returns=tuple(tagged["returns"]),
+        allow_oom=allow_oom,
+        source=source,
+        sha1=hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest(),
+    )
+
+
+def load_scripts(replace: Mapping[str, str] | None = None) -> dict[str, Script]:
+    """Every script by name.
+
+    Args:
+        replace: other texts for some files, by name without ``.lua``: another ``clock`` for a
+            test that owns time, or a script with a mistake built in to see it caught.
+    """
+    texts = {
+        path.name.removesuffix(".lua"): path.read_text(encoding="utf-8")
+        for path in (files(__package__) / "lua").iterdir()
+        if path.name.endswith(".lua")
+    }
+    unknown = set(replace or {}) - set(texts)
+    if unknown:
+        raise ValueError(f"no such script: {', '.join(sorted(unknown))}")
+    texts.update(replace or {})
+    return {
+        name: parse_script(name, body, texts)
+        for name, body in sorted(texts.items())
+        if name not in _PARTS
+    }
+
+
+@cache
+def default_scripts() -> Mapping[str, Script]:
+    """The scripts as they are shipped."""
+    return load_scripts()

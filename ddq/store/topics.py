@@ -1,0 +1,251 @@
+"""The registry of topics, and each shard's copy of its topic's settings.
+
+The registry, ddq:topics, is written first and removed last. A shard keeps uid, shard count and
+settings revision, and every script compares them with what its caller believes: a process that
+is behind is told so, reads the registry again, and configures the shard if that is behind.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from ddq.entropy import Clock, Entropy
+from ddq.errors import RevisionMismatch, StoreMalformed, TopicChanged, TopicNotFound
+from ddq.keys import ShardId
+from ddq.store.runner import Call, ScriptReply, ScriptRunner, TopicStaleError
+from ddq.task import Durability, RetryPolicy, Topic, TopicSettings
+
+UID_BYTES = 16
+_ATTEMPTS_MAX_COUNT = 4
+_COUNTER_FIELD = b"#"
+
+
+def pack_document(topic: Topic) -> bytes:
+    """What the registry keeps beside uid and revision, as JSON that people can read."""
+    document = {
+        "shards": topic.shards,
+        "created_ms": topic.created_ms,
+        "paused": topic.paused,
+        "state": "DELETING" if topic.deleting else "ACTIVE",
+        "settings": asdict(topic.settings) | {"durability": topic.settings.durability.name},
+    }
+    return json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
+
+
+def unpack_topic(name: str, record: bytes) -> Topic:
+    """A topic from its record in the registry.
+
+    Raises:
+        StoreMalformed: the record cannot be read.
+    """
+    try:
+        document = json.loads(record[UID_BYTES + 8 :])
+        settings = dict(document["settings"])
+        settings["retry_policy"] = RetryPolicy(**settings["retry_policy"])
+        settings["durability"] = Durability[settings["durability"]]
+        return Topic(
+            name=name,
+            uid=record[:UID_BYTES],
+            revision=int.from_bytes(record[UID_BYTES : UID_BYTES + 8], "big"),
+            shards=int(document["shards"]),
+            settings=TopicSettings(**settings),
+            created_ms=int(document["created_ms"]),
+            paused=bool(document["paused"]),
+            deleting=document["state"] == "DELETING",
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreMalformed(
+            f"ddq:topics holds a record of topic {name!r} that cannot be read ({error}); "
+            "remove or repair it"
+        ) from error
+
+
+class TopicRegistry:
+    """Finds, makes and changes topics, and runs scripts on their shards.
+
+    Args:
+        auto_create: whether find_or_create may create.
+    """
+
+    def __init__(
+        self, runner: ScriptRunner, clock: Clock, entropy: Entropy, *, auto_create: bool
+    ) -> None:
+        self._runner = runner
+        self._clock = clock
+        self._entropy = entropy
+        self._auto_create = auto_create
+        self._known: dict[str, Topic] = {}
+
+    async def load(self, name: str, call: Call) -> Topic | None:
+        """The topic as the registry has it now."""
+        _, record = await self._runner.run_registry(["get", name], call)
+        if not record:
+            self._known.pop(name, None)
+            return None
+        topic = unpack_topic(name, record)
+        self._known[name] = topic
+        return topic
+
+    async def load_all(self, call: Call) -> tuple[list[Topic], list[StoreMalformed]]:
+        """Every topic by name, and an error for each record that cannot be read."""
+        _, pairs = await self._runner.run_registry(["all", ""], call)
+        topics, malformed = [], []
+        records = zip(pairs[::2], pairs[1::2], strict=True)
+        for name, record in sorted(pair for pair in records if pair[0] != _COUNTER_FIELD):
+            try:
+                topic = unpack_topic(name.decode(errors="backslashreplace"), record)
+                self._known[topic.name] = topic
+                topics.append(topic)
+            except StoreMalformed as error:
+                malformed.append(error)
+        return topics, malformed
+
+    async def find(self, name: str, call: Call) -> Topic | None:
+        """The topic as this process last saw it; None if it does not exist or is going."""
+        topic = self._known.get(name) or await self.load(name, call)
+        return None if topic is None or topic.deleting else topic
+
+    async def require(self, name: str, call: Call) -> Topic:
+        """The topic.
+
+        Raises:
+            TopicNotFound: it does not exist, or is being deleted.
+        """
+        topic = await self.find(name, call)
+        if topic is None:
+            raise TopicNotFound(f"topic {name!r} does not exist")
+        return topic
+
+    async def find_or_create(self, name: str, call: Call) -> Topic:
+        """The topic, made with default settings if it does not exist.
+
+        Raises:
+            TopicNotFound: it is being deleted, or this server does not create topics by use.
+        """
+        topic = self._known.get(name) or await self.load(name, call)
+        if topic is None and self._auto_create:
+            topic, _ = await self.create(name, 1, TopicSettings(), call)
+        if topic is None:
+            raise TopicNotFound(
+                f"topic {name!r} does not exist, and this server does not create topics by "
+                "first use; create it with CreateTopic"
+            )
+        if topic.deleting:
+            raise TopicNotFound(f"topic {name!r} is being deleted")
+        return topic
+
+    async def create(
+        self, name: str, shards: int, settings: TopicSettings, call: Call
+    ) -> tuple[Topic, bool]:
+        """Makes a topic; returns it and True, or the one that is there and False."""
+        wanted = Topic(name, b"", 0, shards, settings, self._clock.now_ms())
+        random = self._entropy.token(8)
+        status, record = await self._runner.run_registry(
+            ["create", name, random, 0, pack_document(wanted)], call
+        )
+        topic = unpack_topic(name, record)
+        self._known[name] = topic
+        if status == "OK":
+            await self.configure_all(topic, call)
+        return topic, status == "OK"
+
+    async def update(self, topic: Topic, changed: Topic, call: Call) -> Topic:
+        """Puts ``changed`` in the place of ``topic``, in the registry and on every shard.
+
+        Raises:
+            RevisionMismatch: somebody else changed it since ``topic`` was read.
+        """
+        status, record = await self._runner.run_registry(
+            ["update", topic.name, "", topic.revision, pack_document(changed)], call
+        )
+        if status == "REVISION":
+            self._known.pop(topic.name, None)
+            if not record:
+                raise TopicNotFound(f"topic {topic.name!r} does not exist")
+            raise RevisionMismatch(f"topic {topic.name!r} was changed at the same time")
+        updated = unpack_topic(topic.name, record)
+        self._known[topic.name] = updated
+        await self.configure_all(updated, call)
+        return updated
+
+    async def mark_deleting(self, topic: Topic, call: Call) -> Topic:
+        """The topic takes no new tasks and delivers none from now on."""
+        if topic.deleting:
+            await self.configure_all(topic, call)
+            return topic
+        return await self.update(topic, replace(topic, deleting=True), call)
+
+    async def forget(self, topic: Topic, call: Call) -> None:
+        """Removes the topic from the registry: the last step of its deletion."""
+        await self._runner.run_registry(["delete", topic.name, "", topic.revision], call)
+        self._known.pop(topic.name, None)
+
+    async def configure_all(self, topic: Topic, call: Call) -> None:
+        """Brings the topic's settings to every shard."""
+        for index in range(topic.shards):
+            await self.configure(topic, ShardId(topic.name, index), call)
+
+    async def configure(self, topic: Topic, shard: ShardId, call: Call) -> None:
+        """Brings the topic's settings to one shard, if that has no later ones.
+
+        Raises:
+            StoreMalformed: the shard's keys belong to an earlier topic that was not deleted.
+        """
+        settings = topic.settings
+        # An even share, rounded up: a topic holds at least what its setting says.
+        share = -(-settings.max_tasks // topic.shards)
+        reply = await self._runner.run(
+            topic,
+            shard,
+            "configure",
+            [
+                int(topic.paused), int(topic.deleting), share, settings.tombstone_retention_ms,
+                int(settings.journal), settings.journal_max_entries,
+            ],
+            call,
+        )  # fmt: skip
+        if reply.body[0][0] == b"OTHER_TOPIC":
+            raise StoreMalformed(
+                f"{shard.key('control')} belongs to an earlier topic of this name that was not "
+                "deleted with DeleteTopic; remove the keys that end in " + shard.tag
+            )
+
+    async def run(
+        self,
+        topic: Topic,
+        index: int,
+        script: str,
+        args: Sequence[str | bytes | int],
+        call: Call,
+        *,
+        while_deleting: bool = False,
+    ) -> ScriptReply:
+        """Runs a script on a shard, with the topic as it is now.
+
+        Raises:
+            TopicNotFound: the topic has gone meanwhile.
+            TopicChanged: it has another number of shards, or will not stand still.
+            DdqError: as ScriptRunner.run.
+        """
+        shard = ShardId(topic.name, index)
+        current = self._known.get(topic.name, topic)
+        for _ in range(_ATTEMPTS_MAX_COUNT):
+            if current.shards != topic.shards:
+                raise TopicChanged(f"topic {topic.name!r} was made anew with other shards")
+            try:
+                return await self._runner.run(current, shard, script, args, call)
+            except TopicStaleError:
+                loaded = await self.load(topic.name, call)
+                if loaded is None or (loaded.deleting and not while_deleting):
+                    raise TopicNotFound(f"topic {topic.name!r} does not exist") from None
+                current = loaded
+                await self.configure(current, shard, call)
+        raise TopicChanged(f"the settings of topic {topic.name!r} keep changing; try again")
+
+
+def text(value: Any) -> str:
+    """A status or id from a script's reply; bytes that are no UTF-8 are escaped."""
+    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)

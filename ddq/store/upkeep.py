@@ -1,0 +1,157 @@
+"""What schedulers ask of the store: leadership, promotion, reaping and collecting."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ddq.config import Settings
+from ddq.entropy import Entropy
+from ddq.keys import ShardId
+from ddq.store.runner import Call
+from ddq.store.topics import TopicRegistry, text
+from ddq.task import Receipt, Topic
+
+NONCE_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Leadership:
+    """The right to move tasks of one shard; the scripts check both, not the time."""
+
+    nonce: bytes
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """When something of a shard is next to be done, ms of the store's clock; None: nothing is.
+
+    ``store_ms`` is that clock now.
+    """
+
+    store_ms: int
+    due_ms: int | None
+    expiry_ms: int | None
+    collect_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """A shard's counters and outlook."""
+
+    counts: dict[str, int]
+    tombstones: int
+    oldest_ready_due_ms: int | None
+    epoch: int
+    outlook: Outlook
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Acquired:
+    """The answer to a scheduler that wants to lead; ``leadership`` is None if another does."""
+
+    leadership: Leadership | None
+    remaining_ms: int
+    outlook: Outlook
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """The answer to a batch; ``deposed`` says that nothing moved because another leads."""
+
+    deposed: bool
+    count: int
+    outlook: Outlook
+
+
+class Upkeep:
+    """The scheduler's part of the store."""
+
+    def __init__(self, topics: TopicRegistry, entropy: Entropy, settings: Settings) -> None:
+        self.topics = topics
+        self._entropy = entropy
+        self._settings = settings
+
+    async def acquire(
+        self, topic: Topic, shard: ShardId, held: Leadership | None, call: Call
+    ) -> Acquired:
+        """Takes the leadership of a shard, or keeps it."""
+        nonce = self._entropy.token(NONCE_BYTES)
+        reply = await self.topics.run(
+            topic,
+            shard.index,
+            "acquire",
+            [
+                nonce, held.nonce if held else b"", held.epoch if held else 0,
+                self._settings.leader_lease_ms,
+            ],
+            call,
+        )  # fmt: skip
+        status, epoch, remaining_ms, *times = reply.body[0]
+        outlook = _outlook(reply.store_ms, times)
+        if status == b"TAKEN":
+            return Acquired(None, remaining_ms, outlook)
+        if status == b"KEPT" and held:
+            nonce = held.nonce
+        return Acquired(Leadership(nonce, epoch), remaining_ms, outlook)
+
+    async def resign(self, topic: Topic, shard: ShardId, held: Leadership, call: Call) -> bool:
+        """Hands the leadership over; False if it was lost before."""
+        reply = await self.topics.run(
+            topic, shard.index, "resign", [held.nonce, held.epoch], call
+        )
+        return text(reply.body[0][0]) == "RESIGNED"
+
+    async def promote(self, topic: Topic, shard: ShardId, held: Leadership, call: Call) -> Moved:
+        """Moves one batch of due tasks to ready."""
+        settings = self._settings
+        args = [held.nonce, held.epoch, settings.leader_lease_ms, settings.promote_batch_count]
+        reply = await self.topics.run(topic, shard.index, "promote", args, call)
+        return _moved(reply.body[0], reply.store_ms)
+
+    async def reap(self, topic: Topic, shard: ShardId, held: Leadership, call: Call) -> Moved:
+        """Ends one batch of expired attempts."""
+        settings = self._settings
+        randoms = [repr(self._entropy.random()) for _ in range(settings.promote_batch_count)]
+        args = [held.nonce, held.epoch, settings.leader_lease_ms, *randoms]
+        reply = await self.topics.run(topic, shard.index, "reap", args, call)
+        return _moved(reply.body[0], reply.store_ms)
+
+    async def collect(self, topic: Topic, shard: ShardId, call: Call) -> tuple[int, Outlook]:
+        """Forgets one batch of tombstones and request records; how many, and what is next."""
+        reply = await self.topics.run(
+            topic, shard.index, "collect", [self._settings.collect_batch_count], call
+        )
+        tombstones, requests, *times = reply.body[0]
+        return tombstones + requests, _outlook(reply.store_ms, times)
+
+    async def survey(self, topic: Topic, shard: ShardId, call: Call) -> Survey:
+        """The counters of a shard and what is next."""
+        reply = await self.topics.run(topic, shard.index, "survey", [], call)
+        figures, tombstones, oldest_ms, epoch, *times = reply.body[0]
+        counts = {
+            text(name): int(value) for name, value in zip(figures[::2], figures[1::2], strict=True)
+        }
+        return Survey(
+            counts,
+            tombstones,
+            _time(oldest_ms),
+            epoch,
+            _outlook(reply.store_ms, times),
+            reply.receipt,
+        )
+
+
+def _time(ms: int) -> int | None:
+    return None if ms < 0 else ms
+
+
+def _outlook(store_ms: int, times: list[int]) -> Outlook:
+    return Outlook(store_ms, *(_time(ms) for ms in times))
+
+
+def _moved(result: list[int | bytes], store_ms: int) -> Moved:
+    status, count, *times = result
+    outlook = _outlook(store_ms, [int(ms) for ms in times])
+    return Moved(status == b"NOT_LEADER", int(count), outlook)

@@ -1,0 +1,156 @@
+"""Tasks, topics and their parts: frozen values, no I/O. Times are ms since 1970, store clock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Generic, TypeVar
+
+from ddq.config import DEFAULTS
+from ddq.errors import DdqError
+
+T = TypeVar("T")
+
+
+class TaskState(IntEnum):
+    """The numbers are those of the API, the Lua prelude and the state records."""
+
+    SCHEDULED = 1
+    READY = 2
+    LEASED = 3
+    SUCCEEDED = 4
+    DEAD = 5
+    CANCELLED = 6
+    PURGED = 7
+
+
+HELD = frozenset({TaskState.SCHEDULED, TaskState.READY, TaskState.LEASED, TaskState.DEAD})
+"""States in which the store holds the payload."""
+
+
+class Durability(IntEnum):
+    """How far a write has travelled when its reply leaves; the numbers are those of the API."""
+
+    FAST = 1
+    QUORUM = 2
+    ALL = 3
+
+
+class OnConflict(IntEnum):
+    """What an enqueue does about an id that is taken; the numbers are those of the API."""
+
+    FAIL = 1
+    RETURN_EXISTING = 2
+    REPLACE_IF_SCHEDULED = 3
+    REPLACE_IF_FINISHED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """min(max_backoff_ms, initial_backoff_ms * multiplier^(attempt - 1)), plus jitter on top."""
+
+    max_attempts: int = DEFAULTS.max_attempts
+    initial_backoff_ms: int = DEFAULTS.initial_backoff_ms
+    max_backoff_ms: int = DEFAULTS.max_backoff_ms
+    multiplier: float = DEFAULTS.multiplier
+    jitter: float = DEFAULTS.jitter
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """When a task becomes due: ``value_ms`` from now, or since 1970 if ``absolute``."""
+
+    value_ms: int = 0
+    absolute: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NewTask:
+    """A task as its producer describes it; ``digest`` is over the content as it was sent."""
+
+    id: str
+    payload: bytes
+    headers: Mapping[str, str]
+    schedule: Schedule
+    retry_policy: RetryPolicy
+    digest: bytes
+    on_conflict: OnConflict = OnConflict.FAIL
+    expected_revision: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A task as the store knows it. ``payload`` is None where it was not asked for or is gone."""
+
+    topic: str
+    id: str
+    state: TaskState
+    revision: int
+    incarnation: int
+    promotion: int
+    attempt: int
+    run: int
+    due_ms: int
+    updated_ms: int
+    last_error: str = ""
+    created_ms: int = 0
+    lease_expiry_ms: int = 0
+    headers: Mapping[str, str] = field(default_factory=dict)
+    retry_policy: RetryPolicy | None = None
+    payload: bytes | None = None
+    payload_size_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What the store gave for a reply; see ddq.v1.Receipt."""
+
+    durability: Durability
+    replicas_acked: int
+    lineage_id: bytes
+    store_ms: int
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[T]):
+    """What became of one item: a value or an error, and the receipt if a script answered."""
+
+    value: T | None = None
+    error: DdqError | None = None
+    receipt: Receipt | None = None
+
+    def unwrap(self) -> T:
+        """The value, or raises the error."""
+        if self.error is not None:
+            raise self.error
+        assert self.value is not None
+        return self.value
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSettings:
+    """The settings of a topic, defaults filled in."""
+
+    retry_policy: RetryPolicy = RetryPolicy()
+    lease_ms: int = DEFAULTS.lease_ms
+    max_tasks: int = 0
+    tombstone_retention_ms: int = DEFAULTS.tombstone_retention_ms
+    durability: Durability = Durability.FAST
+    journal: bool = False
+    journal_max_entries: int = DEFAULTS.journal_max_entries
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic as the registry knows it. ``uid`` is 16 bytes: ordinal, then random."""
+
+    name: str
+    uid: bytes
+    revision: int
+    shards: int
+    settings: TopicSettings
+    created_ms: int
+    paused: bool = False
+    deleting: bool = False
