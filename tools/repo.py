@@ -27,7 +27,7 @@ class Version:
 
     @staticmethod
     def parse(text: str) -> Version | None:
-        number = r"(0|[1-9]\d*)"
+        number = r"(0|[1-9][0-9]*)"
         found = re.fullmatch(rf"{number}\.{number}\.{number}", text)
         return Version(*(int(part) for part in found.groups())) if found else None
 
@@ -61,7 +61,7 @@ class Repo:
         )
         if done.returncode != 0:
             reason = (done.stderr.strip() or "no message").splitlines()[-1]
-            raise ToolError(f"git {' '.join(arguments)} failed: {reason}")
+            raise ToolError(f"git {arguments[0]} failed: {reason}")
         return done.stdout
 
     def exists(self, revision: str) -> bool:

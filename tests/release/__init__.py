@@ -1,0 +1,1 @@
+"""The release machinery, tried on throw-away repositories."""
