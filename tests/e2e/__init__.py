@@ -1,0 +1,1 @@
+"""What needs other runtimes than Python: Go and Node."""
