@@ -56,22 +56,23 @@ class Repo:
     root: Path = ROOT
 
     def git(self, *arguments: str) -> str:
-        done = subprocess.run(
-            ["git", *arguments], cwd=self.root, capture_output=True, text=True, check=False
-        )
+        try:
+            done = subprocess.run(
+                ["git", *arguments], cwd=self.root, capture_output=True, text=True, check=False
+            )
+        except FileNotFoundError as error:
+            raise ToolError("git is not on the PATH; install it") from error
         if done.returncode != 0:
             reason = (done.stderr.strip() or "no message").splitlines()[-1]
             raise ToolError(f"git {arguments[0]} failed: {reason}")
         return done.stdout
 
     def exists(self, revision: str) -> bool:
-        done = subprocess.run(
-            ["git", "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}"],
-            cwd=self.root,
-            capture_output=True,
-            check=False,
-        )
-        return done.returncode == 0
+        try:
+            self.git("rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
+        except ToolError:
+            return False
+        return True
 
     def released(self) -> list[Version]:
         """The released versions, oldest first: every tag of the form vX.Y.Z."""

@@ -291,6 +291,15 @@ def test_outside_a_repository_it_says_so(
     assert "git tag failed" in line
 
 
+def test_without_git_it_says_so(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(project.root))
+    assert gate(project) == 1
+    (line,) = faults(capsys)
+    assert "git is not on the PATH; install it" in line
+
+
 def test_documents_alone_need_no_branch_and_no_tags(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
