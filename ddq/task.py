@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import IntEnum
 from typing import Generic, TypeVar
 
@@ -58,6 +58,27 @@ class RetryPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class RetryOverrides:
+    """What a task asks for; None comes from its topic."""
+
+    max_attempts: int | None = None
+    initial_backoff_ms: int | None = None
+    max_backoff_ms: int | None = None
+    multiplier: float | None = None
+    jitter: float | None = None
+
+    def over(self, policy: RetryPolicy) -> RetryPolicy:
+        """The policy that applies; a longer first backoff lifts the cap of the topic with it."""
+        chosen = {name: value for name, value in asdict(self).items() if value is not None}
+        merged = replace(policy, **chosen)
+        if self.max_backoff_ms is None and merged.initial_backoff_ms > merged.max_backoff_ms:
+            return replace(merged, max_backoff_ms=merged.initial_backoff_ms)
+        if merged.max_backoff_ms < merged.initial_backoff_ms:
+            return replace(merged, initial_backoff_ms=merged.max_backoff_ms)
+        return merged
+
+
+@dataclass(frozen=True, slots=True)
 class Schedule:
     """When a task becomes due: ``value_ms`` from now, or since 1970 if ``absolute``."""
 
@@ -73,7 +94,7 @@ class NewTask:
     payload: bytes
     headers: Mapping[str, str]
     schedule: Schedule
-    retry_policy: RetryPolicy
+    retry_policy: RetryOverrides
     digest: bytes
     on_conflict: OnConflict = OnConflict.FAIL
     expected_revision: int | None = None

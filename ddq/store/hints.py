@@ -96,7 +96,7 @@ class HintFeed:
         while True:
             connection = self._make()
             try:
-                await connection.connect()
+                await connection.connect()  # type: ignore[no-untyped-call]
                 await connection.send_packed_command(
                     connection.pack_command("SUBSCRIBE", HINTS), check_health=False
                 )

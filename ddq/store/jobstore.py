@@ -7,6 +7,7 @@ each item comes back in the order of the request.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -76,9 +77,9 @@ class Settlement:
 
 @dataclass(frozen=True, slots=True)
 class Extension(Settlement):
-    """``lease_ms`` from now on."""
+    """``lease_ms`` from now on; None: the topic's default."""
 
-    lease_ms: int
+    lease_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,25 +146,23 @@ class JobStore:
         """Adds tasks; the topic is made by its first one."""
         topic = await self.topics.find_or_create(topic_name, call)
 
-        def arguments(task: NewTask) -> Args:
+        def arguments(now: Topic, task: NewTask) -> Args:
+            policy = task.retry_policy.over(now.settings.retry_policy)
             expected = "" if task.expected_revision is None else task.expected_revision
             return [
                 task.id, "at" if task.schedule.absolute else "delay", task.schedule.value_ms,
-                _CONFLICT_MODES[task.on_conflict], expected, task.digest, pack_new_task(task),
+                _CONFLICT_MODES[task.on_conflict], expected, task.digest,
+                pack_new_task(task, policy),
             ]  # fmt: skip
 
         def read(task: NewTask, result: Any) -> Enqueued | DdqError:
             status, state, revision, incarnation, due_ms = result
             if status in (b"CREATED", b"EXISTS"):
                 created = status == b"CREATED"
-                return Enqueued(
-                    task.id, created, TaskState(state), revision, incarnation, due_ms
-                )
+                return Enqueued(task.id, created, TaskState(state), revision, incarnation, due_ms)
             return refused(topic, task.id, text(status), revision)
 
-        return await self._batch(
-            topic, "enqueue", tasks, [call.request_id], arguments, read, call
-        )
+        return await self._batch(topic, "enqueue", tasks, [call.request_id], arguments, read, call)
 
     async def remove(
         self, topic_name: str, removals: Sequence[Removal], call: Call
@@ -182,7 +181,7 @@ class JobStore:
             "remove",
             removals,
             [call.request_id],
-            lambda removal: [removal.id, int(removal.revoke)],
+            lambda _, removal: [removal.id, int(removal.revoke)],
             read,
             call,
         )
@@ -221,13 +220,14 @@ class JobStore:
         *,
         max_tasks: int,
         max_bytes: int,
-        lease_ms: int,
+        lease_ms: int | None,
         call: Call,
         recall_only: bool = False,
     ) -> tuple[list[Leased], bool, int]:
         """Leases ready tasks of one shard.
 
         Args:
+            lease_ms: None for the topic's default.
             recall_only: lease nothing, only answer a repeat.
 
         Returns:
@@ -241,9 +241,12 @@ class JobStore:
             topic,
             index,
             "retrieve",
-            [call.request_id, int(recall_only), lease_ms, max_bytes, *tokens],
+            lambda now: [
+                call.request_id, int(recall_only), lease_ms or now.settings.lease_ms, max_bytes,
+                *tokens,
+            ],
             call,
-        )
+        )  # fmt: skip
         status, ready, results = reply.body[0]
         leases = []
         for task_id, payload_record, state_record, expiry_ms in results:
@@ -271,15 +274,16 @@ class JobStore:
         """Prolongs leases."""
         topic = await self.topics.require(topic_name, call)
 
+        def arguments(now: Topic, item: Extension) -> Args:
+            return [item.id, item.token, item.lease_ms or now.settings.lease_ms]
+
         def read(item: Extension, result: Any) -> Changed | DdqError:
             status, revision, expiry_ms = result
             if status == b"OK":
                 return Changed(TaskState.LEASED, revision, expiry_ms)
             return refused(topic, item.id, text(status), revision)
 
-        return await self._batch(
-            topic, "extend", items, [], lambda item: [item.id, item.token, item.lease_ms], read, call
-        )
+        return await self._batch(topic, "extend", items, [], arguments, read, call)
 
     async def nack(
         self, topic_name: str, items: Sequence[Rejection], call: Call
@@ -287,7 +291,7 @@ class JobStore:
         """Ends leased attempts without success."""
         topic = await self.topics.require(topic_name, call)
 
-        def arguments(item: Rejection) -> Args:
+        def arguments(_: Topic, item: Rejection) -> Args:
             delay_ms = -1 if item.delay_ms is None else item.delay_ms
             error = item.error.encode()[: LIMITS.error_max_bytes]
             random = repr(self._entropy.random())
@@ -303,7 +307,12 @@ class JobStore:
         return await self._batch(topic, "nack", items, [], arguments, read, call)
 
     async def _settle(
-        self, topic_name: str, script: str, items: Sequence[Settlement], state: TaskState, call: Call
+        self,
+        topic_name: str,
+        script: str,
+        items: Sequence[Settlement],
+        state: TaskState,
+        call: Call,
     ) -> list[Outcome[Changed]]:
         topic = await self.topics.require(topic_name, call)
 
@@ -314,7 +323,7 @@ class JobStore:
             return refused(topic, item.id, text(status), revision)
 
         return await self._batch(
-            topic, script, items, [], lambda item: [item.id, item.token], read, call
+            topic, script, items, [], lambda _, item: [item.id, item.token], read, call
         )
 
     # Looking -------------------------------------------------------------------------------
@@ -339,7 +348,14 @@ class JobStore:
         return Outcome(task, None, reply.receipt)
 
     async def list_tasks(
-        self, topic_name: str, state: TaskState, *, full: bool, limit: int, cursor: Cursor, call: Call
+        self,
+        topic_name: str,
+        state: TaskState,
+        *,
+        full: bool,
+        limit: int,
+        cursor: Cursor,
+        call: Call,
     ) -> tuple[list[Task], Cursor | None]:
         """One page of the tasks in one state, and where the next begins; None: there is none."""
         topic = await self.topics.require(topic_name, call)
@@ -367,7 +383,9 @@ class JobStore:
                         record_size_bytes=size_bytes,
                     )
                 )
-            cursor = Cursor(cursor.shard, text(score), last_id) if more else Cursor(cursor.shard + 1)
+            cursor = (
+                Cursor(cursor.shard, text(score), last_id) if more else Cursor(cursor.shard + 1)
+            )
             if full and results:
                 break
         return tasks, cursor if cursor.shard < topic.shards else None
@@ -380,7 +398,7 @@ class JobStore:
         script: str,
         items: Sequence[I],
         head: Args,
-        arguments: Callable[[I], Args],
+        arguments: Callable[[Topic, I], Args],
         read: Callable[[I, Any], T | DdqError],
         call: Call,
     ) -> list[Outcome[T]]:
@@ -394,9 +412,10 @@ class JobStore:
             by_shard.setdefault(shard_of(task_id, topic.shards), []).append(position)
 
         async def run(index: int, positions: Iterable[int]) -> ScriptReply | DdqError:
-            args = [*head]
-            for position in positions:
-                args.extend(arguments(items[position]))
+            def args(now: Topic) -> Args:
+                own = [arguments(now, items[position]) for position in positions]
+                return [*head, *itertools.chain.from_iterable(own)]
+
             try:
                 return await self.topics.run(topic, index, script, args, call)
             except DdqError as error:

@@ -18,6 +18,10 @@ from ddq.task import Outcome, Receipt, TaskState, Topic
 
 _REQUEST_ID_BYTES = 16
 
+_Cursor = tuple[int, bytes, bytes]
+"""Where a purge goes on: state of the index, score and id of the last entry; state 0: done."""
+_DONE = 0
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -44,7 +48,7 @@ class Operations:
                 if steps == 0:
                     return Progress(redriven, done=False)
                 steps -= 1
-                args = [call.request_id, self._settings.promote_batch_count]
+                args = (call.request_id, self._settings.promote_batch_count)
                 reply = await self.topics.run(topic, index, "redrive", args, call)
                 count, done, _ = reply.body[0]
                 redriven += count
@@ -88,47 +92,31 @@ class Operations:
 
     async def purge(self, topic: Topic, call: Call, *, while_deleting: bool = False) -> Progress:
         """Ends every task that the topic held at the first call of the request as purged."""
+
+        async def step(index: int, limit: int, cursor: _Cursor) -> tuple[int, _Cursor]:
+            args = (call.request_id, limit, *cursor)
+            reply = await self.topics.run(
+                topic, index, "purge", args, call, while_deleting=while_deleting
+            )
+            count, _, state, score, last_id = reply.body[0]
+            return count, (state, score, last_id)
+
         # The cut is drawn on every shard before anything is collected on the first: what is
         # purged is decided by the start of the request, not by how long it takes.
-        cursors: list[tuple[int, bytes, bytes]] = []
+        cursors: list[_Cursor] = []
         purged, steps = 0, self._settings.operator_steps_max_count
         for index in range(topic.shards):
-            count, state, score, last_id = await self._purge_step(
-                topic, index, 0, (int(TaskState.SCHEDULED), b"", b""), call, while_deleting
-            )
-            purged += count
-            cursors.append((state, score, last_id))
-        for index, cursor in enumerate(cursors):
-            while cursor[0] != 0:
+            _, cursor = await step(index, 0, (int(TaskState.SCHEDULED), b"", b""))
+            cursors.append(cursor)
+        for index, start in enumerate(cursors):
+            cursor = start
+            while cursor[0] != _DONE:
                 if steps == 0:
                     return Progress(purged, done=False)
                 steps -= 1
-                count, *rest = await self._purge_step(
-                    topic, index, self._settings.purge_batch_count, cursor, call, while_deleting
-                )
+                count, cursor = await step(index, self._settings.purge_batch_count, cursor)
                 purged += count
-                cursor = (rest[0], rest[1], rest[2])
         return Progress(purged, done=True)
-
-    async def _purge_step(
-        self,
-        topic: Topic,
-        index: int,
-        limit: int,
-        cursor: tuple[int, bytes, bytes],
-        call: Call,
-        while_deleting: bool,
-    ) -> tuple[int, int, bytes, bytes]:
-        reply = await self.topics.run(
-            topic,
-            index,
-            "purge",
-            [call.request_id, limit, *cursor],
-            call,
-            while_deleting=while_deleting,
-        )
-        purged, _, state, score, last_id = reply.body[0]
-        return purged, state, score, last_id
 
     async def delete_topic(self, topic: Topic, call: Call) -> Progress:
         """Ends every task as purged and forgets the topic."""

@@ -52,10 +52,9 @@ def unpack_headers(data: bytes) -> dict[str, str]:
     return headers
 
 
-def pack_new_task(task: NewTask) -> bytes:
+def pack_new_task(task: NewTask, policy: RetryPolicy) -> bytes:
     """The part of the payload record that the enqueue script stores as it is."""
     headers = pack_headers(task.headers)
-    policy = task.retry_policy
     return (
         _PACKED_HEAD.pack(
             policy.max_attempts,

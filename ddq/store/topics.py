@@ -8,7 +8,7 @@ is behind is told so, reads the registry again, and configures the shard if that
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -17,6 +17,8 @@ from ddq.errors import RevisionMismatch, StoreMalformed, TopicChanged, TopicNotF
 from ddq.keys import ShardId
 from ddq.store.runner import Call, ScriptReply, ScriptRunner, TopicStaleError
 from ddq.task import Durability, RetryPolicy, Topic, TopicSettings
+
+Args = Sequence[str | bytes | int]
 
 UID_BYTES = 16
 _ATTEMPTS_MAX_COUNT = 4
@@ -218,12 +220,16 @@ class TopicRegistry:
         topic: Topic,
         index: int,
         script: str,
-        args: Sequence[str | bytes | int],
+        args: Args | Callable[[Topic], Args],
         call: Call,
         *,
         while_deleting: bool = False,
     ) -> ScriptReply:
         """Runs a script on a shard, with the topic as it is now.
+
+        Args:
+            args: the script's own arguments, or a function that makes them from the topic: what
+                depends on its settings has to be made anew when those turn out to be old.
 
         Raises:
             TopicNotFound: the topic has gone meanwhile.
@@ -236,7 +242,8 @@ class TopicRegistry:
             if current.shards != topic.shards:
                 raise TopicChanged(f"topic {topic.name!r} was made anew with other shards")
             try:
-                return await self._runner.run(current, shard, script, args, call)
+                own = args(current) if callable(args) else args
+                return await self._runner.run(current, shard, script, own, call)
             except TopicStaleError:
                 loaded = await self.load(topic.name, call)
                 if loaded is None or (loaded.deleting and not while_deleting):

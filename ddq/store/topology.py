@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from redis.asyncio.connection import (
@@ -58,7 +59,7 @@ class StoreUrl:
 
     def connector(self) -> Callable[[], AbstractConnection]:
         """Makes connections to it, not yet opened, that never retry by themselves."""
-        common = {
+        common: dict[str, Any] = {
             "db": self.database,
             "username": self.username,
             "password": self.password,

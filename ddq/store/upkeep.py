@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ddq.config import Settings
 from ddq.entropy import Entropy
@@ -33,6 +33,24 @@ class Outlook:
     due_ms: int | None
     expiry_ms: int | None
     collect_ms: int | None
+
+    @property
+    def promotable(self) -> bool:
+        """Whether a task is due."""
+        return self.due_ms is not None and self.due_ms <= self.store_ms
+
+    @property
+    def reapable(self) -> bool:
+        """Whether a lease has expired."""
+        return self.expiry_ms is not None and self.expiry_ms <= self.store_ms
+
+    def not_before(self, at_ms: int) -> Outlook:
+        """The same for who may move nothing before ``at_ms``."""
+        due_ms, expiry_ms = (
+            None if moment_ms is None else max(moment_ms, at_ms)
+            for moment_ms in (self.due_ms, self.expiry_ms)
+        )
+        return replace(self, due_ms=due_ms, expiry_ms=expiry_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,22 +116,22 @@ class Upkeep:
 
     async def resign(self, topic: Topic, shard: ShardId, held: Leadership, call: Call) -> bool:
         """Hands the leadership over; False if it was lost before."""
-        reply = await self.topics.run(
-            topic, shard.index, "resign", [held.nonce, held.epoch], call
-        )
+        reply = await self.topics.run(topic, shard.index, "resign", [held.nonce, held.epoch], call)
         return text(reply.body[0][0]) == "RESIGNED"
 
     async def promote(self, topic: Topic, shard: ShardId, held: Leadership, call: Call) -> Moved:
         """Moves one batch of due tasks to ready."""
         settings = self._settings
-        args = [held.nonce, held.epoch, settings.leader_lease_ms, settings.promote_batch_count]
+        args = (held.nonce, held.epoch, settings.leader_lease_ms, settings.promote_batch_count)
         reply = await self.topics.run(topic, shard.index, "promote", args, call)
         return _moved(reply.body[0], reply.store_ms)
 
     async def reap(self, topic: Topic, shard: ShardId, held: Leadership, call: Call) -> Moved:
         """Ends one batch of expired attempts."""
         settings = self._settings
-        randoms = [repr(self._entropy.random()) for _ in range(settings.promote_batch_count)]
+        randoms: list[str | bytes | int] = [
+            repr(self._entropy.random()) for _ in range(settings.promote_batch_count)
+        ]
         args = [held.nonce, held.epoch, settings.leader_lease_ms, *randoms]
         reply = await self.topics.run(topic, shard.index, "reap", args, call)
         return _moved(reply.body[0], reply.store_ms)

@@ -1,0 +1,97 @@
+"""Wakes Retrieves that wait when tasks of their topics become ready."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from ddq.keys import ShardId
+from ddq.store.hints import Hint, ReadyHint, Reset, TopicHint
+
+
+class Ear:
+    """One Retrieve that waits. ``rung`` holds the shards it was woken for; empty: look at all."""
+
+    def __init__(self, topics: Sequence[str]) -> None:
+        self.topics = topics
+        self.rung: set[ShardId] = set()
+        self._event = asyncio.Event()
+
+    def ring(self, shard: ShardId | None) -> None:
+        """Wakes it, for one shard or for all."""
+        if shard is not None and (self.rung or not self._event.is_set()):
+            self.rung.add(shard)
+        elif shard is None:
+            self.rung.clear()
+        self._event.set()
+
+    @property
+    def ringing(self) -> bool:
+        """Whether it was woken and has not looked yet."""
+        return self._event.is_set()
+
+    def look(self) -> frozenset[ShardId]:
+        """The shards to look at; empty: all. Rings from now on are new."""
+        shards = frozenset(self.rung)
+        self.rung.clear()
+        self._event.clear()
+        return shards
+
+    async def heard(self, timeout_s: float) -> bool:
+        """Waits to be woken; False when the time was over first."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._event.wait()
+        except TimeoutError:
+            return False
+        return True
+
+
+class ReadyBell:
+    """Hands each hint to as many waiting Retrieves as there are tasks, the longest waiting first.
+
+    One task that becomes ready must not send every waiting Retrieve to the store.
+    """
+
+    def __init__(self) -> None:
+        self._ears: dict[str, dict[Ear, None]] = {}
+
+    @contextmanager
+    def listening(self, topics: Sequence[str]) -> Iterator[Ear]:
+        """An ear for these topics, as long as the block runs."""
+        ear = Ear(topics)
+        for topic in topics:
+            self._ears.setdefault(topic, {})[ear] = None
+        try:
+            yield ear
+        finally:
+            for topic in topics:
+                del self._ears[topic][ear]
+                if not self._ears[topic]:
+                    del self._ears[topic]
+            # Woken, and gone without looking: the tasks are still there for the next one.
+            if ear.ringing:
+                for shard in ear.rung:
+                    self.ring(shard, 1)
+
+    def ring(self, shard: ShardId, count: int) -> None:
+        """``count`` tasks of the shard are ready."""
+        for ear in list(self._ears.get(shard.topic, ())):
+            if count <= 0:
+                return
+            if not ear.ringing:
+                ear.ring(shard)
+                count -= 1
+
+    def on_hint(self, hint: Hint) -> None:
+        """Takes a hint from the feed."""
+        if isinstance(hint, ReadyHint):
+            self.ring(hint.shard, hint.count)
+        elif isinstance(hint, TopicHint):
+            for ear in self._ears.get(hint.topic, ()):
+                ear.ring(None)
+        elif isinstance(hint, Reset):
+            for ears in self._ears.values():
+                for ear in ears:
+                    ear.ring(None)

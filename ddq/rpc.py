@@ -1,0 +1,99 @@
+"""Between gRPC and the handlers: deadlines, not_after, errors, and what runs at once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
+from google.protobuf.message import Message
+from grpc_status import rpc_status
+
+from ddq import validation as check
+from ddq.config import MS_PER_SECOND, Settings
+from ddq.entropy import Clock
+from ddq.errors import DdqError
+from ddq.status import to_status
+from ddq.store.runner import Call
+from ddq.validation import Problems
+
+log = logging.getLogger(__name__)
+
+Request = TypeVar("Request", bound=Message)
+Response = TypeVar("Response", bound=Message)
+Handler = Callable[[Any, Call], Awaitable[Any]]
+
+
+class CallFactory:
+    """Makes a Call from what a request and its transport say about time."""
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        self._settings = settings
+        self._clock = clock
+
+    def make(self, request: Any, remaining_s: float | None) -> Call:
+        """The call's deadline, and its not_after, filled from the deadline if it has none.
+
+        Raises:
+            InvalidArgument: not_after is further ahead than max_request_age.
+        """
+        if remaining_s is None:
+            remaining_s = self._settings.default_request_timeout_ms / MS_PER_SECOND
+        now_ms = self._clock.now_ms()
+        latest_ms = now_ms + self._settings.max_request_age_ms
+        not_after_ms = min(now_ms + round(remaining_s * MS_PER_SECOND), latest_ms)
+        if "not_after" in request.DESCRIPTOR.fields_by_name and request.HasField("not_after"):
+            problems = Problems()
+            not_after_ms = check.timestamp_ms(problems, request.not_after, "not_after")
+            if not_after_ms > latest_ms + self._settings.max_clock_skew_ms:
+                problems.add(
+                    "not_after",
+                    f"is more than {self._settings.max_request_age_ms} ms ahead, longer than "
+                    "the store remembers; give an earlier one",
+                )
+            problems.raise_if_any()
+        return Call(
+            deadline_s=asyncio.get_running_loop().time() + remaining_s,
+            # 0 would mean "no bound", and a not_after of 1970 is one that has passed.
+            not_after_ms=max(not_after_ms, 1),
+            request_id=getattr(request, "request_id", ""),
+        )
+
+
+def servicer(service: object, base: type, calls: CallFactory) -> Any:
+    """An instance of a generated servicer class whose methods call the handlers of ``service``.
+
+    Enqueue is handled by ``enqueue``, BatchAck by ``batch_ack`` and so on.
+
+    Raises:
+        AttributeError: the service lacks a handler for one of the RPCs.
+    """
+    names = [name for name in vars(base) if not name.startswith("_")]
+    methods = {name: staticmethod(_adapt(getattr(service, _snake(name)), calls)) for name in names}
+    return type(f"Adapted{base.__name__}", (base,), methods)()
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+
+def _adapt(handler: Handler, calls: CallFactory) -> Callable[..., Awaitable[Any]]:
+    async def method(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        try:
+            call = calls.make(request, context.time_remaining())
+            return await handler(request, call)
+        except DdqError as error:
+            # The stubs lack it.
+            await context.abort_with_status(  # type: ignore[attr-defined]
+                rpc_status.to_status(to_status(error))
+            )
+        except Exception:
+            # A mistake of ours: the caller learns that the outcome is unknown, the log says where.
+            log.exception("%s failed", type(request).__name__)
+            await context.abort(grpc.StatusCode.INTERNAL, "internal error; see the server's log")
+
+    return method

@@ -1,0 +1,274 @@
+"""The scheduler: moves what is due, by the leadership it holds, and sleeps in between.
+
+There is no tick. Each shard has one moment at which it is to be looked at next: its next due
+time or lease expiry, or an earlier one that a hint told of. A slow sweep looks at every shard
+should all hints have been lost. No safety rests on the time or on the sleep: each script checks
+nonce and epoch before it moves anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import logging
+from dataclasses import dataclass
+
+from ddq.config import MS_PER_SECOND
+from ddq.errors import DdqError, StoreMalformed, TopicNotFound
+from ddq.keys import ShardId
+from ddq.store.hints import DueHint, Hint, Reset, TopicHint
+from ddq.store.open import Store
+from ddq.store.runner import Call
+from ddq.store.upkeep import Leadership, Outlook
+from ddq.task import Topic
+
+log = logging.getLogger(__name__)
+
+CONCURRENCY_MAX_COUNT = 16
+RETRY_MIN_S = 0.1
+RETRY_MAX_S = 5.0
+# The store counts whole milliseconds: who wakes at the very instant may come a fraction early.
+MARGIN_S = 0.001
+
+
+@dataclass(eq=False, slots=True)
+class _Shard:
+    """What the scheduler knows of one shard; times are the event loop's, in seconds."""
+
+    id: ShardId
+    wake_s: float
+    leadership: Leadership | None = None
+    busy: bool = False
+    surveyed_s: float = float("-inf")
+    failures: int = 0
+
+
+class Scheduler:
+    """Promotes and reaps on every shard that it can lead.
+
+    Args:
+        store: whose hints it must be made a listener of: ``store.hints.listen(scheduler.on_hint)``.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._settings = store.settings
+        self._shards: dict[ShardId, _Shard] = {}
+        self._heap: list[tuple[float, int, _Shard]] = []
+        self._order = itertools.count()
+        self._nudge = asyncio.Event()
+        self._topics_s = float("-inf")
+        self._store_ahead_ms: float | None = None
+
+    # Being woken ---------------------------------------------------------------------------
+
+    def on_hint(self, hint: Hint) -> None:
+        """Takes a hint from the feed."""
+        now_s = asyncio.get_running_loop().time()
+        if isinstance(hint, DueHint):
+            shard = self._shards.get(hint.shard)
+            if shard is None:
+                self._topics_s = float("-inf")
+            elif self._store_ahead_ms is None:
+                self._wake(shard, now_s)
+            else:
+                self._wake(shard, self._local_s(hint.at_ms))
+        elif isinstance(hint, TopicHint):
+            self._topics_s = float("-inf")
+        elif isinstance(hint, Reset):
+            self._topics_s = float("-inf")
+            for shard in self._shards.values():
+                shard.surveyed_s = float("-inf")
+                self._wake(shard, now_s)
+        self._nudge.set()
+
+    def _wake(self, shard: _Shard, at_s: float) -> None:
+        """The shard is looked at then at the latest; while it is busy, when it is done."""
+        if at_s < shard.wake_s:
+            shard.wake_s = at_s
+            heapq.heappush(self._heap, (at_s, next(self._order), shard))
+            self._nudge.set()
+
+    def _local_s(self, store_ms: int) -> float:
+        """The event loop's time at which the store's clock says ``store_ms``."""
+        assert self._store_ahead_ms is not None
+        return (store_ms - self._store_ahead_ms) / MS_PER_SECOND + MARGIN_S
+
+    # The loop ------------------------------------------------------------------------------
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Schedules until ``stop`` is set, then hands its leaderships over."""
+        stopping = asyncio.create_task(stop.wait(), name="ddq scheduler stop")
+        stopping.add_done_callback(lambda _: self._nudge.set())
+        try:
+            async with asyncio.TaskGroup() as visits:
+                while not stop.is_set():
+                    self._nudge.clear()
+                    await self._refresh_topics()
+                    self._start_visits(visits)
+                    await self._sleep()
+            await self._resign_all()
+        finally:
+            stopping.cancel()
+
+    async def _sleep(self) -> None:
+        """Until the next moment of a shard or of the topics' table, or a nudge."""
+        busy = sum(shard.busy for shard in self._shards.values())
+        until_s = self._topics_s + self._topics_interval_s
+        if self._heap and busy < CONCURRENCY_MAX_COUNT:
+            until_s = min(until_s, self._heap[0][0])
+        try:
+            async with asyncio.timeout_at(until_s):
+                await self._nudge.wait()
+        except TimeoutError:
+            pass
+
+    @property
+    def _sweep_s(self) -> float:
+        return self._settings.sweep_interval_ms / MS_PER_SECOND
+
+    @property
+    def _topics_interval_s(self) -> float:
+        # A topic that no hint told of is rarer than a lost "due", so it is looked for less often.
+        return 2 * self._sweep_s
+
+    def _call(self) -> Call:
+        loop = asyncio.get_running_loop()
+        return Call(loop.time() + self._settings.store_timeout_ms / MS_PER_SECOND)
+
+    async def _refresh_topics(self) -> None:
+        """Learns of new topics, and forgets those that have gone."""
+        now_s = asyncio.get_running_loop().time()
+        if now_s < self._topics_s + self._topics_interval_s:
+            return
+        self._topics_s = now_s
+        try:
+            topics, malformed = await self._store.topics.load_all(self._call())
+        except DdqError as error:
+            log.warning("the topics cannot be read, trying again: %s", error)
+            self._topics_s = now_s - self._topics_interval_s + RETRY_MAX_S / 5
+            return
+        for problem in malformed:
+            log.error("a topic is left out: %s", problem)
+        wanted = {
+            ShardId(topic.name, index)
+            for topic in topics
+            if not topic.deleting
+            for index in range(topic.shards)
+        }
+        for gone in self._shards.keys() - wanted:
+            del self._shards[gone]
+        for shard_id in sorted(wanted - self._shards.keys(), key=lambda s: (s.topic, s.index)):
+            shard = self._shards[shard_id] = _Shard(shard_id, wake_s=float("inf"))
+            self._wake(shard, now_s)
+
+    def _start_visits(self, visits: asyncio.TaskGroup) -> None:
+        """Looks at every shard whose moment has come, a bounded number at once."""
+        now_s = asyncio.get_running_loop().time()
+        busy = sum(shard.busy for shard in self._shards.values())
+        while self._heap and self._heap[0][0] <= now_s and busy < CONCURRENCY_MAX_COUNT:
+            at_s, _, shard = heapq.heappop(self._heap)
+            # An entry that an earlier moment has replaced, or whose topic has gone.
+            if at_s != shard.wake_s or self._shards.get(shard.id) is not shard or shard.busy:
+                continue
+            shard.busy = True
+            shard.wake_s = float("inf")
+            busy += 1
+            visits.create_task(self._visit(shard), name=f"ddq visit {shard.id.tag}")
+
+    async def _visit(self, shard: _Shard) -> None:
+        """Does what is due on one shard, and notes when to look again."""
+        loop = asyncio.get_running_loop()
+        try:
+            next_s = await self._work(shard)
+            shard.failures = 0
+        except TopicNotFound:
+            self._topics_s = float("-inf")
+            next_s = loop.time() + self._sweep_s
+        except StoreMalformed as error:
+            # Only this shard suffers; it is looked at again in case somebody repairs it.
+            log.error("shard %s is left out: %s", shard.id.tag, error)  # noqa: TRY400 - no bug of ours
+            next_s = loop.time() + self._sweep_s
+        except DdqError as error:
+            delay_s = min(RETRY_MAX_S, RETRY_MIN_S * 2**shard.failures)
+            shard.failures = min(shard.failures + 1, 10)
+            log.warning("shard %s: %s; again in %.1f s", shard.id.tag, error, delay_s)
+            next_s = loop.time() + delay_s
+        finally:
+            shard.busy = False
+        # A hint that came meanwhile may have set an earlier moment; its heap entry was skipped.
+        woken_s, shard.wake_s = shard.wake_s, float("inf")
+        self._wake(shard, min(next_s, woken_s))
+
+    # One visit -----------------------------------------------------------------------------
+
+    async def _work(self, shard: _Shard) -> float:
+        """Surveys if it is time, promotes and reaps until nothing is due; the next moment."""
+        loop = asyncio.get_running_loop()
+        topic = await self._store.topics.require(shard.id.topic, self._call())
+        outlook: Outlook | None = None
+        if shard.surveyed_s + self._sweep_s <= loop.time():
+            outlook = await self._survey(topic, shard)
+        if outlook is None or outlook.promotable or outlook.reapable:
+            outlook = await self._lead(topic, shard)
+        return self._next_moment(shard, outlook)
+
+    async def _survey(self, topic: Topic, shard: _Shard) -> Outlook:
+        """Looks without leading, and collects what is to be forgotten."""
+        survey = await self._store.upkeep.survey(topic, shard.id, self._call())
+        shard.surveyed_s = asyncio.get_running_loop().time()
+        outlook = self._note(survey.outlook)
+        while outlook.collect_ms is not None and outlook.collect_ms <= outlook.store_ms:
+            collected, outlook = await self._store.upkeep.collect(topic, shard.id, self._call())
+            if collected == 0:
+                break
+        return outlook
+
+    async def _lead(self, topic: Topic, shard: _Shard) -> Outlook:
+        """Moves what is due, if the shard can be led; else says when to try again."""
+        upkeep = self._store.upkeep
+        step = upkeep.promote
+        while True:
+            if shard.leadership is None:
+                acquired = await upkeep.acquire(topic, shard.id, None, self._call())
+                outlook = self._note(acquired.outlook)
+                shard.leadership = acquired.leadership
+                if shard.leadership is None:
+                    return outlook.not_before(outlook.store_ms + max(acquired.remaining_ms, 1))
+            else:
+                moved = await step(topic, shard.id, shard.leadership, self._call())
+                outlook = self._note(moved.outlook)
+                if moved.deposed:
+                    log.info("shard %s is led by another scheduler now", shard.id.tag)
+                    shard.leadership = None
+                    continue
+            # In turn: a flood of due tasks must not keep expired leases waiting.
+            if outlook.reapable and (step == upkeep.promote or not outlook.promotable):
+                step = upkeep.reap
+            elif outlook.promotable:
+                step = upkeep.promote
+            else:
+                return outlook
+
+    def _note(self, outlook: Outlook) -> Outlook:
+        """Keeps how far the store's clock is from the event loop's."""
+        loop_ms = asyncio.get_running_loop().time() * MS_PER_SECOND
+        self._store_ahead_ms = outlook.store_ms - loop_ms
+        return outlook
+
+    def _next_moment(self, shard: _Shard, outlook: Outlook) -> float:
+        known = [at_ms for at_ms in (outlook.due_ms, outlook.expiry_ms) if at_ms is not None]
+        return min([shard.surveyed_s + self._sweep_s, *map(self._local_s, known)])
+
+    async def _resign_all(self) -> None:
+        """Hands over, so that the next leader need not wait for the leases to run out."""
+        for shard in self._shards.values():
+            if shard.leadership is None:
+                continue
+            try:
+                topic = await self._store.topics.require(shard.id.topic, self._call())
+                await self._store.upkeep.resign(topic, shard.id, shard.leadership, self._call())
+            except DdqError as error:
+                log.warning("shard %s is not handed over: %s", shard.id.tag, error)
+            shard.leadership = None

@@ -1,0 +1,237 @@
+"""The composition root: a store, the services, a scheduler if asked for, and how they end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
+from grpc_reflection.v1alpha import reflection
+
+from ddq.admin import AdminService
+from ddq.bell import ReadyBell
+from ddq.config import LIMITS, MS_PER_SECOND, Settings, check_settings
+from ddq.errors import DdqError
+from ddq.rpc import CallFactory, servicer
+from ddq.scheduler import Scheduler
+from ddq.service import QueueService
+from ddq.store.embedded import EmbeddedStore, StoreStartError
+from ddq.store.open import Store, open_store
+from ddq.store.runner import Call
+from ddq.store.topology import StoreUrl, StoreUrlError, parse_store_url
+from ddq.v1 import (
+    delay_queue_admin_service_pb2,
+    delay_queue_admin_service_pb2_grpc,
+    delay_queue_service_pb2,
+    delay_queue_service_pb2_grpc,
+)
+
+log = logging.getLogger(__name__)
+
+QUEUE = "ddq.v1.DelayQueueService"
+ADMIN = "ddq.v1.DelayQueueAdminService"
+HEALTH_INTERVAL_S = 30.0
+HEALTH_RETRY_S = 1.0
+
+
+class StartupError(Exception):
+    """The server cannot start; one line says what is wrong and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """What a server process is told.
+
+    Attributes:
+        listen: HOST:PORT; port 0 for any that is free.
+        store_url: see ddq.store.topology.FORMS.
+        scheduler: whether it also promotes and reaps.
+    """
+
+    listen: str
+    store_url: str
+    scheduler: bool = True
+    settings: Settings = field(default_factory=Settings)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    """A server that is ready: its address, and its store without the password."""
+
+    address: str
+    store: str
+
+
+async def run_server(
+    options: ServerOptions, *, stop: asyncio.Event, on_ready: Callable[[ServerInfo], None]
+) -> None:
+    """Serves until ``stop`` is set, then lets calls that run finish.
+
+    Raises:
+        StartupError: the options cannot be used, or the store is not there.
+        DdqError: the embedded store could not be started, or ended.
+    """
+    try:
+        check_settings(options.settings)
+        url = parse_store_url(options.store_url)
+    except (ValueError, StoreUrlError) as error:
+        raise StartupError(str(error)) from None
+    async with _store_server(url, stop) as reachable:
+        store = open_store(reachable.connector(), options.settings)
+        try:
+            await _check_store(store, url)
+            await _serve(options, url, store, stop, on_ready)
+        finally:
+            await store.close()
+
+
+@contextlib.asynccontextmanager
+async def _store_server(url: StoreUrl, stop: asyncio.Event) -> AsyncIterator[StoreUrl]:
+    """The store's own process if it is embedded; elsewhere nothing."""
+    if url.kind != "embedded":
+        yield url
+        return
+    assert url.path is not None
+    embedded = EmbeddedStore(url.path)
+    await embedded.start()
+    ended = False
+
+    async def watch() -> None:
+        nonlocal ended
+        await embedded.wait()
+        ended = True
+        stop.set()
+
+    watcher = asyncio.create_task(watch(), name="ddq embedded store")
+    try:
+        yield StoreUrl("unix", path=embedded.socket_path)
+    finally:
+        watcher.cancel()
+        await embedded.stop()
+    if ended:
+        # Every reply that left was synced before; a new start goes on from there.
+        raise StoreStartError(
+            f"the embedded store ended by itself; see {embedded.folder}/valkey.log, then start "
+            "again: nothing that was acknowledged is lost"
+        )
+
+
+async def _check_store(store: Store, url: StoreUrl) -> None:
+    """Asks the store once, so that a wrong address is said at the start and not at first use."""
+    try:
+        await store.topics.load_all(_call(store))
+    except DdqError as error:
+        raise StartupError(f"the store at {url} cannot be used: {error}") from None
+
+
+def _call(store: Store) -> Call:
+    timeout_s = store.settings.store_timeout_ms / MS_PER_SECOND
+    return Call(asyncio.get_running_loop().time() + timeout_s)
+
+
+async def _serve(
+    options: ServerOptions,
+    url: StoreUrl,
+    store: Store,
+    stop: asyncio.Event,
+    on_ready: Callable[[ServerInfo], None],
+) -> None:
+    bell = ReadyBell()
+    store.hints.listen(bell.on_hint)
+    server, health_servicer = _make_server(store, bell)
+    host, _, port_text = options.listen.rpartition(":")
+    if not host or not port_text.isdecimal() or int(port_text) > 65_535:
+        raise StartupError(f"cannot listen on {options.listen!r}; give HOST:PORT")
+    try:
+        port = server.add_insecure_port(options.listen)
+    except RuntimeError:
+        raise StartupError(
+            f"cannot listen on {options.listen}: the address is in use or not this machine's; "
+            "choose another one"
+        ) from None
+    scheduler = Scheduler(store) if options.scheduler else None
+    if scheduler is not None:
+        store.hints.listen(scheduler.on_hint)
+    # The scheduler goes on while calls drain: a Retrieve that waits may still get its task.
+    scheduler_stop = asyncio.Event()
+    try:
+        async with asyncio.TaskGroup() as group:
+            hints = group.create_task(store.hints.run(), name="ddq hints")
+            checks = group.create_task(_watch_health(store, health_servicer), name="ddq health")
+            if scheduler is not None:
+                group.create_task(scheduler.run(scheduler_stop), name="ddq scheduler")
+            await server.start()
+            on_ready(ServerInfo(f"{host}:{port}", str(url)))
+            await stop.wait()
+            await health_servicer.enter_graceful_shutdown()
+            await server.stop(options.settings.drain_ms / MS_PER_SECOND)
+            scheduler_stop.set()
+            checks.cancel()
+            hints.cancel()
+    finally:
+        await server.stop(0)
+
+
+def _make_server(store: Store, bell: ReadyBell) -> tuple[grpc.aio.Server, HealthServicer]:
+    server = grpc.aio.server(
+        options=[
+            ("grpc.max_receive_message_length", LIMITS.request_max_bytes),
+            # Replies carry at most retrieve_max_bytes of payloads, and their envelopes.
+            ("grpc.max_send_message_length", 2 * LIMITS.request_max_bytes),
+            # A second server on the same port would take half of the calls.
+            ("grpc.so_reuseport", 0),
+            ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+        ]
+    )
+    calls = CallFactory(store.settings, store.clock)
+    queue = servicer(
+        QueueService(store, bell), delay_queue_service_pb2_grpc.DelayQueueServiceServicer, calls
+    )
+    delay_queue_service_pb2_grpc.add_DelayQueueServiceServicer_to_server(queue, server)
+    admin = servicer(
+        AdminService(store),
+        delay_queue_admin_service_pb2_grpc.DelayQueueAdminServiceServicer,
+        calls,
+    )
+    delay_queue_admin_service_pb2_grpc.add_DelayQueueAdminServiceServicer_to_server(admin, server)
+    health_servicer = HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+    reflection.enable_server_reflection(
+        [
+            delay_queue_service_pb2.DESCRIPTOR.services_by_name["DelayQueueService"].full_name,
+            delay_queue_admin_service_pb2.DESCRIPTOR.services_by_name[
+                "DelayQueueAdminService"
+            ].full_name,
+            health.SERVICE_NAME,
+            reflection.SERVICE_NAME,
+        ],
+        server,
+    )
+    return server, health_servicer
+
+
+async def _watch_health(store: Store, servicer_: HealthServicer) -> None:
+    """SERVING while the store answers."""
+    was_serving = True
+    while True:
+        try:
+            await store.topics.load_all(_call(store))
+            serving = True
+        except DdqError as error:
+            if was_serving:
+                log.warning("not serving: %s", error)
+            serving = False
+        was_serving = serving
+        status = (
+            health_pb2.HealthCheckResponse.SERVING
+            if serving
+            else health_pb2.HealthCheckResponse.NOT_SERVING
+        )
+        for name in ("", QUEUE, ADMIN):
+            await servicer_.set(name, status)
+        await asyncio.sleep(HEALTH_INTERVAL_S if serving else HEALTH_RETRY_S)

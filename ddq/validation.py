@@ -1,0 +1,321 @@
+"""Checks requests against the limits, and names every field that is out of bounds at once.
+
+Each function reads one kind of field and returns its value in ddq's own terms; what is wrong is
+noted in a Problems, which raises InvalidArgument with all of it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from ddq.config import LIMITS
+from ddq.errors import FieldViolation, InvalidArgument, PayloadTooLarge
+from ddq.task import Durability, RetryOverrides, RetryPolicy, Schedule, TopicSettings
+from ddq.v1 import delay_queue_service_pb2 as queue_pb2
+from ddq.v1 import task_pb2, topic_pb2
+
+T = TypeVar("T")
+
+_TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]+")
+_CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f]")
+_NANOS_PER_MS = 1_000_000
+_LATEST_S = 253_402_300_799  # 9999-12-31T23:59:59Z, the end of a Timestamp's range
+
+
+class Problems:
+    """Collects what is wrong with a request, under the path of the field in question."""
+
+    def __init__(self) -> None:
+        self._violations: list[FieldViolation] = []
+        self._too_large = False
+        self._path: list[str] = []
+
+    def add(self, field: str, description: str) -> None:
+        """Notes that ``field``, within the present path, is out of bounds."""
+        self._violations.append(FieldViolation(".".join([*self._path, field]), description))
+
+    def add_too_large(self, field: str, description: str) -> None:
+        """Like add; alone it makes the error a PayloadTooLarge."""
+        self._too_large = True
+        self.add(field, description)
+
+    @contextmanager
+    def within(self, field: str) -> Iterator[None]:
+        """Fields noted in the block lie within ``field``."""
+        self._path.append(field)
+        try:
+            yield
+        finally:
+            self._path.pop()
+
+    def raise_if_any(self) -> None:
+        """Raises what was noted.
+
+        Raises:
+            InvalidArgument: with all violations; PayloadTooLarge if the only one is a payload's.
+        """
+        if not self._violations:
+            return
+        first = self._violations[0]
+        more = len(self._violations) - 1
+        message = f"{first.field}: {first.description}" + (f" (and {more} more)" if more else "")
+        kind = PayloadTooLarge if self._too_large and not more else InvalidArgument
+        raise kind(message, violations=tuple(self._violations))
+
+
+# Names and small values --------------------------------------------------------------------
+
+
+def topic_name(problems: Problems, value: str, field: str = "topic") -> str:
+    """A topic's name."""
+    limit = LIMITS.topic_name_max_chars
+    if not value:
+        problems.add(field, f"is empty; give 1 to {limit} characters of A-Z a-z 0-9 . _ -")
+    elif len(value) > limit or not _TOPIC_NAME.fullmatch(value):
+        problems.add(field, f"has to be 1 to {limit} characters of A-Z a-z 0-9 . _ -")
+    return value
+
+
+def task_id(problems: Problems, value: str, field: str = "id") -> str:
+    """A task's id."""
+    size, limit = len(value.encode()), LIMITS.task_id_max_bytes
+    if not 1 <= size <= limit:
+        problems.add(field, f"has {size} bytes; give 1 to {limit}")
+    elif _CONTROL_CHARACTERS.search(value):
+        problems.add(field, "has control characters; leave them out")
+    return value
+
+
+def request_id(problems: Problems, value: str, *, required: bool, field: str = "request_id") -> str:
+    """A request_id; empty for none where it is not required."""
+    size, limit = len(value.encode()), LIMITS.request_id_max_bytes
+    if required and not value:
+        problems.add(field, "is empty; give a unique one, and the same one again in a repeat")
+    elif size > limit:
+        problems.add(field, f"has {size} bytes; give at most {limit}")
+    return value
+
+
+def lease_token(problems: Problems, value: bytes, field: str = "lease_token") -> bytes:
+    """A lease token."""
+    if len(value) != LIMITS.lease_token_bytes:
+        problems.add(
+            field, f"has {len(value)} bytes; give the {LIMITS.lease_token_bytes} of the lease"
+        )
+    return value
+
+
+def count(
+    problems: Problems, value: int, field: str, *, default: int, most: int, least: int = 1
+) -> int:
+    """A number from ``least`` to ``most``; 0 means ``default``."""
+    if value == 0:
+        return default
+    if not least <= value <= most:
+        problems.add(field, f"is {value}; give {least} to {most}")
+    return value
+
+
+def enum(problems: Problems, value: int, kind: type[T], field: str, *, default: T) -> T:
+    """A known number of an enumeration; zero means ``default``."""
+    if value == 0:
+        return default
+    try:
+        return kind(value)  # type: ignore[call-arg]
+    except ValueError:
+        known = ", ".join(str(int(member)) for member in kind)  # type: ignore[attr-defined]
+        problems.add(field, f"is {value}, which this version does not know; known are {known}")
+        return default
+
+
+def unique_ids(problems: Problems, ids: Iterable[str], field: str) -> None:
+    """No id may stand in a batch twice: which of the two would come first?"""
+    seen: dict[str, int] = {}
+    for position, item_id in enumerate(ids):
+        if item_id and item_id in seen:
+            problems.add(
+                f"{field}[{position}]", f"has the id of {field}[{seen[item_id]}]; send it once"
+            )
+        seen.setdefault(item_id, position)
+
+
+def batch(problems: Problems, items: Sequence[T], field: str, check: Callable[[T], None]) -> None:
+    """1 to batch_max_items items, each checked under its own path."""
+    if not 1 <= len(items) <= LIMITS.batch_max_items:
+        problems.add(field, f"has {len(items)} entries; give 1 to {LIMITS.batch_max_items}")
+        return
+    for position, item in enumerate(items):
+        with problems.within(f"{field}[{position}]"):
+            check(item)
+
+
+# Times -------------------------------------------------------------------------------------
+
+
+def duration_ms(
+    problems: Problems, value: Duration, field: str, *, least_ms: int, most_ms: int
+) -> int:
+    """A duration as ms, rounded up: never sooner than was asked for."""
+    valid = abs(value.nanos) < 10**9 and (value.seconds == 0 or value.nanos * value.seconds >= 0)
+    ms = value.seconds * 1_000 - -value.nanos // _NANOS_PER_MS
+    if not valid:
+        problems.add(field, "is no valid duration: nanos out of range or of the other sign")
+    elif value.seconds < 0 or value.nanos < 0:
+        problems.add(field, "is negative")
+    elif not least_ms <= ms <= most_ms:
+        problems.add(field, f"is {ms} ms; give {least_ms} to {most_ms} ms")
+    return ms
+
+
+def timestamp_ms(problems: Problems, value: Timestamp, field: str) -> int:
+    """A point in time as ms since 1970, rounded up."""
+    if not (0 <= value.nanos < 10**9 and value.seconds <= _LATEST_S):
+        problems.add(field, "is no valid timestamp")
+        return 0
+    return max(0, value.seconds * 1_000 - -value.nanos // _NANOS_PER_MS)
+
+
+def schedule(
+    problems: Problems,
+    request: task_pb2.TaskSpec | queue_pb2.RescheduleRequest,
+    now_ms: int,
+) -> Schedule:
+    """When a task becomes due; also of a RescheduleRequest, which has the same fields."""
+    kind = request.WhichOneof("schedule")
+    if kind == "delay":
+        return Schedule(
+            duration_ms(problems, request.delay, "delay", least_ms=0, most_ms=LIMITS.delay_max_ms)
+        )
+    if kind == "due_time":
+        due_ms = timestamp_ms(problems, request.due_time, "due_time")
+        if due_ms > now_ms + LIMITS.delay_max_ms:
+            problems.add("due_time", f"is more than {LIMITS.delay_max_ms} ms ahead")
+        return Schedule(due_ms, absolute=True)
+    return Schedule()
+
+
+# Larger things -----------------------------------------------------------------------------
+
+
+def payload(problems: Problems, value: bytes) -> bytes:
+    """A task's payload."""
+    if len(value) > LIMITS.payload_max_bytes:
+        problems.add_too_large(
+            "payload", f"has {len(value)} bytes; give at most {LIMITS.payload_max_bytes}"
+        )
+    return value
+
+
+def headers(problems: Problems, values: Mapping[str, str]) -> dict[str, str]:
+    """A task's headers."""
+    if len(values) > LIMITS.headers_max_count:
+        problems.add(
+            "headers", f"has {len(values)} entries; give at most {LIMITS.headers_max_count}"
+        )
+    size = 0
+    for key, value in values.items():
+        key_bytes = len(key.encode())
+        if not 1 <= key_bytes <= LIMITS.header_key_max_bytes:
+            problems.add(
+                "headers",
+                f"has a key of {key_bytes} bytes; give 1 to {LIMITS.header_key_max_bytes}",
+            )
+        size += key_bytes + len(value.encode())
+    if size > LIMITS.headers_max_bytes:
+        problems.add(
+            "headers",
+            f"has {size} bytes of keys and values; give at most {LIMITS.headers_max_bytes}",
+        )
+    return dict(values)
+
+
+def retry_policy(problems: Problems, message: task_pb2.RetryPolicy) -> RetryOverrides:
+    """What a retry policy sets."""
+    attempts = initial_ms = longest_ms = multiplier = jitter = None
+    if message.HasField("max_attempts"):
+        attempts = message.max_attempts
+        if not 1 <= attempts <= LIMITS.max_attempts_max_count:
+            problems.add(
+                "max_attempts", f"is {attempts}; give 1 to {LIMITS.max_attempts_max_count}"
+            )
+    if message.HasField("initial_backoff"):
+        initial_ms = duration_ms(
+            problems,
+            message.initial_backoff,
+            "initial_backoff",
+            least_ms=0,
+            most_ms=LIMITS.initial_backoff_max_ms,
+        )
+    if message.HasField("max_backoff"):
+        longest_ms = duration_ms(
+            problems,
+            message.max_backoff,
+            "max_backoff",
+            least_ms=initial_ms or 0,
+            most_ms=LIMITS.max_backoff_max_ms,
+        )
+    if message.HasField("multiplier"):
+        multiplier = message.multiplier
+        if not 1 <= multiplier <= LIMITS.multiplier_max:
+            problems.add("multiplier", f"is {multiplier:g}; give 1 to {LIMITS.multiplier_max:g}")
+    if message.HasField("jitter"):
+        jitter = message.jitter
+        if not 0 <= jitter <= 1:
+            problems.add("jitter", f"is {jitter:g}; give 0 to 1")
+    return RetryOverrides(attempts, initial_ms, longest_ms, multiplier, jitter)
+
+
+def topic_settings(
+    problems: Problems, message: topic_pb2.TopicSettings, *, retention_min_ms: int
+) -> TopicSettings:
+    """The settings of a topic; what is unset becomes the default."""
+    defaults = TopicSettings()
+    with problems.within("default_retry_policy"):
+        policy = retry_policy(problems, message.default_retry_policy).over(RetryPolicy())
+    lease_ms = defaults.lease_ms
+    if message.HasField("default_lease_duration"):
+        lease_ms = duration_ms(
+            problems,
+            message.default_lease_duration,
+            "default_lease_duration",
+            least_ms=LIMITS.lease_min_ms,
+            most_ms=LIMITS.lease_max_ms,
+        )
+    max_tasks = message.max_tasks if message.HasField("max_tasks") else defaults.max_tasks
+    if max_tasks > LIMITS.max_tasks_max_count:
+        problems.add("max_tasks", f"is {max_tasks}; give at most {LIMITS.max_tasks_max_count}")
+    retention_ms = max(defaults.tombstone_retention_ms, retention_min_ms)
+    if message.HasField("tombstone_retention"):
+        retention_ms = duration_ms(
+            problems,
+            message.tombstone_retention,
+            "tombstone_retention",
+            least_ms=retention_min_ms,
+            most_ms=LIMITS.tombstone_retention_max_ms,
+        )
+    durability = enum(
+        problems, message.durability, Durability, "durability", default=defaults.durability
+    )
+    if durability is not Durability.FAST:
+        problems.add("durability", f"{durability.name} is not offered by this version; give FAST")
+    entries = defaults.journal_max_entries
+    if message.HasField("journal_max_entries"):
+        entries = message.journal_max_entries
+        least, most = LIMITS.journal_entries_min_count, LIMITS.journal_entries_max_count
+        if not least <= entries <= most:
+            problems.add("journal_max_entries", f"is {entries}; give {least} to {most}")
+    return TopicSettings(
+        retry_policy=policy,
+        lease_ms=lease_ms,
+        max_tasks=max_tasks,
+        tombstone_retention_ms=retention_ms,
+        durability=durability,
+        journal=message.journal,
+        journal_max_entries=entries,
+    )
