@@ -32,13 +32,16 @@ SEED ?= $(shell date +%s)
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# Bootstrap looks at the content of its inputs, so a touched file costs a tenth of a second. It is
-# asked every time when PYTHON is given, because that is an input which has no file.
-ifneq ($(origin PYTHON),file)
+# Bootstrap looks at the content of its inputs, so a touched file costs a tenth of a second. When
+# PYTHON is given it is asked every time, because that is an input which has no file; when it is not,
+# the Python that .venv has is good enough, else a PYTHON that was given once would be undone.
+ifeq ($(origin PYTHON),file)
+KEEP_PYTHON := --keep-python
+else
 $(READY): always
 endif
 $(READY): pyproject.toml requirements.lock tools/bootstrap.py $(wildcard ddq/__init__.py)
-	@$(PYTHON) tools/bootstrap.py
+	@$(PYTHON) tools/bootstrap.py $(KEEP_PYTHON)
 
 .PHONY: always
 always:

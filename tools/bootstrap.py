@@ -47,28 +47,31 @@ class BootstrapError(Exception):
     """One line for the user: what is missing, and the remedy."""
 
 
-def main() -> int:
+def main(arguments: list[str]) -> int:
+    keep_python = "--keep-python" in arguments
     # Two `make` at once (a test run beside a server) must not build the same environment twice.
     with (ROOT / ".venv.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
-            bootstrap()
+            bootstrap(keep_python=keep_python)
         except BootstrapError as error:
             print(f"bootstrap: {error}", file=sys.stderr)
             return 1
     return 0
 
 
-def bootstrap() -> None:
+def bootstrap(*, keep_python: bool) -> None:
     wanted = inputs()
     have = read_stamp()
+    if keep_python and "python" in have:
+        wanted["python"] = have["python"]
     if have == wanted:
         STAMP.touch()  # newer than its inputs again, so make does not ask a second time
         return
     if not environment_is_usable(have, wanted):
         say(f"making {VENV.name} with Python {sys.version.split()[0]}")
         make_environment()
-        have = {}
+        have, wanted = {}, inputs()
     STAMP.unlink(missing_ok=True)  # a run that is interrupted below must not look finished
     if have.get("lock") != wanted["lock"]:
         say("installing the locked packages (about a minute the first time)")
@@ -81,6 +84,7 @@ def bootstrap() -> None:
 def inputs() -> dict[str, str]:
     """What the environment is made from; when one of these changes, it is brought up to date."""
     return {
+        "place": str(ROOT),  # programs in an environment name it by its full path
         "python": f"{os.path.realpath(PYTHON)} {sys.version}",
         "lock": digest(LOCK),
         "project": digest(ROOT / "pyproject.toml"),
@@ -116,7 +120,8 @@ def read_stamp() -> dict[str, str]:
 
 
 def environment_is_usable(have: dict[str, str], wanted: dict[str, str]) -> bool:
-    return have.get("python") == wanted["python"] and venv_python().exists()
+    same = all(have.get(name) == wanted[name] for name in ("place", "python"))
+    return same and venv_python().exists()
 
 
 def make_environment() -> None:
@@ -239,4 +244,4 @@ def say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

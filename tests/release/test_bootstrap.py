@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -130,5 +131,31 @@ def test_it_does_nothing_when_nothing_changed(monkeypatch: pytest.MonkeyPatch) -
     before = bootstrap.STAMP.read_text()
     monkeypatch.setattr(bootstrap, "inputs", bootstrap.read_stamp)
     monkeypatch.setattr(bootstrap, "run", lambda *_, **__: pytest.fail("it ran something"))
-    bootstrap.bootstrap()
+    bootstrap.bootstrap(keep_python=False)
     assert bootstrap.STAMP.read_text() == before
+
+
+def test_an_environment_that_was_moved_is_made_anew(on: On, tmp_path: Path) -> None:
+    on(Machine())
+    (tmp_path / "env" / "bin").mkdir(parents=True)
+    (tmp_path / "env" / "bin" / "python").touch()
+    here = bootstrap.inputs()
+    assert bootstrap.environment_is_usable(here, here)
+    assert not bootstrap.environment_is_usable(here | {"place": "/elsewhere"}, here)
+
+
+@pytest.mark.parametrize(("keep", "made"), [(True, 0), (False, 1)])
+def test_a_python_that_was_chosen_once_stays_until_another_is_asked_for(
+    keep: bool, made: int, on: On, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = on(Machine("ensurepip", "pip"))
+    stamp = tmp_path / "env" / "bootstrap.json"
+    (tmp_path / "env" / "bin").mkdir(parents=True)
+    (tmp_path / "env" / "bin" / "python").touch()
+    stamp.write_text(json.dumps(bootstrap.inputs() | {"python": "another", "project": "old"}))
+    monkeypatch.setattr(bootstrap, "STAMP", stamp)
+    monkeypatch.setattr(bootstrap, "make_environment", lambda: machine.tried.append("made"))
+    bootstrap.bootstrap(keep_python=keep)
+    assert machine.tried.count("made") == made
+    python = json.loads(stamp.read_text())["python"]
+    assert (python == "another") is keep
