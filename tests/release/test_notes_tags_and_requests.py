@@ -40,6 +40,8 @@ def test_notes_name_only_the_decisions_that_changed(project: Project) -> None:
     notes = release_notes.notes(Repo(project.root), Version(0, 3, 0), "")
     assert notes == "x\n\n### Decisions\n\n- [ADR 003: no store](docs/adr/003-no-store.md)\n"
     # The notes of a version that is out do not grow by what came after it.
+    project.write("docs/adr/004-later.md", "# ADR 004: later\n\n- Status: Draft\n")
+    project.commit("docs: think of something later")
     assert release_notes.notes(Repo(project.root), Version(0, 2, 0), "") == NOTES
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from tests.release.conftest import ADR_003, Project
 from tools import release_readiness
+from tools.repo import Repo
 
 BRANCH = "release/v0.2.0"
 
@@ -171,6 +172,10 @@ FAULTS: dict[str, tuple[Fault, str]] = {
         replace("docs/adr/002-many-stores.md", "test_many_stores.", ""),
         "say there which test fails",
     ),
+    "confirmed by a comment": (
+        replace("docs/adr/002-many-stores.md", "test_many_stores.", "<!-- which test? -->"),
+        "say there which test fails",
+    ),
     "dead superseding link": (
         replace("docs/adr/001-one-store.md", "(002-many-stores.md)", "(002-gone.md)"),
         "docs/adr/001-one-store.md links to 002-gone.md, which does not exist",
@@ -264,6 +269,31 @@ def test_a_hotfix_changes_only_the_last_number(
     assert gate(project, "hotfix/v0.2.0") == 1
     (line,) = faults(capsys)
     assert "rename the branch to hotfix/v0.1.1" in line
+
+
+def test_a_hotfix_behind_the_last_tag_is_told_only_that(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.git("branch", "--force", "main", "develop")
+    project.replace("ddq/__init__.py", "0.2.0", "0.0.9")
+    for page in ("CHANGELOG.md", "DEVELOPMENT_LOG.md"):
+        project.write(page, project.read(page).replace("0.2.0", "0.0.9"))
+    project.replace("CHANGELOG.md", "## [0.1.0] - 2026-01-01", "")
+    assert gate(project, "hotfix/v0.0.9") == 1
+    (line,) = faults(capsys)
+    assert "0.0.9 is not newer than the last tag v0.1.0" in line
+
+
+def test_the_last_tag_is_the_highest_and_not_the_last_in_the_alphabet(project: Project) -> None:
+    project.git("tag", "v0.10.0")
+    project.git("tag", "v0.9.0")
+    project.git("tag", "v0.11.0-rc.1")
+    project.git("tag", "nightly")
+    assert [str(version) for version in Repo(project.root).released()] == [
+        "0.1.0",
+        "0.9.0",
+        "0.10.0",
+    ]
 
 
 def test_a_hotfix_needs_a_release(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
