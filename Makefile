@@ -67,6 +67,9 @@ nightly: $(READY) ## run the tests with many more examples, drawn from SEED
 
 .PHONY: e2e
 e2e: $(READY) ## run the end-to-end tests, which need Go and Node
+	@# Built before and not inside a test, whose time is limited.
+	@tools/gotool.sh git-chglog >/dev/null
+	@tools/gotool.sh grpcurl >/dev/null
 	@$(BIN)/python -m pytest tests/e2e $(ARGS)
 
 .PHONY: bench
