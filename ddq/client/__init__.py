@@ -1,0 +1,65 @@
+"""The client library: Client for asyncio, SyncClient for all else.
+
+Errors are those of ddq.errors. Of a mutation OutcomeUnknown means that it may or may not have
+taken effect; after any other error it certainly has not.
+"""
+
+from ddq.client.aio import Client
+from ddq.client.repeat import Backoff, SystemTiming, Timing
+from ddq.client.sync import SyncClient
+from ddq.client.values import (
+    Acked,
+    Cancelled,
+    DeadDeleted,
+    Enqueued,
+    Extended,
+    ItemResult,
+    Lease,
+    LeaseRef,
+    Nacked,
+    NewTask,
+    Receipt,
+    Redriven,
+    Released,
+    Rescheduled,
+    RetryPolicy,
+    ShardStats,
+    Task,
+    TaskCounts,
+    Topic,
+    TopicSettings,
+    TopicStats,
+)
+from ddq.task import Durability, OnConflict, TaskState
+
+__all__ = [
+    "Acked",
+    "Backoff",
+    "Cancelled",
+    "Client",
+    "DeadDeleted",
+    "Durability",
+    "Enqueued",
+    "Extended",
+    "ItemResult",
+    "Lease",
+    "LeaseRef",
+    "Nacked",
+    "NewTask",
+    "OnConflict",
+    "Receipt",
+    "Redriven",
+    "Released",
+    "Rescheduled",
+    "RetryPolicy",
+    "ShardStats",
+    "SyncClient",
+    "SystemTiming",
+    "Task",
+    "TaskCounts",
+    "TaskState",
+    "Timing",
+    "Topic",
+    "TopicSettings",
+    "TopicStats",
+]

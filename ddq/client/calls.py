@@ -1,0 +1,262 @@
+"""The connection, deadlines, and one way to make a call that the groups of methods share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeAlias, TypeVar, cast
+
+import grpc
+import grpc.aio
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from ddq.client import convert
+from ddq.client.batch import B, I, Item, V, run_batch, split
+from ddq.client.repeat import Backoff, Repeater, SystemTiming, Timing
+from ddq.client.rpcs import Rpc
+from ddq.client.status import (
+    AttemptFailedError,
+    Failure,
+    failure_of_rpc_error,
+    not_connected,
+    transport_failure,
+)
+from ddq.client.values import ItemResult
+from ddq.config import LIMITS, MIB
+from ddq.entropy import Entropy, SystemEntropy, uuid7
+from ddq.errors import PayloadTooLarge
+from ddq.v1.delay_queue_admin_service_pb2_grpc import DelayQueueAdminServiceStub
+from ddq.v1.delay_queue_service_pb2_grpc import DelayQueueServiceStub
+
+Q = TypeVar("Q", bound=Message)
+A = TypeVar("A", bound=Message)
+
+DEFAULT_TIMEOUT_S = 15.0
+
+_CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
+    # A reply may hold 3 MiB of payloads, and a page of tasks with theirs more than that.
+    ("grpc.max_receive_message_length", 64 * MIB),
+    # Above what a server takes, so that its limit is the one that answers.
+    ("grpc.max_send_message_length", 64 * MIB),
+    # A host that vanished without closing its connections is noticed within 30 s, where a long
+    # poll would wait for its deadline. More often than this, servers that are not told otherwise
+    # take pings for abuse.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    # A server that restarts is found again within a second; the default backs off to two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 500),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    # gRPC's own transparent retries know nothing about what is safe to repeat.
+    ("grpc.enable_retries", 0),
+    # Clients in one process would otherwise share a connection, and its failures.
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+
+Method: TypeAlias = grpc.aio.UnaryUnaryMultiCallable[Q, A]
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """The end of a request.
+
+    Attributes:
+        at_s: in monotonic time, for this process.
+        not_after: in wall time, for the store: the request has no effect afterwards.
+    """
+
+    at_s: float
+    not_after: Timestamp
+
+
+class Caller:
+    """Holds the channel and makes calls; the groups of methods inherit from it.
+
+    Args:
+        address: ``host:port`` of a ddq server, or any target that gRPC understands.
+        timeout_s: how long a request may take with all its repeats, unless a call says otherwise.
+        credentials: for TLS; None: plain text.
+        timing, entropy, backoff: for tests.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        credentials: grpc.ChannelCredentials | None = None,
+        timing: Timing | None = None,
+        entropy: Entropy | None = None,
+        backoff: Backoff | None = None,
+    ) -> None:
+        self._address = address
+        self._timeout_s = timeout_s
+        self._timing = timing or SystemTiming()
+        self._entropy = entropy or SystemEntropy()
+        self._repeater = Repeater(self._timing, self._entropy, backoff or Backoff())
+        self._channel = (
+            grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
+            if credentials is None
+            else grpc.aio.secure_channel(address, credentials, options=_CHANNEL_OPTIONS)
+        )
+        self._queue = DelayQueueServiceStub(self._channel)
+        self._admin = DelayQueueAdminServiceStub(self._channel)
+        self._closed = False
+
+    @property
+    def address(self) -> str:
+        """What the client was given."""
+        return self._address
+
+    async def close(self) -> None:
+        """Closes the connection; calls under way end with TransportError."""
+        self._closed = True
+        await self._channel.close(grace=None)
+
+    async def connect(self, *, timeout_s: float | None = None) -> None:
+        """Waits for the connection, and raises at the first refusal.
+
+        Not needed before other methods: they connect by themselves, and go on trying until their
+        deadline.
+
+        Raises:
+            TransportError: nobody answers there.
+        """
+        failure = not_connected(self._address)
+        try:
+            async with asyncio.timeout(self._timeout_s if timeout_s is None else timeout_s):
+                while (state := self._state()) is not grpc.ChannelConnectivity.READY:
+                    if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+                        raise failure.error
+                    await self._channel.wait_for_state_change(state)
+        except TimeoutError:
+            raise failure.error from None
+
+    def _state(self) -> grpc.ChannelConnectivity:
+        if self._closed:
+            raise RuntimeError("the client is closed")
+        return self._channel.get_state(try_to_connect=True)
+
+    def _deadline(self, timeout_s: float | None, extra: timedelta | None = None) -> Deadline:
+        span_s = self._timeout_s if timeout_s is None else timeout_s
+        if extra is not None:
+            span_s += extra.total_seconds()
+        not_after = Timestamp()
+        not_after.FromDatetime(
+            datetime.fromtimestamp(self._timing.wall_ms() / 1_000, UTC) + timedelta(seconds=span_s)
+        )
+        return Deadline(self._timing.monotonic_s() + span_s, not_after)
+
+    def _new_id(self) -> str:
+        return uuid7(self._timing.wall_ms(), self._entropy)
+
+    async def _call(
+        self,
+        rpc: Rpc,
+        what: str,
+        method: Method[Q, A],
+        request: Q,
+        deadline: Deadline,
+    ) -> A:
+        """Makes one request, repeated as need be. ``what`` names its subject in messages."""
+        _check_size(request)
+
+        async def attempt(remaining_s: float) -> A:
+            return await self._attempt(method, request, remaining_s)
+
+        return await self._repeater.run(rpc, f"{rpc.name} {what}", attempt, deadline.at_s)
+
+    async def _attempt(self, method: Method[Q, A], request: Q, remaining_s: float) -> A:
+        # The request is not sent before the connection stands: a server that is not there is then
+        # a definite failure, where gRPC's UNAVAILABLE cannot tell.
+        if self._state() is not grpc.ChannelConnectivity.READY:
+            started_s = asyncio.get_running_loop().time()
+            try:
+                async with asyncio.timeout(remaining_s):
+                    await self._channel.channel_ready()
+            except TimeoutError:
+                raise AttemptFailedError(not_connected(self._address)) from None
+            remaining_s -= asyncio.get_running_loop().time() - started_s
+        try:
+            answer: A = await method(request, timeout=max(0.001, remaining_s))
+        except grpc.aio.AioRpcError as error:
+            raise AttemptFailedError(failure_of_rpc_error(error)) from error
+        except asyncio.CancelledError:
+            # A channel that is closed cancels its calls, which looks the same as the caller's own
+            # cancellation; that one must pass through.
+            task = asyncio.current_task()
+            if not self._closed or (task is not None and task.cancelling()):
+                raise
+            failure = transport_failure(grpc.StatusCode.CANCELLED, "the client was closed")
+            raise AttemptFailedError(
+                Failure(failure.error, definite=False, repeatable=False)
+            ) from None
+        return answer
+
+    async def _call_batches(
+        self,
+        rpc: Rpc,
+        items: Sequence[Item[I]],
+        *,
+        request: Callable[[str, Sequence[I], Timestamp], Q],
+        method: Method[Q, Any],
+        read: Callable[[B], V],
+        deadline: Deadline,
+    ) -> list[ItemResult[V]]:
+        """Makes as many batches as the items need, one after the other, results in their order.
+
+        Args:
+            request: makes the message for some items of one topic.
+            read: the value of an item that is OK.
+
+        Raises:
+            DdqError: no batch was answered item by item; the first error there was.
+        """
+        results: dict[int, ItemResult[V]] = {}
+        answered = False
+        for batch in split(items):
+            topic = batch[0][1].topic
+
+            async def exchange(
+                open_items: Sequence[I], remaining_s: float, topic: str = topic
+            ) -> Sequence[B]:
+                message = request(topic, open_items, deadline.not_after)
+                reply = await self._attempt(method, message, remaining_s)
+                return cast("Sequence[B]", reply.results)
+
+            outcome = await run_batch(
+                self._repeater,
+                rpc,
+                [item for _, item in batch],
+                exchange=exchange,
+                read=read,
+                deadline_s=deadline.at_s,
+            )
+            answered = answered or outcome.answered
+            results |= {
+                index: result for (index, _), result in zip(batch, outcome.results, strict=True)
+            }
+        ordered = [results[index] for index in range(len(items))]
+        if ordered and not answered and (error := ordered[0].error) is not None:
+            raise error from error.__cause__
+        return ordered
+
+
+def _check_size(request: Message) -> None:
+    """Refuses here what no server takes: its transport would answer without naming the limit."""
+    size_bytes = request.ByteSize()
+    if size_bytes > LIMITS.request_max_bytes:
+        raise PayloadTooLarge(
+            f"the request is {size_bytes} bytes; one may have {LIMITS.request_max_bytes}, and a "
+            f"payload {LIMITS.payload_max_bytes}"
+        )
+
+
+def check_topics(topics: str | Sequence[str]) -> list[str]:
+    """One topic or several, as a list."""
+    names = [topics] if isinstance(topics, str) else list(topics)
+    return [convert.text("topics", name) for name in names]

@@ -1,0 +1,356 @@
+"""Values to messages and back, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from enum import IntEnum
+from typing import Protocol, TypeVar
+
+from google.protobuf import duration_pb2, timestamp_pb2
+from google.protobuf.message import Message
+
+from ddq.client import values
+from ddq.errors import FieldViolation, InvalidArgument, Unimplemented
+from ddq.task import Durability, TaskState
+from ddq.v1 import delay_queue_admin_service_pb2 as admin_pb
+from ddq.v1 import delay_queue_service_pb2 as queue_pb
+from ddq.v1 import task_pb2, topic_pb2
+
+E = TypeVar("E", bound=IntEnum)
+
+_FINISHED = frozenset({TaskState.SUCCEEDED, TaskState.CANCELLED, TaskState.PURGED})
+
+
+class _Scheduled(Protocol):
+    """TaskSpec and RescheduleRequest have the same oneof."""
+
+    @property
+    def delay(self) -> duration_pb2.Duration: ...
+
+    @property
+    def due_time(self) -> timestamp_pb2.Timestamp: ...
+
+
+def refused(field: str, description: str) -> InvalidArgument:
+    """The error for an argument that cannot be put into a request."""
+    return InvalidArgument(
+        f"{field}: {description}", violations=(FieldViolation(field, description),)
+    )
+
+
+def text(field: str, value: str) -> str:
+    """``value``, or an error if it has no UTF-8 form, as command lines may bring it."""
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise refused(field, "is not valid UTF-8") from error
+    return value
+
+
+def put_duration(target: duration_pb2.Duration, value: timedelta | None) -> None:
+    """Sets ``target`` unless ``value`` is None: the field then stays unset, the default."""
+    if value is not None:
+        target.FromTimedelta(value)
+
+
+def put_schedule(target: _Scheduled, delay: timedelta | None, due: datetime | None) -> None:
+    """Sets the oneof ``schedule``; neither means now."""
+    if delay is not None and due is not None:
+        raise refused("schedule", "give a delay or a due time, not both")
+    if due is not None:
+        if due.utcoffset() is None:
+            raise refused("due_time", "has no time zone; give one, for example datetime.UTC")
+        target.due_time.FromDatetime(due)
+    put_duration(target.delay, delay)
+
+
+def put_retry_policy(target: task_pb2.RetryPolicy, policy: values.RetryPolicy | None) -> None:
+    """Sets those fields that are not None."""
+    if policy is None:
+        return
+    if policy.max_attempts is not None:
+        target.max_attempts = uint("retry_policy.max_attempts", policy.max_attempts, bits=32)
+    put_duration(target.initial_backoff, policy.initial_backoff)
+    put_duration(target.max_backoff, policy.max_backoff)
+    if policy.multiplier is not None:
+        target.multiplier = policy.multiplier
+    if policy.jitter is not None:
+        target.jitter = policy.jitter
+
+
+def uint(field: str, value: int, *, bits: int = 64) -> int:
+    """``value``, or an error if the field cannot hold it."""
+    if not 0 <= value < 1 << bits:
+        raise refused(field, f"is {value}; it has to be from 0 to {(1 << bits) - 1}")
+    return value
+
+
+def task_spec(task: values.NewTask, task_id: str) -> task_pb2.TaskSpec:
+    """What a producer describes, under the id that was chosen for it."""
+    spec = task_pb2.TaskSpec(
+        id=text("task.id", task_id),
+        payload=task.payload,
+        headers={
+            text("task.headers", key): text("task.headers", value)
+            for key, value in task.headers.items()
+        },
+    )
+    put_schedule(spec, task.delay, task.due)
+    put_retry_policy(spec.retry_policy, task.retry_policy)
+    return spec
+
+
+def verdict(error: str, delay: timedelta | None, *, dead_letter: bool) -> queue_pb.NackVerdict:
+    """Why an attempt failed and what comes next."""
+    message = queue_pb.NackVerdict(
+        error=error.encode(errors="replace").decode(), dead_letter=dead_letter
+    )
+    put_duration(message.delay, delay)
+    return message
+
+
+def topic_settings(settings: values.TopicSettings | None) -> topic_pb2.TopicSettings:
+    """Those settings that are not None."""
+    message = topic_pb2.TopicSettings()
+    if settings is None:
+        return message
+    put_retry_policy(message.default_retry_policy, settings.default_retry_policy)
+    put_duration(message.default_lease_duration, settings.default_lease_duration)
+    put_duration(message.tombstone_retention, settings.tombstone_retention)
+    if settings.max_tasks is not None:
+        message.max_tasks = uint("settings.max_tasks", settings.max_tasks)
+    if settings.durability is not None:
+        message.durability = task_pb2.Durability.ValueType(settings.durability)
+    if settings.journal is not None:
+        message.journal = settings.journal
+    if settings.journal_max_entries is not None:
+        message.journal_max_entries = uint(
+            "settings.journal_max_entries", settings.journal_max_entries
+        )
+    return message
+
+
+def set_paths(message: Message, prefix: str = "") -> list[str]:
+    """The paths of a field mask for all that is set in ``message``, for retry policies field by
+    field: a mask that names the whole policy would put its unset fields back to the default."""
+    paths = []
+    for field, value in message.ListFields():
+        path = prefix + field.name
+        if isinstance(value, task_pb2.RetryPolicy):
+            paths += set_paths(value, f"{path}.")
+        else:
+            paths.append(path)
+    return paths
+
+
+def _enum(kind: type[E], number: int) -> E:
+    try:
+        return kind(number)
+    except ValueError as error:
+        raise Unimplemented(
+            f"the server answers with {kind.__name__} {number}, which this client does not know; "
+            "use a newer one"
+        ) from error
+
+
+def _time(message: Message, field: str) -> datetime | None:
+    """A Timestamp, to the microsecond, or None where it is unset."""
+    if not message.HasField(field):
+        return None
+    stamp = getattr(message, field)
+    found: datetime = stamp.ToDatetime(tzinfo=UTC)
+    return found
+
+
+def _span(message: Message, field: str) -> timedelta | None:
+    if not message.HasField(field):
+        return None
+    found: timedelta = getattr(message, field).ToTimedelta()
+    return found
+
+
+def receipt(message: task_pb2.Receipt) -> values.Receipt:
+    """Of any reply."""
+    return values.Receipt(
+        durability=_enum(Durability, message.durability) if message.durability else None,
+        replicas_acked=message.replicas_acked,
+        lineage_id=message.lineage_id,
+        store_time=_time(message, "store_time"),
+    )
+
+
+def retry_policy(message: task_pb2.RetryPolicy) -> values.RetryPolicy:
+    """Unset fields become None."""
+    return values.RetryPolicy(
+        max_attempts=message.max_attempts if message.HasField("max_attempts") else None,
+        initial_backoff=_span(message, "initial_backoff"),
+        max_backoff=_span(message, "max_backoff"),
+        multiplier=message.multiplier if message.HasField("multiplier") else None,
+        jitter=message.jitter if message.HasField("jitter") else None,
+    )
+
+
+def task(message: task_pb2.Task) -> values.Task:
+    """A task with or without its payload."""
+    state = _enum(TaskState, message.state)
+    # Bytes have no presence on the wire; the size tells an empty payload from one left out.
+    left_out = state in _FINISHED or (not message.payload and message.payload_size_bytes > 0)
+    headers: Mapping[str, str] = dict(message.headers)
+    return values.Task(
+        topic=message.topic,
+        id=message.id,
+        state=state,
+        payload=None if left_out else message.payload,
+        headers=headers,
+        revision=message.revision,
+        incarnation=message.incarnation,
+        promotion=message.promotion,
+        attempt=message.attempt,
+        run=message.run,
+        create_time=_time(message, "create_time"),
+        due_time=_time(message, "due_time"),
+        update_time=_time(message, "update_time"),
+        lease_expire_time=_time(message, "lease_expire_time"),
+        retry_policy=(
+            retry_policy(message.retry_policy) if message.HasField("retry_policy") else None
+        ),
+        last_error=message.last_error,
+        payload_size_bytes=message.payload_size_bytes,
+    )
+
+
+def lease(message: queue_pb.LeasedTask) -> values.Lease:
+    """A task and the right to work on it."""
+    return values.Lease(
+        topic=message.task.topic,
+        id=message.task.id,
+        token=message.lease_token,
+        task=task(message.task),
+        expire_time=_time(message, "lease_expire_time"),
+        remaining=message.lease_remaining.ToTimedelta(),
+        receipt=receipt(message.receipt),
+    )
+
+
+def enqueued(result: queue_pb.EnqueueResult, given: task_pb2.Receipt) -> values.Enqueued:
+    """The answer to an enqueue."""
+    return values.Enqueued(
+        id=result.id,
+        created=result.created,
+        state=_enum(TaskState, result.state),
+        revision=result.revision,
+        incarnation=result.incarnation,
+        due_time=_time(result, "due_time"),
+        receipt=receipt(given),
+    )
+
+
+def acked(result: queue_pb.AckResult, given: task_pb2.Receipt) -> values.Acked:
+    """The answer to an ack."""
+    return values.Acked(revision=result.revision, receipt=receipt(given))
+
+
+def nacked(result: queue_pb.NackResult, given: task_pb2.Receipt) -> values.Nacked:
+    """The answer to a nack."""
+    return values.Nacked(
+        state=_enum(TaskState, result.state),
+        revision=result.revision,
+        due_time=_time(result, "due_time"),
+        receipt=receipt(given),
+    )
+
+
+def extended(result: queue_pb.ExtendResult, given: task_pb2.Receipt) -> values.Extended:
+    """The answer to an extend."""
+    return values.Extended(
+        expire_time=_time(result, "lease_expire_time"),
+        remaining=result.lease_remaining.ToTimedelta(),
+        revision=result.revision,
+        receipt=receipt(given),
+    )
+
+
+def released(result: queue_pb.ReleaseResult, given: task_pb2.Receipt) -> values.Released:
+    """The answer to a release."""
+    return values.Released(revision=result.revision, receipt=receipt(given))
+
+
+def cancelled(result: queue_pb.CancelResult, given: task_pb2.Receipt) -> values.Cancelled:
+    """The answer to a cancel."""
+    return values.Cancelled(
+        already_cancelled=result.already_cancelled,
+        revision=result.revision,
+        incarnation=result.incarnation,
+        receipt=receipt(given),
+    )
+
+
+def rescheduled(message: queue_pb.RescheduleResponse) -> values.Rescheduled:
+    """The answer to a reschedule."""
+    return values.Rescheduled(
+        due_time=_time(message, "due_time"),
+        revision=message.revision,
+        receipt=receipt(message.receipt),
+    )
+
+
+def topic(message: topic_pb2.Topic) -> values.Topic:
+    """A topic and its settings, defaults filled in by the server."""
+    settings = message.settings
+    return values.Topic(
+        name=message.name,
+        uid=message.uid,
+        shards=message.shards,
+        settings=values.TopicSettings(
+            default_retry_policy=retry_policy(settings.default_retry_policy),
+            default_lease_duration=_span(settings, "default_lease_duration"),
+            max_tasks=settings.max_tasks if settings.HasField("max_tasks") else None,
+            tombstone_retention=_span(settings, "tombstone_retention"),
+            durability=_enum(Durability, settings.durability) if settings.durability else None,
+            journal=settings.journal if settings.HasField("journal") else None,
+            journal_max_entries=(
+                settings.journal_max_entries if settings.HasField("journal_max_entries") else None
+            ),
+        ),
+        paused=message.paused,
+        deleting=message.state == topic_pb2.TOPIC_STATE_DELETING,
+        revision=message.revision,
+        create_time=_time(message, "create_time"),
+    )
+
+
+def counts(message: admin_pb.TaskCounts) -> values.TaskCounts:
+    """The figures of a topic or a shard."""
+    return values.TaskCounts(
+        enqueued=message.enqueued,
+        scheduled=message.scheduled,
+        ready=message.ready,
+        leased=message.leased,
+        dead=message.dead,
+        succeeded=message.succeeded,
+        cancelled=message.cancelled,
+        purged=message.purged,
+        set_aside=message.set_aside,
+    )
+
+
+def topic_stats(message: admin_pb.GetTopicStatsResponse) -> values.TopicStats:
+    """A topic in figures."""
+    return values.TopicStats(
+        counts=counts(message.counts),
+        shards=tuple(
+            values.ShardStats(
+                shard=shard.shard,
+                counts=counts(shard.counts),
+                tombstones=shard.tombstones,
+                stray_entries=shard.stray_entries,
+                next_due_time=_time(shard, "next_due_time"),
+                next_lease_expire_time=_time(shard, "next_lease_expire_time"),
+                oldest_ready_age=_span(shard, "oldest_ready_age"),
+                leader_epoch=shard.leader_epoch,
+                receipt=receipt(shard.receipt),
+            )
+            for shard in message.shards
+        ),
+    )

@@ -1,0 +1,551 @@
+"""The methods that producers and workers call."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from datetime import datetime, timedelta
+
+from ddq.client import convert, rpcs
+from ddq.client.batch import Item
+from ddq.client.calls import Caller
+from ddq.client.values import (
+    Acked,
+    Cancelled,
+    Enqueued,
+    Extended,
+    ItemResult,
+    Lease,
+    LeaseRef,
+    Nacked,
+    NewTask,
+    Released,
+    Rescheduled,
+    RetryPolicy,
+    Task,
+)
+from ddq.task import OnConflict, TaskState
+from ddq.v1 import delay_queue_service_pb2 as pb
+from ddq.v1 import task_pb2
+
+
+class TaskCalls(Caller):
+    """Tasks: enqueue, retrieve, end, look at.
+
+    Every method takes ``timeout_s``, the seconds for the request with all its repeats. Mutations
+    raise OutcomeUnknown when they may or may not have taken effect; any other error means that
+    they have not and will not.
+    """
+
+    async def enqueue(
+        self,
+        topic: str,
+        payload: bytes = b"",
+        *,
+        task_id: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        delay: timedelta | None = None,
+        due: datetime | None = None,
+        retry_policy: RetryPolicy | None = None,
+        on_conflict: OnConflict = OnConflict.FAIL,
+        expected_revision: int | None = None,
+        timeout_s: float | None = None,
+    ) -> Enqueued:
+        """Adds one task, due now unless ``delay`` or ``due`` says otherwise.
+
+        Args:
+            payload: opaque bytes, at most 1 MiB.
+            task_id: 1 to 256 bytes; None: a new UUIDv7.
+            due: with a time zone.
+            expected_revision: with a replacement: only if the task there has this revision.
+
+        Raises:
+            TaskIdConflict: the id is taken by other content.
+            TopicFull, StoreFull: there was no room until the deadline.
+            InvalidArgument, TopicNotFound, RevisionMismatch, OutcomeUnknown
+        """
+        task = NewTask(
+            payload=payload,
+            id=task_id,
+            headers=headers or {},
+            delay=delay,
+            due=due,
+            retry_policy=retry_policy,
+            on_conflict=on_conflict,
+            expected_revision=expected_revision,
+        )
+        deadline = self._deadline(timeout_s)
+        item = self._enqueue_item(topic, task)
+        request = pb.EnqueueRequest(
+            topic=convert.text("topic", topic),
+            task=item.message.task,
+            on_conflict=item.message.on_conflict,
+            request_id=self._new_id(),
+            not_after=deadline.not_after,
+        )
+        if item.message.HasField("expected_revision"):
+            request.expected_revision = item.message.expected_revision
+        reply = await self._call(
+            rpcs.ENQUEUE, f"{topic}/{item.id}", self._queue.Enqueue, request, deadline
+        )
+        return convert.enqueued(reply.result, reply.receipt)
+
+    async def enqueue_batch(
+        self, topic: str, tasks: Sequence[NewTask], *, timeout_s: float | None = None
+    ) -> list[ItemResult[Enqueued]]:
+        """Adds any number of tasks to one topic, in requests of up to 1,000 tasks and 3 MiB.
+
+        One result a task, in order; nothing is atomic over them.
+
+        Raises:
+            DdqError: all of them failed in the same way, for example InvalidArgument for the
+                topic's name.
+        """
+        deadline = self._deadline(timeout_s)
+        request_id = self._new_id()
+        return await self._call_batches(
+            rpcs.ENQUEUE,
+            [self._enqueue_item(topic, task) for task in tasks],
+            request=lambda name, items, not_after: pb.BatchEnqueueRequest(
+                topic=name, items=items, request_id=request_id, not_after=not_after
+            ),
+            method=self._queue.BatchEnqueue,
+            read=_enqueued,
+            deadline=deadline,
+        )
+
+    def _enqueue_item(self, topic: str, task: NewTask) -> Item[pb.BatchEnqueueItem]:
+        task_id = self._new_id() if task.id is None else task.id
+        message = pb.BatchEnqueueItem(
+            task=convert.task_spec(task, task_id),
+            on_conflict=pb.OnConflict.ValueType(task.on_conflict),
+        )
+        if task.expected_revision is not None:
+            message.expected_revision = convert.uint("expected_revision", task.expected_revision)
+        return Item(convert.text("topic", topic), task_id, message)
+
+    async def retrieve(
+        self,
+        topics: str | Sequence[str],
+        *,
+        max_tasks: int = 1,
+        max_bytes: int = 0,
+        lease: timedelta | None = None,
+        wait: timedelta | None = None,
+        request_id: str | None = None,
+        timeout_s: float | None = None,
+    ) -> list[Lease]:
+        """Leases due tasks; an empty list means that nothing was due.
+
+        Args:
+            max_tasks: 1 to 1,000.
+            max_bytes: bound on payloads and headers together; 0: 3 MiB.
+            lease: how long the leases run; None: the topic's default.
+            wait: how long to wait for the first task, up to 60 s; comes on top of ``timeout_s``.
+            request_id: to repeat a retrieve that ended in OutcomeUnknown and get the leases that
+                it was granted; None: a new one.
+
+        Raises:
+            InvalidArgument, OutcomeUnknown
+        """
+        deadline = self._deadline(timeout_s, extra=wait)
+        names = [topics] if isinstance(topics, str) else list(topics)
+        request = pb.RetrieveRequest(
+            topics=[convert.text("topics", name) for name in names],
+            max_tasks=convert.uint("max_tasks", max_tasks, bits=32),
+            max_bytes=convert.uint("max_bytes", max_bytes),
+            request_id=self._new_id() if request_id is None else request_id,
+            not_after=deadline.not_after,
+        )
+        convert.put_duration(request.lease_duration, lease)
+        convert.put_duration(request.wait, wait)
+        reply = await self._call(
+            rpcs.RETRIEVE, ",".join(names), self._queue.Retrieve, request, deadline
+        )
+        return [convert.lease(message) for message in reply.tasks]
+
+    async def ack(self, lease: LeaseRef, *, timeout_s: float | None = None) -> Acked:
+        """Finishes a leased task.
+
+        Raises:
+            LeaseLost: the token does not hold any more.
+            TaskNotFound, OutcomeUnknown
+        """
+        deadline = self._deadline(timeout_s)
+        request = pb.AckRequest(
+            topic=lease.topic,
+            id=lease.id,
+            lease_token=lease.token,
+            not_after=deadline.not_after,
+        )
+        reply = await self._call(rpcs.ACK, _name(lease), self._queue.Ack, request, deadline)
+        return convert.acked(reply.result, reply.receipt)
+
+    async def ack_batch(
+        self, leases: Sequence[LeaseRef], *, timeout_s: float | None = None
+    ) -> list[ItemResult[Acked]]:
+        """Finishes leased tasks of any topics; one result each, in order.
+
+        Raises:
+            DdqError: all of them failed in the same way.
+        """
+        return await self._call_batches(
+            rpcs.ACK,
+            [
+                Item(lease.topic, lease.id, pb.BatchAckItem(id=lease.id, lease_token=lease.token))
+                for lease in leases
+            ],
+            request=lambda topic, items, not_after: pb.BatchAckRequest(
+                topic=topic, items=items, not_after=not_after
+            ),
+            method=self._queue.BatchAck,
+            read=_acked,
+            deadline=self._deadline(timeout_s),
+        )
+
+    async def nack(
+        self,
+        lease: LeaseRef,
+        *,
+        error: str = "",
+        delay: timedelta | None = None,
+        dead_letter: bool = False,
+        timeout_s: float | None = None,
+    ) -> Nacked:
+        """Ends an attempt without success: the task is retried, or is dead.
+
+        Args:
+            error: kept as the task's last_error, cut to 2,048 bytes.
+            delay: until the next attempt; None: the retry policy's backoff.
+            dead_letter: dead now, whatever attempts are left.
+
+        Raises:
+            LeaseLost, TaskNotFound, OutcomeUnknown
+        """
+        deadline = self._deadline(timeout_s)
+        request = pb.NackRequest(
+            topic=lease.topic,
+            id=lease.id,
+            lease_token=lease.token,
+            verdict=convert.verdict(error, delay, dead_letter=dead_letter),
+            not_after=deadline.not_after,
+        )
+        reply = await self._call(rpcs.NACK, _name(lease), self._queue.Nack, request, deadline)
+        return convert.nacked(reply.result, reply.receipt)
+
+    async def nack_batch(
+        self,
+        leases: Sequence[LeaseRef],
+        *,
+        error: str = "",
+        delay: timedelta | None = None,
+        dead_letter: bool = False,
+        timeout_s: float | None = None,
+    ) -> list[ItemResult[Nacked]]:
+        """Like nack, for leases of any topics; one result each, in order.
+
+        Raises:
+            DdqError: all of them failed in the same way.
+        """
+        verdict = convert.verdict(error, delay, dead_letter=dead_letter)
+        return await self._call_batches(
+            rpcs.NACK,
+            [
+                Item(
+                    lease.topic,
+                    lease.id,
+                    pb.BatchNackItem(id=lease.id, lease_token=lease.token, verdict=verdict),
+                )
+                for lease in leases
+            ],
+            request=lambda topic, items, not_after: pb.BatchNackRequest(
+                topic=topic, items=items, not_after=not_after
+            ),
+            method=self._queue.BatchNack,
+            read=_nacked,
+            deadline=self._deadline(timeout_s),
+        )
+
+    async def extend(
+        self,
+        lease: LeaseRef,
+        duration: timedelta | None = None,
+        *,
+        timeout_s: float | None = None,
+    ) -> Extended:
+        """Makes a lease run ``duration`` from now; never shortens it. None: the topic's default.
+
+        Raises:
+            LeaseLost, TaskNotFound: the lease is gone for good, whatever came before.
+            OutcomeUnknown
+        """
+        deadline = self._deadline(timeout_s)
+        request = pb.ExtendRequest(
+            topic=lease.topic,
+            id=lease.id,
+            lease_token=lease.token,
+            not_after=deadline.not_after,
+        )
+        convert.put_duration(request.lease_duration, duration)
+        reply = await self._call(rpcs.EXTEND, _name(lease), self._queue.Extend, request, deadline)
+        return convert.extended(reply.result, reply.receipt)
+
+    async def extend_batch(
+        self,
+        leases: Sequence[LeaseRef],
+        duration: timedelta | None = None,
+        *,
+        timeout_s: float | None = None,
+    ) -> list[ItemResult[Extended]]:
+        """Like extend, for leases of any topics; one result each, in order.
+
+        Raises:
+            DdqError: all of them failed in the same way.
+        """
+        items = []
+        for lease in leases:
+            message = pb.BatchExtendItem(id=lease.id, lease_token=lease.token)
+            convert.put_duration(message.lease_duration, duration)
+            items.append(Item(lease.topic, lease.id, message))
+        return await self._call_batches(
+            rpcs.EXTEND,
+            items,
+            request=lambda topic, items, not_after: pb.BatchExtendRequest(
+                topic=topic, items=items, not_after=not_after
+            ),
+            method=self._queue.BatchExtend,
+            read=_extended,
+            deadline=self._deadline(timeout_s),
+        )
+
+    async def release(self, lease: LeaseRef, *, timeout_s: float | None = None) -> Released:
+        """Hands a lease back unstarted: the task is ready again, the attempt does not count.
+
+        Raises:
+            LeaseLost, TaskNotFound, OutcomeUnknown
+        """
+        deadline = self._deadline(timeout_s)
+        request = pb.ReleaseRequest(
+            topic=lease.topic,
+            id=lease.id,
+            lease_token=lease.token,
+            not_after=deadline.not_after,
+        )
+        reply = await self._call(rpcs.RELEASE, _name(lease), self._queue.Release, request, deadline)
+        return convert.released(reply.result, reply.receipt)
+
+    async def release_batch(
+        self, leases: Sequence[LeaseRef], *, timeout_s: float | None = None
+    ) -> list[ItemResult[Released]]:
+        """Like release, for leases of any topics; one result each, in order.
+
+        Raises:
+            DdqError: all of them failed in the same way.
+        """
+        return await self._call_batches(
+            rpcs.RELEASE,
+            [
+                Item(
+                    lease.topic,
+                    lease.id,
+                    pb.BatchReleaseItem(id=lease.id, lease_token=lease.token),
+                )
+                for lease in leases
+            ],
+            request=lambda topic, items, not_after: pb.BatchReleaseRequest(
+                topic=topic, items=items, not_after=not_after
+            ),
+            method=self._queue.BatchRelease,
+            read=_released,
+            deadline=self._deadline(timeout_s),
+        )
+
+    async def cancel(
+        self,
+        topic: str,
+        task_id: str,
+        *,
+        revoke_lease: bool = False,
+        timeout_s: float | None = None,
+    ) -> Cancelled:
+        """Ends a scheduled or ready task; after this it is never delivered again.
+
+        Args:
+            revoke_lease: also a leased one: its holder's next extend or ack gets LeaseLost.
+
+        Raises:
+            TaskLeased: a worker holds it.
+            TaskFinished: it has ended: too late.
+            TaskNotFound, TopicNotFound, OutcomeUnknown
+        """
+        deadline = self._deadline(timeout_s)
+        request = pb.CancelRequest(
+            topic=convert.text("topic", topic),
+            id=convert.text("id", task_id),
+            revoke_lease=revoke_lease,
+            request_id=self._new_id(),
+            not_after=deadline.not_after,
+        )
+        reply = await self._call(
+            rpcs.CANCEL, f"{topic}/{task_id}", self._queue.Cancel, request, deadline
+        )
+        return convert.cancelled(reply.result, reply.receipt)
+
+    async def cancel_batch(
+        self,
+        topic: str,
+        task_ids: Sequence[str],
+        *,
+        revoke_lease: bool = False,
+        timeout_s: float | None = None,
+    ) -> list[ItemResult[Cancelled]]:
+        """Like cancel, for any number of tasks of one topic; one result each, in order.
+
+        Raises:
+            DdqError: all of them failed in the same way.
+        """
+        request_id = self._new_id()
+        name = convert.text("topic", topic)
+        return await self._call_batches(
+            rpcs.CANCEL,
+            [
+                Item(
+                    name,
+                    task_id,
+                    pb.BatchCancelItem(
+                        id=convert.text("items.id", task_id), revoke_lease=revoke_lease
+                    ),
+                )
+                for task_id in task_ids
+            ],
+            request=lambda topic, items, not_after: pb.BatchCancelRequest(
+                topic=topic, items=items, request_id=request_id, not_after=not_after
+            ),
+            method=self._queue.BatchCancel,
+            read=_cancelled,
+            deadline=self._deadline(timeout_s),
+        )
+
+    async def reschedule(
+        self,
+        topic: str,
+        task_id: str,
+        *,
+        delay: timedelta | None = None,
+        due: datetime | None = None,
+        expected_revision: int | None = None,
+        timeout_s: float | None = None,
+    ) -> Rescheduled:
+        """Gives a scheduled or ready task another due time; neither ``delay`` nor ``due``: now.
+
+        Raises:
+            TaskLeased, TaskFinished: too late.
+            RevisionMismatch: it is not at ``expected_revision``.
+            TaskNotFound, TopicNotFound, OutcomeUnknown
+        """
+        deadline = self._deadline(timeout_s)
+        request = pb.RescheduleRequest(
+            topic=convert.text("topic", topic),
+            id=convert.text("id", task_id),
+            request_id=self._new_id(),
+            not_after=deadline.not_after,
+        )
+        convert.put_schedule(request, delay, due)
+        if expected_revision is not None:
+            request.expected_revision = convert.uint("expected_revision", expected_revision)
+        reply = await self._call(
+            rpcs.RESCHEDULE, f"{topic}/{task_id}", self._queue.Reschedule, request, deadline
+        )
+        return convert.rescheduled(reply)
+
+    async def get_task(
+        self,
+        topic: str,
+        task_id: str,
+        *,
+        with_payload: bool = True,
+        timeout_s: float | None = None,
+    ) -> Task:
+        """One task as it is now.
+
+        Raises:
+            TaskNotFound, TopicNotFound, TransportError
+        """
+        request = pb.GetTaskRequest(
+            topic=convert.text("topic", topic),
+            id=convert.text("id", task_id),
+            view=_view(with_payload=with_payload),
+        )
+        reply = await self._call(
+            rpcs.GET_TASK,
+            f"{topic}/{task_id}",
+            self._queue.GetTask,
+            request,
+            self._deadline(timeout_s),
+        )
+        return convert.task(reply.task)
+
+    async def list_tasks(
+        self,
+        topic: str,
+        state: TaskState,
+        *,
+        with_payload: bool = False,
+        page_size: int = 0,
+        timeout_s: float | None = None,
+    ) -> AsyncGenerator[Task, None]:
+        """All tasks in one state, page by page; those that move meanwhile may be missed or doubled.
+
+        Args:
+            page_size: tasks of one request, up to 1,000; 0: 100.
+            timeout_s: for each page.
+
+        Raises:
+            TopicNotFound, TransportError
+        """
+        request = pb.ListTasksRequest(
+            topic=convert.text("topic", topic),
+            state=task_pb2.TaskState.ValueType(state),
+            page_size=convert.uint("page_size", page_size, bits=32),
+            view=_view(with_payload=with_payload),
+        )
+        while True:
+            reply = await self._call(
+                rpcs.LIST_TASKS, topic, self._queue.ListTasks, request, self._deadline(timeout_s)
+            )
+            for message in reply.tasks:
+                yield convert.task(message)
+            if not reply.next_page_token:
+                return
+            request.page_token = reply.next_page_token
+
+
+def _name(lease: LeaseRef) -> str:
+    return f"{lease.topic}/{lease.id}"
+
+
+def _view(*, with_payload: bool) -> task_pb2.TaskView.ValueType:
+    return task_pb2.TASK_VIEW_FULL if with_payload else task_pb2.TASK_VIEW_BASIC
+
+
+def _enqueued(answer: pb.BatchEnqueueResult) -> Enqueued:
+    return convert.enqueued(answer.result, answer.receipt)
+
+
+def _acked(answer: pb.BatchAckResult) -> Acked:
+    return convert.acked(answer.result, answer.receipt)
+
+
+def _nacked(answer: pb.BatchNackResult) -> Nacked:
+    return convert.nacked(answer.result, answer.receipt)
+
+
+def _extended(answer: pb.BatchExtendResult) -> Extended:
+    return convert.extended(answer.result, answer.receipt)
+
+
+def _released(answer: pb.BatchReleaseResult) -> Released:
+    return convert.released(answer.result, answer.receipt)
+
+
+def _cancelled(answer: pb.BatchCancelResult) -> Cancelled:
+    return convert.cancelled(answer.result, answer.receipt)

@@ -1,0 +1,328 @@
+"""The methods that operators call."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+
+from google.protobuf.field_mask_pb2 import FieldMask
+from grpc_health.v1 import health_pb2
+
+from ddq.client import convert, rpcs
+from ddq.client.calls import Caller
+from ddq.client.status import failure_of_status
+from ddq.client.values import (
+    DeadDeleted,
+    ItemResult,
+    Redriven,
+    Task,
+    Topic,
+    TopicSettings,
+    TopicStats,
+)
+from ddq.errors import TopicNotFound
+from ddq.v1 import delay_queue_admin_service_pb2 as pb
+from ddq.v1 import task_pb2
+
+
+class TopicCalls(Caller):
+    """Topics, dead letters, figures and health.
+
+    ``timeout_s`` is for each request; methods that take several steps make several requests.
+    """
+
+    async def create_topic(
+        self,
+        name: str,
+        *,
+        shards: int = 0,
+        settings: TopicSettings | None = None,
+        timeout_s: float | None = None,
+    ) -> tuple[Topic, bool]:
+        """Makes a topic. Returns it, and whether it was not there before with these settings.
+
+        Args:
+            shards: 1 to 64, fixed from then on; 0: 1.
+
+        Raises:
+            TopicExists: it exists with other settings.
+            InvalidArgument, OutcomeUnknown
+        """
+        request = pb.CreateTopicRequest(
+            name=convert.text("name", name),
+            shards=convert.uint("shards", shards, bits=32),
+            settings=convert.topic_settings(settings),
+        )
+        reply = await self._call(
+            rpcs.CREATE_TOPIC, name, self._admin.CreateTopic, request, self._deadline(timeout_s)
+        )
+        return convert.topic(reply.topic), reply.created
+
+    async def get_topic(self, name: str, *, timeout_s: float | None = None) -> Topic:
+        """One topic.
+
+        Raises:
+            TopicNotFound, TransportError
+        """
+        request = pb.GetTopicRequest(name=convert.text("name", name))
+        reply = await self._call(
+            rpcs.GET_TOPIC, name, self._admin.GetTopic, request, self._deadline(timeout_s)
+        )
+        return convert.topic(reply.topic)
+
+    async def list_topics(
+        self, *, page_size: int = 0, timeout_s: float | None = None
+    ) -> AsyncGenerator[Topic, None]:
+        """All topics by name, page by page."""
+        request = pb.ListTopicsRequest(page_size=convert.uint("page_size", page_size, bits=32))
+        while True:
+            reply = await self._call(
+                rpcs.LIST_TOPICS,
+                "topics",
+                self._admin.ListTopics,
+                request,
+                self._deadline(timeout_s),
+            )
+            for message in reply.topics:
+                yield convert.topic(message)
+            if not reply.next_page_token:
+                return
+            request.page_token = reply.next_page_token
+
+    async def update_topic(
+        self,
+        name: str,
+        settings: TopicSettings,
+        *,
+        reset: Sequence[str] = (),
+        expected_revision: int | None = None,
+        timeout_s: float | None = None,
+    ) -> Topic:
+        """Changes those settings that are not None.
+
+        Args:
+            reset: paths of settings that go back to the server's default, for example
+                ``default_retry_policy.max_attempts``.
+            expected_revision: only if the topic has this revision.
+
+        Raises:
+            TopicNotFound, RevisionMismatch, InvalidArgument, OutcomeUnknown
+        """
+        message = convert.topic_settings(settings)
+        request = pb.UpdateTopicRequest(
+            name=convert.text("name", name),
+            settings=message,
+            update_mask=FieldMask(paths=[*convert.set_paths(message), *reset]),
+        )
+        if expected_revision is not None:
+            request.expected_revision = convert.uint("expected_revision", expected_revision)
+        reply = await self._call(
+            rpcs.UPDATE_TOPIC, name, self._admin.UpdateTopic, request, self._deadline(timeout_s)
+        )
+        return convert.topic(reply.topic)
+
+    async def delete_topic(self, name: str, *, timeout_s: float | None = None) -> int:
+        """Ends every task as PURGED and forgets the topic, in as many steps as that takes.
+
+        Returns:
+            Tasks that were ended, as far as the replies told.
+
+        Raises:
+            TopicNotFound: it was not there to begin with.
+            OutcomeUnknown
+        """
+        purged, done, steps = 0, False, 0
+        while not done:
+            request = pb.DeleteTopicRequest(name=convert.text("name", name))
+            try:
+                reply = await self._call(
+                    rpcs.DELETE_TOPIC,
+                    name,
+                    self._admin.DeleteTopic,
+                    request,
+                    self._deadline(timeout_s),
+                )
+            except TopicNotFound:
+                # Somebody else took the last step.
+                if steps == 0:
+                    raise
+                return purged
+            purged, done, steps = purged + reply.purged, reply.done, steps + 1
+        return purged
+
+    async def pause_topic(self, name: str, *, timeout_s: float | None = None) -> Topic:
+        """Stops promotion and delivery; all else goes on.
+
+        Raises:
+            TopicNotFound, OutcomeUnknown
+        """
+        request = pb.PauseTopicRequest(name=convert.text("name", name))
+        reply = await self._call(
+            rpcs.PAUSE_TOPIC, name, self._admin.PauseTopic, request, self._deadline(timeout_s)
+        )
+        return convert.topic(reply.topic)
+
+    async def resume_topic(self, name: str, *, timeout_s: float | None = None) -> Topic:
+        """Ends a pause.
+
+        Raises:
+            TopicNotFound, OutcomeUnknown
+        """
+        request = pb.ResumeTopicRequest(name=convert.text("name", name))
+        reply = await self._call(
+            rpcs.RESUME_TOPIC, name, self._admin.ResumeTopic, request, self._deadline(timeout_s)
+        )
+        return convert.topic(reply.topic)
+
+    async def purge_topic(self, name: str, *, timeout_s: float | None = None) -> int:
+        """Ends every task that the topic holds now as PURGED, in as many steps as that takes.
+
+        Returns:
+            Tasks that were ended, as far as the replies told.
+
+        Raises:
+            TopicNotFound, OutcomeUnknown
+        """
+        request_id, purged, done = self._new_id(), 0, False
+        while not done:
+            deadline = self._deadline(timeout_s)
+            request = pb.PurgeTopicRequest(
+                name=convert.text("name", name),
+                request_id=request_id,
+                not_after=deadline.not_after,
+            )
+            reply = await self._call(
+                rpcs.PURGE_TOPIC, name, self._admin.PurgeTopic, request, deadline
+            )
+            purged, done = purged + reply.purged, reply.done
+        return purged
+
+    async def list_dead(
+        self,
+        topic: str,
+        *,
+        with_payload: bool = False,
+        page_size: int = 0,
+        timeout_s: float | None = None,
+    ) -> AsyncGenerator[Task, None]:
+        """Dead tasks, latest last, page by page.
+
+        Raises:
+            TopicNotFound, TransportError
+        """
+        request = pb.ListDeadTasksRequest(
+            topic=convert.text("topic", topic),
+            page_size=convert.uint("page_size", page_size, bits=32),
+            view=task_pb2.TASK_VIEW_FULL if with_payload else task_pb2.TASK_VIEW_BASIC,
+        )
+        while True:
+            reply = await self._call(
+                rpcs.LIST_DEAD_TASKS,
+                topic,
+                self._admin.ListDeadTasks,
+                request,
+                self._deadline(timeout_s),
+            )
+            for message in reply.tasks:
+                yield convert.task(message)
+            if not reply.next_page_token:
+                return
+            request.page_token = reply.next_page_token
+
+    async def redrive(
+        self, topic: str, task_ids: Sequence[str] = (), *, timeout_s: float | None = None
+    ) -> Redriven:
+        """Gives dead tasks a new run of attempts, due now.
+
+        Args:
+            task_ids: up to 1,000; none: every task that is dead now.
+
+        Raises:
+            TopicNotFound, InvalidArgument, OutcomeUnknown
+        """
+        request_id, count, done = self._new_id(), 0, False
+        results: tuple[ItemResult[bool], ...] = ()
+        while not done:
+            deadline = self._deadline(timeout_s)
+            request = pb.RedriveDeadTasksRequest(
+                topic=convert.text("topic", topic),
+                ids=[convert.text("ids", task_id) for task_id in task_ids],
+                request_id=request_id,
+                not_after=deadline.not_after,
+            )
+            reply = await self._call(
+                rpcs.REDRIVE_DEAD_TASKS, topic, self._admin.RedriveDeadTasks, request, deadline
+            )
+            results = tuple(_redrive_result(message) for message in reply.results)
+            count, done = count + reply.redriven, reply.done
+        return Redriven(count, results)
+
+    async def delete_dead(
+        self,
+        topic: str,
+        task_id: str,
+        *,
+        expected_revision: int | None = None,
+        timeout_s: float | None = None,
+    ) -> DeadDeleted:
+        """Ends a dead task as PURGED.
+
+        Raises:
+            TaskNotFound, FailedPrecondition, RevisionMismatch, OutcomeUnknown
+        """
+        deadline = self._deadline(timeout_s)
+        request = pb.DeleteDeadTaskRequest(
+            topic=convert.text("topic", topic),
+            id=convert.text("id", task_id),
+            not_after=deadline.not_after,
+        )
+        if expected_revision is not None:
+            request.expected_revision = convert.uint("expected_revision", expected_revision)
+        reply = await self._call(
+            rpcs.DELETE_DEAD_TASK,
+            f"{topic}/{task_id}",
+            self._admin.DeleteDeadTask,
+            request,
+            deadline,
+        )
+        return DeadDeleted(reply.revision, convert.receipt(reply.receipt))
+
+    async def stats(self, topic: str, *, timeout_s: float | None = None) -> TopicStats:
+        """A topic in figures.
+
+        Raises:
+            TopicNotFound, TransportError
+        """
+        request = pb.GetTopicStatsRequest(topic=convert.text("topic", topic))
+        reply = await self._call(
+            rpcs.GET_TOPIC_STATS,
+            topic,
+            self._admin.GetTopicStats,
+            request,
+            self._deadline(timeout_s),
+        )
+        return convert.topic_stats(reply)
+
+    async def check_health(self, service: str = "", *, timeout_s: float | None = None) -> bool:
+        """Whether the server says that it can serve; "" asks for the server as a whole.
+
+        Raises:
+            TransportError: no answer, or the server knows no such service.
+        """
+        reply = await self._call(
+            rpcs.CHECK_HEALTH,
+            service or "server",
+            self._channel.unary_unary(
+                "/grpc.health.v1.Health/Check",
+                request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+                response_deserializer=health_pb2.HealthCheckResponse.FromString,
+            ),
+            health_pb2.HealthCheckRequest(service=service),
+            self._deadline(timeout_s),
+        )
+        return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def _redrive_result(message: pb.RedriveResult) -> ItemResult[bool]:
+    if message.status.code == 0:
+        return ItemResult(message.id, value=True)
+    return ItemResult(message.id, error=failure_of_status(message.status).error)

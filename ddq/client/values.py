@@ -1,0 +1,375 @@
+"""What goes into the client and what comes out: frozen values, no I/O.
+
+Times are datetimes in UTC by the store's clock, spans are timedeltas. None means: not set, and in
+an argument: the documented default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Generic, TypeVar
+
+from ddq.errors import DdqError
+from ddq.task import Durability, OnConflict, TaskState
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """When a task is tried again; see ddq.v1.RetryPolicy. None: as the topic has it.
+
+    Attributes:
+        max_attempts: leases in one run before the task is dead.
+        initial_backoff: wait after the first attempt.
+        max_backoff: longest wait.
+        multiplier: factor from one wait to the next.
+        jitter: random part on top of a wait, as a share of it, 0 to 1.
+    """
+
+    max_attempts: int | None = None
+    initial_backoff: timedelta | None = None
+    max_backoff: timedelta | None = None
+    multiplier: float | None = None
+    jitter: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewTask:
+    """A task for enqueue_batch.
+
+    Attributes:
+        payload: opaque bytes, at most 1 MiB.
+        id: 1 to 256 bytes of UTF-8; None: the client makes a UUIDv7.
+        headers: up to 64, strings both ways.
+        delay: how long from the moment the store takes it; not together with ``due``.
+        due: when it becomes due, with a time zone; not together with ``delay``.
+        retry_policy: None: the topic's.
+        on_conflict: what happens when the id is taken by other content.
+        expected_revision: with a replacement: only if the task there has this revision.
+    """
+
+    payload: bytes = b""
+    id: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    delay: timedelta | None = None
+    due: datetime | None = None
+    retry_policy: RetryPolicy | None = None
+    on_conflict: OnConflict = OnConflict.FAIL
+    expected_revision: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What the store gave for a reply.
+
+    Attributes:
+        durability: how far the write had travelled; None if the server did not say.
+        replicas_acked: replicas that confirmed it; 0 in FAST.
+        lineage_id: random tag of the shard's latest transition.
+        store_time: the store's clock when it answered.
+    """
+
+    durability: Durability | None
+    replicas_acked: int
+    lineage_id: bytes
+    store_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A task as the store knows it; see ddq.v1.Task.
+
+    Attributes:
+        payload: None where it was not asked for, or is gone because the task has finished.
+        attempt: number of the present or last lease in this run; 0 before the first.
+        run: 1, and one more with each redrive.
+        last_error: of the latest nack, or the note of an expired lease.
+        payload_size_bytes: also where the payload is left out.
+    """
+
+    topic: str
+    id: str
+    state: TaskState
+    payload: bytes | None
+    headers: Mapping[str, str]
+    revision: int
+    incarnation: int
+    promotion: int
+    attempt: int
+    run: int
+    create_time: datetime | None
+    due_time: datetime | None
+    update_time: datetime | None
+    lease_expire_time: datetime | None
+    retry_policy: RetryPolicy | None
+    last_error: str
+    payload_size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRef:
+    """The right to one attempt, as far as ack, nack, extend and release need it.
+
+    Attributes:
+        token: proves the right; unguessable.
+    """
+
+    topic: str
+    id: str
+    token: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Lease(LeaseRef):
+    """A task that this caller may work on until the lease expires.
+
+    Attributes:
+        task: with its payload.
+        expire_time: when the lease ends by the store's clock.
+        remaining: what was left of it when the store answered.
+    """
+
+    task: Task
+    expire_time: datetime | None
+    remaining: timedelta
+    receipt: Receipt
+
+    @property
+    def payload(self) -> bytes:
+        """The bytes that were enqueued."""
+        return self.task.payload or b""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers that were enqueued."""
+        return self.task.headers
+
+    @property
+    def attempt(self) -> int:
+        """The number of this attempt in its run, from 1."""
+        return self.task.attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Enqueued:
+    """An enqueue that was accepted.
+
+    Attributes:
+        created: False: the id was there already, with this content or because RETURN_EXISTING
+            asked for what is there.
+    """
+
+    id: str
+    created: bool
+    state: TaskState
+    revision: int
+    incarnation: int
+    due_time: datetime | None
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Acked:
+    """A task that succeeded."""
+
+    revision: int
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Nacked:
+    """An attempt that ended without success.
+
+    Attributes:
+        state: SCHEDULED, or DEAD.
+        due_time: when it is tried again; None when it is dead.
+    """
+
+    state: TaskState
+    revision: int
+    due_time: datetime | None
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Extended:
+    """A lease that runs longer.
+
+    Attributes:
+        expire_time: when it ends by the store's clock.
+        remaining: what was left of it when the store answered.
+    """
+
+    expire_time: datetime | None
+    remaining: timedelta
+    revision: int
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """A lease that was handed back unstarted."""
+
+    revision: int
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """A task that is never delivered again in this incarnation.
+
+    Attributes:
+        already_cancelled: an earlier request, or this one repeated, had cancelled it.
+    """
+
+    already_cancelled: bool
+    revision: int
+    incarnation: int
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Rescheduled:
+    """A task with another due time."""
+
+    due_time: datetime | None
+    revision: int
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class DeadDeleted:
+    """A dead task that is gone."""
+
+    revision: int
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class ItemResult(Generic[T]):
+    """What became of one item of a batch: a value or an error.
+
+    Attributes:
+        id: the task's id.
+    """
+
+    id: str
+    value: T | None = None
+    error: DdqError | None = None
+
+    def unwrap(self) -> T:
+        """The value, or raises the error."""
+        if self.error is not None:
+            raise self.error
+        assert self.value is not None
+        return self.value
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSettings:
+    """The settings of a topic; see ddq.v1.TopicSettings. None: the server's default.
+
+    Attributes:
+        default_retry_policy: for tasks that do not bring their own.
+        default_lease_duration: for a retrieve that names none.
+        max_tasks: tasks held at once; 0: no bound but the store's memory.
+        tombstone_retention: how long a finished id is remembered.
+        durability: replies leave when the write has travelled this far.
+        journal: each transition also goes to the shard's journal.
+        journal_max_entries: about how many entries a shard's journal keeps.
+    """
+
+    default_retry_policy: RetryPolicy | None = None
+    default_lease_duration: timedelta | None = None
+    max_tasks: int | None = None
+    tombstone_retention: timedelta | None = None
+    durability: Durability | None = None
+    journal: bool | None = None
+    journal_max_entries: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic as the server knows it.
+
+    Attributes:
+        uid: random; a topic that is deleted and created again has another.
+        deleting: it takes no new tasks and delivers none; delete_topic finishes it.
+    """
+
+    name: str
+    uid: bytes
+    shards: int
+    settings: TopicSettings
+    paused: bool
+    deleting: bool
+    revision: int
+    create_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskCounts:
+    """enqueued = scheduled + ready + leased + dead + succeeded + cancelled + purged + set_aside."""
+
+    enqueued: int
+    scheduled: int
+    ready: int
+    leased: int
+    dead: int
+    succeeded: int
+    cancelled: int
+    purged: int
+    set_aside: int
+
+    @property
+    def accounted(self) -> int:
+        """The right side of the equation."""
+        return (
+            self.scheduled
+            + self.ready
+            + self.leased
+            + self.dead
+            + self.succeeded
+            + self.cancelled
+            + self.purged
+            + self.set_aside
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ShardStats:
+    """One shard of a topic; see ddq.v1.ShardStats."""
+
+    shard: int
+    counts: TaskCounts
+    tombstones: int
+    stray_entries: int
+    next_due_time: datetime | None
+    next_lease_expire_time: datetime | None
+    oldest_ready_age: timedelta | None
+    leader_epoch: int
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class TopicStats:
+    """A topic in figures: the sum over the shards, and each of them in order."""
+
+    counts: TaskCounts
+    shards: tuple[ShardStats, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Redriven:
+    """Dead tasks that got a new run of attempts.
+
+    Attributes:
+        count: how many, as far as the replies told: one that was lost is not counted.
+        results: one an id, in order, when ids were given.
+    """
+
+    count: int
+    results: tuple[ItemResult[bool], ...] = ()

@@ -1,0 +1,97 @@
+"""Values to messages and back."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+
+from ddq.client import NewTask, RetryPolicy, TopicSettings, convert
+from ddq.errors import InvalidArgument, Unimplemented
+from ddq.v1 import task_pb2
+
+
+def test_no_schedule_is_not_a_delay_of_zero() -> None:
+    assert convert.task_spec(NewTask(), "a").WhichOneof("schedule") is None
+    zero = convert.task_spec(NewTask(delay=timedelta(0)), "a")
+    assert zero.WhichOneof("schedule") == "delay"
+
+
+def test_a_due_time_keeps_its_instant_in_any_zone() -> None:
+    zone = timezone(timedelta(hours=5, minutes=30))
+    spec = convert.task_spec(NewTask(due=datetime(2030, 1, 1, 5, 30, tzinfo=zone)), "a")
+    assert spec.due_time.ToDatetime(tzinfo=UTC) == datetime(2030, 1, 1, tzinfo=UTC)
+
+
+def test_a_due_time_without_zone_is_refused() -> None:
+    naive = datetime(2030, 1, 1)  # noqa: DTZ001 - that is the point
+    with pytest.raises(InvalidArgument, match="time zone"):
+        convert.task_spec(NewTask(due=naive), "a")
+
+
+def test_a_delay_and_a_due_time_are_refused() -> None:
+    task = NewTask(delay=timedelta(0), due=datetime(2030, 1, 1, tzinfo=UTC))
+    with pytest.raises(InvalidArgument, match="not both"):
+        convert.task_spec(task, "a")
+
+
+@pytest.mark.parametrize(
+    "task", [NewTask(headers={"\udcff": "a"}), NewTask(headers={"a": "\udcff"})]
+)
+def test_text_that_is_not_utf8_is_refused(task: NewTask) -> None:
+    with pytest.raises(InvalidArgument, match="UTF-8"):
+        convert.task_spec(task, "a")
+
+
+def test_an_id_that_is_not_utf8_is_refused() -> None:
+    with pytest.raises(InvalidArgument, match="UTF-8"):
+        convert.task_spec(NewTask(), "\udcff")
+
+
+def test_errors_are_kept_whatever_they_hold() -> None:
+    assert convert.verdict("bad \udcff", None, dead_letter=False).error == "bad ?"
+
+
+@pytest.mark.parametrize("value", [-1, 1 << 32])
+def test_numbers_that_do_not_fit_are_refused(value: int) -> None:
+    with pytest.raises(InvalidArgument, match="max_attempts"):
+        convert.task_spec(NewTask(retry_policy=RetryPolicy(max_attempts=value)), "a")
+
+
+def test_an_unset_policy_is_not_sent() -> None:
+    assert not convert.task_spec(NewTask(), "a").HasField("retry_policy")
+    spec = convert.task_spec(NewTask(retry_policy=RetryPolicy(jitter=0.0)), "a")
+    assert spec.retry_policy.HasField("jitter")
+    assert not spec.retry_policy.HasField("max_backoff")
+
+
+def test_an_empty_payload_is_not_a_missing_one() -> None:
+    scheduled = task_pb2.TASK_STATE_SCHEDULED
+    assert convert.task(task_pb2.Task(state=scheduled)).payload == b""
+    basic = task_pb2.Task(state=scheduled, payload_size_bytes=5)
+    assert convert.task(basic).payload is None
+    finished = task_pb2.Task(state=task_pb2.TASK_STATE_SUCCEEDED)
+    assert convert.task(finished).payload is None
+
+
+def test_a_state_of_a_newer_server_is_named() -> None:
+    message = task_pb2.Task()
+    message.state = 99  # type: ignore[assignment]
+    with pytest.raises(Unimplemented, match="TaskState 99"):
+        convert.task(message)
+
+
+def test_a_mask_names_what_is_set_and_nothing_else() -> None:
+    settings = convert.topic_settings(
+        TopicSettings(
+            max_tasks=0,
+            journal=False,
+            default_retry_policy=RetryPolicy(max_attempts=3, max_backoff=timedelta(0)),
+        )
+    )
+    assert sorted(convert.set_paths(settings)) == [
+        "default_retry_policy.max_attempts",
+        "default_retry_policy.max_backoff",
+        "journal",
+        "max_tasks",
+    ]
