@@ -25,6 +25,7 @@ HISTORY = (
     "remove: the older flag",
     "security: check the certificate",
     "chore: tidy",
+    "fix(tools): ours alone",
 )
 
 EXPECTED = """\
