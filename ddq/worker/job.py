@@ -1,0 +1,125 @@
+"""What a handler is given, and what it may raise."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import threading
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+from ddq.client import Lease
+
+
+class Retry(Exception):  # noqa: N818 - what it asks for reads better than RetryError
+    """Raised by a handler: this attempt failed, try again.
+
+    Args:
+        reason: kept as the task's last error.
+        delay: until the next attempt; None: the retry policy's backoff.
+    """
+
+    def __init__(self, reason: str = "", *, delay: timedelta | None = None) -> None:
+        super().__init__(reason)
+        self.delay = delay
+
+
+class DeadLetter(Exception):  # noqa: N818 - what it asks for reads better than DeadLetterError
+    """Raised by a handler: the task is dead now, whatever attempts are left.
+
+    Args:
+        reason: kept as the task's last error.
+    """
+
+
+class Verdict(enum.Enum):
+    """What became of one delivery, as far as its worker knows."""
+
+    ACKED = "acked"
+    NACKED = "nacked"
+    """It will be tried again."""
+    DEAD = "dead"
+    """It was the last attempt, or the handler said so."""
+    LOST = "lost"
+    """The lease ended before the handler did; another worker has the task, or will."""
+    UNKNOWN = "unknown"
+    """The worker's last word on it got no answer."""
+    RELEASED = "released"
+    """Handed back unstarted."""
+
+
+class Job:
+    """One attempt at one task, as its handler sees it.
+
+    Attributes:
+        lease: the task and the right to it.
+        lost: is set when the lease has ended before the handler; an async handler is cancelled
+            then, any other should look at ``is_lost`` now and then and return.
+        early: the store handed it out before its due time, which it never should.
+    """
+
+    def __init__(self, lease: Lease, deadline_s: float) -> None:
+        self.lease = lease
+        self.lost = asyncio.Event()
+        self._lost_flag = threading.Event()
+        self._deadline_s = deadline_s
+
+    @property
+    def topic(self) -> str:
+        """The task's topic."""
+        return self.lease.topic
+
+    @property
+    def id(self) -> str:
+        """The task's id; the same in every attempt."""
+        return self.lease.id
+
+    @property
+    def payload(self) -> bytes:
+        """The bytes that were enqueued."""
+        return self.lease.payload
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers that were enqueued."""
+        return self.lease.headers
+
+    @property
+    def attempt(self) -> int:
+        """The number of this attempt in its run, from 1."""
+        return self.lease.attempt
+
+    @property
+    def due_time(self) -> datetime | None:
+        """When the task became due."""
+        return self.lease.task.due_time
+
+    @property
+    def last_error(self) -> str:
+        """Of the attempt before; empty in the first."""
+        return self.lease.task.last_error
+
+    @property
+    def early(self) -> bool:
+        """Whether it was delivered before its due time, both by the store's clock."""
+        store_time, due_time = self.lease.receipt.store_time, self.lease.task.due_time
+        return store_time is not None and due_time is not None and store_time < due_time
+
+    @property
+    def is_lost(self) -> bool:
+        """Like ``lost``, and may be asked from any thread."""
+        return self._lost_flag.is_set()
+
+    @property
+    def deadline_s(self) -> float:
+        """When this worker takes the lease for lost, in the event loop's time."""
+        return self._deadline_s
+
+    def prolong(self, deadline_s: float) -> None:
+        """For the worker: the lease was extended."""
+        self._deadline_s = max(self._deadline_s, deadline_s)
+
+    def lose(self) -> None:
+        """For the worker: the lease has ended."""
+        self._lost_flag.set()
+        self.lost.set()
