@@ -1,0 +1,235 @@
+"""A Valkey for each test process, and stores on it whose time and entropy the test owns."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from ddq.config import Settings
+from ddq.entropy import SystemClock
+from ddq.store.connection import Command, RedisConnection, Reply
+from ddq.store.embedded import EmbeddedStore
+from ddq.store.open import Store, open_store
+from ddq.store.scripts import Script, load_scripts
+from ddq.store.topology import StoreUrl
+
+CLOCK_KEY = "ddq:test:clock"
+# The scripts' clock is a key that the test writes.
+CLOCK_LUA = f"""
+local function now_ms()
+  return tonumber(redis.call('GET', '{CLOCK_KEY}'))
+end
+"""
+START_MS = 1_800_000_000_000
+
+
+class StoreServer:
+    """One running Valkey, shared by the tests of one process.
+
+    Attributes:
+        socket_path: where it listens.
+        sync: a blocking client that gives bytes; for set-up and inspection.
+    """
+
+    def __init__(self, socket_path: Path, database: int = 0) -> None:
+        self.socket_path = socket_path
+        self.database = database
+        self.sync = redis.Redis(unix_socket_path=str(socket_path), db=database)
+
+    @property
+    def url(self) -> str:
+        """As ``ddq serve --store`` takes it."""
+        return f"unix://{self.socket_path}?db={self.database}"
+
+    def connector(self) -> Any:
+        """Makes connections to it; see open_store."""
+        return StoreUrl("unix", path=self.socket_path, database=self.database).connector()
+
+    def read(self, *command: str | bytes | int) -> Any:
+        """The reply to one command."""
+        return self.sync.execute_command(*command)  # type: ignore[no-untyped-call]
+
+    def script_calls(self) -> int:
+        """Scripts run by clients since the last reset; what scripts call is not among them."""
+        stats = self.commandstats()
+        return sum(stats.get(name, 0) for name in ("eval", "evalsha"))
+
+    def commandstats(self) -> dict[str, int]:
+        """Calls of each command since the last reset, those made by scripts included."""
+        figures = self.sync.info("commandstats")
+        assert isinstance(figures, dict)
+        return {
+            name.removeprefix("cmdstat_").replace("|", " "): int(value["calls"])
+            for name, value in figures.items()
+        }
+
+    def reset_stats(self) -> None:
+        """Starts commandstats anew."""
+        self.sync.config_resetstat()
+
+
+@contextmanager
+def run_store(*, maxmemory_bytes: int = 0) -> Iterator[StoreServer]:
+    """A Valkey of its own, gone at the end."""
+    # Not pytest's tmp_path: the path of a Unix socket may have 108 bytes.
+    with (
+        tempfile.TemporaryDirectory(prefix="ddq-test-") as folder,
+        # A loop of its own, so that the store outlives those of the tests.
+        asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner,
+    ):
+        embedded = EmbeddedStore(Path(folder), maxmemory_bytes=maxmemory_bytes, sync_always=False)
+        runner.run(embedded.start())
+        server = StoreServer(embedded.socket_path)
+        try:
+            yield server
+        finally:
+            server.sync.close()
+            runner.run(embedded.stop())
+
+
+class ManualClock:
+    """The clock of the scripts and, unless set apart, of the process that calls them."""
+
+    def __init__(self, client: redis.Redis, start_ms: int = START_MS) -> None:
+        self._client = client
+        self._ms = start_ms
+        self._apart_ms = 0
+        self.set(start_ms)
+
+    def now_ms(self) -> int:
+        """The time of the calling process."""
+        return self._ms + self._apart_ms
+
+    @property
+    def store_ms(self) -> int:
+        """The time of the store."""
+        return self._ms
+
+    def set(self, ms: int) -> None:
+        """Both clocks say ``ms``."""
+        self._ms = ms
+        self._client.set(CLOCK_KEY, ms)
+
+    def advance(self, ms: int) -> None:
+        """Both clocks go on, or back if negative."""
+        self.set(self._ms + ms)
+
+    def set_apart(self, ms: int) -> None:
+        """The process's clock is ahead of the store's by ``ms`` from now on."""
+        self._apart_ms = ms
+
+
+class SeededEntropy:
+    """The same bytes and numbers in every run; ``next_random`` can be dictated."""
+
+    def __init__(self, seed: int = 7) -> None:
+        self._random = random.Random(seed)
+        self.dictated: list[float] = []
+
+    def token(self, size_bytes: int) -> bytes:
+        """Bytes that differ from call to call."""
+        return self._random.randbytes(size_bytes)
+
+    def random(self) -> float:
+        """The next dictated number, else one that is drawn."""
+        return self.dictated.pop(0) if self.dictated else self._random.random()
+
+
+_STATUS = re.compile(rb"[A-Z][A-Z_]+")
+
+
+class RecordingConnection:
+    """A connection that notes what each script answered: (script, status)."""
+
+    def __init__(self, inner: RedisConnection, scripts: Mapping[str, Script]) -> None:
+        self._inner = inner
+        self._names = {script.sha1: script.name for script in scripts.values()}
+        self._names |= {script.source: script.name for script in scripts.values()}
+        self.seen: set[tuple[str, str]] = set()
+        self.commands: list[Command] = []
+
+    async def send(self, commands: Sequence[Command], timeout_s: float) -> list[Reply]:
+        """See Connection.send."""
+        replies = await self._inner.send(commands, timeout_s)
+        for command, reply in zip(commands, replies, strict=True):
+            self.commands.append(command)
+            if isinstance(reply, list):
+                name = self._names[str(command[1])]
+                body = reply[4:] if reply[0] == b"OK" and name != "registry" else reply[:1]
+                self.seen |= {(name, status) for status in _statuses(body)}
+        return replies
+
+    async def close(self) -> None:
+        """See Connection.close."""
+        await self._inner.close()
+
+
+def _statuses(value: object) -> Iterator[str]:
+    if isinstance(value, list):
+        for inner in value:
+            yield from _statuses(inner)
+    elif isinstance(value, bytes) and _STATUS.fullmatch(value):
+        yield value.decode()
+
+
+class ControlledStore:
+    """An opened store with a clock and entropy of the test's own.
+
+    Attributes:
+        store: what ddq's own code would use.
+        clock: moves when the test says so.
+        entropy: the same in every run.
+        connection: what the scripts answered so far.
+    """
+
+    def __init__(
+        self,
+        server: StoreServer,
+        settings: Settings,
+        *,
+        clock: ManualClock | None = None,
+        scripts: Mapping[str, str] | None = None,
+        seed: int = 7,
+        real_time: bool = False,
+    ) -> None:
+        self.server = server
+        self.clock = clock or ManualClock(server.sync)
+        self.entropy = SeededEntropy(seed)
+        changed = dict(scripts or {})
+        if not real_time:
+            changed.setdefault("clock", CLOCK_LUA)
+        loaded = load_scripts(changed)
+        self.connection = RecordingConnection(RedisConnection(server.connector()), loaded)
+        self.store: Store = open_store(
+            server.connector(),
+            settings,
+            scripts=loaded,
+            clock=SystemClock() if real_time else self.clock,
+            entropy=self.entropy,
+            connection=self.connection,
+        )
+
+    async def close(self) -> None:
+        """Ends its connection."""
+        await self.store.close()
+
+
+__all__ = [
+    "CLOCK_KEY",
+    "CLOCK_LUA",
+    "START_MS",
+    "ControlledStore",
+    "ManualClock",
+    "RecordingConnection",
+    "SeededEntropy",
+    "StoreServer",
+    "run_store",
+]
