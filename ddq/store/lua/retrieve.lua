@@ -3,7 +3,7 @@
 -- argv: request_id        '' for none
 -- argv: recall_only       '1': answer a repeat, lease nothing
 -- argv: lease_ms          how long each lease runs
--- argv: max_bytes         of payload records; one task may be larger
+-- argv: max_bytes         of payloads and headers; one task may be larger
 -- argv: token             per task that may be leased, 16 random bytes
 -- returns: {status, ready, {id, payload record, state record, expiry_ms} ...}
 -- returns:   LEASED       these tasks, perhaps none
@@ -45,7 +45,7 @@ if control.paused == 0 and not recall_only then
   for _, id in ipairs(redis.call('ZRANGE', K.ready, 0, #ARGV - tokens - 1)) do
     -- Looked up before it is leased: a reply that turned out too large would burn an attempt
     -- each time it is tried.
-    bytes = bytes + redis.call('HSTRLEN', K.payloads, id)
+    bytes = bytes + math.max(0, redis.call('HSTRLEN', K.payloads, id) - PAYLOAD_HEAD_BYTES)
     if bytes > max_bytes and #results > 0 then break end
     local t = examine(id, READY)
     if t then

@@ -1,0 +1,1 @@
+"""The executable specification of ddq. Start with queue.py."""

@@ -1,0 +1,659 @@
+"""What ddq does: the specification of one shard, as a pure function.
+
+    step(shard, request, now_ms) -> (shard, response)
+
+Read it from top to bottom. A shard is a value; nothing here touches a clock, a network or
+chance. Randomness (tokens, nonces, jitter) and time come in with the request, so two runs of the
+same requests agree to the last revision number. The Lua scripts in ddq/store/lua do the same on
+real keys, and tests/stateful holds the two against each other after every step.
+
+A task's life:
+
+    SCHEDULED --due, by the leader--> READY --retrieve--> LEASED --ack--> SUCCEEDED
+        ^                                                   |
+        +---- nack or expired lease, after a backoff -------+--no attempts left--> DEAD
+
+CANCELLED is reached from SCHEDULED and READY, and from LEASED when the caller revokes the lease.
+Whatever is held can be PURGED. An ended task leaves a tombstone until its retention is over.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from models.operations import (
+    HELD,
+    Ack,
+    Acquire,
+    Cancel,
+    Collect,
+    Configure,
+    DeleteDead,
+    Enqueue,
+    Extend,
+    Get,
+    List,
+    Nack,
+    Policy,
+    Promote,
+    Purge,
+    Reap,
+    Redrive,
+    Release,
+    Request,
+    Reschedule,
+    Resign,
+    Response,
+    Retrieve,
+    State,
+    Survey,
+    When,
+)  # fmt: skip
+
+MAX_SKEW_MS = 1_000
+"""Clocks that differ by more than this are not believed."""
+
+Result = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One id. ``at_ms`` is what its index is ordered by: due time, lease expiry, or end."""
+
+    id: str
+    content: bytes
+    policy: Policy
+    state: State
+    incarnation: int
+    revision: int
+    due_ms: int
+    at_ms: int
+    created_ms: int
+    promotion: int = 0
+    attempt: int = 0
+    run: int = 1
+    token: bytes = b""  # of the present lease, or of one that lapsed and that nobody followed
+    settled: tuple[bytes, str] = (b"", "")  # the token that was settled last, and how
+    cancelled_by: str = ""  # the request that cancelled it
+    last_error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Everything that is kept. ``counts`` are kept by hand, as in the store, to be checked."""
+
+    tasks: Mapping[str, Task] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+    records: Mapping[tuple[str, str, str], tuple[Any, int]] = field(default_factory=dict)
+    settings: Configure = field(default_factory=Configure)
+    sequence: int = 0
+    mark_ms: int = 0
+    purge_cut: int = 0
+    nonce: bytes = b""
+    epoch: int = 0
+    leader_until_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The moment and the request that an operation belongs to."""
+
+    now_ms: int
+    request_id: str
+    not_after_ms: int
+
+
+# Every transition rests on these -----------------------------------------------------------
+
+
+def see(shard: Shard, task: Task | None) -> Task | None:
+    """A task as everybody sees it: at or below the purge cut it is gone, swept or not."""
+    if task is not None and task.state in HELD and task.incarnation <= shard.purge_cut:
+        return replace(task, state=State.PURGED)
+    return task
+
+
+def count(shard: Shard, **changes: int) -> Shard:
+    """Moves counters."""
+    counts = dict(shard.counts)
+    for name, by in changes.items():
+        counts[name] = counts.get(name, 0) + by
+    return replace(shard, counts=counts)
+
+
+def move(shard: Shard, task: Task, to: State, at_ms: int, **changes: Any) -> tuple[Shard, Task]:
+    """The one way a task changes: state, counters and revision together."""
+    before = shard.tasks[task.id].state
+    shard = replace(shard, sequence=shard.sequence + 1)
+    task = replace(task, state=to, at_ms=at_ms, revision=shard.sequence, **changes)
+    if before in HELD:
+        shard = count(shard, **{before.name.lower(): -1})
+    shard = count(shard, **{to.name.lower(): 1})
+    if to not in HELD:
+        task = replace(task, last_error="")
+    return replace(shard, tasks={**shard.tasks, task.id: task}), task
+
+
+def index(shard: Shard, state: State) -> list[Task]:
+    """The tasks in a state, in order; the ended ones share an index."""
+    ended = state not in HELD
+    members = [
+        task
+        for task in shard.tasks.values()
+        if (task.state not in HELD if ended else task.state == state)
+    ]
+    return sorted(members, key=lambda task: (task.at_ms, task.id.encode()))
+
+
+def behind(members: list[Task], after: tuple[int, str] | None) -> list[Task]:
+    """The rest of an index behind an entry; if that has moved, from its score on."""
+    if after is None:
+        return members
+    for position, task in enumerate(members):
+        if (task.at_ms, task.id) == after:
+            return members[position + 1 :]
+    return [task for task in members if task.at_ms >= after[0]]
+
+
+def recall(shard: Shard, kind: str, context: Context, task_id: str = "") -> Any:
+    """What a request of this id did before; None if it is new."""
+    record = shard.records.get((kind, context.request_id, task_id))
+    return record[0] if record is not None and context.request_id else None
+
+
+def remember(
+    shard: Shard, kind: str, context: Context, value: Any, task_id: str = "", until_ms: int = 0,
+    request_id: str | None = None,
+) -> Shard:  # fmt: skip
+    """Keeps what a request did for as long as it may be repeated."""
+    name = context.request_id if request_id is None else request_id
+    if not name:
+        return shard
+    keep_ms = max((context.not_after_ms or context.now_ms) + 2 * MAX_SKEW_MS, until_ms)
+    return replace(shard, records={**shard.records, (kind, name, task_id): (value, keep_ms)})
+
+
+def due_ms(when: When, now_ms: int) -> int:
+    """A due time; what lies in the past is due now."""
+    return max(when.value_ms, now_ms) if when.absolute else now_ms + when.value_ms
+
+
+def backoff_ms(policy: Policy, attempt: int, random: float) -> int:
+    """Exponential up to a cap, and jitter on top: never sooner than the first term."""
+    if policy.initial_backoff_ms == 0:
+        return 0
+    try:
+        base = policy.initial_backoff_ms * (policy.multiplier_milli / 1000) ** (attempt - 1)
+    except OverflowError:
+        base = math.inf
+    base = min(base, policy.max_backoff_ms)
+    return math.ceil(base + base * policy.jitter_milli / 1000 * random)
+
+
+def end_attempt(
+    shard: Shard, task: Task, now_ms: int, *, delay_ms: int | None, dead: bool, random: float
+) -> tuple[Shard, Task]:
+    """An attempt without success: SCHEDULED again, or DEAD when no attempt is left."""
+    if dead or task.attempt >= task.policy.max_attempts:
+        return move(shard, task, State.DEAD, now_ms, token=b"")
+    if delay_ms is None:
+        delay_ms = backoff_ms(task.policy, task.attempt, random)
+    return move(shard, task, State.SCHEDULED, now_ms + delay_ms, due_ms=now_ms + delay_ms)
+
+
+def bury(shard: Shard, task: Task, now_ms: int) -> Shard:
+    """A held task ends as PURGED."""
+    return move(shard, task, State.PURGED, now_ms, token=b"")[0]
+
+
+def sweep(shard: Shard, task: Task, now_ms: int) -> tuple[Shard, Task | None]:
+    """What walks an index meets: a task below the purge cut is collected and passed over."""
+    seen = see(shard, task)
+    if seen is not None and seen.state != task.state:
+        return bury(shard, task, now_ms), None
+    return shard, task
+
+
+# Producers ---------------------------------------------------------------------------------
+
+
+def enqueue(shard: Shard, op: Enqueue, context: Context) -> tuple[Shard, Result]:
+    """A new task, unless the id is taken. The same content again is no conflict: a repeat."""
+    replacing = op.on_conflict.startswith("replace")
+    task = see(shard, shard.tasks.get(op.id))
+    if replacing and (done := recall(shard, "replace", context, op.id)):
+        return shard, ("CREATED", State.SCHEDULED, *done)
+    if task is not None and not replacing:
+        same = op.content == task.content or op.on_conflict == "existing"
+        return shard, ("EXISTS" if same else "CONFLICT", *_identity(task))
+    if task is not None:
+        if op.expected_revision not in (None, task.revision):
+            return shard, ("REVISION", *_identity(task))
+        finished = task.state >= State.SUCCEEDED
+        wanted = finished if op.on_conflict == "replace_finished" else task.state == State.SCHEDULED
+        if not wanted:
+            return shard, ("FINISHED" if finished else task.state.name, *_identity(task))
+    bound = shard.settings.max_tasks
+    held = sum(shard.counts.get(state.name.lower(), 0) for state in HELD)
+    takes_room = task is None or shard.tasks[op.id].state not in HELD
+    if bound and held >= bound and takes_room:
+        return shard, ("FULL", 0, 0, 0, 0)
+    if task is None and replacing and op.expected_revision is not None:
+        return shard, ("REVISION", 0, 0, 0, 0)
+    if task is not None:
+        shard = _make_room(shard, shard.tasks[op.id], context)
+    shard = count(replace(shard, sequence=shard.sequence + 1), enqueued=1, scheduled=1)
+    due = due_ms(op.when, context.now_ms)
+    new = Task(
+        op.id, op.content, op.policy, State.SCHEDULED, shard.sequence, shard.sequence, due, due,
+        created_ms=context.now_ms,
+    )  # fmt: skip
+    shard = replace(shard, tasks={**shard.tasks, op.id: new})
+    if replacing:
+        shard = remember(
+            shard, "replace", context, (new.revision, new.incarnation, new.due_ms), op.id
+        )
+    return shard, ("CREATED", *_identity(new))
+
+
+def _identity(task: Task) -> Result:
+    return (task.state, task.revision, task.incarnation, task.due_ms)
+
+
+def _make_room(shard: Shard, task: Task, context: Context) -> Shard:
+    """The old incarnation ends; a cancel of it that is repeated must not reach the new one."""
+    now_ms = context.now_ms
+    seen = see(shard, task)
+    assert seen is not None
+    if task.state in HELD and (seen.state == State.PURGED or task.state == State.DEAD):
+        shard = bury(shard, task, now_ms)
+    elif task.state == State.SCHEDULED:
+        shard, _ = move(shard, task, State.CANCELLED, now_ms)
+    elif task.state == State.CANCELLED and task.cancelled_by:
+        shard = remember(
+            shard, "cancel", context, (task.revision, task.incarnation), task.id,
+            now_ms + shard.settings.retention_ms, request_id=task.cancelled_by,
+        )  # fmt: skip
+    return shard
+
+
+def cancel(shard: Shard, op: Cancel, context: Context) -> tuple[Shard, Result]:
+    """Final when it succeeds, and true when it does not."""
+    task = see(shard, shard.tasks.get(op.id))
+    if done := recall(shard, "cancel", context, op.id):
+        return shard, ("ALREADY", *done)
+    if task is None:
+        return shard, ("NOT_FOUND", 0, 0)
+    if task.state == State.CANCELLED:
+        return shard, ("ALREADY", task.revision, task.incarnation)
+    if task.state > State.LEASED:
+        return shard, ("FINISHED", task.revision, task.incarnation)
+    if task.state == State.LEASED and not op.revoke:
+        return shard, ("LEASED", task.revision, task.incarnation)
+    shard, task = move(
+        shard, task, State.CANCELLED, context.now_ms,
+        token=b"", settled=(b"", ""), cancelled_by=context.request_id,
+    )  # fmt: skip
+    return shard, ("CANCELLED", task.revision, task.incarnation)
+
+
+def reschedule(shard: Shard, op: Reschedule, context: Context) -> tuple[Shard, Result]:
+    """Another due time. A ready task is scheduled again, and will be promoted anew."""
+    if done := recall(shard, "reschedule", context, op.id):
+        return shard, ("OK", *done)
+    task = see(shard, shard.tasks.get(op.id))
+    if task is None:
+        return shard, ("NOT_FOUND", 0, 0)
+    if task.state > State.LEASED:
+        return shard, ("FINISHED", task.revision, task.due_ms)
+    if task.state == State.LEASED:
+        return shard, ("LEASED", task.revision, task.due_ms)
+    if op.expected_revision not in (None, task.revision):
+        return shard, ("REVISION", task.revision, task.due_ms)
+    due = due_ms(op.when, context.now_ms)
+    shard, task = move(shard, task, State.SCHEDULED, due, due_ms=due, token=b"")
+    shard = remember(shard, "reschedule", context, (task.revision, due), op.id)
+    return shard, ("OK", task.revision, due)
+
+
+# Workers -----------------------------------------------------------------------------------
+
+
+def retrieve(shard: Shard, op: Retrieve, context: Context) -> tuple[Shard, Result]:
+    """Leases for ready tasks, each proved by a token of its own."""
+    granted = recall(shard, "retrieve", context)
+    if granted is not None:
+        # A repeat: those of its leases that still hold, and nothing new.
+        tasks = [(see(shard, shard.tasks.get(task_id)), token) for task_id, token in granted]
+        still = tuple(
+            (task.id, token, task.at_ms)
+            for task, token in tasks
+            if task and task.state == State.LEASED and task.token == token
+            and task.at_ms > context.now_ms
+        )  # fmt: skip
+        return shard, ("REPEATED", 0, still)
+    leases: list[tuple[str, bytes, int]] = []
+    expiry_ms = context.now_ms + op.lease_ms
+    if not shard.settings.paused and not op.recall_only:
+        size_bytes = 0
+        for entry in index(shard, State.READY)[: len(op.tokens)]:
+            # Looked up before it is leased: an oversized reply would burn an attempt.
+            size_bytes += len(entry.content)
+            if size_bytes > op.max_bytes and leases:
+                break
+            shard, task = sweep(shard, entry, context.now_ms)
+            if task is not None:
+                token = op.tokens[len(leases)]
+                shard, task = move(
+                    shard, task, State.LEASED, expiry_ms,
+                    attempt=task.attempt + 1, token=token, settled=(b"", ""),
+                )  # fmt: skip
+                leases.append((task.id, token, expiry_ms))
+        if leases:
+            record = tuple((task_id, token) for task_id, token, _ in leases)
+            shard = remember(shard, "retrieve", context, record, until_ms=expiry_ms)
+    ready = 0 if shard.settings.paused else len(index(shard, State.READY))
+    return shard, ("LEASED", ready, tuple(leases))
+
+
+def ack(shard: Shard, op: Ack, context: Context) -> tuple[Shard, Result]:
+    """Good until somebody else got the task, also after the lease has expired."""
+    task = see(shard, shard.tasks.get(op.id))
+    if task is None:
+        return shard, ("NOT_FOUND", 0)
+    if op.token and task.token == op.token and task.state <= State.LEASED:
+        shard, task = move(
+            shard, task, State.SUCCEEDED, context.now_ms, token=b"", settled=(op.token, "acked")
+        )
+        return shard, ("OK", task.revision)
+    return shard, ("OK" if task.settled == (op.token, "acked") else "LEASE_LOST", task.revision)
+
+
+def nack(shard: Shard, op: Nack, context: Context) -> tuple[Shard, Result]:
+    """Back to SCHEDULED after a backoff, or DEAD."""
+    task = see(shard, shard.tasks.get(op.id))
+    if task is None:
+        return shard, ("NOT_FOUND", 0, 0, 0)
+    if task.state == State.LEASED and task.token == op.token:
+        dead = op.dead or task.attempt >= task.policy.max_attempts
+        task = replace(
+            task, token=b"", last_error=op.error,
+            settled=(op.token, "dead" if dead else "retried"),
+        )  # fmt: skip
+        shard, task = end_attempt(
+            shard, task, context.now_ms, delay_ms=op.delay_ms, dead=dead, random=op.random
+        )
+        return shard, ("OK", task.state, task.revision, task.due_ms)
+    if task.settled == (op.token, "retried"):
+        return shard, ("OK", State.SCHEDULED, task.revision, task.due_ms)
+    if task.settled == (op.token, "dead"):
+        return shard, ("OK", State.DEAD, task.revision, task.due_ms)
+    return shard, ("LEASE_LOST", task.state, task.revision, 0)
+
+
+def extend(shard: Shard, op: Extend, context: Context) -> tuple[Shard, Result]:
+    """Never shortens a lease."""
+    task = see(shard, shard.tasks.get(op.id))
+    if task is None:
+        return shard, ("NOT_FOUND", 0, 0)
+    if task.state != State.LEASED or task.token != op.token:
+        return shard, ("LEASE_LOST", task.revision, 0)
+    expiry_ms = max(task.at_ms, context.now_ms + op.lease_ms)
+    shard, task = move(shard, task, State.LEASED, expiry_ms)
+    return shard, ("OK", task.revision, expiry_ms)
+
+
+def release(shard: Shard, op: Release, context: Context) -> tuple[Shard, Result]:
+    """READY again, at its old place, and the attempt does not count."""
+    task = see(shard, shard.tasks.get(op.id))
+    if task is None:
+        return shard, ("NOT_FOUND", 0)
+    if task.state == State.LEASED and task.token == op.token:
+        shard, task = move(
+            shard, task, State.READY, task.due_ms,
+            attempt=task.attempt - 1, token=b"", settled=(op.token, "released"),
+        )  # fmt: skip
+        return shard, ("OK", task.revision)
+    return shard, ("OK" if task.settled == (op.token, "released") else "LEASE_LOST", task.revision)
+
+
+# Whoever looks -----------------------------------------------------------------------------
+
+
+def get(shard: Shard, op: Get, context: Context) -> tuple[Shard, Result]:
+    """A task as everybody sees it."""
+    task = see(shard, shard.tasks.get(op.id))
+    return shard, ("NOT_FOUND",) if task is None else ("OK", _view(task))
+
+
+def listing(shard: Shard, op: List, context: Context) -> tuple[Shard, Result]:
+    """Entries of one index; those in another state share it, and are passed over."""
+    page = behind(index(shard, op.state), op.after)[: op.limit]
+    after = (page[-1].at_ms, page[-1].id) if page else op.after
+    seen = [see(shard, task) for task in page]
+    views = tuple(_view(task) for task in seen if task is not None and task.state == op.state)
+    return shard, ("OK", int(len(page) == op.limit), after, views)
+
+
+def _view(task: Task) -> Result:
+    return (
+        task.id, task.state, task.revision, task.incarnation, task.promotion, task.attempt,
+        task.run, task.due_ms, task.last_error,
+    )  # fmt: skip
+
+
+def survey(shard: Shard, op: Survey, context: Context) -> tuple[Shard, Result]:
+    """The counters, those at zero left out."""
+    return shard, ("OK", {name: value for name, value in shard.counts.items() if value})
+
+
+# Operators ---------------------------------------------------------------------------------
+
+
+def redrive(shard: Shard, op: Redrive, context: Context) -> tuple[Shard, Result]:
+    """A new run for dead tasks. What dies after the request began is not for its repeats."""
+    cut = recall(shard, "redrive", context) or shard.sequence
+    shard = remember(shard, "redrive", context, cut)
+
+    def again(shard: Shard, task: Task) -> Shard:
+        return move(
+            shard, task, State.SCHEDULED, context.now_ms, run=task.run + 1, attempt=0,
+            due_ms=context.now_ms, token=b"", settled=(b"", ""),
+        )[0]  # fmt: skip
+
+    redriven, done, statuses = 0, 1, []
+    for task_id in op.ids:
+        task = see(shard, shard.tasks.get(task_id))
+        if task is None:
+            statuses.append("NOT_FOUND")
+        elif recall(shard, "redriven", context, task_id):
+            statuses.append("OK")
+        elif task.state != State.DEAD:
+            statuses.append("NOT_DEAD")
+        else:
+            if task.revision <= cut:
+                shard = remember(again(shard, task), "redriven", context, "1", task_id)
+                redriven += 1
+            statuses.append("OK")
+    if not op.ids:
+        for entry in index(shard, State.DEAD)[: op.limit]:
+            done = 0
+            shard, task = sweep(shard, entry, context.now_ms)
+            if task is not None and task.revision > cut:
+                done = 1
+                break
+            if task is not None:
+                shard = again(shard, task)
+                redriven += 1
+    return shard, (redriven, done, tuple(statuses))
+
+
+def delete_dead(shard: Shard, op: DeleteDead, context: Context) -> tuple[Shard, Result]:
+    """DEAD -> PURGED."""
+    task = see(shard, shard.tasks.get(op.id))
+    if task is None:
+        return shard, ("NOT_FOUND", 0)
+    if task.state == State.PURGED:
+        return shard, ("OK", task.revision)
+    if task.state != State.DEAD:
+        return shard, ("NOT_DEAD", task.revision)
+    if op.expected_revision not in (None, task.revision):
+        return shard, ("REVISION", task.revision)
+    shard = bury(shard, task, context.now_ms)
+    return shard, ("OK", shard.sequence)
+
+
+def purge(shard: Shard, op: Purge, context: Context) -> tuple[Shard, Result]:
+    """The first step draws a cut in the sequence: nothing at or below it moves again. What is
+    left is to collect it, index by index; a repeat finds the cut of its first step."""
+    cut = recall(shard, "purge", context) or shard.sequence
+    shard = remember(shard, "purge", context, cut)
+    shard = replace(shard, purge_cut=max(shard.purge_cut, cut))
+    if op.limit == 0:
+        return shard, (0, 0, op.state, op.after)
+    purged, after = 0, op.after
+    page = behind(index(shard, op.state), op.after)[: op.limit]
+    for entry in page:
+        shard, task = sweep(shard, entry, context.now_ms)
+        if task is None:
+            purged += 1
+        else:
+            after = (task.at_ms, task.id)
+    if len(page) < op.limit:
+        following = {
+            State.SCHEDULED: State.READY, State.READY: State.LEASED, State.LEASED: State.DEAD,
+        }.get(op.state, 0)  # fmt: skip
+        return shard, (purged, int(following == 0), following, None)
+    return shard, (purged, 0, op.state, after)
+
+
+def configure(shard: Shard, op: Configure, context: Context) -> tuple[Shard, Result]:
+    """New settings."""
+    return replace(shard, settings=op), ("OK",)
+
+
+# Schedulers --------------------------------------------------------------------------------
+
+
+def _leads(shard: Shard, nonce: bytes, epoch: int) -> bool:
+    """By nonce and epoch, never by the time: a deposed leader may think it is early."""
+    return bool(shard.nonce) and (shard.nonce, shard.epoch) == (nonce, epoch)
+
+
+def acquire(shard: Shard, op: Acquire, context: Context) -> tuple[Shard, Result]:
+    """Leadership, under a fresh nonce and the next epoch, if the last leader's time is over."""
+    status = "TAKEN"
+    if _leads(shard, op.held_nonce, op.held_epoch):
+        status = "KEPT"
+    elif not shard.nonce or shard.leader_until_ms <= context.now_ms:
+        status = "ACQUIRED"
+        shard = replace(shard, nonce=op.nonce, epoch=shard.epoch + 1)
+    if status != "TAKEN":
+        shard = replace(shard, leader_until_ms=context.now_ms + op.lease_ms)
+    return shard, (status, shard.epoch, shard.leader_until_ms - context.now_ms)
+
+
+def resign(shard: Shard, op: Resign, context: Context) -> tuple[Shard, Result]:
+    """The next to ask leads."""
+    if not _leads(shard, op.nonce, op.epoch):
+        return shard, ("NOT_LEADER",)
+    return replace(shard, nonce=b"", leader_until_ms=0), ("RESIGNED",)
+
+
+def promote(shard: Shard, op: Promote, context: Context) -> tuple[Shard, Result]:
+    """SCHEDULED -> READY for what is due, exactly once each."""
+    if not _leads(shard, op.nonce, op.epoch):
+        return shard, ("NOT_LEADER", 0)
+    shard = replace(shard, leader_until_ms=context.now_ms + op.lease_ms)
+    moved = 0
+    due = [task for task in index(shard, State.SCHEDULED) if task.at_ms <= context.now_ms]
+    for entry in [] if shard.settings.paused else due[: op.limit]:
+        shard, task = sweep(shard, entry, context.now_ms)
+        if task is not None:
+            shard, _ = move(shard, task, State.READY, task.due_ms, promotion=task.promotion + 1)
+            moved += 1
+    return shard, ("OK", moved)
+
+
+def reap(shard: Shard, op: Reap, context: Context) -> tuple[Shard, Result]:
+    """Attempts whose lease has expired. The token still settles the task until it is leased
+    again, cancelled, rescheduled or dead."""
+    if not _leads(shard, op.nonce, op.epoch):
+        return shard, ("NOT_LEADER", 0)
+    shard = replace(shard, leader_until_ms=context.now_ms + op.lease_ms)
+    moved = 0
+    expired = [task for task in index(shard, State.LEASED) if task.at_ms <= context.now_ms]
+    for entry, random in zip(expired, op.randoms, strict=False):
+        shard, task = sweep(shard, entry, context.now_ms)
+        if task is not None:
+            task = replace(task, last_error=f"the lease of attempt {task.attempt} expired")
+            shard, _ = end_attempt(
+                shard, task, context.now_ms, delay_ms=None, dead=False, random=random
+            )
+            moved += 1
+    return shard, ("OK", moved)
+
+
+def collect(shard: Shard, op: Collect, context: Context) -> tuple[Shard, Result]:
+    """Forgets what nobody can ask for any more."""
+    old_ms = context.now_ms - shard.settings.retention_ms
+    tombstones = [t for t in index(shard, State.SUCCEEDED) if t.at_ms <= old_ms][: op.limit]
+    expired = sorted(
+        (keep_ms, key) for key, (_, keep_ms) in shard.records.items() if keep_ms <= context.now_ms
+    )[: op.limit]
+    gone = {task.id for task in tombstones}
+    keys = {key for _, key in expired}
+    shard = replace(
+        shard,
+        tasks={key: task for key, task in shard.tasks.items() if key not in gone},
+        records={key: record for key, record in shard.records.items() if key not in keys},
+    )
+    return shard, (len(tombstones), len(expired))
+
+
+# The step ----------------------------------------------------------------------------------
+
+TRANSITIONS: Mapping[type, Callable[[Shard, Any, Context], tuple[Shard, Result]]] = {
+    Enqueue: enqueue, Retrieve: retrieve, Ack: ack, Nack: nack, Extend: extend, Release: release,
+    Cancel: cancel, Reschedule: reschedule, Get: get, List: listing, Redrive: redrive,
+    DeleteDead: delete_dead, Purge: purge, Configure: configure, Survey: survey, Acquire: acquire,
+    Resign: resign, Promote: promote, Reap: reap, Collect: collect,
+}  # fmt: skip
+
+
+def step(shard: Shard, request: Request, now_ms: int) -> tuple[Shard, Response]:
+    """One call at one moment.
+
+    Args:
+        now_ms: what the store's clock says; the shard never lets it run backwards.
+    """
+    if abs(now_ms - request.caller_ms) > MAX_SKEW_MS or shard.mark_ms - now_ms > MAX_SKEW_MS:
+        return shard, Response("CLOCK_UNSAFE")
+    now_ms = max(now_ms, shard.mark_ms)
+    if request.not_after_ms and now_ms > request.not_after_ms:
+        return shard, Response("REQUEST_EXPIRED")
+    # A call takes a number even if it changes nothing: on real keys, a call that wrote nothing
+    # could not be waited for.
+    shard = replace(shard, mark_ms=now_ms, sequence=shard.sequence + 1)
+    context = Context(now_ms, request.request_id, request.not_after_ms)
+    results = []
+    for operation in request.operations:
+        shard, result = TRANSITIONS[type(operation)](shard, operation, context)
+        results.append(result)
+    return shard, Response("OK", now_ms, tuple(results))
+
+
+def conserved(shard: Shard) -> bool:
+    """G11: what was enqueued is somewhere; the counters of what is held are exact."""
+    counts = dict(shard.counts)
+    held = {state.name.lower(): len(_in_state(shard.tasks.values(), state)) for state in HELD}
+    exact = all(counts.get(name, 0) == number for name, number in held.items())
+    ended = sum(counts.get(name, 0) for name in ("succeeded", "cancelled", "purged"))
+    return exact and counts.get("enqueued", 0) == sum(held.values()) + ended
+
+
+def _in_state(tasks: Iterable[Task], state: State) -> list[Task]:
+    return [task for task in tasks if task.state == state]

@@ -1,0 +1,53 @@
+"""The specification for who does not know: a set of states that the shard may be in.
+
+A request whose outcome is unknown forks the set: it ran, at some moment, or it did not. An
+observation filters it: only states that explain the answer remain. When none remains, the
+observation cannot be explained, and something is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from models.operations import Request, Response
+from models.queue import Shard, step
+
+
+class UnexplainedError(Exception):
+    """No possible state explains the answer that was seen."""
+
+
+@dataclass(frozen=True)
+class Uncertain:
+    """The states that are possible, each once, in the order in which they were found."""
+
+    shards: tuple[Shard, ...] = (Shard(),)
+
+    def maybe(self, request: Request, moments_ms: Iterable[int]) -> Uncertain:
+        """``request`` ran at one of the moments, or never: its answer did not arrive."""
+        found = list(self.shards)
+        for moment_ms in moments_ms:
+            found += [step(shard, request, moment_ms)[0] for shard in self.shards]
+        return Uncertain(_distinct(found))
+
+    def observe(self, request: Request, now_ms: int, response: Response) -> Uncertain:
+        """``request`` ran at ``now_ms`` and was answered with ``response``.
+
+        Raises:
+            UnexplainedError: no possible state gives that answer.
+        """
+        outcomes = [step(shard, request, now_ms) for shard in self.shards]
+        left = [shard for shard, answer in outcomes if answer == response]
+        if not left:
+            answers = ", or ".join(str(answer) for _, answer in outcomes)
+            raise UnexplainedError(f"{request} was answered {response}; possible is {answers}")
+        return Uncertain(_distinct(left))
+
+
+def _distinct(shards: list[Shard]) -> tuple[Shard, ...]:
+    kept: list[Shard] = []
+    for shard in shards:
+        if shard not in kept:
+            kept.append(shard)
+    return tuple(kept)

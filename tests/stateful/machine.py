@@ -1,0 +1,388 @@
+"""Level 2: the specification against the real JobStore, one request after the other.
+
+Each rule makes a request, asks both, and compares the answers; after each step the whole of the
+shard is read back and compared, field by field. Few ids, request ids and tokens are used, so
+that requests meet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from hypothesis import event
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from models import operations as ops
+from models.queue import Shard, conserved, step
+from tests.stateful.dump import DisagreementError, as_kept, read_shard
+from tests.stateful.real import RealShard, comparable
+
+IDS = st.sampled_from(["a", "b", "c", "d"])
+CONTENTS = st.sampled_from([b"one", b"two", b"three-and-longer"])
+REQUEST_IDS = st.sampled_from(["", "r1", "r2", "r3"])
+POLICIES = st.builds(
+    ops.Policy,
+    max_attempts=st.integers(1, 3),
+    initial_backoff_ms=st.sampled_from([0, 10, 700]),
+    max_backoff_ms=st.sampled_from([700, 1_500]),
+    multiplier_milli=st.sampled_from([1_000, 2_500]),
+    jitter_milli=st.sampled_from([0, 333, 1_000]),
+)
+WHENS = st.one_of(
+    st.builds(ops.When, st.sampled_from([0, 1, 5, 500])),
+    st.builds(ops.When, st.integers(999_990, 1_002_000), st.just(value=True)),
+)
+RANDOMS = st.sampled_from([0.0, 0.25, 0.999])
+LEASES_MS = st.sampled_from([1, 40, 1_000])
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """Specification and store side by side.
+
+    Attributes:
+        socket: of the server to run on; set by the test.
+        replace: scripts with a mistake in them, for `make bugs`.
+    """
+
+    socket: ClassVar[str]
+    replace: ClassVar[Mapping[str, str] | None] = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.real = RealShard(self.socket, self.replace)
+        self.now_ms = 1_000_000
+        self.spec: Shard = read_shard(self.real.redis, self.real.id)
+        self.tokens: list[tuple[str, bytes]] = [("a", b"\xff" * 16)]
+        self.leaders: list[tuple[bytes, int]] = [(b"\xee" * 16, 1)]
+        self.made = 0
+        self.told: list[str] = []
+
+    def teardown(self) -> None:
+        """Closes the connections."""
+        self.real.close()
+
+    # Asking both ---------------------------------------------------------------------------
+
+    def ask(
+        self, *operations: ops.Operation, request_id: str = "", skew_ms: int = 0, late: bool = False
+    ) -> ops.Response:
+        """One request to both; they must agree."""
+        request = ops.Request(
+            operations,
+            caller_ms=self.now_ms + skew_ms,
+            request_id=request_id,
+            not_after_ms=self.now_ms - 1 if late else self.now_ms + 5_000,
+        )
+        self.spec, response = step(self.spec, request, self.now_ms)
+        expected = comparable(request, response)
+        try:
+            answer = self.real.ask(request, self.now_ms)
+            if answer != expected:
+                raise DisagreementError(
+                    f"{_promise(operations[0])}: {request}\n  answered {answer}"
+                    f"\n  expected {expected}"
+                )
+        except DisagreementError:
+            raise
+        except Exception as error:
+            # Anything but an answer is a failure of the store; name the operation it broke.
+            raise DisagreementError(f"{_promise(operations[0])}: {request}: {error!r}") from error
+        event(f"{type(operations[0]).__name__}: {_label(response)}")
+        return response
+
+    @invariant()
+    def same_state(self) -> None:
+        """Every key agrees with the specification and with the other keys."""
+        kept = read_shard(self.real.redis, self.real.id)
+        expected = as_kept(self.spec)
+        if kept != expected:
+            raise DisagreementError(_difference(expected, kept))
+        assert conserved(self.spec), "the specification itself loses tasks"
+
+    # Time ----------------------------------------------------------------------------------
+
+    @rule(by_ms=st.sampled_from([0, 1, 39, 40, 41, 500, 1_000, 2_500, 12_000]))
+    def time_passes(self, by_ms: int) -> None:
+        self.now_ms += by_ms
+
+    @rule(by_ms=st.sampled_from([1, 400, 1_500]))
+    def clock_steps_back(self, by_ms: int) -> None:
+        self.now_ms -= by_ms
+
+    @rule(skew_ms=st.sampled_from([-1_001, -1_000, 1_000, 1_001]), task_id=IDS)
+    def caller_is_off(self, skew_ms: int, task_id: str) -> None:
+        self.ask(ops.Get(task_id), skew_ms=skew_ms)
+
+    @rule(task_id=IDS, content=CONTENTS)
+    def request_comes_late(self, task_id: str, content: bytes) -> None:
+        self.ask(ops.Enqueue(task_id, content), late=True)
+
+    # Producers -----------------------------------------------------------------------------
+
+    @rule(task_id=IDS, content=CONTENTS, when=WHENS, policy=POLICIES)
+    def enqueue(self, task_id: str, content: bytes, when: ops.When, policy: ops.Policy) -> None:
+        self.ask(ops.Enqueue(task_id, content, when, policy))
+
+    @rule(items=st.lists(st.tuples(IDS, CONTENTS, WHENS), min_size=2, unique_by=lambda i: i[0]))
+    def enqueue_batch(self, items: list[tuple[str, bytes, ops.When]]) -> None:
+        self.ask(*(ops.Enqueue(*item) for item in items))
+
+    @rule(
+        task_id=IDS, content=CONTENTS, when=WHENS, request_id=REQUEST_IDS, data=st.data(),
+        mode=st.sampled_from(["existing", "replace_scheduled", "replace_finished"]),
+    )  # fmt: skip
+    def enqueue_over(
+        self, task_id: str, content: bytes, when: ops.When, request_id: str, data: st.DataObject,
+        mode: str,
+    ) -> None:  # fmt: skip
+        expected = data.draw(self._revision(task_id)) if mode.startswith("replace") else None
+        self.ask(
+            ops.Enqueue(task_id, content, when, ops.Policy(), mode, expected),
+            request_id=request_id,
+        )
+
+    @rule(task_id=IDS, revoke=st.booleans(), request_id=REQUEST_IDS)
+    def cancel(self, task_id: str, revoke: bool, request_id: str) -> None:
+        self.ask(ops.Cancel(task_id, revoke), request_id=request_id)
+
+    @rule(ids=st.lists(IDS, min_size=2, unique=True), request_id=REQUEST_IDS)
+    def cancel_batch(self, ids: list[str], request_id: str) -> None:
+        self.ask(*(ops.Cancel(task_id) for task_id in ids), request_id=request_id)
+
+    @rule(task_id=IDS, when=WHENS, request_id=REQUEST_IDS, data=st.data())
+    def reschedule(
+        self, task_id: str, when: ops.When, request_id: str, data: st.DataObject
+    ) -> None:
+        expected = data.draw(self._revision(task_id))
+        self.ask(ops.Reschedule(task_id, when, expected), request_id=request_id)
+
+    def _revision(self, task_id: str) -> st.SearchStrategy[int | None]:
+        task = self.spec.tasks.get(task_id)
+        return st.sampled_from([None, task.revision if task else 7, 1])
+
+    # Workers -------------------------------------------------------------------------------
+
+    @rule(
+        number=st.integers(1, 3),
+        lease_ms=LEASES_MS,
+        max_bytes=st.sampled_from([1, 6, 1 << 30]),
+        request_id=REQUEST_IDS,
+        recall_only=st.sampled_from([False, False, False, True]),
+    )
+    def retrieve(
+        self, number: int, lease_ms: int, max_bytes: int, request_id: str, recall_only: bool
+    ) -> None:
+        tokens = tuple(self._new_token() for _ in range(0 if recall_only else number))
+        response = self.ask(
+            ops.Retrieve(lease_ms, tokens, max_bytes, recall_only), request_id=request_id
+        )
+        if response.status == "OK":
+            granted: Any = response.results[0][2]
+            self.tokens += [(task_id, token) for task_id, token, _ in granted]
+
+    def _new_token(self) -> bytes:
+        self.made += 1
+        return self.made.to_bytes(16, "big")
+
+    def _leases(self, data: st.DataObject, most: int = 1) -> list[tuple[str, bytes]]:
+        """Tokens that were ever given out, the latest being the likeliest."""
+        recent = st.sampled_from(self.tokens[-3:])
+        return data.draw(
+            st.lists(
+                st.one_of(recent, recent, st.sampled_from(self.tokens)),
+                min_size=1,
+                max_size=most,
+                unique_by=lambda lease: lease[0],
+            )
+        )
+
+    @rule(data=st.data())
+    def ack(self, data: st.DataObject) -> None:
+        self.ask(*(ops.Ack(*lease) for lease in self._leases(data, most=3)))
+
+    @rule(
+        data=st.data(), delay_ms=st.sampled_from([None, None, 0, 300]), dead=st.booleans(),
+        random=RANDOMS,
+    )  # fmt: skip
+    def nack(self, data: st.DataObject, delay_ms: int | None, dead: bool, random: float) -> None:
+        self.ask(
+            *(
+                ops.Nack(*lease, delay_ms, dead, "went wrong", random)
+                for lease in self._leases(data, most=2)
+            )
+        )
+
+    @rule(data=st.data(), lease_ms=LEASES_MS)
+    def extend(self, data: st.DataObject, lease_ms: int) -> None:
+        self.ask(*(ops.Extend(*lease, lease_ms) for lease in self._leases(data, most=2)))
+
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        self.ask(*(ops.Release(*lease) for lease in self._leases(data, most=2)))
+
+    # Whoever looks -------------------------------------------------------------------------
+
+    @rule(task_id=IDS)
+    def get(self, task_id: str) -> None:
+        self.ask(ops.Get(task_id))
+
+    @rule(state=st.sampled_from(ops.State), data=st.data())
+    def list_all(self, state: ops.State, data: st.DataObject) -> None:
+        at = [(task.at_ms, task.id) for task in self.spec.tasks.values()]
+        after = data.draw(st.sampled_from([None, *sorted(at)]))
+        self.ask(ops.List(state, 10, after))
+
+    @rule()
+    def survey(self) -> None:
+        self.ask(ops.Survey())
+
+    # Operators -----------------------------------------------------------------------------
+
+    @rule(request_id=st.sampled_from(["r1", "r2"]), limit=st.integers(1, 3))
+    def redrive_all(self, request_id: str, limit: int) -> None:
+        self.ask(ops.Redrive((), limit), request_id=request_id)
+
+    @rule(request_id=st.sampled_from(["r1", "r2"]), ids=st.lists(IDS, min_size=1, unique=True))
+    def redrive(self, request_id: str, ids: list[str]) -> None:
+        self.ask(ops.Redrive(tuple(ids)), request_id=request_id)
+
+    @rule(task_id=IDS, data=st.data())
+    def delete_dead(self, task_id: str, data: st.DataObject) -> None:
+        self.ask(ops.DeleteDead(task_id, data.draw(self._revision(task_id))))
+
+    @rule(
+        request_id=st.sampled_from(["p1", "p2"]), steps=st.integers(0, 6), limit=st.integers(1, 2)
+    )
+    def purge(self, request_id: str, steps: int, limit: int) -> None:
+        """Draws the cut, and collects as far as the steps go: others may come in between."""
+        self.ask(ops.Purge(0), request_id=request_id)
+        state, after = ops.State.SCHEDULED, None
+        for _ in range(steps):
+            response = self.ask(ops.Purge(limit, state, after), request_id=request_id)
+            if response.status != "OK":
+                return
+            result: Any = response.results[0]
+            _, done, state, after = result
+            if done:
+                return
+
+    @rule(
+        paused=st.sampled_from([False, False, True]),
+        max_tasks=st.sampled_from([0, 0, 2, 3]),
+        retention_ms=st.sampled_from([12_000, 3_600_000]),
+    )
+    def configure(self, paused: bool, max_tasks: int, retention_ms: int) -> None:
+        self.ask(ops.Configure(paused, max_tasks, retention_ms))
+
+    # Schedulers ----------------------------------------------------------------------------
+
+    @initialize()
+    def first_leader(self) -> None:
+        """Without a leader nothing is ever delivered, and little is tested."""
+        self.acquire(data=None)
+
+    @rule(data=st.data())
+    def acquire(self, data: st.DataObject | None) -> None:
+        nonce = self._new_token()
+        held_nonce, held_epoch = b"", 0
+        if data is not None and data.draw(st.booleans()):
+            held_nonce, held_epoch = data.draw(st.sampled_from(self.leaders))
+        response = self.ask(ops.Acquire(nonce, 5_000, held_nonce, held_epoch))
+        if response.status == "OK" and response.results[0][0] == "ACQUIRED":
+            result: Any = response.results[0]
+            self.leaders.append((nonce, result[1]))
+
+    @rule(data=st.data())
+    def resign(self, data: st.DataObject) -> None:
+        self.ask(ops.Resign(*data.draw(st.sampled_from(self.leaders))))
+
+    def _leader(self, data: st.DataObject) -> tuple[bytes, int]:
+        latest = st.just(self.leaders[-1])
+        return data.draw(st.one_of(latest, latest, st.sampled_from(self.leaders)))
+
+    @rule(data=st.data())
+    def promote(self, data: st.DataObject) -> None:
+        self.ask(ops.Promote(*self._leader(data), 5_000, 3))
+
+    @rule(data=st.data(), randoms=st.tuples(RANDOMS, RANDOMS, RANDOMS))
+    def reap(self, data: st.DataObject, randoms: tuple[float, ...]) -> None:
+        self.ask(ops.Reap(*self._leader(data), 5_000, randoms))
+
+    @rule()
+    def collect(self) -> None:
+        self.ask(ops.Collect(500))
+
+
+_PROMISES: dict[type, str] = {
+    ops.Enqueue: "G2 no loss",
+    ops.Retrieve: "G7 one holder",
+    ops.Ack: "G9 ack is final",
+    ops.Nack: "G8 fenced",
+    ops.Extend: "G8 fenced",
+    ops.Release: "G8 fenced",
+    ops.Cancel: "G4 cancel is final",
+    ops.Acquire: "G12 one leader",
+    ops.Resign: "G12 one leader",
+    ops.Promote: "G3 promote once",
+    ops.Reap: "G10 retry bound",
+}
+
+
+def _promise(op: ops.Operation) -> str:
+    return _PROMISES.get(type(op), "G13 idempotent")
+
+
+def _label(response: ops.Response) -> str:
+    if not response.results:
+        return response.status
+    first = response.results[0]
+    return str(first[0]) if first and isinstance(first[0], str) else "OK"
+
+
+def _difference(expected: Shard, kept: Shard) -> str:
+    """What the two disagree on, and the promise that would break."""
+    for task_id in sorted(expected.tasks.keys() | kept.tasks.keys()):
+        want, have = expected.tasks.get(task_id), kept.tasks.get(task_id)
+        if want != have:
+            promise = "G2 no loss" if have is None else _task_promise(want, have)
+            return f"{promise}: task {task_id}\n  is        {have}\n  should be {want}"
+    for name in ("nonce", "epoch", "leader_until_ms"):
+        if getattr(expected, name) != getattr(kept, name):
+            have, want = getattr(kept, name), getattr(expected, name)
+            return f"G12 one leader: {name} is {have!r}, not {want!r}"
+    if expected.counts != kept.counts:
+        return f"G11 conservation: counters are {kept.counts}, not {expected.counts}"
+    if expected.records != kept.records:
+        return f"G13 idempotent: records are {kept.records}, not {expected.records}"
+    return f"G13 idempotent: the shard is {kept}, not {expected}"
+
+
+def _task_promise(want: Any, have: Any) -> str:
+    """The promise that a task in a wrong state or with a wrong field endangers."""
+    if want is None:
+        return "G1 no phantom"
+    checks = (
+        ("incarnation", "G13 idempotent"),
+        ("promotion", "G3 promote once"),
+        ("state", {
+            ops.State.CANCELLED: "G4 cancel is final",
+            ops.State.SUCCEEDED: "G9 ack is final",
+            ops.State.LEASED: "G7 one holder",
+        }),
+        ("content", "G1 no phantom"),
+        ("token", "G8 fenced"),
+        ("settled", "G13 idempotent"),
+        ("attempt", "G10 retry bound"),
+        ("run", "G10 retry bound"),
+        ("policy", "G10 retry bound"),
+        ("due_ms", "G5 never early"),
+        ("at_ms", "G5 never early"),
+    )  # fmt: skip
+    for name, promise in checks:
+        if getattr(want, name) != getattr(have, name):
+            if isinstance(promise, dict):
+                return promise.get(want.state, "G2 no loss")
+            return promise
+    return "G13 idempotent"
