@@ -332,14 +332,19 @@ local function end_attempt(op, t, delay_ms, dead, random)
 end
 
 -- Request records: what a request_id did, so that a repeat gets the same answer.
+-- The length goes first: request_id and id may hold any separator.
+local function request_field(kind, request_id, id)
+  return kind .. ':' .. #request_id .. ':' .. request_id .. ':' .. (id or '')
+end
+
 local function recall(kind, request_id, id)
   if request_id == '' then return nil end
-  return redis.call('HGET', K.requests, kind .. ':' .. request_id .. ':' .. (id or '')) or nil
+  return redis.call('HGET', K.requests, request_field(kind, request_id, id)) or nil
 end
 
 local function remember(kind, request_id, id, value, until_ms)
   if request_id == '' then return end
-  local field = kind .. ':' .. request_id .. ':' .. (id or '')
+  local field = request_field(kind, request_id, id)
   local keep_ms = CALL.not_after_ms > 0 and CALL.not_after_ms or now
   keep_ms = math.max(keep_ms + 2 * CALL.max_skew_ms, until_ms or 0)
   redis.call('HSET', K.requests, field, value)
