@@ -1,0 +1,122 @@
+"""Who may promote and reap (G3, G12): checked in the script, by nonce and epoch."""
+
+from __future__ import annotations
+
+from ddq.store.upkeep import Leadership
+from ddq.task import TaskState
+from tests.support.queue import Queue, call
+
+
+async def acquire(queue: Queue, held: Leadership | None = None) -> Leadership | None:
+    topic = await queue.topic()
+    acquired = await queue.store.upkeep.acquire(topic, queue.shard, held, call())
+    return acquired.leadership
+
+
+async def test_each_leadership_has_a_greater_epoch_and_a_fresh_nonce(queue: Queue) -> None:
+    seen = []
+    for _ in range(3):
+        leadership = await acquire(queue)
+        assert leadership is not None
+        seen.append(leadership)
+        queue.clock.advance(queue.store.settings.leader_lease_ms)
+    assert [leadership.epoch for leadership in seen] == [1, 2, 3]
+    assert len({leadership.nonce for leadership in seen}) == 3
+
+
+async def test_a_leadership_is_left_alone_until_the_moment_it_lapses(queue: Queue) -> None:
+    await acquire(queue)
+    queue.clock.advance(queue.store.settings.leader_lease_ms - 1)
+    assert await acquire(queue) is None
+    queue.clock.advance(1)
+    assert await acquire(queue) is not None
+
+
+async def test_who_leads_keeps_leading_by_asking_or_by_working(queue: Queue) -> None:
+    lease_ms = queue.store.settings.leader_lease_ms
+    held = await acquire(queue)
+    assert held is not None
+    topic = await queue.topic()
+    for step in (queue.store.upkeep.promote, queue.store.upkeep.reap):
+        queue.clock.advance(lease_ms - 1)
+        assert not (await step(topic, queue.shard, held, call())).deposed
+        assert await acquire(queue) is None
+    queue.clock.advance(lease_ms - 1)
+    assert await acquire(queue, held) == held
+    queue.clock.advance(lease_ms - 1)
+    assert await acquire(queue) is None
+
+
+async def test_a_deposed_scheduler_moves_nothing(queue: Queue) -> None:
+    await queue.add_leased("leased")
+    await queue.add("due", delay_ms=1)
+    old = await queue.lead()
+    queue.clock.advance(queue.store.settings.leader_lease_ms + 10_000)
+    new = await acquire(queue)
+    assert new is not None
+    topic, upkeep = await queue.topic(), queue.store.upkeep
+    almost = (
+        old,
+        Leadership(old.nonce, new.epoch),
+        Leadership(new.nonce, old.epoch),
+        Leadership(b"", new.epoch),
+    )
+    until = queue.server.sync.hget(queue.key("control"), "leader_until_ms")
+    for held in almost:
+        for step in (upkeep.promote, upkeep.reap):
+            moved = await step(topic, queue.shard, held, call())
+            assert (moved.deposed, moved.count) == (True, 0)
+    assert queue.server.sync.hget(queue.key("control"), "leader_until_ms") == until
+    assert await queue.state("due") is TaskState.SCHEDULED
+    assert await queue.state("leased") is TaskState.LEASED
+    assert (await upkeep.promote(topic, queue.shard, new, call())).count == 1
+    assert (await upkeep.reap(topic, queue.shard, new, call())).count == 1
+
+
+async def test_a_lapsed_leadership_that_nobody_took_still_holds(queue: Queue) -> None:
+    """No safety rests on the time: only who took it in between deposes."""
+    held = await queue.lead()
+    await queue.add("a")
+    queue.clock.advance(10 * queue.store.settings.leader_lease_ms)
+    moved = await queue.store.upkeep.promote(await queue.topic(), queue.shard, held, call())
+    assert (moved.deposed, moved.count) == (False, 1)
+
+
+async def test_who_resigned_is_deposed_and_the_next_leads_at_once(queue: Queue) -> None:
+    held = await queue.lead()
+    topic, upkeep = await queue.topic(), queue.store.upkeep
+    await queue.add("a")
+    assert await upkeep.resign(topic, queue.shard, held, call())
+    assert (await upkeep.promote(topic, queue.shard, held, call())).deposed
+    assert not await upkeep.resign(topic, queue.shard, held, call())
+    after = await acquire(queue)
+    assert after is not None
+    assert after.epoch == held.epoch + 1
+
+
+async def test_a_shard_that_nobody_leads_obeys_no_empty_nonce(queue: Queue) -> None:
+    await queue.add("a")
+    moved = await queue.store.upkeep.promote(
+        await queue.topic(), queue.shard, Leadership(b"", 0), call()
+    )
+    assert (moved.deposed, moved.count) == (True, 0)
+
+
+async def test_each_promotion_of_a_task_has_its_number(queue: Queue) -> None:
+    await queue.add("a")
+    for number in (1, 2, 3):
+        lease = await queue.lease("a")
+        assert lease.task.promotion == number
+        await queue.nack(lease, delay_ms=0)
+
+
+async def test_promotion_stops_at_its_batch_and_says_that_more_is_due(queue: Queue) -> None:
+    batch = queue.store.settings.promote_batch_count
+    for i in range(batch + 1):
+        await queue.add(f"t{i:04}")
+    held = await queue.lead()
+    topic, upkeep = await queue.topic(), queue.store.upkeep
+    first = await upkeep.promote(topic, queue.shard, held, call())
+    assert (first.count, first.outlook.promotable) == (batch, True)
+    second = await upkeep.promote(topic, queue.shard, held, call())
+    assert (second.count, second.outlook.promotable) == (1, False)

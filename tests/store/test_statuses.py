@@ -1,0 +1,562 @@
+"""Every status that a script's header promises is reached by a story, and no story is missing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from importlib.resources import files
+
+import pytest
+
+from ddq.errors import DdqError
+from ddq.store.jobstore import Extension, Rejection, Removal, Settlement
+from ddq.store.scripts import load_scripts
+from ddq.store.upkeep import Leadership
+from ddq.task import OnConflict
+from tests.support.queue import Queue, call, error_of, errors
+
+Story = Callable[[Queue], Awaitable[None]]
+
+STORIES: dict[tuple[str, str], Story] = {}
+TOKEN = bytes(16)
+DAY_MS = 86_400_000
+
+
+def reaches(script: str, status: str) -> Callable[[Story], Story]:
+    """The story ends with this script answering this status."""
+
+    def register(story: Story) -> Story:
+        assert (script, status) not in STORIES
+        STORIES[script, status] = story
+        return story
+
+    return register
+
+
+def promised_statuses() -> set[tuple[str, str]]:
+    """(script, status) of every "returns" line; "CREATED, EXISTS   text" has two."""
+    promised = set()
+    for script in load_scripts().values():
+        for line in script.returns:
+            names = re.match(r"((?:[A-Z][A-Z_]+)(?:, [A-Z][A-Z_]+)*)  ", line)
+            if names:
+                promised |= {(script.name, name) for name in names[1].split(", ")}
+    return promised
+
+
+def refusals_of_the_prelude() -> set[str]:
+    """Every status that a script refuses with before it begins."""
+    texts = [path.read_text() for path in (files("ddq.store") / "lua").iterdir()]
+    return set(re.findall(r"refuse\('([A-Z_]+)'", "\n".join(texts)))
+
+
+def test_every_promised_status_has_a_story() -> None:
+    promised = promised_statuses()
+    assert len(promised) > 60
+    assert set(STORIES) == promised
+
+
+def test_every_refusal_has_a_story() -> None:
+    assert refusals_of_the_prelude() == set(REFUSALS)
+
+
+def spoil(queue: Queue) -> None:
+    """An id whose records cannot be read; it is in no index and no counter."""
+    queue.server.sync.hset(queue.key("payloads"), "junk", b"\xff")
+
+
+# enqueue -----------------------------------------------------------------------------------
+
+
+@reaches("enqueue", "CREATED")
+async def _(queue: Queue) -> None:
+    assert (await queue.add("a")).created
+
+
+@reaches("enqueue", "EXISTS")
+async def _(queue: Queue) -> None:
+    first = await queue.add("a")
+    again = await queue.add("a")
+    assert not again.created
+    assert again.incarnation == first.incarnation
+
+
+@reaches("enqueue", "CONFLICT")
+async def _(queue: Queue) -> None:
+    await queue.add("a", b"one")
+    assert (await error_of(queue.add("a", b"two"))).reason == "TASK_ID_CONFLICT"
+    assert (await queue.get("a")).payload == b"one"
+
+
+async def replaced_in_vain(queue: Queue, mode: OnConflict) -> DdqError:
+    error = await error_of(queue.add("a", b"new", on_conflict=mode, request_id="r"))
+    assert (await queue.get("a")).payload in {b"payload", None}
+    return error
+
+
+@reaches("enqueue", "SCHEDULED")
+async def _(queue: Queue) -> None:
+    await queue.add("a")
+    error = await replaced_in_vain(queue, OnConflict.REPLACE_IF_FINISHED)
+    assert error.reason == "TASK_ID_CONFLICT"
+
+
+@reaches("enqueue", "READY")
+async def _(queue: Queue) -> None:
+    await queue.add("a")
+    await queue.promote()
+    error = await replaced_in_vain(queue, OnConflict.REPLACE_IF_SCHEDULED)
+    assert error.reason == "TASK_READY"
+
+
+@reaches("enqueue", "LEASED")
+async def _(queue: Queue) -> None:
+    await queue.add_leased("a")
+    error = await replaced_in_vain(queue, OnConflict.REPLACE_IF_SCHEDULED)
+    assert error.reason == "TASK_LEASED"
+
+
+@reaches("enqueue", "FINISHED")
+async def _(queue: Queue) -> None:
+    await queue.ack(await queue.add_leased("a"))
+    error = await replaced_in_vain(queue, OnConflict.REPLACE_IF_SCHEDULED)
+    assert error.reason == "TASK_FINISHED"
+
+
+@reaches("enqueue", "REVISION")
+async def _(queue: Queue) -> None:
+    first = await queue.add("a")
+    options = {"on_conflict": OnConflict.REPLACE_IF_SCHEDULED, "request_id": "r"}
+    error = await error_of(queue.add("a", b"new", expected_revision=99, **options))
+    assert error.reason == "REVISION_MISMATCH"
+    assert (await queue.get("a")).incarnation == first.incarnation
+    # What is expected to be there at a revision is not created where nothing is.
+    error = await error_of(queue.add("b", b"new", expected_revision=99, **options))
+    assert error.reason == "REVISION_MISMATCH"
+    assert (await error_of(queue.get("b"))).reason == "TASK_NOT_FOUND"
+
+
+@reaches("enqueue", "FULL")
+async def _(queue: Queue) -> None:
+    topic = await queue.topic()
+    settings = replace(topic.settings, max_tasks=1)
+    await queue.store.topics.update(topic, replace(topic, settings=settings), call())
+    await queue.add("a")
+    assert (await error_of(queue.add("b"))).reason == "TOPIC_FULL"
+
+
+@reaches("enqueue", "MALFORMED")
+async def _(queue: Queue) -> None:
+    spoil(queue)
+    assert (await error_of(queue.add("junk"))).reason == "STORE_MALFORMED"
+
+
+# remove ------------------------------------------------------------------------------------
+
+
+@reaches("remove", "CANCELLED")
+async def _(queue: Queue) -> None:
+    await queue.add("a")
+    assert not (await queue.cancel("a")).already
+
+
+@reaches("remove", "ALREADY")
+async def _(queue: Queue) -> None:
+    await queue.add("a")
+    first = await queue.cancel("a")
+    again = await queue.cancel("a")
+    assert again.already
+    assert again.revision == first.revision
+
+
+@reaches("remove", "LEASED")
+async def _(queue: Queue) -> None:
+    lease = await queue.add_leased("a")
+    assert (await error_of(queue.cancel("a"))).reason == "TASK_LEASED"
+    await queue.ack(lease)
+
+
+@reaches("remove", "FINISHED")
+async def _(queue: Queue) -> None:
+    await queue.ack(await queue.add_leased("a"))
+    assert (await error_of(queue.cancel("a", revoke=True))).reason == "TASK_FINISHED"
+
+
+@reaches("remove", "NOT_FOUND")
+async def _(queue: Queue) -> None:
+    assert (await error_of(queue.cancel("a"))).reason == "TASK_NOT_FOUND"
+
+
+@reaches("remove", "MALFORMED")
+async def _(queue: Queue) -> None:
+    spoil(queue)
+    assert (await error_of(queue.cancel("junk"))).reason == "STORE_MALFORMED"
+
+
+# reschedule --------------------------------------------------------------------------------
+
+
+@reaches("reschedule", "OK")
+async def _(queue: Queue) -> None:
+    await queue.add("a", delay_ms=5_000)
+    assert (await queue.reschedule("a", 9_000)).at_ms == queue.clock.store_ms + 9_000
+
+
+@reaches("reschedule", "LEASED")
+async def _(queue: Queue) -> None:
+    await queue.add_leased("a")
+    assert (await error_of(queue.reschedule("a", 1))).reason == "TASK_LEASED"
+
+
+@reaches("reschedule", "FINISHED")
+async def _(queue: Queue) -> None:
+    await queue.add_dead("a")
+    assert (await error_of(queue.reschedule("a", 1))).reason == "TASK_FINISHED"
+
+
+@reaches("reschedule", "REVISION")
+async def _(queue: Queue) -> None:
+    first = await queue.add("a", delay_ms=5_000)
+    error = await error_of(queue.reschedule("a", 1, expected=first.revision + 1))
+    assert error.reason == "REVISION_MISMATCH"
+    assert (await queue.get("a")).due_ms == first.due_ms
+
+
+@reaches("reschedule", "NOT_FOUND")
+async def _(queue: Queue) -> None:
+    assert (await error_of(queue.reschedule("a", 1))).reason == "TASK_NOT_FOUND"
+
+
+@reaches("reschedule", "MALFORMED")
+async def _(queue: Queue) -> None:
+    spoil(queue)
+    assert (await error_of(queue.reschedule("junk", 1))).reason == "STORE_MALFORMED"
+
+
+# retrieve ----------------------------------------------------------------------------------
+
+
+@reaches("retrieve", "LEASED")
+async def _(queue: Queue) -> None:
+    lease = await queue.add_leased("a")
+    assert len(lease.token) == 16
+
+
+@reaches("retrieve", "REPEATED")
+async def _(queue: Queue) -> None:
+    await queue.add("a")
+    await queue.promote()
+    first = await queue.retrieve(request_id="r")
+    again = await queue.retrieve(request_id="r")
+    assert [lease.token for lease in again] == [lease.token for lease in first]
+
+
+# ack, nack, release, extend ----------------------------------------------------------------
+
+
+@reaches("ack", "OK")
+async def _(queue: Queue) -> None:
+    await queue.ack(await queue.add_leased("a"))
+
+
+@reaches("nack", "OK")
+async def _(queue: Queue) -> None:
+    await queue.nack(await queue.add_leased("a"))
+
+
+@reaches("release", "OK")
+async def _(queue: Queue) -> None:
+    await queue.release(await queue.add_leased("a"))
+
+
+@reaches("extend", "OK")
+async def _(queue: Queue) -> None:
+    await queue.extend(await queue.add_leased("a"))
+
+
+async def settle(queue: Queue, script: str, task_id: str, token: bytes = TOKEN) -> list[str]:
+    jobs, name = queue.store.jobs, queue.name
+    if script == "ack":
+        return errors(await jobs.ack(name, [Settlement(task_id, token)], call()))
+    if script == "release":
+        return errors(await jobs.release(name, [Settlement(task_id, token)], call()))
+    if script == "nack":
+        return errors(await jobs.nack(name, [Rejection(task_id, token)], call()))
+    return errors(await jobs.extend(name, [Extension(task_id, token)], call()))
+
+
+def settling(script: str) -> None:
+    @reaches(script, "LEASE_LOST")
+    async def _(queue: Queue) -> None:
+        lease = await queue.add_leased("a")
+        before = queue.server.sync.hgetall(queue.key("states"))
+        assert await settle(queue, script, "a") == ["LEASE_LOST"]
+        assert queue.server.sync.hgetall(queue.key("states")) == before
+        assert await settle(queue, script, "a", lease.token) == ["OK"]
+
+    @reaches(script, "NOT_FOUND")
+    async def _(queue: Queue) -> None:
+        assert await settle(queue, script, "a") == ["TASK_NOT_FOUND"]
+
+    @reaches(script, "MALFORMED")
+    async def _(queue: Queue) -> None:
+        spoil(queue)
+        assert await settle(queue, script, "junk") == ["STORE_MALFORMED"]
+
+
+for name in ("ack", "nack", "release", "extend"):
+    settling(name)
+
+
+# get ---------------------------------------------------------------------------------------
+
+
+@reaches("get", "OK")
+async def _(queue: Queue) -> None:
+    await queue.add("a", b"bytes", headers={"k": "v"})
+    assert (await queue.get("a")).payload == b"bytes"
+    basic = await queue.get("a", full=False)
+    assert basic.payload is None
+    assert (basic.headers, basic.payload_size_bytes) == ({"k": "v"}, 5)
+
+
+@reaches("get", "NOT_FOUND")
+async def _(queue: Queue) -> None:
+    assert (await error_of(queue.get("a"))).reason == "TASK_NOT_FOUND"
+
+
+@reaches("get", "MALFORMED")
+async def _(queue: Queue) -> None:
+    spoil(queue)
+    assert (await error_of(queue.get("junk"))).reason == "STORE_MALFORMED"
+
+
+# Leadership --------------------------------------------------------------------------------
+
+
+@reaches("acquire", "ACQUIRED")
+async def _(queue: Queue) -> None:
+    assert (await queue.lead()).epoch == 1
+
+
+@reaches("acquire", "KEPT")
+async def _(queue: Queue) -> None:
+    assert await queue.lead() == await queue.lead()
+
+
+@reaches("acquire", "TAKEN")
+async def _(queue: Queue) -> None:
+    await queue.lead()
+    other = await queue.store.upkeep.acquire(await queue.topic(), queue.shard, None, call())
+    assert other.leadership is None
+    assert other.remaining_ms == queue.store.settings.leader_lease_ms
+
+
+@reaches("resign", "RESIGNED")
+async def _(queue: Queue) -> None:
+    held = await queue.lead()
+    assert await queue.store.upkeep.resign(await queue.topic(), queue.shard, held, call())
+
+
+STALE = Leadership(TOKEN, 9)
+
+
+@reaches("resign", "NOT_LEADER")
+async def _(queue: Queue) -> None:
+    held = await queue.lead()
+    topic = await queue.topic()
+    assert not await queue.store.upkeep.resign(topic, queue.shard, STALE, call())
+    assert await queue.lead() == held
+
+
+@reaches("promote", "OK")
+async def _(queue: Queue) -> None:
+    await queue.add("a")
+    assert await queue.promote() == 1
+
+
+@reaches("promote", "NOT_LEADER")
+async def _(queue: Queue) -> None:
+    await queue.add("a")
+    moved = await queue.store.upkeep.promote(await queue.topic(), queue.shard, STALE, call())
+    assert (moved.deposed, moved.count) == (True, 0)
+
+
+@reaches("reap", "OK")
+async def _(queue: Queue) -> None:
+    await queue.add_leased("a")
+    queue.clock.advance(10_000)
+    assert await queue.reap() == 1
+
+
+@reaches("reap", "NOT_LEADER")
+async def _(queue: Queue) -> None:
+    await queue.add_leased("a")
+    queue.clock.advance(10_000)
+    moved = await queue.store.upkeep.reap(await queue.topic(), queue.shard, STALE, call())
+    assert (moved.deposed, moved.count) == (True, 0)
+
+
+# Dead tasks --------------------------------------------------------------------------------
+
+
+@reaches("redrive", "OK")
+async def _(queue: Queue) -> None:
+    await queue.add_dead("a")
+    assert errors(await queue.redrive("a")) == ["OK"]
+
+
+@reaches("redrive", "NOT_DEAD")
+async def _(queue: Queue) -> None:
+    await queue.add("a")
+    assert errors(await queue.redrive("a")) == ["TASK_NOT_DEAD"]
+
+
+@reaches("redrive", "NOT_FOUND")
+async def _(queue: Queue) -> None:
+    assert errors(await queue.redrive("a")) == ["TASK_NOT_FOUND"]
+
+
+@reaches("redrive", "MALFORMED")
+async def _(queue: Queue) -> None:
+    spoil(queue)
+    assert errors(await queue.redrive("junk")) == ["STORE_MALFORMED"]
+
+
+@reaches("delete_dead", "OK")
+async def _(queue: Queue) -> None:
+    await queue.add_dead("a")
+    first = await queue.delete_dead("a")
+    assert await queue.delete_dead("a") == first
+
+
+@reaches("delete_dead", "NOT_DEAD")
+async def _(queue: Queue) -> None:
+    await queue.add("a")
+    assert (await error_of(queue.delete_dead("a"))).reason == "TASK_NOT_DEAD"
+
+
+@reaches("delete_dead", "REVISION")
+async def _(queue: Queue) -> None:
+    await queue.add_dead("a")
+    assert (await error_of(queue.delete_dead("a", 1))).reason == "REVISION_MISMATCH"
+
+
+@reaches("delete_dead", "NOT_FOUND")
+async def _(queue: Queue) -> None:
+    assert (await error_of(queue.delete_dead("a"))).reason == "TASK_NOT_FOUND"
+
+
+@reaches("delete_dead", "MALFORMED")
+async def _(queue: Queue) -> None:
+    spoil(queue)
+    assert (await error_of(queue.delete_dead("junk"))).reason == "STORE_MALFORMED"
+
+
+# Topics ------------------------------------------------------------------------------------
+
+
+@reaches("configure", "OK")
+async def _(queue: Queue) -> None:
+    await queue.store.topics.configure_all(await queue.topic(), call())
+
+
+@reaches("configure", "NEWER")
+async def _(queue: Queue) -> None:
+    old = await queue.topic()
+    await queue.pause()
+    await queue.store.topics.configure_all(old, call())
+    assert queue.server.sync.hget(queue.key("control"), "paused") == b"1"
+
+
+@reaches("configure", "OTHER_TOPIC")
+async def _(queue: Queue) -> None:
+    topic = await queue.topic()
+    later = replace(topic, uid=b"\xff" * 16)
+    error = await error_of(queue.store.topics.configure_all(later, call()))
+    assert error.reason == "STORE_MALFORMED"
+    assert queue.key("control") in error.message
+    assert queue.server.sync.hget(queue.key("control"), "uid") == topic.uid
+
+
+@reaches("registry", "OK")
+async def _(queue: Queue) -> None:
+    assert (await queue.topic()).revision == 1
+
+
+@reaches("registry", "EXISTS")
+async def _(queue: Queue) -> None:
+    topic = await queue.topic()
+    again, created = await queue.store.topics.create(queue.name, 1, topic.settings, call())
+    assert (again, created) == (topic, False)
+
+
+@reaches("registry", "REVISION")
+async def _(queue: Queue) -> None:
+    old = await queue.topic()
+    await queue.pause()
+    changed = replace(old, paused=False)
+    error = await error_of(queue.store.topics.update(old, changed, call()))
+    assert error.reason == "REVISION_MISMATCH"
+    assert (await queue.topic()).paused
+
+
+@reaches("registry", "MALFORMED")
+async def _(queue: Queue) -> None:
+    queue.server.sync.hset("ddq:topics", "short", b"short")
+    error = await error_of(queue.store.topics.load("short", call()))
+    assert error.reason == "STORE_MALFORMED"
+    assert "ddq:topics" in error.message
+    assert "short" in error.message
+
+
+# What any script refuses -------------------------------------------------------------------
+
+REFUSALS = {
+    "MALFORMED": "STORE_MALFORMED",
+    "FORMAT": "STORE_MALFORMED",
+    "TOPIC_CHANGED": "",
+    "CLOCK_UNSAFE": "CLOCK_UNSAFE",
+    "REQUEST_EXPIRED": "REQUEST_EXPIRED",
+    "TOPIC_DELETING": "TOPIC_NOT_FOUND",
+}
+
+
+@pytest.mark.parametrize("status", sorted(set(REFUSALS) - {"TOPIC_CHANGED"}))
+async def test_refusal_changes_nothing(queue: Queue, status: str) -> None:
+    await queue.add("a")
+    client, control = queue.server.sync, queue.key("control")
+    not_after_ms = 0
+    if status == "MALFORMED":
+        client.hset(control, "n:ready", "many")
+    elif status == "FORMAT":
+        client.hset(control, "format", 2)
+    elif status == "CLOCK_UNSAFE":
+        queue.clock.set_apart(1_001)
+    elif status == "REQUEST_EXPIRED":
+        not_after_ms = queue.clock.store_ms - 1
+    elif status == "TOPIC_DELETING":
+        client.hset(control, "deleting", 1)
+    before = {root: client.dump(queue.key(root)) for root in ("control", "tasks", "states")}
+    outcomes = await queue.store.jobs.remove(
+        queue.name, [Removal("a")], call(not_after_ms=not_after_ms)
+    )
+    assert errors(outcomes) == [REFUSALS[status]]
+    assert before == {root: client.dump(queue.key(root)) for root in before}
+    client.hset(control, "n:ready", 0)
+
+
+async def test_a_changed_topic_is_read_again_and_the_request_served(queue: Queue) -> None:
+    await queue.add("a")
+    queue.server.sync.hset(queue.key("control"), "settings_revision", 0)
+    await queue.cancel("a")
+    assert queue.server.sync.hget(queue.key("control"), "settings_revision") == b"1"
+
+
+# Last, when all stories are told.
+@pytest.mark.parametrize(("script", "status"), sorted(STORIES))
+async def test_status(queue: Queue, script: str, status: str) -> None:
+    await STORIES[script, status](queue)
+    assert (script, status) in queue.controlled_store.connection.seen
+    queue.server.sync.hdel(queue.key("payloads"), "junk")
