@@ -67,7 +67,7 @@ def open_store(
         topics=topics,
         jobs=JobStore(topics, entropy),
         upkeep=Upkeep(topics, entropy, settings),
-        operations=Operations(topics, entropy, settings),
+        operations=Operations(topics, settings),
         hints=HintFeed(connector),
         settings=settings,
         clock=clock,

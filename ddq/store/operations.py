@@ -9,18 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ddq.config import Settings
-from ddq.entropy import Entropy
 from ddq.keys import shard_of
 from ddq.store.jobstore import refused
 from ddq.store.runner import Call
 from ddq.store.topics import TopicRegistry, text
-from ddq.task import Outcome, Receipt, TaskState, Topic
-
-_REQUEST_ID_BYTES = 16
-
-_Cursor = tuple[int, bytes, bytes]
-"""Where a purge goes on: state of the index, score and id of the last entry; state 0: done."""
-_DONE = 0
+from ddq.task import Outcome, Receipt, Topic
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +27,8 @@ class Progress:
 class Operations:
     """The operator's part of the store."""
 
-    def __init__(self, topics: TopicRegistry, entropy: Entropy, settings: Settings) -> None:
+    def __init__(self, topics: TopicRegistry, settings: Settings) -> None:
         self.topics = topics
-        self._entropy = entropy
         self._settings = settings
 
     async def redrive_all(self, topic: Topic, call: Call) -> Progress:
@@ -47,11 +39,13 @@ class Operations:
             while not done:
                 if steps == 0:
                     return Progress(redriven, done=False)
-                steps -= 1
                 args = (call.request_id, self._settings.promote_batch_count)
                 reply = await self.topics.run(topic, index, "redrive", args, call)
                 count, done, _ = reply.body[0]
                 redriven += count
+                # A shard that has nothing left costs nothing: else a topic of more shards than
+                # steps would never be done.
+                steps -= not done
         return Progress(redriven, done=True)
 
     async def redrive(
@@ -93,38 +87,33 @@ class Operations:
     async def purge(self, topic: Topic, call: Call, *, while_deleting: bool = False) -> Progress:
         """Ends every task that the topic held at the first call of the request as purged."""
 
-        async def step(index: int, limit: int, cursor: _Cursor) -> tuple[int, _Cursor]:
-            args = (call.request_id, limit, *cursor)
+        async def step(index: int, limit: int) -> tuple[int, int]:
+            args = (call.request_id, limit)
             reply = await self.topics.run(
                 topic, index, "purge", args, call, while_deleting=while_deleting
             )
-            count, _, state, score, last_id = reply.body[0]
-            return count, (state, score, last_id)
+            count, done = reply.body[0]
+            return count, done
 
         # The cut is drawn on every shard before anything is collected on the first: what is
         # purged is decided by the start of the request, not by how long it takes.
-        cursors: list[_Cursor] = []
+        drawn = [await step(index, 0) for index in range(topic.shards)]
         purged, steps = 0, self._settings.operator_steps_max_count
-        for index in range(topic.shards):
-            _, cursor = await step(index, 0, (int(TaskState.SCHEDULED), b"", b""))
-            cursors.append(cursor)
-        for index, start in enumerate(cursors):
-            cursor = start
-            while cursor[0] != _DONE:
+        for index, (_, done_before) in enumerate(drawn):
+            done = done_before
+            while not done:
                 if steps == 0:
                     return Progress(purged, done=False)
-                steps -= 1
-                count, cursor = await step(index, self._settings.purge_batch_count, cursor)
+                count, done = await step(index, self._settings.purge_batch_count)
                 purged += count
+                steps -= not done
         return Progress(purged, done=True)
 
     async def delete_topic(self, topic: Topic, call: Call) -> Progress:
         """Ends every task as purged and forgets the topic."""
         topic = await self.topics.mark_deleting(topic, call)
-        # Whatever the topic holds goes, also what another call of this deletion left: each call
-        # may draw a cut of its own.
-        request_id = self._entropy.token(_REQUEST_ID_BYTES).hex()
-        own = Call(call.deadline_s, call.not_after_ms, request_id)
+        # One walk for all calls of this deletion: nothing new comes to a topic that is going.
+        own = Call(call.deadline_s, call.not_after_ms, f"delete {topic.uid.hex()}")
         progress = await self.purge(topic, own, while_deleting=True)
         if not progress.done:
             return progress
@@ -134,11 +123,11 @@ class Operations:
             while not done:
                 if steps == 0:
                     return Progress(progress.count, done=False)
-                steps -= 1
                 reply = await self.topics.run(
                     topic, index, "erase", [self._settings.purge_batch_count], own,
                     while_deleting=True,
                 )  # fmt: skip
                 (done,) = reply.body[0]
+                steps -= not done
         await self.topics.forget(topic, call)
         return progress

@@ -100,7 +100,9 @@ local function begin(options)
   if control.format > FORMAT then
     return refuse('FORMAT', 'the store was written by format ' .. control.format)
   end
-  if not options.any_topic and (control.uid ~= CALL.uid
+  -- An erased shard has no settings any more; a deletion that broke off goes through it again.
+  local erased = options.while_deleting and control.uid == CALL.uid and control.erased == 1
+  if not options.any_topic and not erased and (control.uid ~= CALL.uid
       or control.settings_revision ~= CALL.settings_revision
       or control.shards ~= CALL.shards) then
     return refuse('TOPIC_CHANGED')
@@ -337,9 +339,12 @@ local function request_field(kind, request_id, id)
   return kind .. ':' .. #request_id .. ':' .. request_id .. ':' .. (id or '')
 end
 
-local function recall(kind, request_id, id)
+-- nil when there is none, false when it is not of the size that was written.
+local function recall(kind, request_id, id, size_bytes)
   if request_id == '' then return nil end
-  return redis.call('HGET', K.requests, request_field(kind, request_id, id)) or nil
+  local record = redis.call('HGET', K.requests, request_field(kind, request_id, id))
+  if record and size_bytes and #record ~= size_bytes then return false end
+  return record or nil
 end
 
 local function remember(kind, request_id, id, value, until_ms)
@@ -349,6 +354,35 @@ local function remember(kind, request_id, id, value, until_ms)
   keep_ms = math.max(keep_ms + 2 * CALL.max_skew_ms, until_ms or 0)
   redis.call('HSET', K.requests, field, value)
   redis.call('ZADD', K.request_expiry, string.format('%.0f', keep_ms), field)
+end
+
+-- Walks: a request that takes many scripts remembers the sequence and time of its first one,
+-- which draw the line before what came later, and where in which index the last one ended.
+local WALK_HEAD, WALK_HEAD_BYTES = '>I8I8BB', 18
+
+-- Returns the walk, or nil and the refusal when its record cannot be read.
+local function recall_walk(kind, request_id, first_state)
+  local record = recall(kind, request_id)
+  if not record then
+    return { cut = control.sequence, cut_ms = now, state = first_state, score = '', id = '' }
+  end
+  if #record >= WALK_HEAD_BYTES then
+    local walk = {}
+    local score_bytes
+    walk.cut, walk.cut_ms, walk.state, score_bytes = struct.unpack(WALK_HEAD, record)
+    walk.score = record:sub(WALK_HEAD_BYTES + 1, WALK_HEAD_BYTES + score_bytes)
+    walk.id = record:sub(WALK_HEAD_BYTES + 1 + score_bytes)
+    if walk.cut <= control.sequence and (walk.state == 0 or INDEX[walk.state])
+        and (walk.score == '' or tonumber(walk.score)) then
+      return walk
+    end
+  end
+  return nil, refuse('MALFORMED', K.requests .. ' field ' .. request_field(kind, request_id))
+end
+
+local function remember_walk(kind, request_id, walk)
+  remember(kind, request_id, nil, struct.pack(WALK_HEAD, walk.cut, walk.cut_ms, walk.state,
+    #walk.score) .. walk.score .. walk.id)
 end
 
 -- Hints: lossy by contract. "due" tells schedulers of an earlier wake-up, "ready" tells

@@ -7,15 +7,15 @@
 -- returns: {redriven, done, {status} per id}
 -- returns:   done         0: call again
 -- returns:   OK           redriven, now or by this request before
--- returns:   NOT_DEAD     it is in another state
+-- returns:   NOT_DEAD     it is in another state, or was when the request began
 -- returns:   NOT_FOUND    the id is unknown
 -- returns:   MALFORMED    the id's records cannot be read
 local refusal = begin()
 if refusal then return refusal end
 
 local request_id, limit = ARGV[ARGS + 1], tonumber(ARGV[ARGS + 2])
-local cut = tonumber(recall('redrive', request_id) or control.sequence)
-remember('redrive', request_id, nil, cut)
+local walk, problem = recall_walk('redrive', request_id, DEAD)
+if not walk then return problem end
 
 local head_ms = first_score(K.tasks)
 local redriven = 0
@@ -38,11 +38,9 @@ if #ARGV > ARGS + 2 then
       status = 'MALFORMED'
     elseif recall('redriven', request_id, id) then
       status = 'OK'
-    elseif t.state ~= DEAD then
+    elseif t.state ~= DEAD or t.revision > walk.cut then
+      -- What died after the request began was not dead when it was first answered.
       status = 'NOT_DEAD'
-    elseif t.revision > cut then
-      -- It died after the request began, so this request had its turn with it already.
-      status = 'OK'
     else
       redrive(t)
       remember('redriven', request_id, id, '1')
@@ -52,17 +50,27 @@ if #ARGV > ARGS + 2 then
   end
 else
   -- Ordered by the time of death, and the clock never runs back: what died after the cut is
-  -- at the end.
-  for _, id in ipairs(redis.call('ZRANGE', K.dead, 0, limit - 1)) do
-    done = 0
-    if loaded_bytes >= LOAD_BOUND then break end
-    local t = examine(id, DEAD)
-    if t and t.revision > cut then
+  -- at the end, but for what died in the same millisecond.
+  local from = rank_behind(K.dead, walk.score, walk.id)
+  local page = redis.call('ZRANGE', K.dead, from, from + limit - 1, 'WITHSCORES')
+  if #page == 2 * limit then done = 0 end
+  for at = 1, #page, 2 do
+    if as_ms(page[at + 1]) > walk.cut_ms then
       done = 1
       break
     end
-    if t then redrive(t) end
+    if loaded_bytes >= LOAD_BOUND then
+      done = 0
+      break
+    end
+    local t = examine(page[at], DEAD)
+    if t and t.revision > walk.cut then
+      walk.id, walk.score = page[at], page[at + 1]
+    elseif t then
+      redrive(t)
+    end
   end
 end
+remember_walk('redrive', request_id, walk)
 if redriven > 0 then hint_if_earlier(head_ms, now) end
 return finish({ redriven, done, results })
