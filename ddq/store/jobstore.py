@@ -26,6 +26,7 @@ from ddq.errors import (
     TaskNotFound,
     TaskReady,
     TopicFull,
+    TopicNotFound,
 )
 from ddq.keys import shard_of
 from ddq.store.records import lease_token, pack_new_task, unpack_task
@@ -144,6 +145,15 @@ class JobStore:
         self, topic_name: str, tasks: Sequence[NewTask], call: Call
     ) -> list[Outcome[Enqueued]]:
         """Adds tasks; the topic is made by its first one."""
+        outcomes = await self._enqueue(topic_name, tasks, call)
+        if any(isinstance(outcome.error, TopicNotFound) for outcome in outcomes):
+            # Another process deleted the topic since this one saw it: these make a new one.
+            outcomes = await self._enqueue(topic_name, tasks, call)
+        return outcomes
+
+    async def _enqueue(
+        self, topic_name: str, tasks: Sequence[NewTask], call: Call
+    ) -> list[Outcome[Enqueued]]:
         topic = await self.topics.find_or_create(topic_name, call)
 
         def arguments(now: Topic, task: NewTask) -> Args:
