@@ -98,6 +98,9 @@ class Settings:
     store_queue_max_count: int = described(
         20_000, "requests that may wait for the store; one more is OVERLOADED"
     )
+    barrier_replicas_count: int = described(
+        0, "replicas that must confirm a write before its reply leaves; 0: none are waited for"
+    )
     max_clock_skew_ms: int = described(
         1 * SECOND_MS, "difference between the store's clock and a server's that is accepted"
     )
@@ -131,8 +134,9 @@ def check_settings(settings: Settings) -> None:
         value = getattr(settings, spec.name)
         if isinstance(value, bool):
             continue
-        if value < 1:
-            raise ValueError(f"{spec.name} is {value}; it has to be at least 1")
+        least = 0 if spec.name == "barrier_replicas_count" else 1
+        if value < least:
+            raise ValueError(f"{spec.name} is {value}; it has to be at least {least}")
     if settings.max_request_age_ms + 2 * settings.max_clock_skew_ms > (
         LIMITS.tombstone_retention_max_ms
     ):

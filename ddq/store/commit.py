@@ -1,8 +1,13 @@
-"""Group commit: requests that wait at the same time share one send.
+"""Group commit and the replication barrier: requests that wait together share one send.
 
 One connection, one pipeline under way. While it is, further requests gather; when its replies
 are in, all that gathered goes out together. With an append-only file that is synced on every
-write, a whole pipeline costs one sync.
+write, a whole pipeline costs one sync; with a barrier, it costs one WAIT.
+
+The barrier: behind the scripts goes WAIT, on the same connection and in the same send. WAIT speaks
+of the last write of *this connection*: sent on another one, or in a second send that met another
+master, it would vouch for something else. Every script writes, so that this holds for reads, errors
+and repeats too: a "not found" from a master that has been deposed never leaves.
 """
 
 from __future__ import annotations
@@ -14,6 +19,7 @@ from dataclasses import dataclass
 
 import redis.exceptions
 
+from ddq.config import MS_PER_SECOND
 from ddq.errors import (
     DdqError,
     NotEnoughReplicas,
@@ -28,6 +34,15 @@ from ddq.store.scripts import Script
 
 PIPELINE_MAX_COUNT = 512
 PIPELINE_MAX_BYTES = 8 * 1024 * 1024
+WAIT_SHARE = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What a script returned, and how many replicas had confirmed it by then."""
+
+    reply: Reply
+    replicas_acked: int
 
 
 @dataclass(eq=False, slots=True)
@@ -36,7 +51,7 @@ class _Waiting:
     keys: Sequence[str]
     args: Sequence[str | bytes | int]
     deadline_s: float
-    future: asyncio.Future[Reply]
+    future: asyncio.Future[Committed]
     size_bytes: int
     sent: bool = False
 
@@ -53,10 +68,19 @@ class GroupCommit:
         connection: to the node; owned from here on.
         timeout_s: longest wait for one pipeline.
         queue_max_count: requests that may wait; one more is refused with Overloaded.
+        replicas_count: how many replicas must have a write before its reply leaves; 0 for no
+            barrier.
     """
 
-    def __init__(self, connection: Connection, timeout_s: float, queue_max_count: int) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        timeout_s: float,
+        queue_max_count: int,
+        replicas_count: int = 0,
+    ) -> None:
         self._connection = connection
+        self._replicas_count = replicas_count
         self._timeout_s = timeout_s
         self._queue_max_count = queue_max_count
         self._queue: deque[_Waiting] = deque()
@@ -69,8 +93,8 @@ class GroupCommit:
         keys: Sequence[str],
         args: Sequence[str | bytes | int],
         deadline_s: float,
-    ) -> Reply:
-        """Runs one script and returns its reply.
+    ) -> Committed:
+        """Runs one script and returns its reply, once the barrier stands.
 
         Args:
             deadline_s: in the event loop's time; when it passes the outcome is unknown if the
@@ -140,10 +164,15 @@ class GroupCommit:
         timeout_s = min(self._timeout_s, max(waiting.deadline_s for waiting in batch) - now_s)
         for waiting in batch:
             waiting.sent = True
+        timeout_s = max(timeout_s, 0.001)
+        commands = [waiting.command(whole=whole) for waiting in batch]
+        if self._replicas_count:
+            # WAIT gives up before the send does, so that its answer is not lost with the
+            # connection.
+            wait_ms = max(1, round(timeout_s * WAIT_SHARE * MS_PER_SECOND))
+            commands.append(("WAIT", self._replicas_count, wait_ms))
         try:
-            replies = await self._connection.send(
-                [waiting.command(whole=whole) for waiting in batch], max(timeout_s, 0.001)
-            )
+            replies = await self._connection.send(commands, timeout_s)
         except NotSentError as error:
             for waiting in batch:
                 _fail(waiting, StoreUnreachable(f"no connection to the store: {error}"))
@@ -156,6 +185,15 @@ class GroupCommit:
             for waiting in batch:
                 _fail(waiting, WriteOutcomeUnknown("the server stopped before the store answered"))
             raise
+        acked = 0
+        if self._replicas_count:
+            acked = replies.pop()
+            if not isinstance(acked, int) or acked < self._replicas_count:
+                # Not "failed": the write may reach the replicas yet, and survive.
+                problem = f"{acked} of {self._replicas_count} replicas have confirmed the write"
+                for waiting in batch:
+                    _fail(waiting, WriteOutcomeUnknown(problem))
+                return
         missing = []
         for waiting, reply in zip(batch, replies, strict=True):
             if isinstance(reply, redis.exceptions.NoScriptError) and not whole:
@@ -163,7 +201,7 @@ class GroupCommit:
             elif isinstance(reply, redis.exceptions.RedisError):
                 _fail(waiting, store_error(waiting.script, reply))
             elif not waiting.future.done():
-                waiting.future.set_result(reply)
+                waiting.future.set_result(Committed(reply, acked))
         if missing:
             # The script cache is empty after a restart or failover: send the text this time.
             await self._send(missing, whole=True)

@@ -60,6 +60,7 @@ def open_store(
         connection or RedisConnection(connector),
         settings.store_timeout_ms / MS_PER_SECOND,
         settings.store_queue_max_count,
+        settings.barrier_replicas_count,
     )
     runner = ScriptRunner(commit, scripts or default_scripts(), settings, clock, entropy)
     topics = TopicRegistry(runner, clock, entropy, auto_create=settings.auto_create_topics)

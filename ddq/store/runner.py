@@ -110,21 +110,23 @@ class ScriptRunner:
             self._entropy.token(LINEAGE_BYTES),
             call.not_after_ms,
         ]
-        reply = await self._commit.run(
+        committed = await self._commit.run(
             self._scripts[name], shard.keys, [*common, *args], call.deadline_s
         )
-        status, store_ms, sequence, lineage, *body = reply
+        status, store_ms, sequence, lineage, *body = committed.reply
         if status == b"TOPIC_CHANGED":
             raise TopicStaleError
         if status != b"OK":
             raise refusal(status.decode(), body[0].decode(errors="replace"), topic.name)
-        return ScriptReply(body, Receipt(Durability.FAST, 0, lineage, store_ms, sequence))
+        receipt = Receipt(Durability.FAST, committed.replicas_acked, lineage, store_ms, sequence)
+        return ScriptReply(body, receipt)
 
     async def run_registry(self, args: Sequence[str | bytes | int], call: Call) -> tuple[str, Any]:
         """Runs the script of the topics' table; returns its status and record or records."""
-        status, value = await self._commit.run(
+        committed = await self._commit.run(
             self._scripts["registry"], [TOPICS], args, call.deadline_s
         )
+        status, value = committed.reply
         if status == b"MALFORMED":
             raise refusal("MALFORMED", value.decode(errors="replace"), "")
         return status.decode(), value
