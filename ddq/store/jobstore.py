@@ -396,7 +396,9 @@ class JobStore:
             cursor = (
                 Cursor(cursor.shard, text(score), last_id) if more else Cursor(cursor.shard + 1)
             )
-            if full and results:
+            # Finished tasks of all kinds share an index: looking for a rare one among all others
+            # would be one call of unbounded work. The page ends short instead.
+            if more or (full and results):
                 break
         return tasks, cursor if cursor.shard < topic.shards else None
 
