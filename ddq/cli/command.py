@@ -1,0 +1,99 @@
+"""One task handed to a command: payload on stdin, the rest in the environment."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from ddq.worker import Job, Retry
+
+STOP_TIMEOUT_S = 5.0
+_TAIL_MAX_BYTES = 1_500
+
+
+def environment(job: Job) -> dict[str, str]:
+    """What a command is told about its task."""
+    due_time = job.due_time
+    return {
+        **os.environ,
+        "DDQ_TOPIC": job.topic,
+        "DDQ_ID": job.id,
+        "DDQ_ATTEMPT": str(job.attempt),
+        "DDQ_RUN": str(job.lease.task.run),
+        "DDQ_DUE_TIME": due_time.isoformat() if due_time is not None else "",
+        "DDQ_HEADERS": json.dumps(dict(job.headers)),
+        "DDQ_LAST_ERROR": job.last_error.replace("\0", " "),
+    }
+
+
+async def run_command(command: Sequence[str], job: Job, *, stdout: int | None) -> None:
+    """Runs a command for a task and returns when it exits with 0.
+
+    Args:
+        stdout: where its output goes, as for subprocess.
+
+    Raises:
+        Retry: it exited with anything else; the reason holds the end of what it said on stderr.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=stdout,
+        stderr=asyncio.subprocess.PIPE,
+        env=environment(job),
+        # A group of its own: Ctrl-C is for the worker, which lets it finish, and at the end the
+        # whole group is stopped, not only a shell that started something.
+        process_group=0,
+    )
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_feed(process, job.payload))
+            tail = group.create_task(_pass_on(process))
+            status = await process.wait()
+    finally:
+        await _stop(process)
+    if status != 0:
+        said = tail.result().decode(errors="replace").strip()
+        how = f"exit status {status}" if status > 0 else f"ended by {signal.Signals(-status).name}"
+        raise Retry(f"{command[0]}: {how}{': ' + said if said else ''}")
+
+
+async def _feed(process: asyncio.subprocess.Process, payload: bytes) -> None:
+    assert process.stdin is not None
+    # A command need not read its input to the end, or at all.
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        process.stdin.write(payload)
+        await process.stdin.drain()
+    process.stdin.close()
+
+
+async def _pass_on(process: asyncio.subprocess.Process) -> bytes:
+    """Copies the command's stderr to ours and returns the end of it."""
+    assert process.stderr is not None
+    tail = b""
+    while chunk := await process.stderr.read(65_536):
+        with contextlib.suppress(OSError):
+            sys.stderr.buffer.write(chunk)
+            sys.stderr.buffer.flush()
+        tail = (tail + chunk)[-_TAIL_MAX_BYTES:]
+    return tail
+
+
+async def _stop(process: asyncio.subprocess.Process) -> None:
+    """Ends what is left of the command's group, politely first."""
+    if process.returncode is not None:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    try:
+        async with asyncio.timeout(STOP_TIMEOUT_S):
+            await process.wait()
+    except TimeoutError:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
