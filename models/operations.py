@@ -160,11 +160,9 @@ class DeleteDead:
 
 @dataclass(frozen=True, slots=True)
 class Purge:
-    """One step of a purge: up to ``limit`` entries of a state's index behind ``after``."""
+    """One step of a purge: looks at up to ``limit`` entries; 0 only draws the cut."""
 
     limit: int
-    state: State = State.SCHEDULED
-    after: tuple[int, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

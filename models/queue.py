@@ -455,8 +455,7 @@ def survey(shard: Shard, op: Survey, context: Context) -> tuple[Shard, Result]:
 
 def redrive(shard: Shard, op: Redrive, context: Context) -> tuple[Shard, Result]:
     """A new run for dead tasks. What dies after the request began is not for its repeats."""
-    cut = recall(shard, "redrive", context) or shard.sequence
-    shard = remember(shard, "redrive", context, cut)
+    cut, cut_ms, state, after = _walk(shard, "redrive", context, State.DEAD)
 
     def again(shard: Shard, task: Task) -> Shard:
         return move(
@@ -471,24 +470,33 @@ def redrive(shard: Shard, op: Redrive, context: Context) -> tuple[Shard, Result]
             statuses.append("NOT_FOUND")
         elif recall(shard, "redriven", context, task_id):
             statuses.append("OK")
-        elif task.state != State.DEAD:
+        elif task.state != State.DEAD or task.revision > cut:
             statuses.append("NOT_DEAD")
         else:
-            if task.revision <= cut:
-                shard = remember(again(shard, task), "redriven", context, "1", task_id)
-                redriven += 1
+            shard = remember(again(shard, task), "redriven", context, "1", task_id)
+            redriven += 1
             statuses.append("OK")
     if not op.ids:
-        for entry in index(shard, State.DEAD)[: op.limit]:
-            done = 0
-            shard, task = sweep(shard, entry, context.now_ms)
-            if task is not None and task.revision > cut:
+        page = behind(index(shard, State.DEAD), after)[: op.limit]
+        done = int(len(page) < op.limit)
+        for entry in page:
+            if entry.at_ms > cut_ms:
                 done = 1
                 break
-            if task is not None:
+            shard, task = sweep(shard, entry, context.now_ms)
+            if task is not None and task.revision > cut:
+                after = (task.at_ms, task.id)
+            elif task is not None:
                 shard = again(shard, task)
                 redriven += 1
+    shard = remember(shard, "redrive", context, (cut, cut_ms, state, after))
     return shard, (redriven, done, tuple(statuses))
+
+
+def _walk(shard: Shard, kind: str, context: Context, first: State) -> Result:
+    """A request that takes many steps: sequence and time of the first one, which draw the line
+    before what came later, and where in which index the last one ended."""
+    return recall(shard, kind, context) or (shard.sequence, context.now_ms, first, None)
 
 
 def delete_dead(shard: Shard, op: DeleteDead, context: Context) -> tuple[Shard, Result]:
@@ -508,26 +516,25 @@ def delete_dead(shard: Shard, op: DeleteDead, context: Context) -> tuple[Shard, 
 
 def purge(shard: Shard, op: Purge, context: Context) -> tuple[Shard, Result]:
     """The first step draws a cut in the sequence: nothing at or below it moves again. What is
-    left is to collect it, index by index; a repeat finds the cut of its first step."""
-    cut = recall(shard, "purge", context) or shard.sequence
-    shard = remember(shard, "purge", context, cut)
+    left is to collect it, index by index; a repeat goes on where the last step ended."""
+    cut, cut_ms, state, after = _walk(shard, "purge", context, State.SCHEDULED)
     shard = replace(shard, purge_cut=max(shard.purge_cut, cut))
-    if op.limit == 0:
-        return shard, (0, 0, op.state, op.after)
-    purged, after = 0, op.after
-    page = behind(index(shard, op.state), op.after)[: op.limit]
-    for entry in page:
-        shard, task = sweep(shard, entry, context.now_ms)
-        if task is None:
-            purged += 1
-        else:
-            after = (task.at_ms, task.id)
-    if len(page) < op.limit:
-        following = {
-            State.SCHEDULED: State.READY, State.READY: State.LEASED, State.LEASED: State.DEAD,
-        }.get(op.state, 0)  # fmt: skip
-        return shard, (purged, int(following == 0), following, None)
-    return shard, (purged, 0, op.state, after)
+    purged, limit = 0, op.limit
+    while limit > 0 and state != 0:
+        page = behind(index(shard, state), after)[:limit]
+        limit -= len(page)
+        for entry in page:
+            shard, task = sweep(shard, entry, context.now_ms)
+            if task is None:
+                purged += 1
+            else:
+                after = (task.at_ms, task.id)
+        if limit > 0:
+            following = {State.SCHEDULED: State.READY, State.READY: State.LEASED,
+                         State.LEASED: State.DEAD, State.DEAD: 0}  # fmt: skip
+            state, after = following[state], None
+    shard = remember(shard, "purge", context, (cut, cut_ms, state, after))
+    return shard, (purged, int(state == 0))
 
 
 def configure(shard: Shard, op: Configure, context: Context) -> tuple[Shard, Result]:

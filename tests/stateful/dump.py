@@ -17,6 +17,7 @@ from models.operations import HELD, Configure, Policy, State
 from models.queue import Shard, Task
 
 _PAYLOAD = struct.Struct(">BQQQIQQII16sI")
+_WALK = struct.Struct(">QQBB")
 _STATE = struct.Struct(">BBQQIIIQQB")
 _VERDICTS = {0: "", 1: "acked", 2: "retried", 3: "dead", 4: "released"}
 _INDEXES = {
@@ -170,7 +171,8 @@ def _check_counters(counts: dict[str, int], tasks: dict[str, Task]) -> None:
 def _read_records(keys: dict[str, Any]) -> dict[tuple[str, str, str], tuple[Any, int]]:
     records = {}
     for field, value in keys["requests"].items():
-        kind, request_id, task_id = field.decode().split(":", 2)
+        kind, size, rest = field.decode().split(":", 2)
+        request_id, task_id = rest[: int(size)], rest[int(size) + 1 :]
         records[kind, request_id, task_id] = (
             _read_record(kind, value), keys["request_expiry"][field],
         )  # fmt: skip
@@ -187,7 +189,10 @@ def _read_record(kind: str, value: bytes) -> Any:
             at += 18 + size
         return tuple(leases)
     if kind in {"redrive", "purge"}:
-        return int(value)
+        cut, cut_ms, state, size = _WALK.unpack_from(value)
+        score, last_id = value[_WALK.size : _WALK.size + size], value[_WALK.size + size :]
+        after = (int(score), last_id.decode()) if score else None
+        return cut, cut_ms, state, after
     if kind == "redriven":
         return value.decode()
     return struct.unpack(f">{len(value) // 8}Q", value)

@@ -354,13 +354,9 @@ async def _delete_dead(real: RealShard, items: Sequence[ops.DeleteDead], call: C
 async def _purge(real: RealShard, items: Sequence[ops.Purge], call: Call) -> Handled:
     """One step of the script, as above."""
     (op,) = items
-    score, last_id = ("", "") if op.after is None else op.after
-    reply = await real.store.topics.run(
-        real.topic, 0, "purge", [call.request_id, op.limit, int(op.state), score, last_id], call
-    )
-    purged, done, state, score, last_id = reply.body[0]
-    after = (int(score), last_id.decode()) if score else None
-    return ((purged, done, state, after),), reply.store_ms
+    reply = await real.store.topics.run(real.topic, 0, "purge", [call.request_id, op.limit], call)
+    purged, done = reply.body[0]
+    return ((purged, done),), reply.store_ms
 
 
 async def _configure(real: RealShard, items: Sequence[ops.Configure], call: Call) -> Handled:
