@@ -7,7 +7,9 @@ each item comes back in the order of the request.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -33,6 +35,8 @@ from ddq.store.records import lease_token, pack_new_task, unpack_task
 from ddq.store.runner import Call, ScriptReply
 from ddq.store.topics import TopicRegistry, text
 from ddq.task import NewTask, OnConflict, Outcome, Receipt, Schedule, Task, TaskState, Topic
+
+log = logging.getLogger(__name__)
 
 I = TypeVar("I")  # noqa: E741 - an item of a batch
 T = TypeVar("T")
@@ -258,12 +262,24 @@ class JobStore:
             call,
         )  # fmt: skip
         status, ready, results = reply.body[0]
-        leases = []
-        for task_id, payload_record, state_record, expiry_ms in results:
-            task = unpack_task(
-                topic.name, text(task_id), payload_record, state_record, lease_expiry_ms=expiry_ms
-            )
-            leases.append(Leased(task, lease_token(state_record), expiry_ms, reply.receipt))
+        leases: list[Leased] = []
+        unreadable: list[Rejection] = []
+        for raw_id, payload_record, state_record, expiry_ms in results:
+            task_id, token = text(raw_id), lease_token(state_record)
+            try:
+                task = unpack_task(
+                    topic.name, task_id, payload_record, state_record, lease_expiry_ms=expiry_ms
+                )
+            except StoreMalformed as error:
+                log.error("task %r of topic %r is dead: %s", task_id, topic.name, error)  # noqa: TRY400 - no bug of ours
+                unreadable.append(Rejection(task_id, token, dead=True, error=error.message))
+            else:
+                leases.append(Leased(task, token, expiry_ms, reply.receipt))
+        if unreadable:
+            # Dead, where an operator finds them: an error instead would cost their neighbours
+            # an attempt each time. Should this fail, their leases expire.
+            with contextlib.suppress(DdqError):
+                await self.nack(topic.name, unreadable, call)
         return leases, status == b"REPEATED", ready
 
     async def ack(
@@ -383,8 +399,8 @@ class JobStore:
             )  # fmt: skip
             more, score, last_id, results = reply.body[0]
             for task_id, record, state_record, at_ms, size_bytes in results:
-                tasks.append(
-                    unpack_task(
+                try:
+                    task = unpack_task(
                         topic.name,
                         text(task_id),
                         record,
@@ -392,7 +408,11 @@ class JobStore:
                         lease_expiry_ms=at_ms if state is TaskState.LEASED else 0,
                         record_size_bytes=size_bytes,
                     )
-                )
+                except StoreMalformed as error:
+                    # GetTask says so to who asks for it; the others are still listed.
+                    log.error("left out of a listing: %s", error)  # noqa: TRY400 - no bug of ours
+                else:
+                    tasks.append(task)
             cursor = (
                 Cursor(cursor.shard, text(score), last_id) if more else Cursor(cursor.shard + 1)
             )

@@ -58,7 +58,7 @@ def unpack_topic(name: str, record: bytes) -> Topic:
             paused=bool(document["paused"]),
             deleting=document["state"] == "DELETING",
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise StoreMalformed(
             f"ddq:topics holds a record of topic {name!r} that cannot be read ({error}); "
             "remove or repair it"

@@ -98,7 +98,7 @@ async def test_a_topic_without_a_journal_has_none(queue: Queue) -> None:
 
 
 async def test_every_script_moves_the_sequence(queue: Queue) -> None:
-    """Without a write WAIT would answer for an older one, and a read could be a deposed master's."""
+    """Without a write WAIT would answer for an older one, and a deposed master could be read."""
     await queue.add("a")
     topic = await queue.topic()
 

@@ -15,7 +15,7 @@
 -- returns:   READY, LEASED, FINISHED, SCHEDULED  the replacement does not apply in this state
 -- returns:   REVISION              the task is at another revision
 -- returns:   FULL                  the shard holds max_tasks already
--- returns:   MALFORMED             the id's records cannot be read
+-- returns:   MALFORMED             the records of the id or the request cannot be read
 local refusal = begin()
 if refusal then return refusal end
 
@@ -80,13 +80,13 @@ for at = ARGS + 2, #ARGV, 7 do
   local id, schedule, value_ms = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
   local mode, expected, digest, packed = ARGV[at + 3], ARGV[at + 4], ARGV[at + 5], ARGV[at + 6]
   local replacing = mode == 'replace_scheduled' or mode == 'replace_finished'
-  local done = replacing and recall('replace', request_id, id)
+  local done
+  if replacing then done = recall_numbers('replace', request_id, id, 3) end
   local t = load(id)
   local result
   if done then
-    local revision, incarnation, due_ms = struct.unpack('>I8I8I8', done)
-    result = { 'CREATED', SCHEDULED, revision, incarnation, due_ms }
-  elseif t == false then
+    result = { 'CREATED', SCHEDULED, done[1], done[2], done[3] }
+  elseif done == false or t == false then
     result = { 'MALFORMED', 0, 0, 0, 0 }
   elseif t and not replacing then
     local same = digest == (t.payload and t.payload.digest or t.digest)

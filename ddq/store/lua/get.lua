@@ -18,10 +18,9 @@ for at = ARGS + 2, #ARGV do
   elseif t == false then
     results[#results + 1] = { 'MALFORMED', '', '', 0, 0 }
   else
-    local record = t.record
-    if t.cut_from then
-      record = ''
-    elseif t.payload and not full then
+    -- A finished task has none, whatever somebody put there by hand.
+    local record = t.payload and not t.cut_from and t.record or ''
+    if record ~= '' and not full then
       record = record:sub(1, PAYLOAD_HEAD_BYTES + t.payload.headers_bytes)
     end
     local expiry_ms = t.state == LEASED and as_ms(redis.call('ZSCORE', K.leases, t.id)) or 0

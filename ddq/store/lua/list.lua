@@ -21,8 +21,8 @@ local results, bytes = {}, 0
 local more = #page == 2 * limit and 1 or 0
 for at = 1, #page, 2 do
   local t = load(page[at])
-  local record = t and t.record or ''
-  if t and t.payload and not full then
+  local record = t and t.payload and t.record or ''
+  if record ~= '' and not full then
     record = record:sub(1, PAYLOAD_HEAD_BYTES + t.payload.headers_bytes)
   end
   bytes = bytes + #record

@@ -144,7 +144,8 @@ local function finish(...)
   }
   for name, by in pairs(counts) do
     fields[#fields + 1] = 'n:' .. name
-    fields[#fields + 1] = control['n:' .. name] + by
+    -- What was put there by hand was never counted; a counter below 0 would end every call.
+    fields[#fields + 1] = math.max(0, control['n:' .. name] + by)
   end
   redis.call('HSET', K.control, unpack(fields))
   return { 'OK', now, control.sequence, control.lineage, ... }
@@ -339,12 +340,21 @@ local function request_field(kind, request_id, id)
   return kind .. ':' .. #request_id .. ':' .. request_id .. ':' .. (id or '')
 end
 
--- nil when there is none, false when it is not of the size that was written.
-local function recall(kind, request_id, id, size_bytes)
+local function recall(kind, request_id, id)
   if request_id == '' then return nil end
-  local record = redis.call('HGET', K.requests, request_field(kind, request_id, id))
-  if record and size_bytes and #record ~= size_bytes then return false end
-  return record or nil
+  return redis.call('HGET', K.requests, request_field(kind, request_id, id)) or nil
+end
+
+-- A record of so many numbers; nil when there is none, false when it cannot be read.
+local function recall_numbers(kind, request_id, id, how_many)
+  local record = recall(kind, request_id, id)
+  if not record then return nil end
+  if #record ~= 8 * how_many then return false end
+  local numbers = { struct.unpack('>' .. ('I8'):rep(how_many), record) }
+  for i = 1, how_many do
+    if numbers[i] > MAX_MS then return false end
+  end
+  return numbers
 end
 
 local function remember(kind, request_id, id, value, until_ms)

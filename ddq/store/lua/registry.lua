@@ -20,7 +20,7 @@ if kind ~= 'none' and kind ~= 'hash' then
   return { 'MALFORMED', key .. ' is a ' .. kind .. ', not a hash' }
 end
 local ordinal = tonumber(redis.call('HGET', key, '#') or 0)
-if not ordinal or ordinal < 0 or ordinal ~= math.floor(ordinal) then
+if not ordinal or ordinal < 0 or ordinal > 9007199254740991 or ordinal ~= math.floor(ordinal) then
   return { 'MALFORMED', key .. ' field # is not a whole number' }
 end
 local record = redis.call('HGET', key, name) or ''

@@ -10,7 +10,7 @@
 -- returns:   LEASED       a worker holds it, and the lease was not to be revoked
 -- returns:   FINISHED     it has succeeded, is dead or purged: too late
 -- returns:   NOT_FOUND    the id is unknown
--- returns:   MALFORMED    the id's records cannot be read
+-- returns:   MALFORMED    the records of the id or the request cannot be read
 local refusal = begin()
 if refusal then return refusal end
 
@@ -19,16 +19,15 @@ local results = {}
 for at = ARGS + 2, #ARGV, 2 do
   local id, revoke = ARGV[at], ARGV[at + 1] == '1'
   local t = load(id)
-  local done = recall('cancel', request_id, id)
+  local done = recall_numbers('cancel', request_id, id, 2)
   local result
   if done then
     -- The id has another incarnation by now; the one that was cancelled is in the record.
-    local revision, incarnation = struct.unpack('>I8I8', done)
-    result = { 'ALREADY', revision, incarnation }
+    result = { 'ALREADY', done[1], done[2] }
+  elseif done == false or t == false then
+    result = { 'MALFORMED', 0, 0 }
   elseif t == nil then
     result = { 'NOT_FOUND', 0, 0 }
-  elseif t == false then
-    result = { 'MALFORMED', 0, 0 }
   elseif t.state == CANCELLED then
     result = { 'ALREADY', t.revision, t.incarnation }
   elseif t.state > LEASED then

@@ -11,20 +11,17 @@
 -- returns:   FINISHED     it has ended
 -- returns:   REVISION     the task is at another revision
 -- returns:   NOT_FOUND    the id is unknown
--- returns:   MALFORMED    the id's records cannot be read
+-- returns:   MALFORMED    the records of the id or the request cannot be read
 local refusal = begin()
 if refusal then return refusal end
 
 local request_id, id, schedule = ARGV[ARGS + 1], ARGV[ARGS + 2], ARGV[ARGS + 3]
 local value_ms, expected = tonumber(ARGV[ARGS + 4]), ARGV[ARGS + 5]
-local done = recall('reschedule', request_id, id)
-if done then
-  local revision, due_ms = struct.unpack('>I8I8', done)
-  return finish({ 'OK', revision, due_ms })
-end
+local done = recall_numbers('reschedule', request_id, id, 2)
+if done then return finish({ 'OK', done[1], done[2] }) end
 local t = load(id)
+if done == false or t == false then return finish({ 'MALFORMED', 0, 0 }) end
 if t == nil then return finish({ 'NOT_FOUND', 0, 0 }) end
-if t == false then return finish({ 'MALFORMED', 0, 0 }) end
 if t.state > LEASED then return finish({ 'FINISHED', t.revision, t.due_ms }) end
 if t.state == LEASED then return finish({ 'LEASED', t.revision, t.due_ms }) end
 if expected ~= '' and tonumber(expected) ~= t.revision then
