@@ -116,6 +116,7 @@ class EmbeddedStore:
             self._lock = (self.folder / "lock").open("w")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            self._give_folder_free()
             raise StoreStartError(
                 f"the data folder {self.folder} is in use by another ddq; stop that one, or "
                 "choose another folder"
@@ -124,6 +125,11 @@ class EmbeddedStore:
             raise StoreStartError(
                 f"the data folder {self.folder} cannot be used: {error.strerror}"
             ) from None
+
+    def _give_folder_free(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     def _options(self) -> list[str]:
         return [
@@ -196,6 +202,4 @@ class EmbeddedStore:
                     await process.wait()
         finally:
             self.socket_path.unlink(missing_ok=True)
-            if self._lock is not None:
-                self._lock.close()
-                self._lock = None
+            self._give_folder_free()
