@@ -15,7 +15,7 @@ import typer
 from typer.main import get_command
 
 from ddq.cli.app import app
-from ddq.cli.exits import ExitCode, close_stdout, complain
+from ddq.cli.exits import CommandError, ExitCode, close_stdout, complain
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except typer.TyperException as error:
         complain(f"{error.format_message()} (try {_help_of(error)})")
         return ExitCode.USAGE
+    except CommandError as error:
+        complain(str(error))
+        return error.code
     except typer.Abort:
         return ExitCode.INTERRUPTED
     except BrokenPipeError:

@@ -8,11 +8,12 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 from ddq.worker import Job, Retry
 
 STOP_TIMEOUT_S = 5.0
+LINGER_S = 0.5
 _TAIL_MAX_BYTES = 1_500
 
 
@@ -40,27 +41,57 @@ async def run_command(command: Sequence[str], job: Job, *, stdout: int | None) -
     Raises:
         Retry: it exited with anything else; the reason holds the end of what it said on stderr.
     """
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=stdout,
-        stderr=asyncio.subprocess.PIPE,
-        env=environment(job),
-        # A group of its own: Ctrl-C is for the worker, which lets it finish, and at the end the
-        # whole group is stopped, not only a shell that started something.
-        process_group=0,
+    async with _ending() as (stderr, end_fd):
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=stdout,
+                stderr=end_fd,
+                env=environment(job),
+                # A group of its own: Ctrl-C is for the worker, which lets it finish, and at the
+                # end the whole group is stopped, not only a shell that started something.
+                process_group=0,
+            )
+        finally:
+            # Else the end never comes.
+            os.close(end_fd)
+        said = bytearray()
+        try:
+            async with asyncio.TaskGroup() as group:
+                streams = [
+                    group.create_task(_feed(process, job.payload)),
+                    group.create_task(_pass_on(stderr, said)),
+                ]
+                status = await process.wait()
+                # What it left running in the background may keep its stderr open for ever.
+                await asyncio.wait(streams, timeout=LINGER_S)
+                for stream in streams:
+                    stream.cancel()
+        finally:
+            await _stop(process)
+    if status != 0:
+        words = said.decode(errors="replace").strip()
+        how = f"exit status {status}" if status > 0 else f"ended by {signal.Signals(-status).name}"
+        raise Retry(f"{command[0]}: {how}{': ' + words if words else ''}")
+
+
+@contextlib.asynccontextmanager
+async def _ending() -> AsyncIterator[tuple[asyncio.StreamReader, int]]:
+    """A pipe: a reader here, and a descriptor for the command, to be closed once it has it.
+
+    Not asyncio's own: that one cannot be closed while something in the background still has the
+    other end, and its process would count as running until then.
+    """
+    read_fd, write_fd = os.pipe()
+    reader = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(read_fd, "rb")
     )
     try:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(_feed(process, job.payload))
-            tail = group.create_task(_pass_on(process))
-            status = await process.wait()
+        yield reader, write_fd
     finally:
-        await _stop(process)
-    if status != 0:
-        said = tail.result().decode(errors="replace").strip()
-        how = f"exit status {status}" if status > 0 else f"ended by {signal.Signals(-status).name}"
-        raise Retry(f"{command[0]}: {how}{': ' + said if said else ''}")
+        transport.close()
 
 
 async def _feed(process: asyncio.subprocess.Process, payload: bytes) -> None:
@@ -72,16 +103,14 @@ async def _feed(process: asyncio.subprocess.Process, payload: bytes) -> None:
     process.stdin.close()
 
 
-async def _pass_on(process: asyncio.subprocess.Process) -> bytes:
-    """Copies the command's stderr to ours and returns the end of it."""
-    assert process.stderr is not None
-    tail = b""
-    while chunk := await process.stderr.read(65_536):
+async def _pass_on(stderr: asyncio.StreamReader, said: bytearray) -> None:
+    """Copies the command's stderr to ours, and keeps the end of it in ``said``."""
+    while chunk := await stderr.read(65_536):
         with contextlib.suppress(OSError):
             sys.stderr.buffer.write(chunk)
             sys.stderr.buffer.flush()
-        tail = (tail + chunk)[-_TAIL_MAX_BYTES:]
-    return tail
+        said += chunk
+        del said[:-_TAIL_MAX_BYTES]
 
 
 async def _stop(process: asyncio.subprocess.Process) -> None:

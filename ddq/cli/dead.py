@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ddq.cli.connect import connected
-from ddq.cli.exits import complain, exit_code, guarded
+from ddq.cli.exits import UsageError, complain, exit_code, guarded
 from ddq.cli.options import (
     DEFAULT_ADDRESS,
     DEFAULT_TIMEOUT,
@@ -72,7 +72,7 @@ def redrive(
 ) -> None:
     """Give dead tasks a new run of attempts, due now."""
     if bool(ids) == everything:
-        raise typer.BadParameter("give ids, or --all")
+        raise UsageError("give ids, or --all")
 
     async def run() -> None:
         async with connected(address, timeout) as client:

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from ddq.cli.connect import connected
-from ddq.cli.exits import ExitCode, complain, exit_code, guarded
+from ddq.cli.exits import ExitCode, UsageError, complain, exit_code, guarded
 from ddq.cli.options import (
     DEFAULT_ADDRESS,
     DEFAULT_TIMEOUT,
@@ -121,9 +121,9 @@ def enqueue(
     sources = _sources(payload, file or [], folder or [], lines or [])
     single = payload is not None or (len(file or []) == 1 and not folder and not lines)
     if delay is not None and at is not None:
-        raise typer.BadParameter("give --delay or --at, not both")
+        raise UsageError("give --delay or --at, not both")
     if task_id is not None and (id_prefix is not None or not single):
-        raise typer.BadParameter("--id is for one task; use --id-prefix for many")
+        raise UsageError("--id is for one task; use --id-prefix for many")
     template = NewTask(
         headers=_headers(header or []),
         delay=delay,
@@ -161,9 +161,9 @@ def _sources(
     payload: str | None, files: list[Path], folders: list[Path], lines: list[Path]
 ) -> Iterator[Source]:
     if payload is not None and (files or folders or lines):
-        raise typer.BadParameter("give a payload or files, not both")
+        raise UsageError("give a payload or files, not both")
     if payload is None and not (files or folders or lines):
-        raise typer.BadParameter(
+        raise UsageError(
             "give a payload ('' for an empty one), or --file, --dir or --lines; --file - is stdin"
         )
     if payload is not None:
@@ -186,9 +186,9 @@ def _headers(given: list[str]) -> dict[str, str]:
     for pair in given:
         key, equals, value = pair.partition("=")
         if not equals or not key:
-            raise typer.BadParameter(f"--header {pair!r} is not KEY=VALUE")
+            raise UsageError(f"--header {pair!r} is not KEY=VALUE")
         if key in headers:
-            raise typer.BadParameter(f"--header {key} is given twice")
+            raise UsageError(f"--header {key} is given twice")
         headers[key] = value
     return headers
 

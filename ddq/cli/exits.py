@@ -70,6 +70,13 @@ class CommandError(Exception):
         self.code = code
 
 
+class UsageError(CommandError):
+    """What was given does not go together."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, ExitCode.USAGE)
+
+
 def exit_code(error: DdqError) -> ExitCode:
     """The exit status for an error of the tree."""
     for kind, code in _CODES:

@@ -12,17 +12,20 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from ddq.cli.exits import UsageError
 from ddq.cli.spans import parse_span, parse_time
 from ddq.config import Settings, check_settings
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
-_ADDRESS = re.compile(r"(?:[a-z][a-z0-9+.-]*:/*.+|.+:\d{1,5})", re.IGNORECASE)
+_HOST_PORT = re.compile(r".+:(\d{1,5})")
+_SCHEME = re.compile(r"(?:dns|ipv4|ipv6|unix|unix-abstract|xds):.+")
 
 
 def parse_address(text: str) -> str:
     """HOST:PORT or a target with a scheme; BadParameter if it is neither."""
     # Without a port gRPC would silently take 443.
-    if not _ADDRESS.fullmatch(text):
+    match = _HOST_PORT.fullmatch(text)
+    if not _SCHEME.fullmatch(text) and (match is None or int(match[1]) > 65_535):
         raise typer.BadParameter(f"{text!r} is no address; give HOST:PORT")
     return text
 
@@ -119,7 +122,7 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
         try:
             check_settings(settings)
         except ValueError as error:
-            raise typer.BadParameter(str(error)) from None
+            raise UsageError(str(error)) from None
         command(settings=settings, **given)
 
     parameters = [

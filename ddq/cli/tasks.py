@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ddq.cli.connect import connected
-from ddq.cli.exits import CommandError, ExitCode, complain, exit_code, guarded
+from ddq.cli.exits import CommandError, ExitCode, UsageError, complain, exit_code, guarded
 from ddq.cli.options import (
     DEFAULT_ADDRESS,
     DEFAULT_TIMEOUT,
@@ -89,7 +89,7 @@ def reschedule(
 ) -> None:
     """Give a scheduled or ready task another due time; without --delay and --at: now."""
     if delay is not None and at is not None:
-        raise typer.BadParameter("give --delay or --at, not both")
+        raise UsageError("give --delay or --at, not both")
 
     async def run() -> None:
         async with connected(address, timeout) as client:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ddq.cli.connect import connected
-from ddq.cli.exits import CommandError, ExitCode, guarded
+from ddq.cli.exits import CommandError, ExitCode, UsageError, guarded
 from ddq.cli.options import (
     DEFAULT_ADDRESS,
     DEFAULT_TIMEOUT,
@@ -177,7 +177,7 @@ def update(
         RetryPolicy(max_attempts, initial_backoff, max_backoff, multiplier, jitter),
     )
     if settings == TopicSettings() and not reset:
-        raise typer.BadParameter("give a setting to change")
+        raise UsageError("give a setting to change")
 
     async def run() -> None:
         async with connected(address, timeout) as client:

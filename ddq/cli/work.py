@@ -13,7 +13,7 @@ import typer
 
 from ddq.cli.command import run_command
 from ddq.cli.connect import connected
-from ddq.cli.exits import ExitCode, complain, guarded, one_line
+from ddq.cli.exits import ExitCode, UsageError, complain, guarded, one_line
 from ddq.cli.options import (
     DEFAULT_ADDRESS,
     DEFAULT_TIMEOUT,
@@ -89,7 +89,7 @@ def work(
     """
     command = _command(execute, ctx.obj)
     if raw and (as_json or command):
-        raise typer.BadParameter("--raw is for printing payloads; leave out --json and the command")
+        raise UsageError("--raw is for printing payloads; leave out --json and the command")
     logging.basicConfig(level="WARNING", format="ddq: %(message)s", stream=sys.stderr)
 
     async def until_done() -> None:
@@ -142,15 +142,15 @@ def _command(execute: str | None, behind_dashes: list[str] | None) -> list[str]:
     if execute is None and not behind_dashes:
         return []
     if execute is not None and behind_dashes:
-        raise typer.BadParameter("give the command with --exec or behind --, not both")
+        raise UsageError("give the command with --exec or behind --, not both")
     try:
         command = behind_dashes or shlex.split(execute or "")
     except ValueError as error:
-        raise typer.BadParameter(f"--exec {execute!r}: {error}") from None
+        raise UsageError(f"--exec {execute!r}: {error}") from None
     if not command:
-        raise typer.BadParameter("--exec is empty")
+        raise UsageError("--exec is empty")
     if shutil.which(command[0]) is None:
-        raise typer.BadParameter(f"{command[0]!r} is no program that can be run")
+        raise UsageError(f"{command[0]!r} is no program that can be run")
     return command
 
 

@@ -1,0 +1,225 @@
+"""What goes wrong before anything is asked of a server: one line, and an exit status."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ddq.cli
+import ddq.server
+from ddq import __version__, errors
+from ddq.cli import main
+from ddq.cli.exits import MEANINGS, ExitCode, exit_code, one_line
+from ddq.config import Settings
+from ddq.server import ServerInfo, ServerOptions
+from tests.cli.conftest import Cli
+
+NOBODY = ("--address", "127.0.0.1:1")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        (["nope"], 2, "nope"),
+        (["--nope"], 2, "--nope"),
+        (["enqueue"], 2, "topic"),
+        (["enqueue", "mail"], 2, "give a payload"),
+        (["enqueue", "mail", "x", "--file", "y"], 2, "not both"),
+        (["enqueue", "mail", "--file", "/nonexistent", *NOBODY], 5, "cannot connect"),
+        (["enqueue", "mail", "x", "--delay", "90"], 2, "'90' is no duration"),
+        (["enqueue", "mail", "x", "--at", "soon"], 2, "'soon' is no time"),
+        (["enqueue", "mail", "x", "--delay", "1s", "--at", "2030-01-01"], 2, "not both"),
+        (["enqueue", "mail", "x", "--header", "a"], 2, "KEY=VALUE"),
+        (["enqueue", "mail", "x", "-H", "a=1", "-H", "a=2"], 2, "twice"),
+        (["enqueue", "mail", "--file", "a", "--file", "b", "--id", "c"], 2, "--id-prefix"),
+        (["enqueue", "mail", "x", "--on-conflict", "bad"], 2, "return-existing"),
+        (["enqueue", "mail", "x", "--address", "localhost"], 2, "HOST:PORT"),
+        (["enqueue", "mail", "x", "--address", "localhost:http"], 2, "HOST:PORT"),
+        (["enqueue", "mail", "x", "--address", "localhost:70000"], 2, "HOST:PORT"),
+        (["enqueue", "mail", "x", *NOBODY], 5, "cannot connect to 127.0.0.1:1"),
+        (["reschedule", "mail", "x", "--delay", "1s", "--at", "2030-01-01"], 2, "not both"),
+        (["work"], 2, "TOPIC"),
+        (["work", "mail", "--exec", "/nonexistent"], 2, "no program"),
+        (["work", "mail", "--exec", "'"], 2, "quotation"),
+        (["work", "mail", "--exec", ""], 2, "empty"),
+        (["work", "mail", "--exec", "cat", "--", "cat"], 2, "not both"),
+        (["work", "mail", "--raw", "--json"], 2, "--raw"),
+        (["work", "mail", "--count", "0"], 2, "--count"),
+        (["work", "mail", *NOBODY], 5, "cannot connect"),
+        (["stats", *NOBODY], 5, "cannot connect"),
+        (["topics"], 2, "command"),
+        (["topics", "update", "mail"], 2, "a setting"),
+        (["dead", "redrive", "mail"], 2, "--all"),
+        (["dead", "redrive", "mail", "a", "--all"], 2, "--all"),
+        (["dead", "delete", "mail", "a"], 2, "--yes"),
+        (["serve"], 2, "--store"),
+        (["serve", "--store", "foo://bar"], 5, "foo://bar"),
+        (["serve", "--store", "redis://127.0.0.1:1/0"], 5, "127.0.0.1:1"),
+        (["dev", "--listen", "nowhere"], 2, "HOST:PORT"),
+        (["dev", "--drain-ms", "0"], 2, "drain_ms is 0"),
+        (["dev", "--drain-ms", "soon"], 2, "--drain-ms"),
+    ],
+)
+def test_bad_input_is_one_line(
+    arguments: list[str], status: int, says: str, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    ran = cli(*arguments)
+    assert (ran.status, ran.out) == (status, "")
+    assert ran.err.count("\n") == 1
+    assert ran.err.startswith("ddq: ")
+    assert says in ran.err
+
+
+def test_bad_environment_is_one_line(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DDQ_ADDRESS", "nowhere")
+    ran = cli("stats")
+    assert ran.status == 2
+    assert "DDQ_ADDRESS" in ran.err
+    monkeypatch.setenv("DDQ_STORE_TIMEOUT_MS", "long")
+    ran = cli("dev")
+    assert ran.status == 2
+    assert "DDQ_STORE_TIMEOUT_MS" in ran.err
+
+
+def test_a_folder_that_cannot_be_used_is_one_line(cli: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    ran = cli("dev", "--data", str(file), "--listen", "127.0.0.1:0")
+    assert ran.status == 5
+    assert ran.err.count("\n") == 1
+    assert str(file) in ran.err
+
+
+def test_a_port_that_is_taken_is_one_line(cli: Cli, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        ran = cli("dev", "--data", str(tmp_path / "data"), "--listen", address)
+    assert ran.status == 5
+    assert ran.err.count("\n") == 1
+    assert address in ran.err
+
+
+def test_every_error_has_a_status() -> None:
+    classes = [kind for kind in errors.all_errors() if kind.__module__ == "ddq.errors"]
+    found = {kind.__name__: exit_code(kind("x")) for kind in classes}
+    left = {name for name, code in found.items() if code is ExitCode.FAILED}
+    assert left == {"DdqError", "StoreMalformed", "Unimplemented"}
+    assert found["OutcomeUnknown"] is ExitCode.UNKNOWN
+    assert found["TaskNotFound"] is ExitCode.NOT_FOUND
+    assert found["LeaseLost"] is ExitCode.CONFLICT
+    assert found["StoreFull"] is ExitCode.FULL
+    assert found["TransportError"] is ExitCode.UNAVAILABLE
+
+
+def test_every_status_is_documented(cli: Cli) -> None:
+    assert set(MEANINGS) == set(ExitCode)
+    shown = " ".join(cli.ok("--help").out.split())
+    for code, meaning in MEANINGS.items():
+        assert f"{code.value} {meaning}" in shown
+
+
+def test_lines_stay_lines() -> None:
+    assert one_line("a\nb\x1b[31m\tc\u202ed") == "a b [31m c d"
+
+
+def test_a_bug_is_one_line_too(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: object) -> None:
+        raise ZeroDivisionError("by\nzero")
+
+    monkeypatch.setattr(ddq.cli, "get_command", broken)
+    ran = cli("stats")
+    assert (ran.status, ran.err.count("\n")) == (1, 1)
+    assert "ZeroDivisionError: by zero" in ran.err
+    monkeypatch.setenv("DDQ_TRACEBACK", "1")
+    with pytest.raises(ZeroDivisionError):
+        main(["stats"])
+
+
+def test_version(cli: Cli) -> None:
+    assert cli.ok("--version").out == f"ddq {__version__}\n"
+
+
+@pytest.fixture
+def options(monkeypatch: pytest.MonkeyPatch) -> list[ServerOptions]:
+    """What the server would have been started with."""
+    seen = []
+
+    async def run_server(
+        given: ServerOptions, *, stop: asyncio.Event, on_ready: Callable[[ServerInfo], None]
+    ) -> None:
+        seen.append(given)
+        on_ready(ServerInfo(given.listen, given.store_url))
+
+    monkeypatch.setattr(ddq.server, "run_server", run_server)
+    return seen
+
+
+@pytest.mark.parametrize("command", [["dev"], ["serve", "--store", "unix:///tmp/s"]])
+def test_every_setting_is_a_flag(
+    command: list[str], cli: Cli, options: list[ServerOptions]
+) -> None:
+    flags: list[str] = []
+    wanted: dict[str, Any] = {}
+    for number, spec in enumerate(fields(Settings), start=1_000):
+        dashed = spec.name.replace("_", "-")
+        if isinstance(spec.default, bool):
+            flags.append(f"--no-{dashed}" if spec.default else f"--{dashed}")
+            wanted[spec.name] = not spec.default
+        else:
+            flags += [f"--{dashed}", str(number)]
+            wanted[spec.name] = number
+    cli.ok(*command, *flags)
+    assert options[0].settings == Settings(**wanted)
+
+
+@pytest.mark.parametrize("command", [["dev"], ["serve", "--store", "unix:///tmp/s"]])
+def test_every_setting_is_in_the_environment(
+    command: list[str], cli: Cli, options: list[ServerOptions], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted: dict[str, Any] = {}
+    for number, spec in enumerate(fields(Settings), start=1_000):
+        value = not spec.default if isinstance(spec.default, bool) else number
+        monkeypatch.setenv(f"DDQ_{spec.name.upper()}", str(value).lower())
+        wanted[spec.name] = value
+    cli.ok(*command)
+    assert options[0].settings == Settings(**wanted)
+
+
+def test_defaults_are_those_of_the_settings(cli: Cli, options: list[ServerOptions]) -> None:
+    out = cli.ok("dev").out
+    assert options == [
+        ServerOptions("127.0.0.1:50051", "embedded:ddq-data", scheduler=True, settings=Settings())
+    ]
+    assert "enqueue hello 'hello, world' --delay 5s\n" in out
+
+
+def test_what_serve_is_told(
+    cli: Cli, options: list[ServerOptions], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DDQ_STORE", "redis://db/3")
+    cli.ok("serve", "--no-scheduler", "--listen", "[::1]:0")
+    assert options[0].store_url == "redis://db/3"
+    assert options[0].listen == "[::1]:0"
+    assert options[0].scheduler is False
+
+
+def test_a_next_step_names_the_address(cli: Cli, options: list[ServerOptions]) -> None:
+    out = cli.ok("dev", "--listen", "127.0.0.1:7000").out
+    assert "--delay 5s --address 127.0.0.1:7000\n" in out
+
+
+def test_talking_to_a_server_loads_none() -> None:
+    script = "import sys, ddq.cli; sys.exit('ddq.server' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
