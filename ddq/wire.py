@@ -9,7 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from ddq.config import LIMITS
-from ddq.errors import InvalidArgument
+from ddq.errors import FieldViolation, InvalidArgument
 from ddq.store.jobstore import Cursor, Enqueued, Leased
 from ddq.store.upkeep import Survey
 from ddq.task import Receipt, RetryPolicy, Task, TaskState, Topic, TopicSettings
@@ -206,7 +206,7 @@ def cursor(token: str) -> Cursor:
             if score == "nan":
                 raise ValueError("no score")
         return Cursor(shard, score, base64.b64decode(last_id, validate=True))
-    except (ValueError, TypeError, RecursionError) as error:
-        raise InvalidArgument(
-            "page_token: is not one that this server gave; start without one"
-        ) from error
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        description = "is not one that this server gave; start without one"
+        violation = FieldViolation("page_token", description)
+        raise InvalidArgument(f"page_token: {description}", violations=(violation,)) from error
