@@ -17,7 +17,7 @@ from ddq.cli.options import (
     Utf8,
     Yes,
 )
-from ddq.cli.output import emit, plain, say, task_document
+from ddq.cli.output import emit, plain, say, task_document, tasks_text
 from ddq.cli.tasks import Topic, show_tasks
 from ddq.cli.topics import sure
 from ddq.client import Task
@@ -85,7 +85,7 @@ def redrive(
         if as_json:
             emit({"topic": topic, "redriven": result.count})
         else:
-            say(f"redrove {result.count} tasks in {topic}")
+            say(f"redrove {tasks_text(result.count)} in {topic}")
         if first is not None:
             raise typer.Exit(first)
 

@@ -23,7 +23,7 @@ from ddq.cli.options import (
     Timeout,
     span_option,
 )
-from ddq.cli.output import emit, plain, say, when
+from ddq.cli.output import emit, plain, say, tasks_text, when
 from ddq.cli.sources import Source, from_file, from_folder, from_lines
 from ddq.client import Enqueued, ItemResult, NewTask, OnConflict, RetryPolicy
 from ddq.config import LIMITS
@@ -218,20 +218,19 @@ class _Report:
             say(f"{verb} {self._topic}/{value.id}, due {when(value.due_time)}")
 
     def failed(self, name: str, message: str, code: ExitCode) -> None:
-        prefix = "" if self._single else f"{name}: "
-        complain(f"{prefix}{message}")
+        complain(message if self._single else f"{name}: {message}")
         if self._first_failure is None:
             self._first_failure = code
 
     def cut_short(self) -> None:
         if not self._single:
             count = self._created + self._existed
-            complain(f"{count} tasks were enqueued; then came this:")
+            complain(f"{tasks_text(count)} went in; then came this:")
 
     def finish(self) -> None:
         if not self._json and not self._single:
-            existed = f"; {self._existed} were there already" if self._existed else ""
-            say(f"enqueued {self._created} tasks in {self._topic}{existed}")
+            existed = f"; {tasks_text(self._existed)} had been there" if self._existed else ""
+            say(f"enqueued {tasks_text(self._created)} in {self._topic}{existed}")
         if self._first_failure is not None:
             raise typer.Exit(self._first_failure)
 
@@ -243,9 +242,7 @@ def _batches(sources: Iterator[Source], report: _Report) -> Iterator[list[Source
     for source in sources:
         if source.payload is None:
             limit = LIMITS.payload_max_bytes
-            report.failed(
-                source.name, f"is larger than a payload may be ({limit} bytes)", ExitCode.USAGE
-            )
+            report.failed(source.name, f"the payload is larger than {limit} bytes", ExitCode.USAGE)
             continue
         full = (
             len(batch) == LIMITS.batch_max_items

@@ -121,6 +121,11 @@ def when(time: datetime | None) -> str:
     return f"{time.astimezone():%Y-%m-%d %H:%M:%S} ({distance})"
 
 
+def tasks_text(count: int) -> str:
+    """``1 task``, ``2 tasks``."""
+    return f"{count} task" if count == 1 else f"{count} tasks"
+
+
 def preview(payload: bytes | None, *, limit_chars: int = 60) -> str:
     """The beginning of a payload for people."""
     if payload is None:

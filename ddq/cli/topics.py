@@ -20,7 +20,7 @@ from ddq.cli.options import (
     Yes,
     span_option,
 )
-from ddq.cli.output import emit, facts, plain, say, table, when
+from ddq.cli.output import emit, facts, plain, say, table, tasks_text, when
 from ddq.cli.spans import span_text
 from ddq.client import (
     Durability,
@@ -291,10 +291,10 @@ def purge(
     async def run() -> None:
         async with connected(address, timeout) as client:
             held = _held((await client.stats(name)).counts)
-            sure(f"End {held} tasks in {name}?", yes=yes)
+            sure(f"End {tasks_text(held)} in {name}?", yes=yes)
             purged = await client.purge_topic(name)
         emit({"topic": name, "purged": purged}) if as_json else say(
-            f"purged {purged} tasks in {name}"
+            f"purged {tasks_text(purged)} in {name}"
         )
 
     guarded(run())
@@ -313,10 +313,10 @@ def delete(
     async def run() -> None:
         async with connected(address, timeout) as client:
             held = _held((await client.stats(name)).counts)
-            sure(f"Delete {name} with {held} tasks?", yes=yes)
+            sure(f"Delete {name} with {tasks_text(held)}?", yes=yes)
             purged = await client.delete_topic(name)
         emit({"topic": name, "purged": purged}) if as_json else say(
-            f"deleted {name} with {purged} tasks"
+            f"deleted {name} with {tasks_text(purged)}"
         )
 
     guarded(run())

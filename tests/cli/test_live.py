@@ -89,7 +89,7 @@ def test_files_arrive_byte_for_byte(live: Cli, topic: str, tmp_path: Path) -> No
     again = ["enqueue", topic, "--dir", str(source), "--id-prefix", "in/", "--delay", "300ms"]
     assert live.ok(*again).out == f"enqueued 5 tasks in {topic}\n"
     # The same command once more adds nothing.
-    assert live.ok(*again).out == f"enqueued 0 tasks in {topic}; 5 were there already\n"
+    assert live.ok(*again).out == f"enqueued 0 tasks in {topic}; 5 tasks had been there\n"
     ran = live.ok("work", topic, *IDLE, "-c", "4", *python(SAVE, str(target)))
     assert "delivered 5: 5 acked; none early" in ran.err
     arrived = {path.name.removeprefix("in_below_"): path.read_bytes() for path in target.iterdir()}
@@ -125,8 +125,8 @@ def test_what_is_too_large_is_named_and_the_rest_goes(
     (tmp_path / "large").write_bytes(b"x" * 1_048_577)
     (tmp_path / "small").write_bytes(b"x")
     ran = live("enqueue", topic, "--dir", str(tmp_path))
-    assert (ran.status, ran.out) == (2, f"enqueued 1 tasks in {topic}\n")
-    assert ran.err.startswith("ddq: large: is larger")
+    assert (ran.status, ran.out) == (2, f"enqueued 1 task in {topic}\n")
+    assert ran.err.startswith("ddq: large: the payload is larger than 1048576")
     assert ran.err.count("\n") == 1
 
 
@@ -274,7 +274,7 @@ def test_nothing_is_deleted_unasked(live: Cli, topic: str, monkeypatch: pytest.M
     for command in ("purge", "delete"):
         ran = live("topics", command, topic)
         assert (ran.status, ran.err.count("\n")) == (2, 1)
-        assert "1 tasks" in ran.err
+        assert "1 task" in ran.err
     assert live.ok("stats", topic, "--json").documents[0]["counts"]["scheduled"] == 1
 
 
@@ -355,6 +355,21 @@ def test_what_outlasts_the_grace_time_is_ended_and_handed_back(
     assert b"1 nacked" in err
     assert not alive(child)
     assert "1 acked" in live.ok("work", topic, "--count", "1").err
+
+
+def test_a_revoked_lease_ends_the_command(live: Cli, topic: str, tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    os.mkfifo(started)
+    live.ok("enqueue", topic, "x", "--id", "a")
+    script = f"sleep 1000 & echo $! > {started}; wait"
+    worker = spawn("work", topic, "--lease", "300ms", "-n", "1", "--", "sh", "-c", script)
+    child = int(started.read_text())
+    assert live("cancel", topic, "a").status == 4
+    live.ok("cancel", topic, "a", "--revoke-lease")
+    _, err = worker.communicate(timeout=TIMEOUT_S)
+    assert worker.returncode == 0
+    assert b"delivered 1: 1 lost; none early" in err
+    assert not alive(child)
 
 
 def test_dev_finds_its_data_again(tmp_path: Path, cli: Cli) -> None:
