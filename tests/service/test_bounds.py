@@ -80,7 +80,8 @@ def retrieve(**values: Any) -> pb.RetrieveRequest:
 
 
 def listing(**values: Any) -> pb.ListTasksRequest:
-    return pb.ListTasksRequest(**({"topic": "jobs", "state": task_pb2.TASK_STATE_READY} | values))
+    defaults: dict[str, Any] = {"topic": "jobs", "state": task_pb2.TASK_STATE_READY}
+    return pb.ListTasksRequest(**(defaults | values))
 
 
 def batch(payloads: list[bytes]) -> pb.BatchEnqueueRequest:

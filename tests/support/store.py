@@ -6,8 +6,8 @@ import asyncio
 import random
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,20 @@ def run_store(*, maxmemory_bytes: int = 0) -> Iterator[StoreServer]:
         finally:
             server.sync.close()
             runner.run(embedded.stop())
+
+
+@asynccontextmanager
+async def own_store() -> AsyncIterator[StoreServer]:
+    """The same within a test, which may kill it."""
+    with tempfile.TemporaryDirectory(prefix="ddq-test-") as folder:
+        embedded = EmbeddedStore(Path(folder), sync_always=False)
+        await embedded.start()
+        server = StoreServer(embedded.socket_path)
+        try:
+            yield server
+        finally:
+            server.sync.close()
+            await embedded.stop()
 
 
 class ManualClock:
@@ -233,5 +247,6 @@ __all__ = [
     "RecordingConnection",
     "SeededEntropy",
     "StoreServer",
+    "own_store",
     "run_store",
 ]
