@@ -77,12 +77,12 @@ class ReadyBell:
 
     def ring(self, shard: ShardId, count: int) -> None:
         """``count`` tasks of the shard are ready."""
-        for ear in list(self._ears.get(shard.topic, ())):
-            if count <= 0:
-                return
-            if not ear.ringing:
-                ear.ring(shard)
-                count -= 1
+        ears = self._ears.get(shard.topic, {})
+        idle = [ear for ear in ears if not ear.ringing]
+        # Where nobody is idle, who was woken for another shard and has not looked yet looks at
+        # this one too: his own tasks may be gone when he comes, and these would lie unseen.
+        for ear in [*idle, *(ear for ear in ears if ear.ringing)][:count]:
+            ear.ring(shard)
 
     def on_hint(self, hint: Hint) -> None:
         """Takes a hint from the feed."""

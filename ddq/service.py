@@ -19,7 +19,7 @@ from ddq import wire
 from ddq.bell import ReadyBell
 from ddq.config import DEFAULTS, LIMITS, MS_PER_SECOND
 from ddq.entropy import uuid7
-from ddq.errors import InvalidArgument
+from ddq.errors import InvalidArgument, TopicNotFound
 from ddq.keys import ShardId
 from ddq.status import OK, to_status
 from ddq.store.jobstore import Changed, Extension, Leased, Rejection, Removal, Settlement
@@ -199,9 +199,15 @@ class QueueService:
                 while not leased and (left_s := until_s - loop.time()) > 0:
                     await ear.heard(min(left_s, SAFETY_S))
                     only = ear.look()
-                    leased = await self._lease(
-                        topics, max_tasks, max_bytes, lease_ms, call, only=only
-                    )
+                    try:
+                        leased = await self._lease(
+                            topics, max_tasks, max_bytes, lease_ms, call, only=only
+                        )
+                    except BaseException:
+                        # Cancelled, or refused by the store: the tasks are there for the next one.
+                        for shard in only:
+                            self._bell.ring(shard, 1)
+                        raise
         return pb.RetrieveResponse(tasks=[wire.leased_task(lease) for lease in leased])
 
     async def _recall(self, topics: Sequence[str], call: Call) -> list[Leased] | None:
@@ -216,7 +222,7 @@ class QueueService:
             return None
         answers = await asyncio.gather(
             *(
-                self._jobs.retrieve(
+                self._take(
                     topic, index, max_tasks=0, max_bytes=0, lease_ms=0, call=call, recall_only=True
                 )
                 for topic, index in shards
@@ -254,7 +260,7 @@ class QueueService:
             if len(leased) >= max_tasks or size_bytes >= max_bytes:
                 break
             try:
-                leases, repeated, ready = await self._jobs.retrieve(
+                leases, repeated, ready = await self._take(
                     topic,
                     index,
                     max_tasks=max_tasks - len(leased),
@@ -274,6 +280,15 @@ class QueueService:
             if repeated and leases:
                 break
         return leased
+
+    async def _take(
+        self, topic: Topic, index: int, **options: Any
+    ) -> tuple[list[Leased], bool, int]:
+        """JobStore.retrieve, and nothing from a topic that another process has deleted."""
+        try:
+            return await self._jobs.retrieve(topic, index, **options)
+        except TopicNotFound:
+            return [], False, 0
 
     def _lease_ms(
         self,
