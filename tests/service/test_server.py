@@ -1,0 +1,220 @@
+"""The server around the services: reflection, health, draining, and how it refuses to start."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message_factory import GetMessageClass
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
+    ProtoReflectionDescriptorDatabase,
+)
+
+from ddq.config import Settings
+from ddq.server import ServerOptions, StartupError, run_server
+from ddq.store.embedded import StoreStartError
+from ddq.v1 import delay_queue_service_pb2 as pb
+from tests.support.rpc import DEADLINE_S, Producer, failure_of, seconds
+from tests.support.server import RunningServer, serving
+from tests.support.store import StoreServer, own_store
+
+SERVICES = {
+    "ddq.v1.DelayQueueService",
+    "ddq.v1.DelayQueueAdminService",
+    "grpc.health.v1.Health",
+    "grpc.reflection.v1alpha.ServerReflection",
+}
+
+
+def by_reflection(address: str) -> tuple[set[str], bool, bytes]:
+    """Enqueues and retrieves with nothing but what the server says of itself."""
+    with grpc.insecure_channel(address) as channel:
+        database: Any = ProtoReflectionDescriptorDatabase(channel)
+        services = set(database.get_services())
+        pool = DescriptorPool(database)
+        service = pool.FindServiceByName("ddq.v1.DelayQueueService")
+
+        def call(name: str, **fields: Any) -> Any:
+            method = service.FindMethodByName(name)
+            invoke = channel.unary_unary(
+                f"/{service.full_name}/{name}",
+                request_serializer=lambda message: message.SerializeToString(),
+                response_deserializer=GetMessageClass(method.output_type).FromString,
+            )
+            request: Any = GetMessageClass(method.input_type)(**fields)
+            return invoke(request, timeout=DEADLINE_S)
+
+        task = {"id": "a", "payload": b"\x00\xff", "delay": timedelta(milliseconds=100)}
+        created = call("Enqueue", topic="jobs", task=task).result.created
+        reply = call("Retrieve", topics=["jobs"], wait=seconds(20))
+        return services, created, reply.tasks[0].task.payload
+
+
+async def test_a_client_needs_nothing_but_reflection(server: RunningServer) -> None:
+    services, created, payload = await asyncio.to_thread(by_reflection, server.address)
+    assert services == SERVICES
+    assert (created, payload) == (True, b"\x00\xff")
+
+
+@pytest.mark.parametrize(
+    "service", ["", "ddq.v1.DelayQueueService", "ddq.v1.DelayQueueAdminService"]
+)
+async def test_health_says_when_the_server_stops(service: str) -> None:
+    serving_status = health_pb2.HealthCheckResponse.SERVING
+    settings = Settings(drain_ms=5_000)
+    async with own_store() as store, serving(store, settings) as server:
+        stub: Any = health_pb2_grpc.HealthStub(server.channel)
+        updates: Any = stub.Watch(
+            health_pb2.HealthCheckRequest(service=service), timeout=DEADLINE_S
+        )
+
+        async def until(wanted: int) -> None:
+            async for update in updates:
+                if update.status == wanted:
+                    return
+
+        await until(serving_status)
+        server.stop.set()
+        await until(health_pb2.HealthCheckResponse.NOT_SERVING)
+        updates.cancel()
+
+
+async def test_an_unknown_service_has_no_health(server: RunningServer) -> None:
+    stub: Any = health_pb2_grpc.HealthStub(server.channel)
+    failure = await failure_of(stub.Check(health_pb2.HealthCheckRequest(service="other")))
+    assert failure.code == "NOT_FOUND"
+
+
+async def test_a_stopping_server_lets_running_calls_finish(store_server: StoreServer) -> None:
+    async with serving(store_server, Settings(drain_ms=20_000)) as server:
+        producer = Producer(server.queue)
+        await producer.add("far", delay=seconds(3_600))
+        added = await producer.add("soon", delay=seconds(0.5))
+        waiting = asyncio.ensure_future(
+            server.queue.Retrieve(
+                pb.RetrieveRequest(topics=["jobs"], wait=seconds(25)), timeout=DEADLINE_S
+            )
+        )
+        async with asyncio.timeout(DEADLINE_S):
+            calls = store_server.script_calls()
+            while store_server.script_calls() <= calls:  # noqa: ASYNC110 - it has reached the store
+                await asyncio.sleep(0.01)
+        server.stop.set()
+        # The scheduler goes on meanwhile: the task becomes ready and the call gets it.
+        (leased,) = (await waiting).tasks
+        assert leased.task.id == "soon"
+        assert leased.task.due_time == added.result.due_time
+        async with asyncio.timeout(DEADLINE_S):
+            await server.task
+        failure = await failure_of(producer.add("late"))
+        assert failure.code == "UNAVAILABLE"
+
+
+async def test_a_stopping_server_hands_its_leadership_over(store_server: StoreServer) -> None:
+    async with serving(store_server) as server:
+        await Producer(server.queue).take_one("a")
+    control: Any = store_server.sync.hgetall("ddq:control:{jobs}")
+    assert b"nonce" not in control
+    async with serving(store_server) as server:
+        await Producer(server.queue).take_one("b")
+    control = store_server.sync.hgetall("ddq:control:{jobs}")
+    assert control[b"epoch"] == b"2"
+
+
+async def test_two_schedulers_share_the_work_and_one_takes_over(store_server: StoreServer) -> None:
+    settings = Settings(drain_ms=1, leader_lease_ms=500)
+    async with serving(store_server, settings) as one, serving(store_server, settings) as two:
+        producer = Producer(two.queue)
+        for i in range(20):
+            await producer.take_one(f"t{i}")
+        one.stop.set()
+        await one.task
+        for i in range(20, 40):
+            await producer.take_one(f"t{i}")
+        control: Any = store_server.sync.hgetall("ddq:control:{jobs}")
+        assert int(control[b"n:leased"]) == 40
+
+
+async def run(listen: str, store_url: str, settings: Settings | None = None) -> None:
+    options = ServerOptions(listen, store_url, settings=settings or Settings())
+    async with asyncio.timeout(DEADLINE_S):
+        await run_server(options, stop=asyncio.Event(), on_ready=lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("listen", "store_url", "settings", "words"),
+    [
+        ("nowhere", "unix", Settings(), "HOST:PORT"),
+        ("127.0.0.1:x", "unix", Settings(), "HOST:PORT"),
+        ("127.0.0.1:70000", "unix", Settings(), "HOST:PORT"),
+        ("203.0.113.7:50051", "unix", Settings(), "not this machine's"),
+        ("127.0.0.1:0", "mysql://x", Settings(), "redis://HOST:PORT/DB"),
+        ("127.0.0.1:0", "embedded:", Settings(), "embedded:FOLDER"),
+        ("127.0.0.1:0", "redis://127.0.0.1:1/0", Settings(), "redis://127.0.0.1:1/0"),
+        ("127.0.0.1:0", "unix:///nowhere.sock", Settings(), "unix:///nowhere.sock"),
+        ("127.0.0.1:0", "unix", Settings(drain_ms=0), "drain_ms"),
+        ("127.0.0.1:0", "unix", Settings(max_request_age_ms=10**10), "max_request_age_ms"),
+    ],
+)
+async def test_what_cannot_be_used_is_said_in_one_line(
+    store_server: StoreServer, listen: str, store_url: str, settings: Settings, words: str
+) -> None:
+    url = store_server.url if store_url == "unix" else store_url
+    with pytest.raises(StartupError) as caught:
+        await run(listen, url, settings)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+async def test_a_taken_port_is_said(server: RunningServer, store_server: StoreServer) -> None:
+    with pytest.raises(StartupError, match="in use"):
+        await run(server.address, store_server.url)
+
+
+async def test_a_store_of_another_kind_is_said(store_server: StoreServer) -> None:
+    store_server.sync.set("ddq:topics", "by hand")
+    with pytest.raises(StartupError, match="ddq:topics"):
+        await run("127.0.0.1:0", store_server.url)
+
+
+async def test_a_broken_topic_does_not_keep_the_server_from_the_others(
+    store_server: StoreServer,
+) -> None:
+    store_server.sync.hset("ddq:topics", "broken", b"\xff" * 40)
+    async with serving(store_server) as server:
+        await Producer(server.queue).take_one("a")
+        failure = await failure_of(Producer(server.queue, "broken").add("a"))
+        assert failure.reason == "STORE_MALFORMED"
+        # A shard that is damaged later does not stop the scheduler either.
+        store_server.sync.delete("ddq:ready:{jobs}")
+        store_server.sync.set("ddq:ready:{jobs}", "by hand")
+        failure = await failure_of(Producer(server.queue).add("b"))
+        assert failure.reason == "STORE_MALFORMED"
+        await Producer(server.queue, "other").take_one("c")
+
+
+async def test_an_embedded_store_that_ends_takes_the_server_down_loudly() -> None:
+    with TemporaryDirectory(prefix="ddq-test-") as folder:
+        ready: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        options = ServerOptions("127.0.0.1:0", f"embedded:{folder}", settings=Settings(drain_ms=1))
+        task = asyncio.create_task(
+            run_server(options, stop=asyncio.Event(), on_ready=ready.set_result)
+        )
+        async with asyncio.timeout(DEADLINE_S):
+            await ready
+            store = StoreServer(Path(folder) / "valkey.sock")
+            process: Any = store.sync.info("server")
+            store.sync.close()
+            os.kill(process["process_id"], signal.SIGKILL)
+            with pytest.raises(StoreStartError, match="ended by itself"):
+                await task
