@@ -172,6 +172,13 @@ def test_what_a_command_is_told(live: Cli, topic: str) -> None:
     assert told["DDQ_DUE_TIME"].startswith("20")
 
 
+def test_what_a_command_prints_does_not_mix_with_json(live: Cli, topic: str) -> None:
+    live.ok("enqueue", topic, "said", "--id", "a")
+    ran = live.ok("work", topic, "--count", "1", "--json", "--exec", "cat")
+    assert summary(ran.documents) == {"delivered": 1, "acked": 1}
+    assert ran.err == "said"
+
+
 def test_a_command_need_not_read_its_input(live: Cli, topic: str, tmp_path: Path) -> None:
     (tmp_path / "large").write_bytes(b"x" * 1_000_000)
     live.ok("enqueue", topic, "--file", str(tmp_path / "large"))
@@ -306,7 +313,7 @@ def test_dead_tasks_can_be_deleted(live: Cli, topic: str) -> None:
 def test_a_reader_that_goes_away_ends_it_quietly(live: Cli, topic: str) -> None:
     for number in range(3):
         live.ok("enqueue", topic, str(number) * 100_000, "--id", str(number))
-    worker = spawn("work", topic, *IDLE)
+    worker = spawn("work", topic)
     assert worker.stdout is not None
     assert worker.stderr is not None
     worker.stdout.read(10)
