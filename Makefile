@@ -102,16 +102,18 @@ lint-workflows: ## check .github/workflows (needs Go)
 	@tool=$$(tools/gotool.sh actionlint); "$$tool"
 
 .PHONY: lint-documents
-lint-documents: $(READY) ## check the ADRs, their index in the development log, and their links
+lint-documents: $(READY) ## check the ADRs, their index, links, and what is generated from the code
 	@$(BIN)/python -m tools.release_readiness --documents
+	@$(BIN)/python -m tools.docs --check
 
 .PHONY: types
 types: $(READY) ## check the types (mypy --strict)
 	@$(BIN)/mypy $(ROOMS)
 
 .PHONY: gen
-gen: $(READY) ## generate ddq/v1 from proto/ddq/v1
+gen: $(READY) ## generate ddq/v1 from proto/ddq/v1, and the tables of the documents from the code
 	@$(BIN)/python -m tools.gen
+	@$(BIN)/python -m tools.docs
 
 .PHONY: lock
 lock: $(READY) ## resolve the dependencies anew and write requirements.lock
