@@ -1,0 +1,76 @@
+"""The bell: as many are woken as there are tasks, and no ring is lost with who leaves."""
+
+from __future__ import annotations
+
+from ddq.bell import Ear, ReadyBell
+from ddq.keys import ShardId
+from ddq.store.hints import DueHint, ReadyHint, Reset, TopicHint
+
+MAIL, MAIL_1, JOBS = ShardId("mail", 0), ShardId("mail", 1), ShardId("jobs", 0)
+
+
+def ringing(*ears: Ear) -> list[bool]:
+    return [ear.ringing for ear in ears]
+
+
+async def test_as_many_are_woken_as_there_are_tasks_the_longest_waiting_first() -> None:
+    bell = ReadyBell()
+    with (
+        bell.listening(["mail"]) as one,
+        bell.listening(["jobs", "mail"]) as two,
+        bell.listening(["mail"]) as three,
+        bell.listening(["jobs"]) as other,
+    ):
+        bell.on_hint(ReadyHint(MAIL, 2))
+        assert ringing(one, two, three, other) == [True, True, False, False]
+        assert two.look() == {MAIL}
+        # Who was woken and has not looked yet is not woken twice for another task.
+        bell.on_hint(ReadyHint(MAIL, 1))
+        assert ringing(one, two, three) == [True, True, False]
+
+
+async def test_who_leaves_without_looking_passes_the_ring_on() -> None:
+    bell = ReadyBell()
+    with bell.listening(["mail"]) as second:
+        with bell.listening(["mail"]) as first:
+            bell.ring(MAIL_1, 1)
+            bell.ring(MAIL_1, 1)
+            assert ringing(second, first) == [True, True]
+            second.look()
+        assert second.ringing
+        assert second.look() == {MAIL_1}
+
+
+async def test_after_a_reset_everybody_looks_at_everything() -> None:
+    bell = ReadyBell()
+    with bell.listening(["mail"]) as one, bell.listening(["jobs"]) as two:
+        bell.ring(MAIL, 1)
+        bell.on_hint(Reset())
+        # A single shard from before must not narrow the look at all of them.
+        assert one.look() == two.look() == frozenset()
+        assert ringing(one, two) == [False, False]
+
+
+async def test_a_ring_for_one_shard_does_not_narrow_an_earlier_one_for_all() -> None:
+    ear = Ear(["mail"])
+    ear.ring(None)
+    ear.ring(MAIL)
+    assert ear.look() == frozenset()
+    ear.ring(MAIL)
+    ear.ring(JOBS)
+    assert ear.look() == {MAIL, JOBS}
+
+
+async def test_a_new_topic_wakes_those_who_wait_for_it() -> None:
+    bell = ReadyBell()
+    with bell.listening(["mail"]) as one, bell.listening(["jobs"]) as two:
+        bell.on_hint(TopicHint("mail"))
+        bell.on_hint(DueHint(JOBS, 5))
+        assert ringing(one, two) == [True, False]
+
+
+async def test_waiting_ends_with_the_time() -> None:
+    ear = Ear(["mail"])
+    assert not await ear.heard(0.001)
+    ear.ring(MAIL)
+    assert await ear.heard(10)

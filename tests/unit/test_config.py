@@ -1,0 +1,43 @@
+"""Settings: each is described, bounded, and refused in one line."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+
+from ddq.config import DAY_MS, DEFAULTS, LIMITS, Settings, check_settings, retention_min_ms
+from ddq.task import RetryPolicy, TopicSettings
+
+
+@pytest.mark.parametrize("values", [LIMITS, DEFAULTS, Settings()], ids=lambda v: type(v).__name__)
+def test_each_has_a_sentence_and_its_unit_last(values: Any) -> None:
+    units = ("_ms", "_bytes", "_chars", "_count", "_tasks", "_items", "_entries")
+    without_unit = {"auto_create_topics", "multiplier", "multiplier_max", "jitter", "max_attempts"}
+    for spec in fields(values):
+        assert spec.metadata["doc"], spec.name
+        assert spec.name.endswith(units) or spec.name in without_unit, spec.name
+
+
+def test_the_defaults_are_fine() -> None:
+    check_settings(Settings())
+    assert retention_min_ms(Settings()) == 602_000
+    assert TopicSettings().tombstone_retention_ms >= retention_min_ms(Settings())
+    assert RetryPolicy().initial_backoff_ms <= RetryPolicy().max_backoff_ms
+
+
+@pytest.mark.parametrize(
+    "name", [spec.name for spec in fields(Settings) if not isinstance(spec.default, bool)]
+)
+def test_a_setting_that_makes_no_sense_is_named(name: str) -> None:
+    least = 0 if name == "barrier_replicas_count" else 1
+    changed: dict[str, Any] = {name: least - 1}
+    with pytest.raises(ValueError, match=f"^{name} is {least - 1}; it has to be at least {least}$"):
+        check_settings(replace(Settings(), **changed))
+
+
+def test_a_request_must_not_outlive_the_memory_of_it() -> None:
+    with pytest.raises(ValueError, match="exceeds the longest tombstone retention"):
+        check_settings(Settings(max_request_age_ms=30 * DAY_MS))
+    check_settings(Settings(max_request_age_ms=30 * DAY_MS - 2_000))

@@ -1,0 +1,124 @@
+"""The README's examples are run as they stand, and print what it says they print."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shlex
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import descriptor_pool, json_format, message_factory
+from google.protobuf.message import Message
+
+from ddq.v1.task_pb2 import TaskState
+from tests.support.server import RunningServer
+from tools.repo import ROOT
+
+README = (ROOT / "README.md").read_text()
+ADDRESS = "127.0.0.1:50051"
+TIMEOUT_S = 60.0
+
+
+def examples(kind: str) -> list[str]:
+    """The blocks that are marked as tested, in order."""
+    return re.findall(rf"<!-- tested: {kind} -->\n```\w+\n(.*?)```\n", README, flags=re.DOTALL)
+
+
+@asynccontextmanager
+async def running(*command: str, **environment: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONUNBUFFERED": "1", "COLUMNS": "120"} | environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def output_of(*command: str, **environment: str) -> str:
+    async with running(*command, **environment) as process:
+        output, _ = await process.communicate()
+        assert process.returncode == 0, output.decode()
+        return output.decode()
+
+
+def without_accidents(text: str) -> list[str]:
+    """Lines without ids, times and what aligns columns."""
+    text = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "<id>", text)
+    text = re.sub(r"\d{4}-\d\d-\d\d[ T][\d:.]+Z?", "<time>", text)
+    text = re.sub(r"\(in [\d.]+s\)", "(in <span>)", text)
+    return [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+
+
+def test_there_are_examples() -> None:
+    assert [len(examples(kind)) for kind in ("shell", "python", "grpcurl")] == [1, 2, 1]
+
+
+def test_the_snippets_are_short() -> None:
+    for snippet in examples("python"):
+        lines = [line for line in snippet.splitlines() if line.strip()]
+        assert len(lines) <= 12
+        assert max(map(len, lines)) <= 100
+
+
+async def test_the_producer_and_the_worker(server: RunningServer) -> None:
+    producer, worker = (snippet.replace(ADDRESS, server.address) for snippet in examples("python"))
+    assert server.address in producer
+    assert server.address in worker
+    async with running(sys.executable, "-c", worker) as process:
+        assert process.stdout is not None
+        assert (await output_of(sys.executable, "-c", producer)).startswith("enqueued ")
+        assert await process.stdout.readline() == b"sending hello, Ada\n"
+        process.send_signal(signal.SIGTERM)
+
+
+async def test_the_shell_lines(server: RunningServer) -> None:
+    (block,) = examples("shell")
+    said: list[str] = []
+    for line in block.splitlines():
+        if line.startswith("$ "):
+            program, *arguments = shlex.split(line[2:])
+            assert program == ".venv/bin/ddq"
+            ddq = str(Path(sys.executable).parent / "ddq")
+            output = await output_of(ddq, *arguments, DDQ_ADDRESS=server.address)
+            said += [line, *output.splitlines()]
+    assert without_accidents("\n".join(said)) == without_accidents(block)
+
+
+def shape(value: Any) -> Any:
+    """JSON with the type in the place of what differs from run to run."""
+    if isinstance(value, dict):
+        return {key: shape(inner) for key, inner in value.items()}
+    varies = isinstance(value, str) and re.search(r"^\d+$|^\d{4}-|=$", value)
+    return "<varies>" if varies else value
+
+
+async def test_the_grpcurl_line(server: RunningServer) -> None:
+    """Sent as grpcurl sends it: JSON to the message that reflection names."""
+    (block,) = examples("grpcurl")
+    line, _, printed = block.partition("\n")
+    words = shlex.split(line.removeprefix("$ "))
+    assert words[:3] == ["grpcurl", "-plaintext", "-d"]
+    assert words[4] == ADDRESS
+    service, _, method = words[5].rpartition("/")
+    pool = descriptor_pool.Default()
+    described = pool.FindServiceByName(service).methods_by_name[method]
+    request = json_format.Parse(words[3], message_factory.GetMessageClass(described.input_type)())
+    reply: Message = await getattr(server.queue, method)(request)
+    assert reply.result.state == TaskState.TASK_STATE_SCHEDULED  # type: ignore[attr-defined]
+    seen = json_format.MessageToDict(reply, preserving_proto_field_name=True)
+    assert shape(seen) == shape(json.loads(printed))

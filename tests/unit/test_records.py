@@ -1,0 +1,129 @@
+"""Records: what is packed is read back, and what is cut short is said to be."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ddq.errors import StoreMalformed
+from ddq.store.records import (
+    FORMAT,
+    content_digest,
+    lease_token,
+    pack_headers,
+    pack_new_task,
+    unpack_headers,
+    unpack_task,
+)
+from ddq.task import NewTask, RetryOverrides, RetryPolicy, Schedule, TaskState
+
+UINT64 = st.integers(0, 2**64 - 1)
+UINT32 = st.integers(0, 2**32 - 1)
+HEADERS = st.dictionaries(st.text(min_size=1, max_size=20), st.text(max_size=40), max_size=8)
+POLICIES = st.builds(
+    RetryPolicy,
+    max_attempts=st.integers(1, 10_000),
+    initial_backoff_ms=st.integers(0, 86_400_000),
+    max_backoff_ms=st.integers(0, 2_592_000_000),
+    multiplier=st.integers(1_000, 100_000).map(lambda thousandths: thousandths / 1_000),
+    jitter=st.integers(0, 1_000).map(lambda thousandths: thousandths / 1_000),
+)
+
+
+def new_task(payload: bytes, headers: dict[str, str], digest: bytes = b"d" * 16) -> NewTask:
+    return NewTask("a", payload, headers, Schedule(), RetryOverrides(), digest)
+
+
+def payload_record(packed: bytes, incarnation: int = 7, created_ms: int = 8) -> bytes:
+    """As the enqueue script stores it."""
+    return struct.pack(">BQQQ", FORMAT, incarnation, created_ms, 9) + packed
+
+
+def state_record(
+    state: int = 3,
+    *,
+    revision: int = 11,
+    incarnation: int = 7,
+    token: bytes = b"",
+    error: bytes = b"",
+) -> bytes:
+    """As pack_state in the prelude writes it."""
+    head = struct.pack(">BBQQIIIQQB", FORMAT, state, revision, incarnation, 1, 2, 3, 40, 50, 0)
+    parts = b"".join(bytes([len(part)]) + part for part in (token, b"", b"", b""))
+    return head + parts + struct.pack(">H", len(error)) + error
+
+
+@given(HEADERS)
+def test_headers_are_read_back(headers: dict[str, str]) -> None:
+    assert unpack_headers(pack_headers(headers)) == headers
+
+
+@given(HEADERS)
+def test_equal_headers_give_equal_bytes_in_any_order(headers: dict[str, str]) -> None:
+    assert pack_headers(dict(reversed(headers.items()))) == pack_headers(headers)
+
+
+@given(st.binary(max_size=200), HEADERS, POLICIES)
+def test_a_task_is_read_back(payload: bytes, headers: dict[str, str], policy: RetryPolicy) -> None:
+    record = payload_record(pack_new_task(new_task(payload, headers), policy))
+    task = unpack_task("mail", "a", record, state_record(), lease_expiry_ms=60)
+    assert (task.payload, dict(task.headers), task.retry_policy) == (payload, headers, policy)
+    assert (task.created_ms, task.payload_size_bytes, task.lease_expiry_ms) == (8, len(payload), 60)
+
+
+@given(UINT64, UINT64, st.sampled_from(TaskState), st.binary(max_size=16), st.binary(max_size=99))
+def test_a_state_is_read_back(
+    revision: int, incarnation: int, state: TaskState, token: bytes, error: bytes
+) -> None:
+    record = state_record(
+        state, revision=revision, incarnation=incarnation, token=token, error=error
+    )
+    task = unpack_task("mail", "a", b"", record)
+    assert (task.revision, task.incarnation, task.state) == (revision, incarnation, state)
+    assert (task.promotion, task.attempt, task.run, task.due_ms, task.updated_ms) == (
+        1,
+        2,
+        3,
+        40,
+        50,
+    )
+    assert task.last_error == error.decode(errors="replace")
+    assert lease_token(record) == token
+    # A tombstone has neither.
+    assert (task.payload, task.retry_policy) == (None, None)
+
+
+def test_a_record_cut_behind_its_headers_still_tells_the_size_of_the_payload() -> None:
+    whole = payload_record(pack_new_task(new_task(b"12345", {"k": "v"}), RetryPolicy()))
+    task = unpack_task("mail", "a", whole[:-5], state_record(), record_size_bytes=len(whole))
+    assert (task.payload, task.payload_size_bytes, dict(task.headers)) == (None, 5, {"k": "v"})
+
+
+@given(st.data())
+def test_a_record_that_is_too_short_is_malformed(data: st.DataObject) -> None:
+    whole = payload_record(pack_new_task(new_task(b"", {"key": "value"}), RetryPolicy()))
+    # Cut anywhere before the headers begin.
+    cut = data.draw(st.integers(1, 72))
+    with pytest.raises(StoreMalformed, match="the record of task 'a' in topic 'mail'"):
+        unpack_task("mail", "a", whole[:cut], state_record())
+    with pytest.raises(StoreMalformed):
+        unpack_task("mail", "a", whole, state_record()[: data.draw(st.integers(0, 51))])
+
+
+def test_a_state_of_no_task_is_malformed() -> None:
+    with pytest.raises(StoreMalformed):
+        unpack_task("mail", "a", b"", state_record(state=9))
+
+
+def test_a_token_of_a_short_record_is_malformed() -> None:
+    with pytest.raises(StoreMalformed, match="too short"):
+        lease_token(state_record()[:47])
+
+
+@given(st.lists(st.binary(max_size=8), max_size=4), st.lists(st.binary(max_size=8), max_size=4))
+def test_other_content_has_another_digest(one: list[bytes], other: list[bytes]) -> None:
+    # Where a part ends belongs to the content: (ab, c) is not (a, bc).
+    assert (content_digest(*one) == content_digest(*other)) == (one == other)

@@ -1,0 +1,110 @@
+"""Scripts: each says what it does, and is put together as the loader promises."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+import pytest
+
+from ddq.keys import ROOTS
+from ddq.store.scripts import default_scripts, load_scripts, parse_script
+from tools.docs import statuses
+from tools.repo import ROOT
+
+LUA = ROOT / "ddq" / "store" / "lua"
+NAMES = sorted(default_scripts())
+GOOD = "-- a: does it.\n-- flags: allow-oom\n-- argv: id\n-- returns: {status}\nreturn 1\n"
+PARTS = {"clock": "-- clock\n", "prelude": "-- prelude\n"}
+
+
+def body(name: str) -> str:
+    return (LUA / f"{name}.lua").read_text()
+
+
+def code(text: str) -> str:
+    """Without comments."""
+    return re.sub(r"--.*", "", text)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_script_says_what_it_does(name: str) -> None:
+    script = default_scripts()[name]
+    assert script.purpose.endswith(".")
+    assert script.argv
+    assert script.returns
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_status_that_a_script_answers_is_in_its_header(name: str) -> None:
+    """Words in capitals between quotes are statuses; those of the prelude are its own."""
+    # Commands with their options, and refusals of the whole call, are none.
+    text = re.sub(r"(redis\.call|refuse)\('[A-Z_]+'", "", code(body(name)))
+    words = set(re.findall(r"'([A-Z][A-Z_]+)'", text)) - {"WITHSCORES", "LIMIT", "MAXLEN"}
+    assert words <= set(statuses(default_scripts()[name]))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "registry"])
+def test_every_script_begins_with_the_checks_and_ends_with_a_write(name: str) -> None:
+    """ADR 008: finish() advances the sequence, also for a script that only reads."""
+    lines = [line for line in code(body(name)).splitlines() if line.strip()]
+    assert lines[0].startswith("local refusal = begin(")
+    assert lines[1] == "if refusal then return refusal end"
+    last = [line for line in lines if line.startswith("return")][-1]
+    assert last.startswith("return finish(")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_only_what_adds_a_task_is_refused_by_a_full_store(name: str) -> None:
+    script = default_scripts()[name]
+    assert script.allow_oom is (name != "enqueue")
+    assert script.source.startswith("#!lua flags=allow-oom\n" if script.allow_oom else "#!lua\n")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_digest_is_of_what_is_sent(name: str) -> None:
+    script = default_scripts()[name]
+    digest = hashlib.sha1(script.source.encode(), usedforsecurity=False).hexdigest()
+    assert script.sha1 == digest
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_script_names_a_key_or_asks_for_all_of_one(name: str) -> None:
+    """Keys come in KEYS, and no script's work grows with the number of tasks."""
+    text = code(body(name))
+    if name != "registry":
+        assert "'ddq:" not in text
+        assert "HGETALL" not in text
+    assert not re.search(r"'(KEYS|SCAN|HSCAN|ZSCAN|HKEYS|HVALS|SMEMBERS|SORT)'", text)
+    assert "cjson" not in text, "a payload that goes through JSON changes"
+    assert not re.search(r"\bmath\.random\b|\bos\.", text), "chance and time come from outside"
+
+
+def test_the_prelude_declares_the_keys_in_the_order_in_which_they_are_sent() -> None:
+    declared = re.findall(r"(\w+) = KEYS\[(\d+)\]", body("prelude"))
+    assert [name for name, _ in sorted(declared, key=lambda pair: int(pair[1]))] == list(ROOTS)
+
+
+def test_the_clock_can_be_replaced_and_nothing_that_is_not_there() -> None:
+    other = load_scripts({"clock": "local function now_ms() return 1 end\n"})
+    assert all(
+        other[name].source != script.source or name == "registry"
+        for name, script in default_scripts().items()
+    )
+    with pytest.raises(ValueError, match="no such script: clocks"):
+        load_scripts({"clocks": ""})
+
+
+def test_parts_go_before_the_script() -> None:
+    script = parse_script("a", GOOD, PARTS)
+    assert script.source == f"#!lua flags=allow-oom\n{PARTS['clock']}{PARTS['prelude']}{GOOD}"
+    without = parse_script("a", GOOD.replace("-- flags", "-- prelude: none\n-- flags"), PARTS)
+    assert PARTS["prelude"] not in without.source
+
+
+@pytest.mark.parametrize(
+    "line", ["-- a: does it.", "-- flags: allow-oom", "-- argv: id", "-- returns: {status}"]
+)
+def test_a_header_that_lacks_a_line_is_refused(line: str) -> None:
+    with pytest.raises(ValueError, match=r"lua/a\.lua needs a header"):
+        parse_script("a", GOOD.replace(line + "\n", ""), PARTS)
