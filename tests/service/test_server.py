@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -54,9 +53,9 @@ def by_reflection(address: str) -> tuple[set[str], bool, bytes]:
             request: Any = GetMessageClass(method.input_type)(**fields)
             return invoke(request, timeout=DEADLINE_S)
 
-        task = {"id": "a", "payload": b"\x00\xff", "delay": timedelta(milliseconds=100)}
+        task = {"id": "a", "payload": b"\x00\xff", "delay": {"nanos": 100_000_000}}
         created = call("Enqueue", topic="jobs", task=task).result.created
-        reply = call("Retrieve", topics=["jobs"], wait=seconds(20))
+        reply = call("Retrieve", topics=["jobs"], wait={"seconds": 20})
         return services, created, reply.tasks[0].task.payload
 
 
