@@ -81,14 +81,16 @@ class QueueMachine(RuleBasedStateMachine):
             answer = self.real.ask(request, self.now_ms)
             if answer != expected:
                 raise DisagreementError(
-                    f"{_promise(operations[0])}: {request}\n  answered {answer}"
+                    f"{_promise(operations[0], expected, answer)}: {request}\n  answered {answer}"
                     f"\n  expected {expected}"
                 )
         except DisagreementError:
             raise
         except Exception as error:
             # Anything but an answer is a failure of the store; name the operation it broke.
-            raise DisagreementError(f"{_promise(operations[0])}: {request}: {error!r}") from error
+            raise DisagreementError(
+                f"{_promise(operations[0], expected)}: {request}: {error!r}"
+            ) from error
         event(f"{type(operations[0]).__name__}: {_label(response)}")
         return response
 
@@ -323,7 +325,17 @@ _PROMISES: dict[type, str] = {
 }
 
 
-def _promise(op: ops.Operation) -> str:
+def _promise(op: ops.Operation, *answers: ops.Response) -> str:
+    """The promise that a wrong answer to an operation endangers."""
+    said = {answer.status for answer in answers} | {
+        result[0] for answer in answers for result in answer.results if result
+    }
+    if said & {"NOT_LEADER", "LEASE_LOST"}:
+        return "G8 fenced"
+    if "CLOCK_UNSAFE" in said:
+        return "G5 never early"
+    if "REQUEST_EXPIRED" in said:
+        return "G13 idempotent"
     return _PROMISES.get(type(op), "G13 idempotent")
 
 
@@ -347,6 +359,8 @@ def _difference(expected: Shard, kept: Shard) -> str:
             return f"G12 one leader: {name} is {have!r}, not {want!r}"
     if expected.counts != kept.counts:
         return f"G11 conservation: counters are {kept.counts}, not {expected.counts}"
+    if expected.mark_ms != kept.mark_ms:
+        return f"G5 never early: the clock mark is {kept.mark_ms}, not {expected.mark_ms}"
     if expected.records != kept.records:
         return f"G13 idempotent: records are {kept.records}, not {expected.records}"
     return f"G13 idempotent: the shard is {kept}, not {expected}"

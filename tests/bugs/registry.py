@@ -1,0 +1,446 @@
+"""The planted bugs: what other queues got wrong, and what this one could.
+
+Each is a small edit of a script, a patch of a function, or a setting. `breaks` are the promises
+by which it may be caught: a crash, or an assertion made for it, does not count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+from unittest import mock
+
+from ddq.scheduler import Scheduler
+from ddq.store.jobstore import JobStore, Removal
+from ddq.store.runner import Call
+from ddq.task import TaskState
+
+ANY = frozenset(f"G{number}" for number in range(1, 14))
+
+
+@dataclass(frozen=True)
+class Bug:
+    """One mistake.
+
+    Attributes:
+        edits: (script, text, other text); the text must be there exactly once.
+        patch: a context manager that changes code while it lasts.
+        replicas_count: what the barrier of a failover story waits for; 2 is right.
+        levels: where it is looked for: 2, or 3 on one node, or 4 for level 3 with failovers.
+    """
+
+    name: str
+    breaks: frozenset[str]
+    source: str
+    edits: tuple[tuple[str, str, str], ...] = ()
+    patch: Callable[[], Any] | None = None
+    replicas_count: int = 2
+    levels: tuple[int, ...] = (2, 3)
+
+
+def texts_of(bug: Bug) -> dict[str, str]:
+    """The changed scripts of a bug.
+
+    Raises:
+        ValueError: a text is not there exactly once, so the bug no longer fits the code.
+    """
+    changed: dict[str, str] = {}
+    for script, text, other in bug.edits:
+        if script not in changed:
+            path = files("ddq.store") / "lua" / f"{script}.lua"
+            changed[script] = path.read_text(encoding="utf-8")
+        if changed[script].count(text) != 1:
+            raise ValueError(f"bug {bug.name!r}: {text!r} is not once in {script}.lua; adapt it")
+        changed[script] = changed[script].replace(text, other)
+    return changed
+
+
+def _set(*promises: str) -> frozenset[str]:
+    return frozenset(promises)
+
+
+# Patches of functions ----------------------------------------------------------------------
+
+
+@contextmanager
+def _cancel_in_two_steps() -> Iterator[None]:
+    """Looks first and removes afterwards, believing what it saw."""
+    true_remove = JobStore.remove
+
+    async def remove(self: JobStore, topic: str, removals: Any, call: Call) -> Any:
+        seen = []
+        for removal in removals:
+            outcome = await self.get(topic, removal.id, full=False, call=call)
+            waiting = outcome.value is not None and outcome.value.state in {
+                TaskState.SCHEDULED,
+                TaskState.READY,
+            }
+            seen.append(Removal(removal.id, revoke=removal.revoke or waiting))
+        return await true_remove(self, topic, seen, call)
+
+    with mock.patch.object(JobStore, "remove", remove):
+        yield
+
+
+@contextmanager
+def _no_sweep() -> Iterator[None]:
+    """Liveness rests on hints alone."""
+    with (
+        mock.patch.object(Scheduler, "_sweep_s", property(lambda self: 1e9)),
+        mock.patch.object(Scheduler, "_topics_interval_s", property(lambda self: 1e9)),
+    ):
+        yield
+
+
+@contextmanager
+def _due_hints_ignored() -> Iterator[None]:
+    """The scheduler sleeps through earlier tasks, and never sweeps."""
+    with _no_sweep(), mock.patch.object(Scheduler, "on_hint", lambda self, hint: None):
+        yield
+
+
+BUGS: tuple[Bug, ...] = (
+    Bug(
+        "scheduler is not fenced",
+        _set("G3", "G8", "G10", "G12"),
+        "any queue whose leader lock is checked before the script",
+        (("prelude", "return control.nonce == nonce and control.epoch == epoch", "return true"),),
+    ),
+    Bug(
+        "owner's nonce is not checked",
+        _set("G3", "G8", "G12"),
+        "an epoch can roll back at a failover and be given twice",
+        (
+            (
+                "prelude",
+                "return control.nonce == nonce and control.epoch == epoch",
+                "return control.epoch == epoch",
+            ),
+        ),
+    ),
+    Bug(
+        "epoch is not checked",
+        _set("G3", "G8", "G12"),
+        "a lock by name only",
+        (
+            (
+                "prelude",
+                "return control.nonce == nonce and control.epoch == epoch",
+                "return control.nonce ~= false",
+            ),
+        ),
+    ),
+    Bug(
+        "leadership is taken from a living leader",
+        _set("G12"),
+        "SETNX without looking at the expiry",
+        (("acquire", "not control.nonce or control.leader_until_ms <= now", "true"),),
+    ),
+    Bug(
+        "ack needs no token",
+        _set("G8", "G9"),
+        "lmstfy: delete is also the ack, unfenced",
+        (("ack", "#token > 0 and t.token == token and t.state <= LEASED", "t.state <= LEASED"),),
+    ),
+    Bug(
+        "late nack ends an attempt that has ended",
+        _set("G8", "G10"),
+        "the first distributed-delay-queue: a late nack brings a task back",
+        (
+            (
+                "nack",
+                "elseif t.state == LEASED and t.token == token then",
+                "elseif #token > 0 and t.state <= LEASED and t.token == token then",
+            ),
+        ),
+    ),
+    Bug(
+        "nack needs no token",
+        _set("G8"),
+        "asynq: a stale worker's retry evicts the present holder",
+        (("nack", "t.state == LEASED and t.token == token", "t.state == LEASED"),),
+    ),
+    Bug(
+        "extend needs no token",
+        _set("G8", "G7"),
+        "heartbeats by task id",
+        (("extend", "t.state == LEASED and t.token == token", "t.state == LEASED"),),
+    ),
+    Bug(
+        "release needs no token",
+        _set("G8", "G7"),
+        "requeue by task id",
+        (("release", "t.state == LEASED and t.token == token", "t.state == LEASED"),),
+    ),
+    Bug(
+        "cancel of a leased task reported as done",
+        _set("G4"),
+        "queues that delete the payload under the worker",
+        (
+            (
+                "remove",
+                "result = { 'LEASED', t.revision, t.incarnation }",
+                "result = { 'CANCELLED', t.revision, t.incarnation }",
+            ),
+        ),
+    ),
+    Bug(
+        "cancel looks first and removes afterwards",
+        _set("G4", "G7", "G9"),
+        "resque-scheduler: check, then delete (#46)",
+        patch=_cancel_in_two_steps,
+        levels=(3,),
+    ),
+    Bug(
+        "repeated cancel reaches the next incarnation",
+        _set("G4", "G13"),
+        "ids that are used again",
+        (("remove", "if done then", "if false then"),),
+    ),
+    Bug(
+        "cancel leaves the token alive",
+        _set("G8", "G4", "G9"),
+        "revocation that only changes the state",
+        (
+            (
+                "remove",
+                "t.token, t.settled_token, t.verdict = '', '', NONE",
+                "t.settled_token, t.verdict = '', NONE",
+            ),
+        ),
+    ),
+    Bug(
+        "promotion is not numbered",
+        _set("G3"),
+        "nothing to tell two promotions apart",
+        (("promote", "t.promotion = t.promotion + 1", "t.promotion = t.promotion"),),
+    ),
+    Bug(
+        "promotion forgets to leave the schedule",
+        _set("G3", "G11"),
+        "dramatiq: promotion in two steps duplicates (#431)",
+        (
+            (
+                "prelude",
+                "if INDEX[from] ~= INDEX[to] then redis.call('ZREM', INDEX[from], t.id) end",
+                "if INDEX[from] ~= INDEX[to] and to ~= READY then "
+                "redis.call('ZREM', INDEX[from], t.id) end",
+            ),
+        ),
+    ),
+    Bug(
+        "due times rounded down to the second",
+        _set("G5"),
+        "lmstfy, asynq (#1071): tasks up to a second early",
+        (
+            (
+                "enqueue",
+                "local due_ms = schedule == 'delay' and now + value_ms or math.max(value_ms, now)",
+                "local due_ms = math.floor((schedule == 'delay' and now + value_ms "
+                "or math.max(value_ms, now)) / 1000) * 1000",
+            ),
+        ),
+    ),
+    Bug(
+        "the caller's clock decides",
+        _set("G5"),
+        "queues whose clients compute the score",
+        (("prelude", "local clock = now_ms()", "local clock = CALL.clock_ms"),),
+    ),
+    Bug(
+        "time runs backwards",
+        _set("G5", "G10"),
+        "no high-water mark: a failover to a slower clock",
+        (("prelude", "now = math.max(clock, control.mark_ms)", "now = clock"),),
+    ),
+    Bug(
+        "a clock that is far off is believed",
+        _set("G5"),
+        "one look at a clock an hour ahead",
+        (
+            (
+                "prelude",
+                "if math.abs(clock - CALL.clock_ms) > CALL.max_skew_ms then",
+                "if false then",
+            ),
+        ),
+    ),
+    Bug(
+        "reaper forgets the attempt",
+        _set("G10"),
+        "Celery: redelivered again and again (#2481)",
+        (
+            (
+                "reap",
+                "    end_attempt('expire'",
+                "    t.attempt = math.max(0, t.attempt - 1)\n    end_attempt('expire'",
+            ),
+        ),
+    ),
+    Bug(
+        "one attempt too many",
+        _set("G10"),
+        "off by one",
+        (
+            (
+                "prelude",
+                "if dead or t.attempt >= t.payload.max_attempts then",
+                "if dead or t.attempt > t.payload.max_attempts then",
+            ),
+        ),
+    ),
+    Bug(
+        "backoff does not grow",
+        _set("G5", "G10"),
+        "off by one in the exponent",
+        (("prelude", "(payload.multiplier_milli / 1000) ^ (attempt - 1)", "1"),),
+    ),
+    Bug(
+        "release burns an attempt",
+        _set("G10"),
+        "requeue that counts",
+        (("release", "t.attempt = t.attempt - 1", "t.attempt = t.attempt"),),
+    ),
+    Bug(
+        "counter not moved",
+        _set("G11"),
+        "statistics kept beside the transition",
+        (("prelude", "  count(NAME[to], 1)\n", "  if to ~= LEASED then count(NAME[to], 1) end\n"),),
+    ),
+    Bug(
+        "payload outlives its task",
+        _set("G2", "G11"),
+        "orphans that fill the store",
+        (("prelude", "    redis.call('HDEL', K.payloads, t.id)\n", ""),),
+    ),
+    Bug(
+        "repeated retrieve leases again",
+        _set("G13", "G7"),
+        "a lost reply costs an attempt",
+        (("retrieve", "\nif record then", "\nif false then"),),
+    ),
+    Bug(
+        "repeated replacement replaces again",
+        _set("G13", "G2"),
+        "a repeat that undoes what somebody else did",
+        (("enqueue", "  if done then", "  if false then"),),
+    ),
+    Bug(
+        "repeated reschedule moves again",
+        _set("G13", "G5", "G3"),
+        "the same",
+        (("reschedule", "\nif done then", "\nif false then"),),
+    ),
+    Bug(
+        "repeated redrive revives what died since",
+        _set("G13", "G10", "G2"),
+        "redrive all without a cut",
+        (
+            (
+                "redrive",
+                "elseif t.state ~= DEAD or t.revision > walk.cut then",
+                "elseif t.state ~= DEAD then",
+            ),
+            ("redrive", "if t and t.revision > walk.cut then", "if false then"),
+        ),
+    ),
+    Bug(
+        "a request that comes too late still acts",
+        _set("G2", "G13"),
+        "a request stuck in a socket acts on a later life",
+        (
+            (
+                "prelude",
+                "if CALL.not_after_ms > 0 and now > CALL.not_after_ms then",
+                "if false then",
+            ),
+        ),
+    ),
+    Bug(
+        "purge takes what came after it began",
+        _set("G2", "G13"),
+        "purge by deleting keys",
+        (
+            (
+                "prelude",
+                "return HELD[t.state] and t.incarnation <= control.purge_cut",
+                "return HELD[t.state] and control.purge_cut > 0",
+            ),
+        ),
+    ),
+    Bug(
+        "a task hops past the purge",
+        _set("G2", "G13", "G3", "G7"),
+        "purge that walks the indexes while tasks move",
+        (
+            (
+                "prelude",
+                "return HELD[t.state] and t.incarnation <= control.purge_cut",
+                "return false",
+            ),
+        ),
+    ),
+    Bug(
+        "finished ids are forgotten at once",
+        _set("G13", "G2"),
+        "no tombstones: a late repeat enqueues again",
+        (
+            (
+                "collect",
+                "local old = string.format('%.0f', now - control.retention_ms)",
+                "local old = string.format('%.0f', now)",
+            ),
+        ),
+    ),
+    Bug(
+        "the same content is a conflict of its own",
+        _set("G2", "G13"),
+        "dedup by id alone",
+        (
+            (
+                "enqueue",
+                "local same = digest == (t.payload and t.payload.digest or t.digest)",
+                "local same = true",
+            ),
+        ),
+    ),
+    Bug(
+        "lateness rests on hints",
+        _set("G6"),
+        "BullMQ: workers stop silently after a failover (#3088); dramatiq stalls (#527)",
+        patch=_due_hints_ignored,
+        levels=(3,),
+    ),
+    Bug(
+        "WAIT left out",
+        _set("G2", "G3", "G4", "G9", "G13", "G7"),
+        "every Redis queue that we know",
+        replicas_count=0,
+        levels=(4,),
+    ),
+    Bug(
+        "WAIT with too few replicas",
+        _set("G2", "G3", "G4", "G9", "G13", "G7"),
+        "a majority under WAIT alone",
+        replicas_count=1,
+        levels=(4,),
+    ),
+    Bug(
+        "dedup path does not write",
+        _set("G2", "G3", "G4", "G9", "G13", "G7"),
+        "WAIT after a script that wrote nothing answers at once",
+        (
+            (
+                "prelude",
+                "  redis.call('HSET', K.control, unpack(fields))\n  return { 'OK', now,",
+                "  if next(counts) or control.lineage == CALL.lineage then\n"
+                "    redis.call('HSET', K.control, unpack(fields))\n  end\n"
+                "  return { 'OK', now,",
+            ),
+        ),
+        levels=(4,),
+    ),
+)

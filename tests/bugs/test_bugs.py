@@ -1,0 +1,42 @@
+"""The registry fits the code, and the first two levels are not blind; `make bugs` runs it all."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+
+from tests.bugs.registry import ANY, BUGS, texts_of
+from tests.stateful.hunt import hunt_steps, hunt_stories
+from tests.stateful.play import Plot
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
+def test_bug_fits_the_code(bug: object) -> None:
+    """A bug whose text has gone would be no bug, and "caught" by nobody."""
+    from tests.bugs.registry import Bug
+
+    assert isinstance(bug, Bug)
+    changed = texts_of(bug)
+    assert changed or bug.patch or bug.replicas_count != 2
+    assert bug.breaks <= ANY
+
+
+@pytest.mark.parametrize("name", ["nack needs no token", "counter not moved"])
+def test_the_stateful_machine_is_not_blind(stateful_socket: str, name: str) -> None:
+    """With the bug it goes red, by a promise that the bug breaks."""
+    bug = next(bug for bug in BUGS if bug.name == name)
+    found = hunt_steps(stateful_socket, texts_of(bug), 500, shrink=False)
+    assert found is not None
+    assert found.promise in bug.breaks
+
+
+@pytest.mark.parametrize("name", ["lateness rests on hints", "dedup path does not write"])
+def test_the_interleavings_are_not_blind(stateful_socket: str, name: str) -> None:
+    """With the bug they go red, by a promise that the bug breaks."""
+    bug = next(bug for bug in BUGS if bug.name == name)
+    plot = Plot() if bug.levels == (3,) else Plot(2, failovers_max_count=2)
+    with bug.patch() if bug.patch else contextlib.nullcontext():
+        found = hunt_stories(stateful_socket, texts_of(bug), plot, 2_000, shrink=False)
+    assert found is not None
+    assert found.promise in bug.breaks

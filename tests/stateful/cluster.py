@@ -1,0 +1,157 @@
+"""A replicated store that forks: one server, a database for each node.
+
+A node is a log of commands and the database that they led to. A replica's log is a prefix of its
+master's, in whole commands: a script is never cut in two. At a failover a replica goes on from
+the prefix that it has, while the deposed master still answers whoever talks to it.
+
+WAIT counts as the real one does: the replicas that are attached to *this* node and have the last
+write of *this connection*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import redis
+
+from ddq.store.connection import Command, Reply
+from ddq.store.scripts import Script
+from tests.stateful.real import CLOCK_KEY
+
+HINT_KEY = "test:hints"
+_BOOKKEEPING = (CLOCK_KEY.encode(), HINT_KEY.encode())
+
+
+@dataclass
+class Node:
+    """One data node.
+
+    Attributes:
+        log: commands that it has run, with the time of each; its database is what they led to.
+        replicas: those attached to it, and how much of the log each has.
+    """
+
+    name: str
+    database: int
+    log: list[tuple[Command, int]] = field(default_factory=list)
+    replicas: dict[str, int] = field(default_factory=dict)
+
+
+class Cluster:
+    """Three nodes on one server.
+
+    Args:
+        socket: of the server, whose first databases are emptied.
+        scripts: to run where a command names one by its hash.
+    """
+
+    def __init__(self, socket: str, scripts: Mapping[str, Script]) -> None:
+        self._clients = [
+            redis.Redis(unix_socket_path=socket, db=number, single_connection_client=True)
+            for number in range(3)
+        ]
+        self._clients[0].flushall()
+        self._sources = {script.sha1: script.source for script in scripts.values()}
+        self.nodes = {
+            name: Node(name, number) for number, name in enumerate(("one", "two", "three"))
+        }
+        self.nodes["one"].replicas = {"two": 0, "three": 0}
+        self.master = "one"
+        self.deposed: str | None = None
+        self.failovers = 0
+
+    def close(self) -> None:
+        """Closes the connections to the server."""
+        for client in self._clients:
+            client.close()
+
+    # Commands ------------------------------------------------------------------------------
+
+    def run(self, node: Node, command: Command, now_ms: int) -> tuple[Reply, list[bytes]]:
+        """Runs a script on a node; the reply, or the store's error, and the hints it gave."""
+        client = self._clients[node.database]
+        # What the shared prelude publishes is kept here instead, to be lost or doubled.
+        pipe = client.pipeline(transaction=False)
+        pipe.set(CLOCK_KEY, now_ms)
+        pipe.execute_command(*command)
+        pipe.lrange(HINT_KEY, 0, -1)
+        pipe.delete(HINT_KEY)
+        _, reply, hints, _ = pipe.execute(raise_on_error=False)
+        if not isinstance(reply, redis.exceptions.NoScriptError):
+            node.log.append((command, now_ms))
+        return reply, hints
+
+    def acked(self, node: Node, position: int) -> int:
+        """Replicas attached to the node that have its log up to ``position``."""
+        return sum(have >= position for have in node.replicas.values())
+
+    def flush_scripts(self) -> None:
+        """Forgets all scripts, as a restarted or promoted node has."""
+        self._clients[0].script_flush()
+
+    # Replication ---------------------------------------------------------------------------
+
+    def lagging(self) -> list[tuple[Node, str]]:
+        """Each link over which something is still to be copied."""
+        return [
+            (node, name)
+            for node in self.nodes.values()
+            for name, have in node.replicas.items()
+            if have < len(node.log)
+        ]
+
+    def catch_up(self, master: Node, name: str, commands: int) -> None:
+        """A replica takes in the next commands of its master's log."""
+        replica = self.nodes[name]
+        have = master.replicas[name]
+        for command, now_ms in master.log[have : have + commands]:
+            self._replay(replica, command, now_ms)
+            have += 1
+        master.replicas[name] = have
+
+    def _replay(self, node: Node, command: Command, now_ms: int) -> None:
+        if command[0] == "EVALSHA":
+            command = ("EVAL", self._sources[str(command[1])], *command[2:])
+        self.run(node, command, now_ms)
+
+    # Failover ------------------------------------------------------------------------------
+
+    def fail_over(self, name: str) -> None:
+        """A replica is promoted. The other one stays with the deposed master for now."""
+        old = self.nodes[self.master]
+        del old.replicas[name]
+        self.nodes[name].replicas = {}
+        self.deposed, self.master = self.master, name
+        self.failovers += 1
+
+    def repoint(self) -> None:
+        """The other replica is taken from the deposed master, and copies the new one."""
+        assert self.deposed is not None
+        old = self.nodes[self.deposed]
+        for name in list(old.replicas):
+            del old.replicas[name]
+            self._copy(self.nodes[self.master], self.nodes[name])
+
+    def heal(self) -> None:
+        """The deposed master learns of its fate: its branch is gone, and it copies the new one."""
+        self.repoint()
+        assert self.deposed is not None
+        self._copy(self.nodes[self.master], self.nodes[self.deposed])
+        self.deposed = None
+
+    def _copy(self, source: Node, target: Node) -> None:
+        """A full synchronisation."""
+        reader, writer = self._clients[source.database], self._clients[target.database]
+        writer.flushdb()
+        for key in sorted(reader.keys()):
+            if key not in _BOOKKEEPING:
+                reader.copy(key, key, destination_db=target.database)
+        target.log = list(source.log)
+        target.replicas = {}
+        source.replicas[target.name] = len(source.log)
+
+    def client(self, name: str) -> Any:
+        """A plain client of a node's database, to look at it afterwards."""
+        return self._clients[self.nodes[name].database]

@@ -1,0 +1,154 @@
+"""Looks for broken promises: many stories or state machine runs, until one breaks."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from random import Random
+
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.stateful.machine import QueueMachine
+from tests.stateful.play import Plot, play, simulated_scripts
+
+_PROMISE = re.compile(r"(G\d+) ")
+
+
+@dataclass(frozen=True)
+class Catch:
+    """A broken promise: how it was found, and the story."""
+
+    promise: str
+    level: int
+    examples: int
+    seconds: float
+    story: str
+
+
+def promise_of(error: BaseException) -> str | None:
+    """The promise that an error names; None if it names none."""
+    found = _PROMISE.match(str(error))
+    return found.group(1) if found else None
+
+
+def hunt_steps(
+    socket: str, replace: Mapping[str, str] | None, examples: int, *, shrink: bool, seed: int = 0
+) -> Catch | None:
+    """Level 2 until something breaks.
+
+    Raises:
+        Exception: what names no promise.
+    """
+    runs = Counter[str]()
+
+    class Machine(QueueMachine):
+        def __init__(self) -> None:
+            runs["examples"] += not runs["caught"]
+            super().__init__()
+
+    Machine.socket, Machine.replace = socket, replace
+    started_s = time.monotonic()
+    options = settings(
+        max_examples=examples,
+        stateful_step_count=50,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        report_multiple_bugs=False,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate, *([Phase.shrink] if shrink else [])],
+    )
+    try:
+        run_state_machine_as_test(Machine, settings=options)
+    except AssertionError as error:
+        promise = promise_of(error)
+        if promise is None:
+            raise
+        story = "\n".join([str(error), *getattr(error, "__notes__", [])])
+        return Catch(promise, 2, runs["examples"], time.monotonic() - started_s, story)
+    return None
+
+
+def hunt_stories(
+    socket: str,
+    replace: Mapping[str, str] | None,
+    plot: Plot,
+    examples: int,
+    *,
+    shrink: bool,
+    seed: int = 0,
+    wanted: str | None = None,
+) -> Catch | None:
+    """Level 3 until something breaks, or until the ``wanted`` promise does.
+
+    Raises:
+        Exception: what names no promise.
+    """
+    scripts = simulated_scripts(replace)
+
+    def tell(choose: Callable[[int], int]) -> AssertionError | None:
+        try:
+            play(socket, scripts, plot, choose)
+        except AssertionError as error:
+            promise = promise_of(error)
+            if promise is None:
+                raise
+            return error if wanted in (None, promise) else None
+        return None
+
+    started_s = time.monotonic()
+    for number in range(examples):
+        random = Random(seed + number)
+        choices: list[int] = []
+
+        def choose(ways: int, random: Random = random, choices: list[int] = choices) -> int:
+            choices.append(random.randrange(ways))
+            return choices[-1]
+
+        error = tell(choose)
+        if error is None:
+            continue
+        seconds = time.monotonic() - started_s
+        if shrink:
+            error = tell(replay(shorten(choices, lambda few: tell(replay(few)) is not None)))
+            assert error is not None
+        promise = promise_of(error)
+        assert promise is not None
+        story = "\n".join([str(error), *getattr(error, "__notes__", [])])
+        return Catch(promise, 3, number + 1, seconds, story)
+    return None
+
+
+def replay(choices: list[int]) -> Callable[[int], int]:
+    """The same choices again; where they have run out, the one that is nothing special."""
+    left = iter(choices)
+    return lambda ways: next(left, 0) % ways
+
+
+def shorten(choices: list[int], breaks: Callable[[list[int]], bool]) -> list[int]:
+    """Fewer and smaller choices with which the same still breaks.
+
+    Takes away runs of choices, halving their length down to one, and then sets single choices to
+    0; stops when nothing can be left out any more.
+    """
+    size = len(choices)
+    while size:
+        at = 0
+        while at < len(choices):
+            fewer = choices[:at] + choices[at + size :]
+            if breaks(fewer):
+                choices = fewer
+            else:
+                at += size
+        size //= 2
+    for at, choice in enumerate(choices):
+        for smaller in range(choice):
+            trial = [*choices[:at], smaller, *choices[at + 1 :]]
+            if breaks(trial):
+                choices = trial
+                break
+    return choices

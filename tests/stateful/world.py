@@ -1,0 +1,450 @@
+"""Level 3: real handlers and schedulers as coroutines that stop before every store command.
+
+A driver says what happens next: which command runs, which reply is lost after its effect, which
+command never arrives, which hint is dropped or doubled, when time moves, when a replica copies,
+and when the store fails over. The same choices give the same story, to the last byte.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from ddq.bell import ReadyBell
+from ddq.config import Settings
+from ddq.keys import ShardId
+from ddq.scheduler import Scheduler
+from ddq.service import QueueService
+from ddq.store.connection import Command, NotSentError, Reply, ReplyLostError
+from ddq.store.hints import parse_hint
+from ddq.store.open import Store, open_store
+from ddq.store.scripts import Script
+from tests.stateful.cluster import HINT_KEY, Cluster, Node
+from tests.stateful.real import CLOCK_LUA
+from tests.stateful.virtual import VirtualLoop
+
+START_MS = 1_000_000
+FAULT_EVERY = 8
+"""One choice in so many is a fault."""
+HASTE = 4
+"""While there is something to do, time passes at one choice in so many."""
+Choose = Callable[[int], int]
+"""Given how many ways there are to go on, says which: 0 to n - 1."""
+
+SETTINGS = Settings(
+    store_timeout_ms=400,
+    promote_batch_count=1,
+    leader_lease_ms=60,
+    sweep_interval_ms=300,
+    max_request_age_ms=10_000,
+    default_request_timeout_ms=3_000,
+    max_clock_skew_ms=1_000,
+)
+
+
+def simulated(texts: Mapping[str, str]) -> dict[str, str]:
+    """Scripts whose clock and hints are the simulation's: otherwise the same text."""
+    prelude = texts["prelude"]
+    published = "redis.call('PUBLISH', 'ddq:hints',"
+    if published not in prelude:
+        raise AssertionError("the prelude publishes its hints in another way now")
+    registry = texts["registry"]
+    return {
+        **texts,
+        "clock": CLOCK_LUA,
+        "prelude": prelude.replace(published, f"redis.call('RPUSH', '{HINT_KEY}',"),
+        "registry": registry.replace("redis.call('PUBLISH',", "redis.call('RPUSH',").replace(
+            "'ddq:hints'", f"'{HINT_KEY}'"
+        ),
+    }
+
+
+@dataclass(eq=False)
+class Stop:
+    """A command that waits for its turn."""
+
+    process: str
+    command: Command
+    node: Node
+    done: asyncio.Future[Reply]
+    connection: Wire
+    lost: bool = False
+
+
+class Wire:
+    """The lower seam: each command of a send is a stop of its own."""
+
+    def __init__(self, world: World, process: str) -> None:
+        self._world = world
+        self._process = process
+        self._node: Node | None = None
+        self.position = 0
+
+    async def send(self, commands: Sequence[Command], timeout_s: float) -> list[Reply]:
+        """See ddq.store.connection.Connection."""
+        if self._node is None:
+            self._node = self._world.connect()
+        replies: list[Reply] = []
+        sent = False
+        try:
+            async with asyncio.timeout(timeout_s):
+                for command in commands:
+                    stop = Stop(
+                        self._process,
+                        command,
+                        self._node,
+                        asyncio.get_running_loop().create_future(),
+                        self,
+                    )
+                    self._world.stops.append(stop)
+                    try:
+                        sent = True
+                        replies.append(await stop.done)
+                    finally:
+                        if stop in self._world.stops:
+                            self._world.stops.remove(stop)
+        except (TimeoutError, ConnectionError) as error:
+            await self.close()
+            if sent:
+                raise ReplyLostError(str(error) or "timed out") from error
+            raise NotSentError(str(error)) from error
+        except BaseException:
+            await self.close()
+            raise
+        return replies
+
+    async def close(self) -> None:
+        """The next send connects anew."""
+        self._node = None
+        self.position = 0
+
+
+class CountedEntropy:
+    """Tokens that differ, and are the same in each run."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._given = 0
+
+    def token(self, size_bytes: int) -> bytes:
+        """The next token of this process."""
+        self._given += 1
+        return hashlib.sha256(f"{self._name}:{self._given}".encode()).digest()[:size_bytes]
+
+    def random(self) -> float:
+        """Halfway."""
+        return 0.5
+
+
+@dataclass(eq=False)
+class Process:
+    """An API server or a scheduler."""
+
+    name: str
+    store: Store
+    bell: ReadyBell
+    service: QueueService
+    scheduler: Scheduler | None = None
+
+    def hear(self, message: bytes) -> None:
+        """Takes a hint as if it had come over the channel."""
+        hint = parse_hint(message)
+        if hint is not None:
+            self.bell.on_hint(hint)
+            if self.scheduler is not None:
+                self.scheduler.on_hint(hint)
+
+
+@dataclass
+class World:
+    """Everything that a story is about.
+
+    Args:
+        replicas_count: of the barrier in the API processes; schedulers wait for none.
+    """
+
+    socket: str
+    scripts: Mapping[str, Script]
+    choose: Choose
+    replicas_count: int
+    faults: bool = True
+    failovers_max_count: int = 0
+    apis: int = 2
+    schedulers: int = 2
+    stops: list[Stop] = field(default_factory=list)
+    hints: list[tuple[str, bytes]] = field(default_factory=list)
+    story: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.loop = VirtualLoop()
+        asyncio.set_event_loop(self.loop)
+        self.cluster = Cluster(self.socket, self.scripts)
+        self.processes: dict[str, Process] = {}
+        self.tasks: list[asyncio.Task[None]] = []
+        self.stopping = asyncio.Event()
+        self.trace = hashlib.sha256()
+        self.reached: set[str] = set()
+        self._moving: set[str] = set()
+        self._names = {
+            key: script.name
+            for script in self.scripts.values()
+            for key in (script.sha1, script.source)
+        }
+        self._set_up()
+
+    def now_ms(self) -> int:
+        """The one true time: every clock of the world shows it."""
+        return START_MS + round(self.loop.time() * 1_000)
+
+    def _set_up(self) -> None:
+        self.calm = True
+        for number in range(self.apis + self.schedulers):
+            is_scheduler = number >= self.apis
+            name = f"scheduler{number - self.apis + 1}" if is_scheduler else f"api{number + 1}"
+            settings = SETTINGS
+            if not is_scheduler:
+                settings = replace(SETTINGS, barrier_replicas_count=self.replicas_count)
+            store = open_store(
+                _no_connector,
+                settings,
+                scripts=self.scripts,
+                clock=self,
+                entropy=CountedEntropy(name),
+                connection=Wire(self, name),
+            )
+            bell = ReadyBell()
+            process = Process(name, store, bell, QueueService(store, bell))
+            if is_scheduler:
+                process.scheduler = Scheduler(store)
+            self.processes[name] = process
+
+    def start_schedulers(self) -> None:
+        """They run until the story ends."""
+        for process in self.processes.values():
+            if process.scheduler is not None:
+                self.spawn(process.scheduler.run(self.stopping), process.name)
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """An actor, which runs up to its first stop."""
+        task = self.loop.create_task(work, name=name)
+        self.tasks.append(task)
+        self.loop.settle()
+        return task
+
+    def connect(self) -> Node:
+        """Where a new connection leads: discovery may still name the deposed master."""
+        deposed = self.cluster.deposed
+        if deposed is not None and not self.calm and self._pick(["new", "deposed"]) == "deposed":
+            return self.cluster.nodes[deposed]
+        return self.cluster.nodes[self.cluster.master]
+
+    # The driver ----------------------------------------------------------------------------
+
+    def _pick(self, ways: Sequence[Any]) -> Any:
+        return ways[self.choose(len(ways))] if len(ways) > 1 else ways[0]
+
+    def step(self) -> bool:
+        """One thing happens; False when nothing can."""
+        ways = self._ways()
+        if not ways:
+            return False
+        name, act = self._pick(ways)
+        self.tell(name)
+        act()
+        self.loop.settle()
+        return True
+
+    def _ways(self) -> list[tuple[str, Callable[[], None]]]:
+        """What may happen next. The first is what happens when nothing goes wrong."""
+        if not self.calm and self.faults and self.choose(FAULT_EVERY) == FAULT_EVERY - 1:
+            return self._fault_ways()
+        ways: list[tuple[str, Callable[[], None]]] = []
+        for stop in self.stops:
+            if self._can_answer(stop):
+                ways.append((f"run {self._name(stop)}", partial(self._run, stop)))
+        if self.calm and ways:
+            return ways[:1]
+        for position, (process, _) in enumerate(self.hints):
+            ways.append((f"hint to {process}", partial(self._hint, position)))
+        if self.calm and ways:
+            return ways[:1]
+        ways += self._replication_ways()
+        timer_s = self.loop.next_timer_s()
+        if timer_s is not None and (not ways or self.calm or self.choose(HASTE) == HASTE - 1):
+            ways.append(("time passes", partial(self.loop.move_to, timer_s)))
+        return ways[:1] if self.calm else ways
+
+    def _can_answer(self, stop: Stop) -> bool:
+        """WAIT answers when enough replicas have the write; else only time ends it."""
+        if stop.command[0] != "WAIT":
+            return True
+        return self.cluster.acked(stop.node, stop.connection.position) >= int(stop.command[1])
+
+    def _replication_ways(self) -> list[tuple[str, Callable[[], None]]]:
+        """Each link copies all that it lacks, or one command: a prefix is what a replica has."""
+        ways: list[tuple[str, Callable[[], None]]] = []
+        for node, name in self.cluster.lagging():
+            for what, number in (("all", len(node.log)), ("one command", 1)):
+                ways.append(
+                    (
+                        f"{name} copies {what} from {node.name}",
+                        partial(self.cluster.catch_up, node, name, number),
+                    )
+                )
+        return ways
+
+    def _fault_ways(self) -> list[tuple[str, Callable[[], None]]]:
+        ways: list[tuple[str, Callable[[], None]]] = []
+        for stop in self.stops:
+            ways.append((f"reply lost {self._name(stop)}", partial(self._lose_reply, stop)))
+            ways.append((f"never arrives {self._name(stop)}", partial(self._break, stop)))
+        for position, (process, _) in enumerate(self.hints):
+            ways.append((f"hint dropped {process}", partial(self._drop_hint, position)))
+            ways.append((f"hint doubled {process}", partial(self._double_hint, position)))
+        ways.append(("scripts flushed", self.cluster.flush_scripts))
+        cluster = self.cluster
+        if cluster.deposed is not None:
+            ways.append(("old master learns", self._heal))
+            if cluster.nodes[cluster.deposed].replicas:
+                ways.append(("replica re-pointed", cluster.repoint))
+        elif cluster.failovers < self.failovers_max_count:
+            ways += [
+                (f"FAILOVER to {name}", partial(cluster.fail_over, name))
+                for name in cluster.nodes[cluster.master].replicas
+            ]
+        return ways
+
+    def _run(self, stop: Stop) -> Reply:
+        reply = self._execute(stop)
+        stop.done.set_result(reply)
+        return reply
+
+    def _execute(self, stop: Stop) -> Reply:
+        self.stops.remove(stop)
+        if stop.command[0] == "WAIT":
+            reply: Reply = self.cluster.acked(stop.node, stop.connection.position)
+        else:
+            before = len(stop.node.log)
+            reply, hints = self.cluster.run(stop.node, stop.command, self.now_ms())
+            if len(stop.node.log) > before:
+                stop.connection.position = len(stop.node.log)
+            for message in hints:
+                self.hints += [(process, message) for process in self.processes]
+        self._note(stop, reply)
+        return reply
+
+    def _lose_reply(self, stop: Stop) -> None:
+        self._execute(stop)
+        stop.done.set_exception(ConnectionError("the reply was lost"))
+
+    def _break(self, stop: Stop) -> None:
+        self.stops.remove(stop)
+        stop.done.set_exception(ConnectionError("the connection broke"))
+
+    def _hint(self, position: int) -> None:
+        process, message = self.hints.pop(position)
+        self.loop.call_soon(self.processes[process].hear, message)
+
+    def _drop_hint(self, position: int) -> None:
+        self.hints.pop(position)
+
+    def _double_hint(self, position: int) -> None:
+        self.hints.append(self.hints[position])
+
+    def _heal(self) -> None:
+        deposed = self.cluster.nodes[self.cluster.deposed or ""]
+        for stop in [stop for stop in self.stops if stop.node is deposed]:
+            self._break(stop)
+        for process in self.processes.values():
+            wire: Any = process.store.commit._connection
+            if wire._node is deposed:
+                wire._node = None
+        self.cluster.heal()
+
+    # The end -------------------------------------------------------------------------------
+
+    def drain(self, until: Callable[[], bool], steps_max_count: int = 3_000) -> bool:
+        """Everything heals and nothing goes wrong any more, until ``until`` holds."""
+        if self.cluster.deposed is not None:
+            self._heal()
+            self.loop.settle()
+        self.calm = True
+        for _ in range(steps_max_count):
+            if until():
+                return True
+            if not self.step():
+                return until()
+        return until()
+
+    def close(self) -> None:
+        """Ends all actors, whatever they wait for."""
+        self.stopping.set()
+        for task in self.tasks:
+            task.cancel()
+        for process in self.processes.values():
+            loop_task = process.store.commit._loop_task
+            if loop_task is not None:
+                loop_task.cancel()
+        self.loop.settle()
+        problems = [
+            task.exception()
+            for task in self.tasks
+            if task.done() and not task.cancelled() and task.exception() is not None
+        ]
+        self.cluster.close()
+        asyncio.set_event_loop(None)
+        self.loop.close()
+        for problem in problems:
+            assert problem is not None
+            raise problem
+
+    # What is remembered --------------------------------------------------------------------
+
+    def tell(self, line: str) -> None:
+        """Adds a line to the story."""
+        self.story.append(f"{self.now_ms() - START_MS:>6} ms  {line}")
+
+    def _name(self, stop: Stop) -> str:
+        """The process, script and node of a stop, for people."""
+        what = self._names.get(str(stop.command[1]), str(stop.command[0]))
+        return f"{stop.process}: {what} on {stop.node.name}"
+
+    def _note(self, stop: Stop, reply: Reply) -> None:
+        command = hashlib.sha256(repr(stop.command).encode()).hexdigest()[:16]
+        answer = hashlib.sha256(repr(reply).encode()).hexdigest()[:16]
+        entry = (stop.process, command, answer, stop.node.name, self.now_ms())
+        self.trace.update(repr(entry).encode())
+        if isinstance(reply, list) and len(reply) > 4 and isinstance(reply[4], list):
+            self._watch_leaders(stop, reply[4])
+
+    def _watch_leaders(self, stop: Stop, result: list[Any]) -> None:
+        """Notes which sides of the race between two schedulers were reached."""
+        name = self._names.get(str(stop.command[1]))
+        if name in {"promote", "reap"} and result[0] == b"NOT_LEADER":
+            self.reached.add("a deposed leader was refused")
+            if stop.process in self._moving:
+                self.reached.add("leader deposed in the middle of a batch")
+        if name in {"promote", "reap"}:
+            more = result[0] == b"OK" and 0 <= result[2] <= self.now_ms()
+            (self._moving.add if more else self._moving.discard)(stop.process)
+        believers = sum(
+            shard.leadership is not None
+            for process in self.processes.values()
+            if process.scheduler is not None
+            for shard in process.scheduler._shards.values()
+        )
+        if believers > 1:
+            self.reached.add("two schedulers believed that they lead")
+
+    @property
+    def shard(self) -> ShardId:
+        """The one shard of the story."""
+        return ShardId("t", 0)
+
+
+def _no_connector() -> Any:
+    raise AssertionError("nothing connects by itself in here")
