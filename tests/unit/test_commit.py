@@ -212,10 +212,12 @@ async def test_closing_tells_those_who_wait() -> None:
     waiting = run(commit, "waiting")
     await turns()
     await commit.close()
-    with pytest.raises(WriteOutcomeUnknown):
-        await sent
-    with pytest.raises(StoreUnreachable):
-        await waiting
+    # At once, and not at their deadline.
+    async with asyncio.timeout(5):
+        with pytest.raises(WriteOutcomeUnknown):
+            await sent
+        with pytest.raises(StoreUnreachable):
+            await waiting
 
 
 @pytest.mark.parametrize(
