@@ -114,7 +114,7 @@ def report(measured: Measured, total: int, options: argparse.Namespace) -> str:
     late = measured.lateness_ms
     lines = [
         f"{total} tasks of {options.payload_bytes} bytes, {options.rate:g}/s",
-        f"due {options.min_delay:g} to {options.max_delay:g} s ahead, {options.consumers} consumers",
+        f"due {options.min_delay:g}-{options.max_delay:g} s ahead, {options.consumers} workers",
         f"machine: {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; "
         + (options.address or "embedded store, appendfsync always"),
         f"delivered: {len(measured.ids)} of {total}, in {len(late)} deliveries",

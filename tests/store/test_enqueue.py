@@ -15,7 +15,8 @@ SCHEDULED, FINISHED = OnConflict.REPLACE_IF_SCHEDULED, OnConflict.REPLACE_IF_FIN
 async def test_a_task_is_due_when_it_says_and_not_a_millisecond_sooner(queue: Queue) -> None:
     await queue.add("delay", delay_ms=500)
     await queue.add("at", due_ms=queue.clock.store_ms + 500)
-    await queue.add("past", due_ms=queue.clock.store_ms - 500)
+    past = await queue.add("past", due_ms=queue.clock.store_ms - 500)
+    assert past.due_ms == queue.clock.store_ms, "it cannot have been due before it was there"
     assert await queue.promote() == 1
     queue.clock.advance(499)
     assert await queue.promote() == 0

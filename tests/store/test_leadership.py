@@ -38,9 +38,10 @@ async def test_who_leads_keeps_leading_by_asking_or_by_working(queue: Queue) -> 
     assert held is not None
     topic = await queue.topic()
     for step in (queue.store.upkeep.promote, queue.store.upkeep.reap):
-        queue.clock.advance(lease_ms - 1)
+        queue.clock.advance(lease_ms)
         assert not (await step(topic, queue.shard, held, call())).deposed
-        assert await acquire(queue) is None
+        queue.clock.advance(lease_ms - 1)
+        assert await acquire(queue) is None, step.__name__
     queue.clock.advance(lease_ms - 1)
     assert await acquire(queue, held) == held
     queue.clock.advance(lease_ms - 1)
