@@ -72,6 +72,10 @@ e2e: $(READY) ## run the end-to-end tests, which need Go and Node
 	@tools/gotool.sh grpcurl >/dev/null
 	@$(BIN)/python -m pytest tests/e2e $(ARGS)
 
+.PHONY: bugs
+bugs: $(READY) ## plant every known mistake, one at a time, and see it caught (minutes)
+	@$(BIN)/python -m tests.bugs $(ARGS)
+
 .PHONY: bench
 bench: $(READY) ## measure how late deliveries are
 	@$(BIN)/python -m tests.bench.lateness $(ARGS)

@@ -14,9 +14,9 @@ from typing import Any
 from unittest import mock
 
 from ddq.scheduler import Scheduler
-from ddq.store.jobstore import JobStore, Removal
+from ddq.store.jobstore import JobStore, Removed
 from ddq.store.runner import Call
-from ddq.task import TaskState
+from ddq.task import Outcome, TaskState
 
 ANY = frozenset(f"G{number}" for number in range(1, 14))
 
@@ -67,19 +67,19 @@ def _set(*promises: str) -> frozenset[str]:
 
 @contextmanager
 def _cancel_in_two_steps() -> Iterator[None]:
-    """Looks first and removes afterwards, believing what it saw."""
+    """Looks first and removes afterwards, and reports what it saw."""
     true_remove = JobStore.remove
 
     async def remove(self: JobStore, topic: str, removals: Any, call: Call) -> Any:
-        seen = []
-        for removal in removals:
-            outcome = await self.get(topic, removal.id, full=False, call=call)
-            waiting = outcome.value is not None and outcome.value.state in {
-                TaskState.SCHEDULED,
-                TaskState.READY,
-            }
-            seen.append(Removal(removal.id, revoke=removal.revoke or waiting))
-        return await true_remove(self, topic, seen, call)
+        seen = [await self.get(topic, item.id, full=False, call=call) for item in removals]
+        outcomes = await true_remove(self, topic, removals, call)
+        for at, (before, outcome) in enumerate(zip(seen, outcomes, strict=True)):
+            task = before.value
+            waiting = task is not None and task.state in {TaskState.SCHEDULED, TaskState.READY}
+            if task is not None and waiting and outcome.error is not None:
+                done = Removed(already=False, revision=task.revision, incarnation=task.incarnation)
+                outcomes[at] = Outcome(value=done, receipt=before.receipt)
+        return outcomes
 
     with mock.patch.object(JobStore, "remove", remove):
         yield
@@ -98,7 +98,7 @@ def _no_sweep() -> Iterator[None]:
 @contextmanager
 def _due_hints_ignored() -> Iterator[None]:
     """The scheduler sleeps through earlier tasks, and never sweeps."""
-    with _no_sweep(), mock.patch.object(Scheduler, "on_hint", lambda self, hint: None):
+    with _no_sweep(), mock.patch.object(Scheduler, "on_hint", return_value=None):
         yield
 
 
@@ -226,8 +226,10 @@ BUGS: tuple[Bug, ...] = (
             (
                 "prelude",
                 "if INDEX[from] ~= INDEX[to] then redis.call('ZREM', INDEX[from], t.id) end",
-                "if INDEX[from] ~= INDEX[to] and to ~= READY then "
-                "redis.call('ZREM', INDEX[from], t.id) end",
+                (
+                    "if INDEX[from] ~= INDEX[to] and to ~= READY then "
+                    "redis.call('ZREM', INDEX[from], t.id) end"
+                ),
             ),
         ),
     ),
@@ -239,8 +241,10 @@ BUGS: tuple[Bug, ...] = (
             (
                 "enqueue",
                 "local due_ms = schedule == 'delay' and now + value_ms or math.max(value_ms, now)",
-                "local due_ms = math.floor((schedule == 'delay' and now + value_ms "
-                "or math.max(value_ms, now)) / 1000) * 1000",
+                (
+                    "local due_ms = math.floor((schedule == 'delay' and now + value_ms "
+                    "or math.max(value_ms, now)) / 1000) * 1000"
+                ),
             ),
         ),
     ),
@@ -436,9 +440,11 @@ BUGS: tuple[Bug, ...] = (
             (
                 "prelude",
                 "  redis.call('HSET', K.control, unpack(fields))\n  return { 'OK', now,",
-                "  if next(counts) or control.lineage == CALL.lineage then\n"
-                "    redis.call('HSET', K.control, unpack(fields))\n  end\n"
-                "  return { 'OK', now,",
+                (
+                    "  if next(counts) or control.lineage == CALL.lineage then\n"
+                    "    redis.call('HSET', K.control, unpack(fields))\n  end\n"
+                    "  return { 'OK', now,"
+                ),
             ),
         ),
         levels=(4,),

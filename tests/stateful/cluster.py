@@ -75,7 +75,7 @@ class Cluster:
         # What the shared prelude publishes is kept here instead, to be lost or doubled.
         pipe = client.pipeline(transaction=False)
         pipe.set(CLOCK_KEY, now_ms)
-        pipe.execute_command(*command)
+        pipe.execute_command(*command)  # type: ignore[no-untyped-call]
         pipe.lrange(HINT_KEY, 0, -1)
         pipe.delete(HINT_KEY)
         _, reply, hints, _ = pipe.execute(raise_on_error=False)
@@ -147,7 +147,8 @@ class Cluster:
         writer.flushdb()
         for key in sorted(reader.keys()):
             if key not in _BOOKKEEPING:
-                reader.copy(key, key, destination_db=target.database)
+                name: Any = key
+                reader.copy(name, name, destination_db=str(target.database))
         target.log = list(source.log)
         target.replicas = {}
         source.replicas[target.name] = len(source.log)

@@ -7,6 +7,7 @@ names the promise that a disagreement would break.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -198,10 +199,12 @@ def _read_record(kind: str, value: bytes) -> Any:
     return struct.unpack(f">{len(value) // 8}Q", value)
 
 
-def as_kept(shard: Shard) -> Shard:
+def as_kept(shard: Shard, content: Callable[[bytes], bytes]) -> Shard:
     """A specification's shard with what the store forgets of an ended task forgotten."""
     tasks = {
-        task.id: task if task.state in HELD else replace(task, policy=Policy(), created_ms=0)
+        task.id: task
+        if task.state in HELD
+        else replace(task, content=content(task.content), policy=Policy(), created_ms=0)
         for task in shard.tasks.values()
     }
     counts = {name: value for name, value in shard.counts.items() if value}

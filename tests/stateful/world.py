@@ -263,9 +263,11 @@ class World:
         if not self.calm and self.faults and self.choose(FAULT_EVERY) == FAULT_EVERY - 1:
             return self._fault_ways()
         ways: list[tuple[str, Callable[[], None]]] = []
-        for stop in self.stops:
-            if self._can_answer(stop):
-                ways.append((f"run {self._name(stop)}", partial(self._run, stop)))
+        ways += [
+            (f"run {self._name(stop)}", partial(self._run, stop))
+            for stop in self.stops
+            if self._can_answer(stop)
+        ]
         if self.calm and ways:
             return ways[:1]
         for position, (process, _) in enumerate(self.hints):
