@@ -24,6 +24,7 @@ from ddq.config import DEFAULTS, LIMITS, Settings
 from ddq.store.scripts import Script, default_scripts
 from models.promises import PROMISES
 from tests import profiles
+from tests.bugs.registry import BUGS
 from tools.gen import include_paths, sources
 from tools.repo import ROOT, Repo, ToolError
 
@@ -247,6 +248,16 @@ def test_profiles() -> str:
     return table(("profile", "examples", "steps an example", "drawn"), rows)
 
 
+def planted_bugs() -> str:
+    """tests/bugs/registry.py."""
+    rows = []
+    for bug in BUGS:
+        promised = sorted(bug.breaks, key=lambda promise: int(promise[1:]))
+        levels = ["3 with failovers" if level == 4 else str(level) for level in bug.levels]
+        rows.append((sentence(bug.name), " ".join(promised), ", ".join(levels)))
+    return table(("mistake", "promises that it may be caught by", "looked for at level"), rows)
+
+
 PARTS: Mapping[str, Callable[[], str]] = {
     "promises": promises,
     "scripts": scripts,
@@ -256,6 +267,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "settings": settings,
     "errors": error_table,
     "test-profiles": test_profiles,
+    "planted-bugs": planted_bugs,
 }
 
 
