@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests import profiles
 from tests.support.fixtures import (
     controlled_store,
     damaged_queue,
@@ -16,6 +17,7 @@ __all__ = [
     "controlled_store",
     "damaged_queue",
     "open_store_here",
+    "profiles",
     "queue",
     "server",
     "store_process",

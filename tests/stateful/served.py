@@ -54,14 +54,15 @@ class ServedShard(RealShard):
         super().close()
 
     async def _close(self) -> None:
-        await self._channel.close()
+        await self._channel.close(None)
         await self._server.stop(None)
 
     async def _dispatch(self, request: ops.Request) -> tuple[tuple[Any, ...], int]:
         handler = _SERVED.get(type(request.operations[0]))
         if handler is None:
             return await super()._dispatch(request)
-        return await handler(self, request.operations, request)
+        handled: Handled = await handler(self, request.operations, request)
+        return handled
 
     def ask(self, request: ops.Request, now_ms: int) -> ops.Response:
         """Runs a request at a moment; a refusal of the whole call is its status."""

@@ -39,25 +39,26 @@ class ServedMachine(QueueMachine):
 
     def as_sent(self, *operations: Any, request_id: str) -> tuple[Any, str]:
         """Within the API's bounds: a lease of 100 ms, one schedule a content, an id to replace."""
-        sent = []
-        for op in operations:
-            if isinstance(op, ops.Enqueue):
-                message = next(m for m in MESSAGES if op.content[:3] == m.content[:3])
-                op = replace(op, content=message.content, when=message.when, policy=message.policy)
-                if op.on_conflict.startswith("replace"):
-                    request_id = request_id or self._new_token().hex()
-            elif isinstance(op, ops.Reschedule):
-                request_id = request_id or self._new_token().hex()
-            elif isinstance(op, ops.Retrieve):
-                op = replace(op, lease_ms=max(op.lease_ms, 100), max_bytes=1 << 20)
-                if op.recall_only:
-                    op = replace(op, recall_only=False, tokens=(self._new_token(),))
-            elif isinstance(op, ops.Extend):
-                op = replace(op, lease_ms=max(op.lease_ms, 100))
-            elif isinstance(op, ops.Nack) and op.dead:
-                op = replace(op, delay_ms=None)
-            sent.append(op)
-        return tuple(sent), request_id
+        sent = tuple(self._within_bounds(op) for op in operations)
+        replaces = any(
+            isinstance(op, ops.Reschedule)
+            or (isinstance(op, ops.Enqueue) and op.on_conflict.startswith("replace"))
+            for op in sent
+        )
+        return sent, request_id or (self._new_token().hex() if replaces else "")
+
+    def _within_bounds(self, op: Any) -> Any:
+        if isinstance(op, ops.Enqueue):
+            message = next(m for m in MESSAGES if op.content[:3] == m.content[:3])
+            return replace(op, content=message.content, when=message.when, policy=message.policy)
+        if isinstance(op, ops.Retrieve):
+            tokens = op.tokens or (self._new_token(),)
+            return ops.Retrieve(max(op.lease_ms, 100), tokens, max_bytes=1 << 20)
+        if isinstance(op, ops.Extend):
+            return replace(op, lease_ms=max(op.lease_ms, 100))
+        if isinstance(op, ops.Nack) and op.dead:
+            return replace(op, delay_ms=None)
+        return op
 
     @rule(task_id=IDS, message=st.sampled_from(MESSAGES))
     def enqueue_message(self, task_id: str, message: ops.Enqueue) -> None:
