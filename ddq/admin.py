@@ -157,9 +157,10 @@ class AdminService:
         """Ends every task and forgets the topic; one that is not there is deleted already."""
         problems = Problems()
         check.topic_name(problems, request.name, "name")
+        check.uid(problems, request.uid)
         problems.raise_if_any()
         topic = await self._topics.load(request.name, call)
-        if topic is None:
+        if topic is None or request.uid not in {b"", topic.uid}:
             return pb.DeleteTopicResponse(done=True)
         progress = await self._store.operations.delete_topic(topic, call)
         return pb.DeleteTopicResponse(done=progress.done, purged=progress.count)

@@ -28,6 +28,7 @@ class Limits:
     """What a request may ask for. Part of the API: the same on every server."""
 
     topic_name_max_chars: int = described(128, "characters of a topic's name: A-Z a-z 0-9 . _ -")
+    topic_uid_bytes: int = described(16, "bytes of a topic's uid")
     task_id_max_bytes: int = described(256, "bytes of a task's id, UTF-8")
     request_id_max_bytes: int = described(64, "bytes of a request_id, UTF-8")
     payload_max_bytes: int = described(1 * MIB, "bytes of a payload")

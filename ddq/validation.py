@@ -111,6 +111,13 @@ def lease_token(problems: Problems, value: bytes, field: str = "lease_token") ->
     return value
 
 
+def uid(problems: Problems, value: bytes, field: str = "uid") -> bytes:
+    """A topic's uid; empty for none."""
+    if value and len(value) != LIMITS.topic_uid_bytes:
+        problems.add(field, f"has {len(value)} bytes; give the {LIMITS.topic_uid_bytes} of a topic")
+    return value
+
+
 def count(
     problems: Problems, value: int, field: str, *, default: int, most: int, least: int = 1
 ) -> int:

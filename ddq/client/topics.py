@@ -19,7 +19,6 @@ from ddq.client.values import (
     TopicSettings,
     TopicStats,
 )
-from ddq.errors import TopicNotFound
 from ddq.v1 import delay_queue_admin_service_pb2 as pb
 from ddq.v1 import task_pb2
 
@@ -123,6 +122,9 @@ class TopicCalls(Caller):
     async def delete_topic(self, name: str, *, timeout_s: float | None = None) -> int:
         """Ends every task as PURGED and forgets the topic, in as many steps as that takes.
 
+        It is the topic that has the name now that is deleted: one that is made while this runs is
+        not, however often the request is repeated.
+
         Returns:
             Tasks that were ended, as far as the replies told.
 
@@ -130,23 +132,17 @@ class TopicCalls(Caller):
             TopicNotFound: it was not there to begin with.
             OutcomeUnknown
         """
-        purged, done, steps = 0, False, 0
+        uid = (await self.get_topic(name, timeout_s=timeout_s)).uid
+        purged, done = 0, False
         while not done:
-            request = pb.DeleteTopicRequest(name=convert.text("name", name))
-            try:
-                reply = await self._call(
-                    rpcs.DELETE_TOPIC,
-                    name,
-                    self._admin.DeleteTopic,
-                    request,
-                    self._deadline(timeout_s),
-                )
-            except TopicNotFound:
-                # Somebody else took the last step.
-                if steps == 0:
-                    raise
-                return purged
-            purged, done, steps = purged + reply.purged, reply.done, steps + 1
+            reply = await self._call(
+                rpcs.DELETE_TOPIC,
+                name,
+                self._admin.DeleteTopic,
+                pb.DeleteTopicRequest(name=name, uid=uid),
+                self._deadline(timeout_s),
+            )
+            purged, done = purged + reply.purged, reply.done
         return purged
 
     async def pause_topic(self, name: str, *, timeout_s: float | None = None) -> Topic:

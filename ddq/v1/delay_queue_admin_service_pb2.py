@@ -30,7 +30,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&ddq/v1/delay_queue_admin_service.proto\x12\x06\x64\x64q.v1\x1a\x11\x64\x64q/v1/task.proto\x1a\x12\x64\x64q/v1/topic.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"[\n\x12\x43reateTopicRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06shards\x18\x02 \x01(\r\x12\'\n\x08settings\x18\x03 \x01(\x0b\x32\x15.ddq.v1.TopicSettings\"D\n\x13\x43reateTopicResponse\x12\x1c\n\x05topic\x18\x01 \x01(\x0b\x32\r.ddq.v1.Topic\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"\x1f\n\x0fGetTopicRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"0\n\x10GetTopicResponse\x12\x1c\n\x05topic\x18\x01 \x01(\x0b\x32\r.ddq.v1.Topic\":\n\x11ListTopicsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"L\n\x12ListTopicsResponse\x12\x1d\n\x06topics\x18\x01 \x03(\x0b\x32\r.ddq.v1.Topic\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb2\x01\n\x12UpdateTopicRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x08settings\x18\x02 \x01(\x0b\x32\x15.ddq.v1.TopicSettings\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x1e\n\x11\x65xpected_revision\x18\x04 \x01(\x04H\x00\x88\x01\x01\x42\x14\n\x12_expected_revision\"3\n\x13UpdateTopicResponse\x12\x1c\n\x05topic\x18\x01 \x01(\x0b\x32\r.ddq.v1.Topic\"\"\n\x12\x44\x65leteTopicRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"3\n\x13\x44\x65leteTopicResponse\x12\x0c\n\x04\x64one\x18\x01 \x01(\x08\x12\x0e\n\x06purged\x18\x02 \x01(\x04\"!\n\x11PauseTopicRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"2\n\x12PauseTopicResponse\x12\x1c\n\x05topic\x18\x01 \x01(\x0b\x32\r.ddq.v1.Topic\"\"\n\x12ResumeTopicRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"3\n\x13ResumeTopicResponse\x12\x1c\n\x05topic\x18\x01 \x01(\x0b\x32\r.ddq.v1.Topic\"d\n\x11PurgeTopicRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12-\n\tnot_after\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"2\n\x12PurgeTopicResponse\x12\x0c\n\x04\x64one\x18\x01 \x01(\x08\x12\x0e\n\x06purged\x18\x02 \x01(\x04\"l\n\x14ListDeadTasksRequest\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x1e\n\x04view\x18\x04 \x01(\x0e\x32\x10.ddq.v1.TaskView\"M\n\x15ListDeadTasksResponse\x12\x1b\n\x05tasks\x18\x01 \x03(\x0b\x32\x0c.ddq.v1.Task\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"x\n\x17RedriveDeadTasksRequest\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x0b\n\x03ids\x18\x02 \x03(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12-\n\tnot_after\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"b\n\x18RedriveDeadTasksResponse\x12\x10\n\x08redriven\x18\x01 \x01(\x04\x12\x0c\n\x04\x64one\x18\x02 \x01(\x08\x12&\n\x07results\x18\x03 \x03(\x0b\x32\x15.ddq.v1.RedriveResult\"?\n\rRedriveResult\x12\n\n\x02id\x18\x01 \x01(\t\x12\"\n\x06status\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status\"\x97\x01\n\x15\x44\x65leteDeadTaskRequest\x12\r\n\x05topic\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x1e\n\x11\x65xpected_revision\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12-\n\tnot_after\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x14\n\x12_expected_revision\"L\n\x16\x44\x65leteDeadTaskResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12 \n\x07receipt\x18\x02 \x01(\x0b\x32\x0f.ddq.v1.Receipt\"%\n\x14GetTopicStatsRequest\x12\r\n\x05topic\x18\x01 \x01(\t\"_\n\x15GetTopicStatsResponse\x12\"\n\x06\x63ounts\x18\x01 \x01(\x0b\x32\x12.ddq.v1.TaskCounts\x12\"\n\x06shards\x18\x02 \x03(\x0b\x32\x12.ddq.v1.ShardStats\"\xa7\x01\n\nTaskCounts\x12\x10\n\x08\x65nqueued\x18\x01 \x01(\x04\x12\x11\n\tscheduled\x18\x02 \x01(\x04\x12\r\n\x05ready\x18\x03 \x01(\x04\x12\x0e\n\x06leased\x18\x04 \x01(\x04\x12\x0c\n\x04\x64\x65\x61\x64\x18\x05 \x01(\x04\x12\x11\n\tsucceeded\x18\x06 \x01(\x04\x12\x11\n\tcancelled\x18\x07 \x01(\x04\x12\x0e\n\x06purged\x18\x08 \x01(\x04\x12\x11\n\tset_aside\x18\t \x01(\x04\"\xc6\x02\n\nShardStats\x12\r\n\x05shard\x18\x01 \x01(\r\x12\"\n\x06\x63ounts\x18\x02 \x01(\x0b\x32\x12.ddq.v1.TaskCounts\x12\x12\n\ntombstones\x18\x03 \x01(\x04\x12\x15\n\rstray_entries\x18\x04 \x01(\x04\x12\x31\n\rnext_due_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12:\n\x16next_lease_expire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x10oldest_ready_age\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cleader_epoch\x18\x08 \x01(\x04\x12 \n\x07receipt\x18\t \x01(\x0b\x32\x0f.ddq.v1.Receipt2\x8a\x07\n\x16\x44\x65layQueueAdminService\x12\x46\n\x0b\x43reateTopic\x12\x1a.ddq.v1.CreateTopicRequest\x1a\x1b.ddq.v1.CreateTopicResponse\x12=\n\x08GetTopic\x12\x17.ddq.v1.GetTopicRequest\x1a\x18.ddq.v1.GetTopicResponse\x12\x43\n\nListTopics\x12\x19.ddq.v1.ListTopicsRequest\x1a\x1a.ddq.v1.ListTopicsResponse\x12\x46\n\x0bUpdateTopic\x12\x1a.ddq.v1.UpdateTopicRequest\x1a\x1b.ddq.v1.UpdateTopicResponse\x12\x46\n\x0b\x44\x65leteTopic\x12\x1a.ddq.v1.DeleteTopicRequest\x1a\x1b.ddq.v1.DeleteTopicResponse\x12\x43\n\nPauseTopic\x12\x19.ddq.v1.PauseTopicRequest\x1a\x1a.ddq.v1.PauseTopicResponse\x12\x46\n\x0bResumeTopic\x12\x1a.ddq.v1.ResumeTopicRequest\x1a\x1b.ddq.v1.ResumeTopicResponse\x12\x43\n\nPurgeTopic\x12\x19.ddq.v1.PurgeTopicRequest\x1a\x1a.ddq.v1.PurgeTopicResponse\x12L\n\rListDeadTasks\x12\x1c.ddq.v1.ListDeadTasksRequest\x1a\x1d.ddq.v1.ListDeadTasksResponse\x12U\n\x10RedriveDeadTasks\x12\x1f.ddq.v1.RedriveDeadTasksRequest\x1a .ddq.v1.RedriveDeadTasksResponse\x12O\n\x0e\x44\x65leteDeadTask\x12\x1d.ddq.v1.DeleteDeadTaskRequest\x1a\x1e.ddq.v1.DeleteDeadTaskResponse\x12L\n\rGetTopicStats\x12\x1c.ddq.v1.GetTopicStatsRequest\x1a\x1d.ddq.v1.GetTopicStatsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&ddq/v1/delay_queue_admin_service.proto\x12\x06\x64\x64q.v1\x1a\x11\x64\x64q/v1/task.proto\x1a\x12\x64\x64q/v1/topic.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"[\n\x12\x43reateTopicRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06shards\x18\x02 \x01(\r\x12\'\n\x08settings\x18\x03 \x01(\x0b\x32\x15.ddq.v1.TopicSettings\"D\n\x13\x43reateTopicResponse\x12\x1c\n\x05topic\x18\x01 \x01(\x0b\x32\r.ddq.v1.Topic\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"\x1f\n\x0fGetTopicRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"0\n\x10GetTopicResponse\x12\x1c\n\x05topic\x18\x01 \x01(\x0b\x32\r.ddq.v1.Topic\":\n\x11ListTopicsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"L\n\x12ListTopicsResponse\x12\x1d\n\x06topics\x18\x01 \x03(\x0b\x32\r.ddq.v1.Topic\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb2\x01\n\x12UpdateTopicRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x08settings\x18\x02 \x01(\x0b\x32\x15.ddq.v1.TopicSettings\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x1e\n\x11\x65xpected_revision\x18\x04 \x01(\x04H\x00\x88\x01\x01\x42\x14\n\x12_expected_revision\"3\n\x13UpdateTopicResponse\x12\x1c\n\x05topic\x18\x01 \x01(\x0b\x32\r.ddq.v1.Topic\"^\n\x12\x44\x65leteTopicRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\x0c\x12-\n\tnot_after\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"3\n\x13\x44\x65leteTopicResponse\x12\x0c\n\x04\x64one\x18\x01 \x01(\x08\x12\x0e\n\x06purged\x18\x02 \x01(\x04\"!\n\x11PauseTopicRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"2\n\x12PauseTopicResponse\x12\x1c\n\x05topic\x18\x01 \x01(\x0b\x32\r.ddq.v1.Topic\"\"\n\x12ResumeTopicRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"3\n\x13ResumeTopicResponse\x12\x1c\n\x05topic\x18\x01 \x01(\x0b\x32\r.ddq.v1.Topic\"d\n\x11PurgeTopicRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12-\n\tnot_after\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"2\n\x12PurgeTopicResponse\x12\x0c\n\x04\x64one\x18\x01 \x01(\x08\x12\x0e\n\x06purged\x18\x02 \x01(\x04\"l\n\x14ListDeadTasksRequest\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x1e\n\x04view\x18\x04 \x01(\x0e\x32\x10.ddq.v1.TaskView\"M\n\x15ListDeadTasksResponse\x12\x1b\n\x05tasks\x18\x01 \x03(\x0b\x32\x0c.ddq.v1.Task\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"x\n\x17RedriveDeadTasksRequest\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x0b\n\x03ids\x18\x02 \x03(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12-\n\tnot_after\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"b\n\x18RedriveDeadTasksResponse\x12\x10\n\x08redriven\x18\x01 \x01(\x04\x12\x0c\n\x04\x64one\x18\x02 \x01(\x08\x12&\n\x07results\x18\x03 \x03(\x0b\x32\x15.ddq.v1.RedriveResult\"?\n\rRedriveResult\x12\n\n\x02id\x18\x01 \x01(\t\x12\"\n\x06status\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status\"\x97\x01\n\x15\x44\x65leteDeadTaskRequest\x12\r\n\x05topic\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x1e\n\x11\x65xpected_revision\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12-\n\tnot_after\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x14\n\x12_expected_revision\"L\n\x16\x44\x65leteDeadTaskResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12 \n\x07receipt\x18\x02 \x01(\x0b\x32\x0f.ddq.v1.Receipt\"%\n\x14GetTopicStatsRequest\x12\r\n\x05topic\x18\x01 \x01(\t\"_\n\x15GetTopicStatsResponse\x12\"\n\x06\x63ounts\x18\x01 \x01(\x0b\x32\x12.ddq.v1.TaskCounts\x12\"\n\x06shards\x18\x02 \x03(\x0b\x32\x12.ddq.v1.ShardStats\"\xa7\x01\n\nTaskCounts\x12\x10\n\x08\x65nqueued\x18\x01 \x01(\x04\x12\x11\n\tscheduled\x18\x02 \x01(\x04\x12\r\n\x05ready\x18\x03 \x01(\x04\x12\x0e\n\x06leased\x18\x04 \x01(\x04\x12\x0c\n\x04\x64\x65\x61\x64\x18\x05 \x01(\x04\x12\x11\n\tsucceeded\x18\x06 \x01(\x04\x12\x11\n\tcancelled\x18\x07 \x01(\x04\x12\x0e\n\x06purged\x18\x08 \x01(\x04\x12\x11\n\tset_aside\x18\t \x01(\x04\"\xc6\x02\n\nShardStats\x12\r\n\x05shard\x18\x01 \x01(\r\x12\"\n\x06\x63ounts\x18\x02 \x01(\x0b\x32\x12.ddq.v1.TaskCounts\x12\x12\n\ntombstones\x18\x03 \x01(\x04\x12\x15\n\rstray_entries\x18\x04 \x01(\x04\x12\x31\n\rnext_due_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12:\n\x16next_lease_expire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x10oldest_ready_age\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cleader_epoch\x18\x08 \x01(\x04\x12 \n\x07receipt\x18\t \x01(\x0b\x32\x0f.ddq.v1.Receipt2\x8a\x07\n\x16\x44\x65layQueueAdminService\x12\x46\n\x0b\x43reateTopic\x12\x1a.ddq.v1.CreateTopicRequest\x1a\x1b.ddq.v1.CreateTopicResponse\x12=\n\x08GetTopic\x12\x17.ddq.v1.GetTopicRequest\x1a\x18.ddq.v1.GetTopicResponse\x12\x43\n\nListTopics\x12\x19.ddq.v1.ListTopicsRequest\x1a\x1a.ddq.v1.ListTopicsResponse\x12\x46\n\x0bUpdateTopic\x12\x1a.ddq.v1.UpdateTopicRequest\x1a\x1b.ddq.v1.UpdateTopicResponse\x12\x46\n\x0b\x44\x65leteTopic\x12\x1a.ddq.v1.DeleteTopicRequest\x1a\x1b.ddq.v1.DeleteTopicResponse\x12\x43\n\nPauseTopic\x12\x19.ddq.v1.PauseTopicRequest\x1a\x1a.ddq.v1.PauseTopicResponse\x12\x46\n\x0bResumeTopic\x12\x1a.ddq.v1.ResumeTopicRequest\x1a\x1b.ddq.v1.ResumeTopicResponse\x12\x43\n\nPurgeTopic\x12\x19.ddq.v1.PurgeTopicRequest\x1a\x1a.ddq.v1.PurgeTopicResponse\x12L\n\rListDeadTasks\x12\x1c.ddq.v1.ListDeadTasksRequest\x1a\x1d.ddq.v1.ListDeadTasksResponse\x12U\n\x10RedriveDeadTasks\x12\x1f.ddq.v1.RedriveDeadTasksRequest\x1a .ddq.v1.RedriveDeadTasksResponse\x12O\n\x0e\x44\x65leteDeadTask\x12\x1d.ddq.v1.DeleteDeadTaskRequest\x1a\x1e.ddq.v1.DeleteDeadTaskResponse\x12L\n\rGetTopicStats\x12\x1c.ddq.v1.GetTopicStatsRequest\x1a\x1d.ddq.v1.GetTopicStatsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -54,43 +54,43 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPDATETOPICRESPONSE']._serialized_start=778
   _globals['_UPDATETOPICRESPONSE']._serialized_end=829
   _globals['_DELETETOPICREQUEST']._serialized_start=831
-  _globals['_DELETETOPICREQUEST']._serialized_end=865
-  _globals['_DELETETOPICRESPONSE']._serialized_start=867
-  _globals['_DELETETOPICRESPONSE']._serialized_end=918
-  _globals['_PAUSETOPICREQUEST']._serialized_start=920
-  _globals['_PAUSETOPICREQUEST']._serialized_end=953
-  _globals['_PAUSETOPICRESPONSE']._serialized_start=955
-  _globals['_PAUSETOPICRESPONSE']._serialized_end=1005
-  _globals['_RESUMETOPICREQUEST']._serialized_start=1007
-  _globals['_RESUMETOPICREQUEST']._serialized_end=1041
-  _globals['_RESUMETOPICRESPONSE']._serialized_start=1043
-  _globals['_RESUMETOPICRESPONSE']._serialized_end=1094
-  _globals['_PURGETOPICREQUEST']._serialized_start=1096
-  _globals['_PURGETOPICREQUEST']._serialized_end=1196
-  _globals['_PURGETOPICRESPONSE']._serialized_start=1198
-  _globals['_PURGETOPICRESPONSE']._serialized_end=1248
-  _globals['_LISTDEADTASKSREQUEST']._serialized_start=1250
-  _globals['_LISTDEADTASKSREQUEST']._serialized_end=1358
-  _globals['_LISTDEADTASKSRESPONSE']._serialized_start=1360
-  _globals['_LISTDEADTASKSRESPONSE']._serialized_end=1437
-  _globals['_REDRIVEDEADTASKSREQUEST']._serialized_start=1439
-  _globals['_REDRIVEDEADTASKSREQUEST']._serialized_end=1559
-  _globals['_REDRIVEDEADTASKSRESPONSE']._serialized_start=1561
-  _globals['_REDRIVEDEADTASKSRESPONSE']._serialized_end=1659
-  _globals['_REDRIVERESULT']._serialized_start=1661
-  _globals['_REDRIVERESULT']._serialized_end=1724
-  _globals['_DELETEDEADTASKREQUEST']._serialized_start=1727
-  _globals['_DELETEDEADTASKREQUEST']._serialized_end=1878
-  _globals['_DELETEDEADTASKRESPONSE']._serialized_start=1880
-  _globals['_DELETEDEADTASKRESPONSE']._serialized_end=1956
-  _globals['_GETTOPICSTATSREQUEST']._serialized_start=1958
-  _globals['_GETTOPICSTATSREQUEST']._serialized_end=1995
-  _globals['_GETTOPICSTATSRESPONSE']._serialized_start=1997
-  _globals['_GETTOPICSTATSRESPONSE']._serialized_end=2092
-  _globals['_TASKCOUNTS']._serialized_start=2095
-  _globals['_TASKCOUNTS']._serialized_end=2262
-  _globals['_SHARDSTATS']._serialized_start=2265
-  _globals['_SHARDSTATS']._serialized_end=2591
-  _globals['_DELAYQUEUEADMINSERVICE']._serialized_start=2594
-  _globals['_DELAYQUEUEADMINSERVICE']._serialized_end=3500
+  _globals['_DELETETOPICREQUEST']._serialized_end=925
+  _globals['_DELETETOPICRESPONSE']._serialized_start=927
+  _globals['_DELETETOPICRESPONSE']._serialized_end=978
+  _globals['_PAUSETOPICREQUEST']._serialized_start=980
+  _globals['_PAUSETOPICREQUEST']._serialized_end=1013
+  _globals['_PAUSETOPICRESPONSE']._serialized_start=1015
+  _globals['_PAUSETOPICRESPONSE']._serialized_end=1065
+  _globals['_RESUMETOPICREQUEST']._serialized_start=1067
+  _globals['_RESUMETOPICREQUEST']._serialized_end=1101
+  _globals['_RESUMETOPICRESPONSE']._serialized_start=1103
+  _globals['_RESUMETOPICRESPONSE']._serialized_end=1154
+  _globals['_PURGETOPICREQUEST']._serialized_start=1156
+  _globals['_PURGETOPICREQUEST']._serialized_end=1256
+  _globals['_PURGETOPICRESPONSE']._serialized_start=1258
+  _globals['_PURGETOPICRESPONSE']._serialized_end=1308
+  _globals['_LISTDEADTASKSREQUEST']._serialized_start=1310
+  _globals['_LISTDEADTASKSREQUEST']._serialized_end=1418
+  _globals['_LISTDEADTASKSRESPONSE']._serialized_start=1420
+  _globals['_LISTDEADTASKSRESPONSE']._serialized_end=1497
+  _globals['_REDRIVEDEADTASKSREQUEST']._serialized_start=1499
+  _globals['_REDRIVEDEADTASKSREQUEST']._serialized_end=1619
+  _globals['_REDRIVEDEADTASKSRESPONSE']._serialized_start=1621
+  _globals['_REDRIVEDEADTASKSRESPONSE']._serialized_end=1719
+  _globals['_REDRIVERESULT']._serialized_start=1721
+  _globals['_REDRIVERESULT']._serialized_end=1784
+  _globals['_DELETEDEADTASKREQUEST']._serialized_start=1787
+  _globals['_DELETEDEADTASKREQUEST']._serialized_end=1938
+  _globals['_DELETEDEADTASKRESPONSE']._serialized_start=1940
+  _globals['_DELETEDEADTASKRESPONSE']._serialized_end=2016
+  _globals['_GETTOPICSTATSREQUEST']._serialized_start=2018
+  _globals['_GETTOPICSTATSREQUEST']._serialized_end=2055
+  _globals['_GETTOPICSTATSRESPONSE']._serialized_start=2057
+  _globals['_GETTOPICSTATSRESPONSE']._serialized_end=2152
+  _globals['_TASKCOUNTS']._serialized_start=2155
+  _globals['_TASKCOUNTS']._serialized_end=2322
+  _globals['_SHARDSTATS']._serialized_start=2325
+  _globals['_SHARDSTATS']._serialized_end=2651
+  _globals['_DELAYQUEUEADMINSERVICE']._serialized_start=2654
+  _globals['_DELAYQUEUEADMINSERVICE']._serialized_end=3560
 # @@protoc_insertion_point(module_scope)

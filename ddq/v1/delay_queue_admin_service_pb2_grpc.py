@@ -130,7 +130,8 @@ class DelayQueueAdminServiceServicer:
 
     def DeleteTopic(self, request, context):
         """Ends every task as PURGED and forgets the topic, in bounded steps: call
-        again while done is false. Repeatable.
+        again while done is false. Repeatable with the uid: a repeat never deletes
+        a topic of the same name that was made since.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -42,7 +42,8 @@ class DelayQueueAdminServiceStub:
     """Changes the settings that the mask names; repeatable."""
     DeleteTopic: _grpc.UnaryUnaryMultiCallable[_delay_queue_admin_service_pb2.DeleteTopicRequest, _delay_queue_admin_service_pb2.DeleteTopicResponse]
     """Ends every task as PURGED and forgets the topic, in bounded steps: call
-    again while done is false. Repeatable.
+    again while done is false. Repeatable with the uid: a repeat never deletes
+    a topic of the same name that was made since.
     """
     PauseTopic: _grpc.UnaryUnaryMultiCallable[_delay_queue_admin_service_pb2.PauseTopicRequest, _delay_queue_admin_service_pb2.PauseTopicResponse]
     """Stops promotion and delivery; all else goes on. Repeatable."""
@@ -76,7 +77,8 @@ class DelayQueueAdminServiceAsyncStub(DelayQueueAdminServiceStub):
     """Changes the settings that the mask names; repeatable."""
     DeleteTopic: _aio.UnaryUnaryMultiCallable[_delay_queue_admin_service_pb2.DeleteTopicRequest, _delay_queue_admin_service_pb2.DeleteTopicResponse]  # type: ignore[assignment]
     """Ends every task as PURGED and forgets the topic, in bounded steps: call
-    again while done is false. Repeatable.
+    again while done is false. Repeatable with the uid: a repeat never deletes
+    a topic of the same name that was made since.
     """
     PauseTopic: _aio.UnaryUnaryMultiCallable[_delay_queue_admin_service_pb2.PauseTopicRequest, _delay_queue_admin_service_pb2.PauseTopicResponse]  # type: ignore[assignment]
     """Stops promotion and delivery; all else goes on. Repeatable."""
@@ -137,7 +139,8 @@ class DelayQueueAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_delay_queue_admin_service_pb2.DeleteTopicResponse, _abc.Awaitable[_delay_queue_admin_service_pb2.DeleteTopicResponse]]:
         """Ends every task as PURGED and forgets the topic, in bounded steps: call
-        again while done is false. Repeatable.
+        again while done is false. Repeatable with the uid: a repeat never deletes
+        a topic of the same name that was made since.
         """
 
     @_abc_1.abstractmethod

@@ -17,8 +17,10 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from ddq.errors import DOMAIN, DdqError
+from ddq.v1 import delay_queue_admin_service_pb2 as admin_pb2
 from ddq.v1 import delay_queue_admin_service_pb2_grpc as admin_grpc
 from ddq.v1 import delay_queue_service_pb2_grpc as queue_grpc
+from ddq.v1 import topic_pb2
 
 Step = Message | status_pb2.Status | grpc.StatusCode | Callable[[Any], Awaitable[Message]]
 
@@ -52,6 +54,8 @@ class FakeServer:
 
     def __init__(self) -> None:
         self.script: dict[str, list[Step]] = defaultdict(list)
+        # Deleting a topic begins with a look at which one has the name.
+        self.script["GetTopic"] = [admin_pb2.GetTopicResponse(topic=topic_pb2.Topic(uid=b"u" * 16))]
         self.requests: dict[str, list[Any]] = defaultdict(list)
         self.address = ""
 

@@ -36,7 +36,7 @@ MUTATIONS: dict[str, Call] = {
     "Reschedule": lambda client: client.reschedule("mail", "a"),
     "CreateTopic": lambda client: client.create_topic("mail"),
     "UpdateTopic": lambda client: client.update_topic("mail", TopicSettings(max_tasks=1)),
-    "DeleteTopic": lambda client: client.delete_topic("mail"),
+    "DeleteTopic": lambda client: client.delete_topic("mail"),  # reads its uid first
     "PauseTopic": lambda client: client.pause_topic("mail"),
     "ResumeTopic": lambda client: client.resume_topic("mail"),
     "PurgeTopic": lambda client: client.purge_topic("mail"),
