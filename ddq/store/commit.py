@@ -160,40 +160,17 @@ class GroupCommit:
         return batch
 
     async def _send(self, batch: list[_Waiting], *, whole: bool = False) -> None:
-        now_s = asyncio.get_running_loop().time()
-        timeout_s = min(self._timeout_s, max(waiting.deadline_s for waiting in batch) - now_s)
-        for waiting in batch:
-            waiting.sent = True
-        timeout_s = max(timeout_s, 0.001)
-        commands = [waiting.command(whole=whole) for waiting in batch]
-        if self._replicas_count:
-            # WAIT gives up before the send does, so that its answer is not lost with the
-            # connection.
-            wait_ms = max(1, round(timeout_s * WAIT_SHARE * MS_PER_SECOND))
-            commands.append(("WAIT", self._replicas_count, wait_ms))
+        """Sends a batch and tells each request what became of it."""
         try:
-            replies = await self._connection.send(commands, timeout_s)
-        except NotSentError as error:
+            replies, acked = await self._exchange(batch, whole=whole)
+        except DdqError as error:
             for waiting in batch:
-                _fail(waiting, StoreUnreachable(f"no connection to the store: {error}"))
-            return
-        except ReplyLostError as error:
-            for waiting in batch:
-                _fail(waiting, WriteOutcomeUnknown(f"the store's answer was lost: {error}"))
+                _fail(waiting, type(error)(error.message))
             return
         except asyncio.CancelledError:
             for waiting in batch:
                 _fail(waiting, WriteOutcomeUnknown("the server stopped before the store answered"))
             raise
-        acked = 0
-        if self._replicas_count:
-            acked = replies.pop()
-            if not isinstance(acked, int) or acked < self._replicas_count:
-                # Not "failed": the write may reach the replicas yet, and survive.
-                problem = f"{acked} of {self._replicas_count} replicas have confirmed the write"
-                for waiting in batch:
-                    _fail(waiting, WriteOutcomeUnknown(problem))
-                return
         missing = []
         for waiting, reply in zip(batch, replies, strict=True):
             if isinstance(reply, redis.exceptions.NoScriptError) and not whole:
@@ -205,6 +182,40 @@ class GroupCommit:
         if missing:
             # The script cache is empty after a restart or failover: send the text this time.
             await self._send(missing, whole=True)
+
+    async def _exchange(self, batch: list[_Waiting], *, whole: bool) -> tuple[list[Reply], int]:
+        """One send: the scripts' replies, and how many replicas have confirmed them.
+
+        Raises:
+            StoreUnreachable: nothing was sent.
+            WriteOutcomeUnknown: the answer was lost, or the barrier came up short. That is not
+                "failed": the write may reach the replicas yet, and survive.
+        """
+        now_s = asyncio.get_running_loop().time()
+        timeout_s = min(self._timeout_s, max(waiting.deadline_s for waiting in batch) - now_s)
+        timeout_s = max(timeout_s, 0.001)
+        commands = [waiting.command(whole=whole) for waiting in batch]
+        if self._replicas_count:
+            # WAIT gives up before the send does, so that its answer is not lost with the
+            # connection.
+            wait_ms = max(1, round(timeout_s * WAIT_SHARE * MS_PER_SECOND))
+            commands.append(("WAIT", self._replicas_count, wait_ms))
+        for waiting in batch:
+            waiting.sent = True
+        try:
+            replies = await self._connection.send(commands, timeout_s)
+        except NotSentError as error:
+            raise StoreUnreachable(f"no connection to the store: {error}") from error
+        except ReplyLostError as error:
+            raise WriteOutcomeUnknown(f"the store's answer was lost: {error}") from error
+        if not self._replicas_count:
+            return replies, 0
+        acked = replies.pop()
+        if not isinstance(acked, int) or acked < self._replicas_count:
+            raise WriteOutcomeUnknown(
+                f"{acked} of {self._replicas_count} replicas have confirmed the write"
+            )
+        return replies, acked
 
 
 def _fail(waiting: _Waiting, error: DdqError) -> None:
