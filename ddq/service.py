@@ -22,7 +22,16 @@ from ddq.entropy import uuid7
 from ddq.errors import InvalidArgument, TopicNotFound
 from ddq.keys import ShardId
 from ddq.status import OK, to_status
-from ddq.store.jobstore import Changed, Extension, Leased, Rejection, Removal, Settlement
+from ddq.store.jobstore import (
+    ENVELOPES_MAX_BYTES,
+    Changed,
+    Extension,
+    Leased,
+    Rejection,
+    Removal,
+    Settlement,
+    envelope_bytes,
+)
 from ddq.store.open import Store
 from ddq.store.records import content_digest, pack_headers
 from ddq.store.runner import Call
@@ -252,7 +261,7 @@ class QueueService:
     ) -> list[Leased]:
         """Goes through the shards until tasks or bytes are used up."""
         leased: list[Leased] = []
-        size_bytes = 0
+        size_bytes = envelopes_bytes = 0
         for topic, index in await self._shards(topics, call):
             shard = ShardId(topic.name, index)
             if only and shard not in only:
@@ -265,6 +274,8 @@ class QueueService:
                     index,
                     max_tasks=max_tasks - len(leased),
                     max_bytes=max_bytes - size_bytes,
+                    max_envelopes_bytes=ENVELOPES_MAX_BYTES - envelopes_bytes,
+                    first_may_exceed=not leased,
                     lease_ms=lease_ms,
                     call=call,
                 )
@@ -275,6 +286,7 @@ class QueueService:
                 raise
             leased += leases
             size_bytes += sum(_leased_bytes(lease) for lease in leases)
+            envelopes_bytes += sum(envelope_bytes(lease) for lease in leases)
             if ready:
                 self._bell.ring(shard, ready)
             if repeated and leases:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from ddq.config import LIMITS
+from ddq.config import KIB, LIMITS
 from ddq.entropy import Entropy
 from ddq.errors import (
     DdqError,
@@ -41,6 +41,13 @@ log = logging.getLogger(__name__)
 I = TypeVar("I")  # noqa: E741 - an item of a batch
 T = TypeVar("T")
 Args = list[str | bytes | int]
+
+# What a reply carries of a task beside payload, headers, id and state record, at most: its topic,
+# times, retry policy, receipt.
+ENVELOPE_BYTES = 512
+# With retrieve_max_bytes it stays below 4 MiB, which is what clients take by default. A reply that
+# is refused there has cost all its tasks an attempt.
+ENVELOPES_MAX_BYTES = 960 * KIB
 
 _CONFLICT_MODES = {
     OnConflict.FAIL: "fail",
@@ -129,6 +136,12 @@ class Cursor:
     shard: int = 0
     score: str = ""
     id: bytes = b""
+
+
+def envelope_bytes(lease: Leased) -> int:
+    """What a reply carries of a lease beside payload and headers, at most."""
+    task = lease.task
+    return ENVELOPE_BYTES + len(task.id.encode()) + len(task.last_error.encode())
 
 
 class JobStore:
@@ -237,10 +250,15 @@ class JobStore:
         lease_ms: int | None,
         call: Call,
         recall_only: bool = False,
+        max_envelopes_bytes: int = ENVELOPES_MAX_BYTES,
+        first_may_exceed: bool = True,
     ) -> tuple[list[Leased], bool, int]:
         """Leases ready tasks of one shard.
 
         Args:
+            max_bytes: of their payloads and headers.
+            max_envelopes_bytes: of all else that a reply carries of them; see envelope_bytes.
+            first_may_exceed: lease one task even if it is larger than these bounds.
             lease_ms: None for the topic's default.
             recall_only: lease nothing, only answer a repeat.
 
@@ -257,7 +275,7 @@ class JobStore:
             "retrieve",
             lambda now: [
                 call.request_id, int(recall_only), lease_ms or now.settings.lease_ms, max_bytes,
-                *tokens,
+                ENVELOPE_BYTES, max_envelopes_bytes, int(first_may_exceed), *tokens,
             ],
             call,
         )  # fmt: skip

@@ -190,6 +190,76 @@ async def test_a_repeat_over_several_shards_leases_nothing_new(server: RunningSe
         }
 
 
+async def put_ready(server: RunningServer, topic: str, ids: list[str], spec: Any) -> None:
+    """Enqueues tasks, and returns when all of them are ready."""
+    producer = Producer(server.queue, topic)
+    for task_id in ids:
+        await producer.add(task_id, **spec)
+    await all_ready(server, topic, len(ids))
+
+
+async def all_ready(server: RunningServer, topic: str, count: int) -> None:
+    """Waits until so many tasks are ready."""
+    request = admin_pb.GetTopicStatsRequest(topic=topic)
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            counts = (await server.admin.GetTopicStats(request)).counts
+            if counts.ready >= count:
+                return
+            await asyncio.sleep(0.01)
+
+
+async def test_max_bytes_bounds_the_reply_over_all_its_topics(server: RunningServer) -> None:
+    names = ("a", "b", "c", "d")
+    for name in names:
+        await put_ready(server, name, ["t"], {"payload": bytes(900)})
+    request = pb.RetrieveRequest(topics=names, max_tasks=10, max_bytes=1_000)
+    for _ in names:
+        reply = await server.queue.Retrieve(request)
+        assert [len(leased.task.payload) for leased in reply.tasks] == [900]
+    large = pb.RetrieveRequest(topics=names, max_tasks=10, max_bytes=100)
+    await put_ready(server, "a", ["large"], {"payload": bytes(5_000)})
+    assert [leased.task.id for leased in (await server.queue.Retrieve(large)).tasks] == ["large"]
+
+
+async def test_a_reply_fits_into_what_clients_take_by_default(server: RunningServer) -> None:
+    """Long errors and ids come on top of max_bytes: a reply too large would burn attempts."""
+    ids = [f"{i:0256}" for i in range(1_000)]
+    policy = task_pb2.RetryPolicy(initial_backoff=seconds(0), max_attempts=2)
+    specs = [task_pb2.TaskSpec(id=i, payload=bytes(3_000), retry_policy=policy) for i in ids]
+    for start in (0, 500):
+        items = [pb.BatchEnqueueItem(task=spec) for spec in specs[start : start + 500]]
+        await server.queue.BatchEnqueue(pb.BatchEnqueueRequest(topic="jobs", items=items))
+    failed = 0
+    while failed < len(ids):
+        request = pb.RetrieveRequest(topics=["jobs"], max_tasks=200, wait=seconds(20))
+        tasks = (await server.queue.Retrieve(request)).tasks
+        verdict = pb.NackVerdict(error="e" * 2_048, delay=seconds(0))
+        nacks = [
+            pb.BatchNackItem(id=task.task.id, lease_token=task.lease_token, verdict=verdict)
+            for task in tasks
+            if task.task.attempt == 1
+        ]
+        failed += len(nacks)
+        if nacks:
+            await server.queue.BatchNack(pb.BatchNackRequest(topic="jobs", items=nacks))
+        again = [
+            pb.BatchReleaseItem(id=task.task.id, lease_token=task.lease_token)
+            for task in tasks
+            if task.task.attempt == 2
+        ]
+        if again:
+            await server.queue.BatchRelease(pb.BatchReleaseRequest(topic="jobs", items=again))
+    await all_ready(server, "jobs", len(ids))
+    seen = 0
+    while seen < len(ids):
+        request = pb.RetrieveRequest(topics=["jobs"], max_tasks=1_000)
+        reply = await server.queue.Retrieve(request)
+        assert reply.tasks
+        seen += len(reply.tasks)
+    assert seen == len(ids)
+
+
 # A process that is behind, and hints that come at a bad moment ------------------------------
 
 

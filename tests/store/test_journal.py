@@ -116,7 +116,7 @@ async def test_every_script_moves_the_sequence(queue: Queue) -> None:
         "extend": ["unknown", b"x", 1_000],
         "remove": ["", "unknown", 0],
         "reschedule": ["r", "unknown", "delay", 0, ""],
-        "retrieve": ["", 0, 1_000, 1_000, bytes(16)],
+        "retrieve": ["", 0, 1_000, 1_000, 0, 1_000, 1, bytes(16)],
         "promote": [b"x", 1, 1_000, 10],
         "reap": [b"x", 1, 1_000, "0.5"],
         "resign": [b"x", 1],

@@ -174,3 +174,11 @@ async def test_each_lease_has_a_token_of_its_own_and_a_batch_settles_each_by_its
         "OK",
     ]
     assert await queue.state("b") is TaskState.LEASED
+
+
+@pytest.mark.parametrize("settle", ["nack", "release"])
+async def test_after_a_cancel_an_old_verdict_is_no_longer_true(queue: Queue, settle: str) -> None:
+    lease = await queue.add_leased("a")
+    await getattr(queue, settle)(lease)
+    await queue.cancel("a")
+    assert (await error_of(getattr(queue, settle)(lease))).reason == "LEASE_LOST"

@@ -3,7 +3,10 @@
 -- argv: request_id        '' for none
 -- argv: recall_only       '1': answer a repeat, lease nothing
 -- argv: lease_ms          how long each lease runs
--- argv: max_bytes         of payloads and headers; one task may be larger
+-- argv: max_bytes         of payloads and headers
+-- argv: envelope_bytes    of a reply's other fields, without ids and errors; see max_envelopes
+-- argv: max_envelopes     bytes of all else that a reply carries of its tasks
+-- argv: first_may_exceed  '1': one task is leased even if it is larger than these bounds
 -- argv: token             per task that may be leased, 16 random bytes
 -- returns: {status, ready, {id, payload record, state record, expiry_ms} ...}
 -- returns:   LEASED       these tasks, perhaps none
@@ -14,7 +17,9 @@ if refusal then return refusal end
 
 local request_id, recall_only = ARGV[ARGS + 1], ARGV[ARGS + 2] == '1'
 local lease_ms, max_bytes = tonumber(ARGV[ARGS + 3]), tonumber(ARGV[ARGS + 4])
-local tokens = ARGS + 4
+local envelope_bytes, max_envelopes = tonumber(ARGV[ARGS + 5]), tonumber(ARGV[ARGS + 6])
+local first_may_exceed = ARGV[ARGS + 7] == '1'
+local tokens = ARGS + 7
 local results = {}
 
 -- The record is id length, id, token, one behind the other.
@@ -41,12 +46,16 @@ local granted = {}
 if control.paused == 0 and not recall_only then
   local first_expiry_ms = first_score(K.leases)
   local expiry_ms = now + lease_ms
-  local bytes = 0
+  local bytes, envelopes = 0, 0
   for _, id in ipairs(redis.call('ZRANGE', K.ready, 0, #ARGV - tokens - 1)) do
     -- Looked up before it is leased: a reply that turned out too large would burn an attempt
     -- each time it is tried.
     bytes = bytes + math.max(0, redis.call('HSTRLEN', K.payloads, id) - PAYLOAD_HEAD_BYTES)
-    if bytes > max_bytes and #results > 0 then break end
+    envelopes = envelopes + envelope_bytes + #id + redis.call('HSTRLEN', K.states, id)
+    if (bytes > max_bytes or envelopes > max_envelopes)
+        and not (first_may_exceed and #results == 0) then
+      break
+    end
     local t = examine(id, READY)
     if t then
       t.attempt = t.attempt + 1
