@@ -330,6 +330,20 @@ async def test_a_copied_record_does_not_wedge_the_shard_by_its_counters(
     assert (await queue.add("c")).created
 
 
+async def test_an_id_that_is_no_text_is_shown_escaped_and_harms_nobody(
+    damaged_queue: Queue,
+) -> None:
+    queue, client = damaged_queue, damaged_queue.server.sync
+    await fill(queue)
+    record = client.hget(queue.key("payloads"), "scheduled0")
+    assert isinstance(record, bytes)
+    for number, raw_id in enumerate((b"\xff\xfe", b"\x00", b"")):
+        client.hset(queue.key("payloads"), raw_id, record)
+        queue.server.read("ZADD", queue.key("tasks"), number, raw_id)
+    assert "\\xff\\xfe" in await queue.list_ids(TaskState.SCHEDULED)
+    await assert_flows(queue)
+
+
 # Requests ----------------------------------------------------------------------------------
 
 
