@@ -8,6 +8,7 @@ that requests meet.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from hypothesis import event
@@ -58,7 +59,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.tokens: list[tuple[str, bytes]] = [("a", b"\xff" * 16)]
         self.leaders: list[tuple[bytes, int]] = [(b"\xee" * 16, 1)]
         self.made = 0
-        self.told: list[str] = []
+        self.asked: list[tuple[tuple[ops.Operation, ...], str]] = []
 
     def teardown(self) -> None:
         """Closes the connections."""
@@ -82,6 +83,8 @@ class QueueMachine(RuleBasedStateMachine):
         self, *operations: ops.Operation, request_id: str = "", skew_ms: int = 0, late: bool = False
     ) -> ops.Response:
         """One request to both; they must agree."""
+        if not late:
+            self.asked.append((operations, request_id))
         operations, request_id = self.as_sent(*operations, request_id=request_id)
         request = ops.Request(
             operations,
@@ -250,6 +253,27 @@ class QueueMachine(RuleBasedStateMachine):
         self.ask(ops.Enqueue(task_id, content, ops.When(), policy))
         self.ask(ops.Promote(*self.leaders[-1], 5_000, 3))
         self.retrieve_some(number, lease_ms)
+
+    @rule(task_id=IDS, content=CONTENTS, request_id=REQUEST_IDS)
+    def live_again(self, task_id: str, content: bytes, request_id: str) -> None:
+        """A task ends, and its id lives again."""
+        self.ask(ops.Cancel(task_id, revoke=True), request_id=request_id)
+        self.ask(
+            ops.Enqueue(task_id, content, ops.When(), ops.Policy(), "replace_finished"),
+            request_id=request_id,
+        )
+
+    @rule(data=st.data())
+    def repeat(self, data: st.DataObject) -> None:
+        """A request comes again, as it does when its reply was lost."""
+        operations, request_id = data.draw(st.sampled_from(self.asked[-8:]))
+        again = tuple(
+            replace(op, tokens=tuple(self._new_token() for _ in op.tokens))
+            if isinstance(op, ops.Retrieve)
+            else op
+            for op in operations
+        )
+        self.ask(*again, request_id=request_id)
 
     @rule(lease_ms=LEASES_MS)
     def deliver_again(self, lease_ms: int) -> None:
