@@ -187,7 +187,7 @@ async def test_a_store_of_another_kind_is_said(store_server: StoreServer) -> Non
 
 
 async def test_a_broken_topic_does_not_keep_the_server_from_the_others(
-    store_server: StoreServer,
+    store_server: StoreServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     store_server.sync.hset("ddq:topics", "broken", b"\xff" * 40)
     async with serving(store_server) as server:
@@ -195,11 +195,16 @@ async def test_a_broken_topic_does_not_keep_the_server_from_the_others(
         failure = await failure_of(Producer(server.queue, "broken").add("a"))
         assert failure.reason == "STORE_MALFORMED"
         # A shard that is damaged later does not stop the scheduler either.
+        # It looks there when the next task is due, and only then at the other topic.
+        await Producer(server.queue).add("soon", delay=seconds(0.3))
+        await Producer(server.queue, "other").add("later", delay=seconds(0.6))
         store_server.sync.delete("ddq:ready:{jobs}")
         store_server.sync.set("ddq:ready:{jobs}", "by hand")
         failure = await failure_of(Producer(server.queue).add("b"))
         assert failure.reason == "STORE_MALFORMED"
-        await Producer(server.queue, "other").take_one("c")
+        (leased,) = await Producer(server.queue, "other").take()
+        assert leased.task.id == "later"
+        assert "left out" in caplog.text
 
 
 async def test_an_embedded_store_that_ends_takes_the_server_down_loudly() -> None:
