@@ -7,7 +7,7 @@ observation cannot be explained, and something is wrong.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from models.operations import Request, Response
@@ -19,30 +19,42 @@ class UnexplainedError(Exception):
 
 
 @dataclass(frozen=True)
-class Uncertain:
+class UncertainShard:
     """The states that are possible, each once, in the order in which they were found."""
 
     shards: tuple[Shard, ...] = (Shard(),)
 
-    def maybe(self, request: Request, moments_ms: Iterable[int]) -> Uncertain:
+    def maybe(self, request: Request, moments_ms: Iterable[int]) -> UncertainShard:
         """``request`` ran at one of the moments, or never: its answer did not arrive."""
         found = list(self.shards)
         for moment_ms in moments_ms:
             found += [step(shard, request, moment_ms)[0] for shard in self.shards]
-        return Uncertain(_distinct(found))
+        return UncertainShard(_distinct(found))
 
-    def observe(self, request: Request, now_ms: int, response: Response) -> Uncertain:
+    def observe(
+        self,
+        request: Request,
+        now_ms: int,
+        response: Response,
+        seen_as: Callable[[Request, Response], Response] | None = None,
+    ) -> UncertainShard:
         """``request`` ran at ``now_ms`` and was answered with ``response``.
+
+        Args:
+            seen_as: what an observer sees of an answer who does not see everything.
 
         Raises:
             UnexplainedError: no possible state gives that answer.
         """
-        outcomes = [step(shard, request, now_ms) for shard in self.shards]
+        outcomes = [
+            (after, seen_as(request, answer) if seen_as else answer)
+            for after, answer in (step(shard, request, now_ms) for shard in self.shards)
+        ]
         left = [shard for shard, answer in outcomes if answer == response]
         if not left:
             answers = ", or ".join(str(answer) for _, answer in outcomes)
             raise UnexplainedError(f"{request} was answered {response}; possible is {answers}")
-        return Uncertain(_distinct(left))
+        return UncertainShard(_distinct(left))
 
 
 def _distinct(shards: list[Shard]) -> tuple[Shard, ...]:

@@ -408,7 +408,15 @@ def _promise(op: ops.Operation, *answers: ops.Response) -> str:
         return "G5 never early"
     if "REQUEST_EXPIRED" in said:
         return "G13 idempotent"
+    if len({answer.now_ms for answer in answers}) > 1:
+        return "G5 never early"
+    if isinstance(op, ops.Enqueue) and len({_without_due(answer) for answer in answers}) == 1:
+        return "G5 never early"
     return _PROMISES.get(type(op), "G13 idempotent")
+
+
+def _without_due(answer: ops.Response) -> tuple[object, ...]:
+    return tuple(result[:4] for result in answer.results)
 
 
 def _label(response: ops.Response) -> str:
@@ -445,16 +453,17 @@ def _task_promise(want: Any, have: Any) -> str:
     checks = (
         ("incarnation", "G13 idempotent"),
         ("promotion", "G3 promote once"),
+        ("attempt", "G10 retry bound"),
+        ("run", "G10 retry bound"),
         ("state", {
             ops.State.CANCELLED: "G4 cancel is final",
             ops.State.SUCCEEDED: "G9 ack is final",
             ops.State.LEASED: "G7 one holder",
+            ops.State.DEAD: "G10 retry bound",
         }),
         ("content", "G1 no phantom"),
         ("token", "G8 fenced"),
         ("settled", "G13 idempotent"),
-        ("attempt", "G10 retry bound"),
-        ("run", "G10 retry bound"),
         ("policy", "G10 retry bound"),
         ("due_ms", "G5 never early"),
         ("at_ms", "G5 never early"),
