@@ -35,6 +35,7 @@
     ├── Unimplemented            UNIMPLEMENTED
     ├── OutcomeUnknown           raised by the client only
     └── TransportError           raised by the client only: gRPC's own codes
+        └── NotConnected
 
 An error is *definite* when the request it answers certainly had no effect. That holds for the
 request as a whole only if no earlier attempt of it ended indefinitely: LEASE_LOST after an
@@ -293,11 +294,13 @@ class ClockUnsafe(Unavailable):
 
 
 class StoreMalformed(DdqError):
-    """A key or record in the store cannot be read; the message names it."""
+    """A key or record in the store cannot be read; the message names it.
+
+    Not definite: a script that fails on such a record midway is not rolled back.
+    """
 
     code = grpc.StatusCode.DATA_LOSS
     reason = "STORE_MALFORMED"
-    definite = True
 
 
 class Unauthenticated(DdqError):
@@ -341,6 +344,13 @@ class TransportError(DdqError):
     repeatable = True
 
 
+class NotConnected(TransportError):
+    """There is no connection to the server; the request was not sent."""
+
+    reason = "NOT_CONNECTED"
+    definite = True
+
+
 def all_errors() -> list[type[DdqError]]:
     """Every class of the tree, parents before children, in the order of this file."""
 
@@ -363,6 +373,7 @@ __all__ = [
     "FieldViolation",
     "InvalidArgument",
     "LeaseLost",
+    "NotConnected",
     "NotEnoughReplicas",
     "NotFound",
     "OutcomeUnknown",

@@ -162,7 +162,12 @@ class Caller:
         request: Q,
         deadline: Deadline,
     ) -> A:
-        """Makes one request, repeated as need be. ``what`` names its subject in messages."""
+        """Makes one request, repeated as need be. ``what`` names its subject in messages.
+
+        A request that can say so has no effect after its deadline.
+        """
+        if "not_after" in request.DESCRIPTOR.fields_by_name:
+            request.not_after.CopyFrom(deadline.not_after)  # type: ignore[attr-defined]
         _check_size(request)
 
         async def attempt(remaining_s: float) -> A:

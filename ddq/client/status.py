@@ -12,7 +12,14 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from ddq import errors
-from ddq.errors import BY_REASON, DOMAIN, DdqError, FieldViolation, TransportError
+from ddq.errors import (
+    BY_REASON,
+    DOMAIN,
+    DdqError,
+    FieldViolation,
+    NotConnected,
+    TransportError,
+)
 
 # The published types do not say that metadata can be iterated.
 _Pairs = Iterable[tuple[str, str | bytes]]
@@ -81,7 +88,7 @@ class AttemptFailedError(Exception):
 
 def not_connected(address: str) -> Failure:
     """There is no connection, so the request was not sent: definite, unlike gRPC's UNAVAILABLE."""
-    error = TransportError(
+    error = NotConnected(
         f"cannot connect to {address}; is a ddq server listening there?",
         metadata={"code": grpc.StatusCode.UNAVAILABLE.name},
     )

@@ -80,7 +80,6 @@ class TaskCalls(Caller):
             task=item.message.task,
             on_conflict=item.message.on_conflict,
             request_id=self._new_id(),
-            not_after=deadline.not_after,
         )
         if item.message.HasField("expected_revision"):
             request.expected_revision = item.message.expected_revision
@@ -154,7 +153,6 @@ class TaskCalls(Caller):
             max_tasks=convert.uint("max_tasks", max_tasks, bits=32),
             max_bytes=convert.uint("max_bytes", max_bytes),
             request_id=self._new_id() if request_id is None else request_id,
-            not_after=deadline.not_after,
         )
         convert.put_duration(request.lease_duration, lease)
         convert.put_duration(request.wait, wait)
@@ -175,7 +173,6 @@ class TaskCalls(Caller):
             topic=lease.topic,
             id=lease.id,
             lease_token=lease.token,
-            not_after=deadline.not_after,
         )
         reply = await self._call(rpcs.ACK, _name(lease), self._queue.Ack, request, deadline)
         return convert.acked(reply.result, reply.receipt)
@@ -227,7 +224,6 @@ class TaskCalls(Caller):
             id=lease.id,
             lease_token=lease.token,
             verdict=convert.verdict(error, delay, dead_letter=dead_letter),
-            not_after=deadline.not_after,
         )
         reply = await self._call(rpcs.NACK, _name(lease), self._queue.Nack, request, deadline)
         return convert.nacked(reply.result, reply.receipt)
@@ -283,7 +279,6 @@ class TaskCalls(Caller):
             topic=lease.topic,
             id=lease.id,
             lease_token=lease.token,
-            not_after=deadline.not_after,
         )
         convert.put_duration(request.lease_duration, duration)
         reply = await self._call(rpcs.EXTEND, _name(lease), self._queue.Extend, request, deadline)
@@ -328,7 +323,6 @@ class TaskCalls(Caller):
             topic=lease.topic,
             id=lease.id,
             lease_token=lease.token,
-            not_after=deadline.not_after,
         )
         reply = await self._call(rpcs.RELEASE, _name(lease), self._queue.Release, request, deadline)
         return convert.released(reply.result, reply.receipt)
@@ -383,7 +377,6 @@ class TaskCalls(Caller):
             id=convert.text("id", task_id),
             revoke_lease=revoke_lease,
             request_id=self._new_id(),
-            not_after=deadline.not_after,
         )
         reply = await self._call(
             rpcs.CANCEL, f"{topic}/{task_id}", self._queue.Cancel, request, deadline
@@ -447,7 +440,6 @@ class TaskCalls(Caller):
             topic=convert.text("topic", topic),
             id=convert.text("id", task_id),
             request_id=self._new_id(),
-            not_after=deadline.not_after,
         )
         convert.put_schedule(request, delay, due)
         if expected_revision is not None:

@@ -184,7 +184,6 @@ class TopicCalls(Caller):
             request = pb.PurgeTopicRequest(
                 name=convert.text("name", name),
                 request_id=request_id,
-                not_after=deadline.not_after,
             )
             reply = await self._call(
                 rpcs.PURGE_TOPIC, name, self._admin.PurgeTopic, request, deadline
@@ -243,7 +242,6 @@ class TopicCalls(Caller):
                 topic=convert.text("topic", topic),
                 ids=[convert.text("ids", task_id) for task_id in task_ids],
                 request_id=request_id,
-                not_after=deadline.not_after,
             )
             reply = await self._call(
                 rpcs.REDRIVE_DEAD_TASKS, topic, self._admin.RedriveDeadTasks, request, deadline
@@ -269,7 +267,6 @@ class TopicCalls(Caller):
         request = pb.DeleteDeadTaskRequest(
             topic=convert.text("topic", topic),
             id=convert.text("id", task_id),
-            not_after=deadline.not_after,
         )
         if expected_revision is not None:
             request.expected_revision = convert.uint("expected_revision", expected_revision)

@@ -122,13 +122,19 @@ class ScriptRunner:
         return ScriptReply(body, receipt)
 
     async def run_registry(self, args: Sequence[str | bytes | int], call: Call) -> tuple[str, Any]:
-        """Runs the script of the topics' table; returns its status and record or records."""
+        """Runs the script of the topics' table; returns its status and record or records.
+
+        Raises:
+            DdqError: as GroupCommit.run; StoreMalformed; RequestExpired.
+        """
         committed = await self._commit.run(
-            self._scripts["registry"], [TOPICS], args, call.deadline_s
+            self._scripts["registry"], [TOPICS], [*args, call.not_after_ms], call.deadline_s
         )
         status, value = committed.reply
         if status == b"MALFORMED":
             raise refusal("MALFORMED", value.decode(errors="replace"), "")
+        if status == b"EXPIRED":
+            raise refusal("REQUEST_EXPIRED", "", "")
         return status.decode(), value
 
 

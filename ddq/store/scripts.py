@@ -52,7 +52,7 @@ def parse_script(name: str, body: str, parts: Mapping[str, str]) -> Script:
         if tag in tagged:
             tagged[tag].append(rest.strip())
         elif tag == "prelude":
-            with_prelude = not rest.strip().startswith("none")
+            with_prelude = not rest.strip().startswith("clock")
         elif not any(tagged.values()):
             purpose.append(line)
     text = " ".join(purpose)
@@ -62,7 +62,7 @@ def parse_script(name: str, body: str, parts: Mapping[str, str]) -> Script:
         )
     allow_oom = tagged["flags"][0].split()[0] == "allow-oom"
     shebang = "#!lua flags=allow-oom\n" if allow_oom else "#!lua\n"
-    before = "".join(parts[part] for part in _PARTS) if with_prelude else ""
+    before = "".join(parts[part] for part in (_PARTS if with_prelude else _PARTS[:1]))
     source = shebang + before + body
     return Script(
         name=name,

@@ -83,7 +83,7 @@ class TopicRegistry:
 
     async def load(self, name: str, call: Call) -> Topic | None:
         """The topic as the registry has it now."""
-        _, record = await self._runner.run_registry(["get", name], call)
+        _, record = await self._runner.run_registry(["get", name, "", 0, ""], call)
         if not record:
             self._known.pop(name, None)
             return None
@@ -93,7 +93,7 @@ class TopicRegistry:
 
     async def load_all(self, call: Call) -> tuple[list[Topic], list[StoreMalformed]]:
         """Every topic by name, and an error for each record that cannot be read."""
-        _, pairs = await self._runner.run_registry(["all", ""], call)
+        _, pairs = await self._runner.run_registry(["all", "", "", 0, ""], call)
         topics, malformed = [], []
         records = zip(pairs[::2], pairs[1::2], strict=True)
         for name, record in sorted(pair for pair in records if pair[0] != _COUNTER_FIELD):
@@ -182,7 +182,7 @@ class TopicRegistry:
 
     async def forget(self, topic: Topic, call: Call) -> None:
         """Removes the topic from the registry: the last step of its deletion."""
-        await self._runner.run_registry(["delete", topic.name, "", topic.revision], call)
+        await self._runner.run_registry(["delete", topic.name, "", topic.revision, ""], call)
         self._known.pop(topic.name, None)
 
     async def configure_all(self, topic: Topic, call: Call) -> None:

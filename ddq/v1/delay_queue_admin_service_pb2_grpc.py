@@ -109,7 +109,8 @@ class DelayQueueAdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetTopic(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """One topic, with its settings as they apply.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -145,7 +146,8 @@ class DelayQueueAdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ResumeTopic(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Goes on with promotion and delivery. Repeatable.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -182,7 +184,8 @@ class DelayQueueAdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetTopicStats(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Counters that add up at every moment, and what is next, for each shard.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')

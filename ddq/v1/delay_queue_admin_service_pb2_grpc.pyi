@@ -36,6 +36,7 @@ class DelayQueueAdminServiceStub:
     CreateTopic: _grpc.UnaryUnaryMultiCallable[_delay_queue_admin_service_pb2.CreateTopicRequest, _delay_queue_admin_service_pb2.CreateTopicResponse]
     """Repeatable: the same settings again are OK; others are TOPIC_EXISTS."""
     GetTopic: _grpc.UnaryUnaryMultiCallable[_delay_queue_admin_service_pb2.GetTopicRequest, _delay_queue_admin_service_pb2.GetTopicResponse]
+    """One topic, with its settings as they apply."""
     ListTopics: _grpc.UnaryUnaryMultiCallable[_delay_queue_admin_service_pb2.ListTopicsRequest, _delay_queue_admin_service_pb2.ListTopicsResponse]
     """By name."""
     UpdateTopic: _grpc.UnaryUnaryMultiCallable[_delay_queue_admin_service_pb2.UpdateTopicRequest, _delay_queue_admin_service_pb2.UpdateTopicResponse]
@@ -48,6 +49,7 @@ class DelayQueueAdminServiceStub:
     PauseTopic: _grpc.UnaryUnaryMultiCallable[_delay_queue_admin_service_pb2.PauseTopicRequest, _delay_queue_admin_service_pb2.PauseTopicResponse]
     """Stops promotion and delivery; all else goes on. Repeatable."""
     ResumeTopic: _grpc.UnaryUnaryMultiCallable[_delay_queue_admin_service_pb2.ResumeTopicRequest, _delay_queue_admin_service_pb2.ResumeTopicResponse]
+    """Goes on with promotion and delivery. Repeatable."""
     PurgeTopic: _grpc.UnaryUnaryMultiCallable[_delay_queue_admin_service_pb2.PurgeTopicRequest, _delay_queue_admin_service_pb2.PurgeTopicResponse]
     """Ends every task that the topic held at the start as PURGED, in bounded
     steps: call again with the same request_id while done is false. A task
@@ -62,6 +64,7 @@ class DelayQueueAdminServiceStub:
     DeleteDeadTask: _grpc.UnaryUnaryMultiCallable[_delay_queue_admin_service_pb2.DeleteDeadTaskRequest, _delay_queue_admin_service_pb2.DeleteDeadTaskResponse]
     """Ends a dead task as PURGED. Repeatable."""
     GetTopicStats: _grpc.UnaryUnaryMultiCallable[_delay_queue_admin_service_pb2.GetTopicStatsRequest, _delay_queue_admin_service_pb2.GetTopicStatsResponse]
+    """Counters that add up at every moment, and what is next, for each shard."""
 
 @_typing.type_check_only
 class DelayQueueAdminServiceAsyncStub(DelayQueueAdminServiceStub):
@@ -71,6 +74,7 @@ class DelayQueueAdminServiceAsyncStub(DelayQueueAdminServiceStub):
     CreateTopic: _aio.UnaryUnaryMultiCallable[_delay_queue_admin_service_pb2.CreateTopicRequest, _delay_queue_admin_service_pb2.CreateTopicResponse]  # type: ignore[assignment]
     """Repeatable: the same settings again are OK; others are TOPIC_EXISTS."""
     GetTopic: _aio.UnaryUnaryMultiCallable[_delay_queue_admin_service_pb2.GetTopicRequest, _delay_queue_admin_service_pb2.GetTopicResponse]  # type: ignore[assignment]
+    """One topic, with its settings as they apply."""
     ListTopics: _aio.UnaryUnaryMultiCallable[_delay_queue_admin_service_pb2.ListTopicsRequest, _delay_queue_admin_service_pb2.ListTopicsResponse]  # type: ignore[assignment]
     """By name."""
     UpdateTopic: _aio.UnaryUnaryMultiCallable[_delay_queue_admin_service_pb2.UpdateTopicRequest, _delay_queue_admin_service_pb2.UpdateTopicResponse]  # type: ignore[assignment]
@@ -83,6 +87,7 @@ class DelayQueueAdminServiceAsyncStub(DelayQueueAdminServiceStub):
     PauseTopic: _aio.UnaryUnaryMultiCallable[_delay_queue_admin_service_pb2.PauseTopicRequest, _delay_queue_admin_service_pb2.PauseTopicResponse]  # type: ignore[assignment]
     """Stops promotion and delivery; all else goes on. Repeatable."""
     ResumeTopic: _aio.UnaryUnaryMultiCallable[_delay_queue_admin_service_pb2.ResumeTopicRequest, _delay_queue_admin_service_pb2.ResumeTopicResponse]  # type: ignore[assignment]
+    """Goes on with promotion and delivery. Repeatable."""
     PurgeTopic: _aio.UnaryUnaryMultiCallable[_delay_queue_admin_service_pb2.PurgeTopicRequest, _delay_queue_admin_service_pb2.PurgeTopicResponse]  # type: ignore[assignment]
     """Ends every task that the topic held at the start as PURGED, in bounded
     steps: call again with the same request_id while done is false. A task
@@ -97,6 +102,7 @@ class DelayQueueAdminServiceAsyncStub(DelayQueueAdminServiceStub):
     DeleteDeadTask: _aio.UnaryUnaryMultiCallable[_delay_queue_admin_service_pb2.DeleteDeadTaskRequest, _delay_queue_admin_service_pb2.DeleteDeadTaskResponse]  # type: ignore[assignment]
     """Ends a dead task as PURGED. Repeatable."""
     GetTopicStats: _aio.UnaryUnaryMultiCallable[_delay_queue_admin_service_pb2.GetTopicStatsRequest, _delay_queue_admin_service_pb2.GetTopicStatsResponse]  # type: ignore[assignment]
+    """Counters that add up at every moment, and what is next, for each shard."""
 
 class DelayQueueAdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """Topics, dead letters and figures."""
@@ -114,7 +120,8 @@ class DelayQueueAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _delay_queue_admin_service_pb2.GetTopicRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_delay_queue_admin_service_pb2.GetTopicResponse, _abc.Awaitable[_delay_queue_admin_service_pb2.GetTopicResponse]]: ...
+    ) -> _typing.Union[_delay_queue_admin_service_pb2.GetTopicResponse, _abc.Awaitable[_delay_queue_admin_service_pb2.GetTopicResponse]]:
+        """One topic, with its settings as they apply."""
 
     @_abc_1.abstractmethod
     def ListTopics(
@@ -156,7 +163,8 @@ class DelayQueueAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _delay_queue_admin_service_pb2.ResumeTopicRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_delay_queue_admin_service_pb2.ResumeTopicResponse, _abc.Awaitable[_delay_queue_admin_service_pb2.ResumeTopicResponse]]: ...
+    ) -> _typing.Union[_delay_queue_admin_service_pb2.ResumeTopicResponse, _abc.Awaitable[_delay_queue_admin_service_pb2.ResumeTopicResponse]]:
+        """Goes on with promotion and delivery. Repeatable."""
 
     @_abc_1.abstractmethod
     def PurgeTopic(
@@ -200,6 +208,7 @@ class DelayQueueAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _delay_queue_admin_service_pb2.GetTopicStatsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_delay_queue_admin_service_pb2.GetTopicStatsResponse, _abc.Awaitable[_delay_queue_admin_service_pb2.GetTopicStatsResponse]]: ...
+    ) -> _typing.Union[_delay_queue_admin_service_pb2.GetTopicStatsResponse, _abc.Awaitable[_delay_queue_admin_service_pb2.GetTopicStatsResponse]]:
+        """Counters that add up at every moment, and what is next, for each shard."""
 
 def add_DelayQueueAdminServiceServicer_to_server(servicer: DelayQueueAdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

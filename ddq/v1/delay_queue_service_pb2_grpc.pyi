@@ -77,6 +77,7 @@ class DelayQueueServiceStub:
     request_id.
     """
     GetTask: _grpc.UnaryUnaryMultiCallable[_delay_queue_service_pb2.GetTaskRequest, _delay_queue_service_pb2.GetTaskResponse]
+    """One task, also a finished one until its tombstone is forgotten."""
     ListTasks: _grpc.UnaryUnaryMultiCallable[_delay_queue_service_pb2.ListTasksRequest, _delay_queue_service_pb2.ListTasksResponse]
     """Tasks in one state, by due time (scheduled, ready), lease expiry (leased)
     or end (the others). No snapshot: tasks that move while you page may be
@@ -122,6 +123,7 @@ class DelayQueueServiceAsyncStub(DelayQueueServiceStub):
     request_id.
     """
     GetTask: _aio.UnaryUnaryMultiCallable[_delay_queue_service_pb2.GetTaskRequest, _delay_queue_service_pb2.GetTaskResponse]  # type: ignore[assignment]
+    """One task, also a finished one until its tombstone is forgotten."""
     ListTasks: _aio.UnaryUnaryMultiCallable[_delay_queue_service_pb2.ListTasksRequest, _delay_queue_service_pb2.ListTasksResponse]  # type: ignore[assignment]
     """Tasks in one state, by due time (scheduled, ready), lease expiry (leased)
     or end (the others). No snapshot: tasks that move while you page may be
@@ -253,7 +255,8 @@ class DelayQueueServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _delay_queue_service_pb2.GetTaskRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_delay_queue_service_pb2.GetTaskResponse, _abc.Awaitable[_delay_queue_service_pb2.GetTaskResponse]]: ...
+    ) -> _typing.Union[_delay_queue_service_pb2.GetTaskResponse, _abc.Awaitable[_delay_queue_service_pb2.GetTaskResponse]]:
+        """One task, also a finished one until its tombstone is forgotten."""
 
     @_abc_1.abstractmethod
     def ListTasks(

@@ -74,4 +74,5 @@ def test_what_may_have_had_an_effect_is_never_definite() -> None:
     indefinite = {cls.__name__ for cls in DEFINED if not cls.definite}
     assert indefinite == {
         "DdqError", "Unavailable", "WriteOutcomeUnknown", "OutcomeUnknown", "TransportError",
+        "StoreMalformed",
     }  # fmt: skip

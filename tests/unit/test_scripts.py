@@ -98,8 +98,9 @@ def test_the_clock_can_be_replaced_and_nothing_that_is_not_there() -> None:
 def test_parts_go_before_the_script() -> None:
     script = parse_script("a", GOOD, PARTS)
     assert script.source == f"#!lua flags=allow-oom\n{PARTS['clock']}{PARTS['prelude']}{GOOD}"
-    without = parse_script("a", GOOD.replace("-- flags", "-- prelude: none\n-- flags"), PARTS)
+    without = parse_script("a", GOOD.replace("-- flags", "-- prelude: clock\n-- flags"), PARTS)
     assert PARTS["prelude"] not in without.source
+    assert PARTS["clock"] in without.source
 
 
 @pytest.mark.parametrize(

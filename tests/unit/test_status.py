@@ -15,7 +15,7 @@ SENT = [
     cls
     for cls in errors.all_errors()
     if cls.__module__ == errors.__name__
-    and cls not in {DdqError, errors.OutcomeUnknown, errors.TransportError}
+    and cls not in {DdqError, errors.OutcomeUnknown, errors.TransportError, errors.NotConnected}
 ]
 
 
