@@ -109,7 +109,7 @@ class Settings:
         10 * MINUTE_MS, "how far ahead not_after may lie; no tombstone is kept for less"
     )
     default_request_timeout_ms: int = described(
-        30 * SECOND_MS, "deadline of a call that brings none"
+        75 * SECOND_MS, "deadline of a call that brings none; longer than a Retrieve may wait"
     )
     leader_lease_ms: int = described(
         10 * SECOND_MS, "how long a scheduler that went silent keeps others from a shard"

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -37,6 +37,7 @@ QUEUE = "ddq.v1.DelayQueueService"
 ADMIN = "ddq.v1.DelayQueueAdminService"
 HEALTH_INTERVAL_S = 30.0
 HEALTH_RETRY_S = 1.0
+EMBEDDED_LEADER_LEASE_MS = 1_000
 
 
 class StartupError(Exception):
@@ -82,7 +83,13 @@ async def run_server(
     except (ValueError, StoreUrlError) as error:
         raise StartupError(str(error)) from None
     async with _store_server(url, stop) as reachable:
-        store = open_store(reachable.connector(), options.settings)
+        settings = options.settings
+        if url.kind == "embedded":
+            # Nobody else can lead on a store that is this process's own, so after a crash the
+            # dead leader's lease is only a delay.
+            lease_ms = min(settings.leader_lease_ms, EMBEDDED_LEADER_LEASE_MS)
+            settings = replace(settings, leader_lease_ms=lease_ms)
+        store = open_store(reachable.connector(), settings)
         try:
             await _check_store(store, url)
             await _serve(options, url, store, stop, on_ready)
@@ -185,7 +192,7 @@ def _make_server(store: Store, bell: ReadyBell) -> tuple[grpc.aio.Server, Health
             ("grpc.max_send_message_length", 2 * LIMITS.request_max_bytes),
             # A second server on the same port would take half of the calls.
             ("grpc.so_reuseport", 0),
-            ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+            ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
         ]
     )
     calls = CallFactory(store.settings, store.clock)
