@@ -53,6 +53,8 @@ class Cluster:
             for number in range(3)
         ]
         self._clients[0].flushall()
+        # A cache that is warm from the story before would be another story.
+        self._clients[0].script_flush()
         self._sources = {script.sha1: script.source for script in scripts.values()}
         self.nodes = {
             name: Node(name, number) for number, name in enumerate(("one", "two", "three"))
