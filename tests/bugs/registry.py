@@ -365,7 +365,7 @@ BUGS: tuple[Bug, ...] = (
     ),
     Bug(
         "purge takes what came after it began",
-        _set("G2", "G13"),
+        _set("G2", "G3", "G13"),
         "purge by deleting keys",
         (
             (

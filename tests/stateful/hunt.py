@@ -66,7 +66,8 @@ def hunt_steps(
         run_state_machine_as_test(Machine, settings=options)
     except AssertionError as error:
         promise = promise_of(error)
-        if promise is None:
+        if promise is None or "STORE_MALFORMED" in str(error):
+            # A script that crashes has not broken a promise; it has shown that the bug is none.
             raise
         story = "\n".join([str(error), *getattr(error, "__notes__", [])])
         return Catch(promise, 2, runs["examples"], time.monotonic() - started_s, story)
