@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 _SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
@@ -31,4 +32,8 @@ settings.register_profile(
     suppress_health_check=_SLOW,
     print_blob=True,
 )
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "ci")
+settings.load_profile(PROFILE)
+
+LONG = pytest.mark.timeout(0 if PROFILE == "nightly" else 900)
+"""For tests that play as many stories as the profile says; the nightly one for hours."""

@@ -7,8 +7,11 @@ import contextlib
 import pytest
 
 from tests.bugs.registry import ANY, BUGS, texts_of
+from tests.profiles import LONG
 from tests.stateful.hunt import hunt_steps, hunt_stories
 from tests.stateful.play import Plot
+
+pytestmark = LONG
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)

@@ -12,8 +12,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from models import operations as ops
 from models.queue import Shard
 from models.uncertain import UncertainShard, UnexplainedError
+from tests.profiles import LONG
 from tests.stateful.dump import read_shard
 from tests.stateful.real import RealShard, comparable
+
+pytestmark = LONG
 
 MOMENT_MS = 1_000_000
 IDS = st.sampled_from(["a", "b"])

@@ -13,8 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.profiles import LONG
 from tests.stateful.hunt import hunt_stories, replay, shorten
 from tests.stateful.play import Plot, play, simulated_scripts
+
+pytestmark = LONG
 
 ONE_NODE = Plot()
 FAILOVERS = Plot(replicas_count=2, failovers_max_count=2)

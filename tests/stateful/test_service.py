@@ -10,8 +10,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import rule, run_state_machine_as_test
 
 from models import operations as ops
+from tests.profiles import LONG
 from tests.stateful.machine import IDS, QueueMachine
 from tests.stateful.served import ServedShard, digest_of
+
+pytestmark = LONG
 
 MESSAGES = (
     ops.Enqueue("", b"one", ops.When(0), ops.Policy(max_attempts=1)),
