@@ -76,6 +76,10 @@ e2e: $(READY) ## run the end-to-end tests, which need Go and Node
 bugs: $(READY) ## plant every known mistake, one at a time, and see it caught (minutes)
 	@$(BIN)/python -m tests.bugs $(ARGS)
 
+.PHONY: branches
+branches: $(READY) ## list the branches that levels 2 and 3 never visit, each with the reason
+	@$(BIN)/python -m tests.stateful.branches $(ARGS)
+
 .PHONY: bench
 bench: $(READY) ## measure how late deliveries are
 	@$(BIN)/python -m tests.bench.lateness $(ARGS)

@@ -36,6 +36,9 @@ WHENS = st.one_of(
     st.builds(ops.When, st.integers(999_990, 1_002_000), st.just(value=True)),
 )
 RANDOMS = st.sampled_from([0.0, 0.25, 0.999])
+_POLICY = ops.Policy()
+OPERATOR_IDS = st.sampled_from(["r1", "r2", "new", "new"])
+"""Of requests that draw a line before what comes later: old ones seldom find anything."""
 LEASES_MS = st.sampled_from([1, 40, 1_000])
 
 
@@ -80,17 +83,21 @@ class QueueMachine(RuleBasedStateMachine):
     # Asking both ---------------------------------------------------------------------------
 
     def ask(
-        self, *operations: ops.Operation, request_id: str = "", skew_ms: int = 0, late: bool = False
+        self,
+        *operations: ops.Operation,
+        request_id: str = "",
+        skew_ms: int = 0,
+        left_ms: int = 5_000,
     ) -> ops.Response:
         """One request to both; they must agree."""
-        if not late:
+        if left_ms >= 0:
             self.asked.append((operations, request_id))
         operations, request_id = self.as_sent(*operations, request_id=request_id)
         request = ops.Request(
             operations,
             caller_ms=self.now_ms + skew_ms,
             request_id=request_id,
-            not_after_ms=self.now_ms - 1 if late else self.now_ms + 5_000,
+            not_after_ms=self.now_ms + left_ms,
         )
         self.spec, response = step(self.spec, request, self.now_ms)
         expected = comparable(request, response)
@@ -134,9 +141,10 @@ class QueueMachine(RuleBasedStateMachine):
     def caller_is_off(self, skew_ms: int, task_id: str) -> None:
         self.ask(ops.Get(task_id), skew_ms=skew_ms)
 
-    @rule(task_id=IDS, content=CONTENTS)
-    def request_comes_late(self, task_id: str, content: bytes) -> None:
-        self.ask(ops.Enqueue(task_id, content), late=True)
+    @rule(task_id=IDS, content=CONTENTS, left_ms=st.sampled_from([-1, 0]))
+    def request_comes_late(self, task_id: str, content: bytes, left_ms: int) -> None:
+        """A request that comes at its last moment is not late."""
+        self.ask(ops.Enqueue(task_id, content), left_ms=left_ms)
 
     # Producers -----------------------------------------------------------------------------
 
@@ -170,12 +178,16 @@ class QueueMachine(RuleBasedStateMachine):
     def cancel_batch(self, ids: list[str], request_id: str) -> None:
         self.ask(*(ops.Cancel(task_id) for task_id in ids), request_id=request_id)
 
-    @rule(task_id=IDS, when=WHENS, request_id=REQUEST_IDS, data=st.data())
+    @rule(
+        task_id=IDS, when=WHENS, request_id=REQUEST_IDS, data=st.data(),
+        times=st.sampled_from([1, 1, 2]),
+    )  # fmt: skip
     def reschedule(
-        self, task_id: str, when: ops.When, request_id: str, data: st.DataObject
+        self, task_id: str, when: ops.When, request_id: str, data: st.DataObject, times: int
     ) -> None:
         expected = data.draw(self._revision(task_id))
-        self.ask(ops.Reschedule(task_id, when, expected), request_id=request_id)
+        for _ in range(times):
+            self.ask(ops.Reschedule(task_id, when, expected), request_id=request_id)
 
     def _revision(self, task_id: str) -> st.SearchStrategy[int | None]:
         task = self.spec.tasks.get(task_id)
@@ -250,9 +262,55 @@ class QueueMachine(RuleBasedStateMachine):
         self, task_id: str, content: bytes, policy: ops.Policy, lease_ms: int, number: int
     ) -> None:
         """A task comes in, becomes ready and is leased."""
-        self.ask(ops.Enqueue(task_id, content, ops.When(), policy))
-        self.ask(ops.Promote(*self.leaders[-1], 5_000, 3))
+        self._make_ready(task_id, content, policy)
         self.retrieve_some(number, lease_ms)
+
+    def _make_ready(
+        self, task_id: str, content: bytes = b"one", policy: ops.Policy = _POLICY
+    ) -> None:
+        """A task comes in, in the place of one that has ended, and becomes ready."""
+        old = self.spec.tasks.get(task_id)
+        mode = "replace_finished" if old and old.state >= ops.State.SUCCEEDED else "fail"
+        self.ask(ops.Enqueue(task_id, content, ops.When(), policy, mode))
+        if (self.spec.nonce, self.spec.epoch) != self.leaders[-1]:
+            self.acquire(data=None)
+        self.ask(ops.Promote(*self.leaders[-1], 5_000, 3))
+
+    @rule(
+        number=st.integers(1, 3),
+        lease_ms=LEASES_MS,
+        max_bytes=st.sampled_from([1, 3, 6, 1 << 30]),
+        later_ms=st.sampled_from([0, 40, 1_000]),
+    )
+    def retrieve_twice(self, number: int, lease_ms: int, max_bytes: int, later_ms: int) -> None:
+        """Several are ready; a reply is lost, and the request repeated."""
+        for task_id in ("a", "b", "c"):
+            self._make_ready(task_id)
+        request_id = self._request_id("new")
+        self.retrieve_some(number, lease_ms, request_id, max_bytes)
+        self.now_ms += later_ms
+        self.retrieve_some(number, lease_ms, request_id, max_bytes)
+
+    @rule(
+        task_id=IDS, later_ms=st.sampled_from([0, 1, 40]),
+        how=st.sampled_from([ops.Ack, ops.Nack, ops.Release]),
+    )  # fmt: skip
+    def settle_twice(self, task_id: str, later_ms: int, how: Any) -> None:
+        """A lease is settled; the reply is lost, and the request repeated."""
+        self._make_ready(task_id)
+        self.retrieve_some(3, 40)
+        lease = next((one for one in reversed(self.tokens) if one[0] == task_id), self.tokens[-1])
+        self.ask(how(*lease))
+        self.now_ms += later_ms
+        self.ask(how(*lease))
+
+    @rule(task_id=IDS)
+    def die(self, task_id: str) -> None:
+        """A task is ready, leased and given up."""
+        self._make_ready(task_id)
+        self.retrieve_some(3, 1_000)
+        for lease in [lease for lease in self.tokens[-3:] if lease[0] == task_id]:
+            self.ask(ops.Nack(*lease, dead=True))
 
     @rule(task_id=IDS, content=CONTENTS, request_id=REQUEST_IDS)
     def live_again(self, task_id: str, content: bytes, request_id: str) -> None:
@@ -288,10 +346,12 @@ class QueueMachine(RuleBasedStateMachine):
         self.now_ms += by_ms
         self.ask(ops.Reap(*self.leaders[-1], 5_000, (0.5, 0.5, 0.5)))
 
-    def retrieve_some(self, number: int, lease_ms: int, request_id: str = "") -> None:
+    def retrieve_some(
+        self, number: int, lease_ms: int, request_id: str = "", max_bytes: int = 1 << 40
+    ) -> None:
         """Retrieves, and keeps the tokens."""
         tokens = tuple(self._new_token() for _ in range(number))
-        response = self.ask(ops.Retrieve(lease_ms, tokens), request_id=request_id)
+        response = self.ask(ops.Retrieve(lease_ms, tokens, max_bytes), request_id=request_id)
         if response.status == "OK":
             granted: Any = response.results[0][2]
             self.tokens += [(task_id, token) for task_id, token, _ in granted]
@@ -314,23 +374,52 @@ class QueueMachine(RuleBasedStateMachine):
 
     # Operators -----------------------------------------------------------------------------
 
-    @rule(request_id=st.sampled_from(["r1", "r2"]), limit=st.integers(1, 3))
-    def redrive_all(self, request_id: str, limit: int) -> None:
+    def _request_id(self, name: str) -> str:
+        self.made += name == "new"
+        return f"n{self.made}" if name == "new" else name
+
+    def _dead(self) -> list[str]:
+        """Dead tasks, or any when none is."""
+        dead = [task.id for task in self.spec.tasks.values() if task.state == ops.State.DEAD]
+        return sorted(dead) or ["a", "b"]
+
+    @rule(
+        name=OPERATOR_IDS,
+        limit=st.integers(1, 3),
+        dies=st.sampled_from(["", "a", "b"]),
+        later_ms=st.sampled_from([0, 1]),
+    )
+    def redrive_all(self, name: str, limit: int, dies: str, later_ms: int) -> None:
+        """In two steps; one may die in between, perhaps in the same millisecond."""
+        request_id = self._request_id(name)
+        self.ask(ops.Redrive((), limit), request_id=request_id)
+        if dies:
+            self.now_ms += later_ms
+            self.die(dies)
         self.ask(ops.Redrive((), limit), request_id=request_id)
 
-    @rule(request_id=st.sampled_from(["r1", "r2"]), ids=st.lists(IDS, min_size=1, unique=True))
-    def redrive(self, request_id: str, ids: list[str]) -> None:
+    @rule(name=OPERATOR_IDS, data=st.data(), dies=st.booleans())
+    def redrive(self, name: str, data: st.DataObject, dies: bool) -> None:
+        """Twice; the task may have died anew in between."""
+        request_id = self._request_id(name)
+        some = st.one_of(IDS, st.sampled_from(self._dead()))
+        ids = data.draw(st.lists(some, min_size=1, unique=True))
+        self.ask(ops.Redrive(tuple(ids)), request_id=request_id)
+        if dies:
+            self.die(ids[0])
         self.ask(ops.Redrive(tuple(ids)), request_id=request_id)
 
-    @rule(task_id=IDS, data=st.data())
-    def delete_dead(self, task_id: str, data: st.DataObject) -> None:
+    @rule(data=st.data())
+    def delete_dead(self, data: st.DataObject) -> None:
+        task_id = data.draw(st.one_of(IDS, st.sampled_from(self._dead())))
         self.ask(ops.DeleteDead(task_id, data.draw(self._revision(task_id))))
 
     @rule(
-        request_id=st.sampled_from(["p1", "p2"]), steps=st.integers(0, 6), limit=st.integers(1, 5)
+        name=st.sampled_from(["p1", "p2", "new"]), steps=st.integers(0, 6), limit=st.integers(1, 5)
     )
-    def purge(self, request_id: str, steps: int, limit: int) -> None:
+    def purge(self, name: str, steps: int, limit: int) -> None:
         """Draws the cut, and collects as far as the steps go: others may come in between."""
+        request_id = self._request_id(name)
         self.ask(ops.Purge(0), request_id=request_id)
         for _ in range(steps):
             self.ask(ops.Purge(limit), request_id=request_id)
@@ -377,8 +466,17 @@ class QueueMachine(RuleBasedStateMachine):
     def reap(self, data: st.DataObject, randoms: tuple[float, ...]) -> None:
         self.ask(ops.Reap(*self._leader(data), 5_000, randoms))
 
-    @rule()
-    def collect(self) -> None:
+    @rule(after=st.sampled_from(["nothing", "a retention", "almost", "records"]))
+    def collect(self, after: str) -> None:
+        """Also at the first moment at which the oldest may go, and the one before."""
+        ends = [task.at_ms for task in self.spec.tasks.values() if task.state not in ops.HELD]
+        goes_ms = min(ends, default=self.now_ms) + self.spec.settings.retention_ms
+        moments_ms = {
+            "a retention": goes_ms,
+            "almost": goes_ms - 1,
+            "records": min((keep for _, keep in self.spec.records.values()), default=0),
+        }
+        self.now_ms = max(self.now_ms, moments_ms.get(after, 0))
         self.ask(ops.Collect(500))
 
 
