@@ -1,0 +1,56 @@
+"""However large the tasks are, one script reads 4 MiB of them and leaves the rest to the next."""
+
+from __future__ import annotations
+
+from ddq.task import TaskState
+from tests.support.conservation import assert_all_conserved
+from tests.support.queue import Queue, call
+
+TASKS_COUNT = 9
+PAYLOAD = b"x" * 1_048_576
+AT_ONCE_COUNT = 4
+"""The record that reaches the bound is the last that is read."""
+
+
+async def add_all(queue: Queue) -> None:
+    for number in range(TASKS_COUNT):
+        await queue.add(f"t{number}", PAYLOAD, max_attempts=1)
+
+
+async def test_promotion_and_reaping_stop_at_the_bytes_that_a_script_may_read(
+    queue: Queue,
+) -> None:
+    await add_all(queue)
+    topic, held, upkeep = await queue.topic(), await queue.lead(), queue.store.upkeep
+    first = await upkeep.promote(topic, queue.shard, held, call())
+    assert (first.count, first.outlook.promotable) == (AT_ONCE_COUNT, True)
+    await queue.promote()
+    while await queue.retrieve(lease_ms=10_000):
+        pass
+    queue.clock.advance(10_000)
+    first = await upkeep.reap(topic, queue.shard, held, call())
+    assert (first.count, first.outlook.reapable) == (AT_ONCE_COUNT, True)
+    await queue.reap()
+    assert len(await queue.list_ids(TaskState.DEAD)) == TASKS_COUNT
+    assert_all_conserved(queue.server.sync)
+
+
+async def test_redriving_and_purging_stop_at_the_bytes_that_a_script_may_read(
+    queue: Queue,
+) -> None:
+    await add_all(queue)
+    await queue.promote()
+    while await queue.retrieve(lease_ms=10_000):
+        pass
+    queue.clock.advance(10_000)
+    await queue.reap()
+    topic, run = await queue.topic(), queue.store.topics.run
+
+    redriven = await run(topic, 0, "redrive", ["r", 100], call("r"))
+    assert redriven.body[0][:2] == [AT_ONCE_COUNT, 0]
+    assert (await queue.redrive_all("r")).done
+    purged = await run(topic, 0, "purge", ["p", 100], call("p"))
+    assert purged.body[0] == [AT_ONCE_COUNT, 0]
+    assert (await queue.purge("p")).done
+    assert (await queue.survey()).counts["purged"] == TASKS_COUNT
+    assert_all_conserved(queue.server.sync)

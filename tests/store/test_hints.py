@@ -1,0 +1,158 @@
+"""Who is to be woken, and for when. Nothing but lateness rests on it, so nothing else shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+
+from ddq.store.hints import DueHint, Hint, ReadyHint, parse_hint
+from tests.support.queue import Queue, new_task
+
+Told = Callable[[], list[Hint]]
+LEASE_MS = 10_000
+
+
+@pytest.fixture
+def told(queue: Queue) -> Iterator[Told]:
+    """What was published since it was called last."""
+    with queue.server.sync.pubsub() as listener:  # type: ignore[no-untyped-call]
+        listener.subscribe("ddq:hints")
+        listener.get_message(timeout=5)
+
+        def read() -> list[Hint]:
+            # A marker behind it all: what was published before it has come when it comes.
+            queue.server.sync.publish("ddq:hints", "end")
+            hints: list[Hint] = []
+            while (message := listener.get_message(timeout=5)) is not None:
+                if message["data"] == b"end":
+                    return hints
+                hint = parse_hint(message["data"])
+                assert hint is not None, message
+                hints.append(hint)
+            raise AssertionError("the channel fell silent")
+
+        yield read
+
+
+async def test_only_an_earlier_due_time_is_told(queue: Queue, told: Told) -> None:
+    await queue.create()
+    told()
+    now_ms = queue.clock.store_ms
+    for delay_ms, expected in ((500, [500]), (900, []), (500, []), (499, [499])):
+        await queue.add(f"t{delay_ms}{expected}", delay_ms=delay_ms)
+        assert told() == [DueHint(queue.shard, now_ms + ms) for ms in expected], delay_ms
+
+
+async def test_the_earliest_of_a_batch_is_told(queue: Queue, told: Told) -> None:
+    await queue.create()
+    told()
+    await queue.enqueue(*(new_task(f"t{ms}", delay_ms=ms) for ms in (700, 300, 500)))
+    assert told() == [DueHint(queue.shard, queue.clock.store_ms + 300)]
+
+
+async def test_a_promotion_tells_how_many_are_ready(queue: Queue, told: Told) -> None:
+    await queue.add("a")
+    await queue.add("b")
+    told()
+    await queue.promote()
+    assert told() == [ReadyHint(queue.shard, 2)]
+    await queue.promote()
+    assert told() == []
+
+
+async def test_the_first_expiry_is_told(queue: Queue, told: Told) -> None:
+    await queue.add("a")
+    await queue.add("b")
+    await queue.promote()
+    told()
+    await queue.retrieve(1, lease_ms=LEASE_MS)
+    assert told() == [DueHint(queue.shard, queue.clock.store_ms + LEASE_MS)]
+    await queue.retrieve(1, lease_ms=LEASE_MS + 1)
+    assert told() == [], "it expires after the other"
+
+
+async def test_what_is_handed_back_is_told_to_who_waits(queue: Queue, told: Told) -> None:
+    lease = await queue.add_leased("a")
+    told()
+    await queue.release(lease)
+    assert told() == [ReadyHint(queue.shard, 1)]
+    await queue.release(lease)
+    assert told() == [], "a repeat hands nothing back"
+
+
+async def _nack(queue: Queue) -> None:
+    lease = await queue.lease("a")
+    await queue.nack(lease, delay_ms=70)
+
+
+async def _reschedule(queue: Queue) -> None:
+    await queue.promote()
+    await queue.reschedule("a", 70)
+
+
+async def _redrive(queue: Queue) -> None:
+    await queue.nack(await queue.lease("a"), dead=True)
+    await queue.redrive("a")
+
+
+async def _redrive_all(queue: Queue) -> None:
+    await queue.nack(await queue.lease("a"), dead=True)
+    await queue.redrive_all()
+
+
+@pytest.mark.parametrize(
+    ("act", "delay_ms"), [(_nack, 70), (_reschedule, 70), (_redrive, 0), (_redrive_all, 0)]
+)
+async def test_what_comes_back_earlier_than_the_others_is_told(
+    queue: Queue, told: Told, act: Callable[[Queue], Awaitable[Any]], delay_ms: int
+) -> None:
+    await queue.add("later", delay_ms=90_000)
+    await queue.add("a")
+    told()
+    await act(queue)
+    assert told()[-1] == DueHint(queue.shard, queue.clock.store_ms + delay_ms)
+
+
+async def test_a_due_time_that_moves_behind_others_is_not_told(queue: Queue, told: Told) -> None:
+    await queue.add("first", delay_ms=50)
+    await queue.add("a", delay_ms=60)
+    told()
+    await queue.reschedule("a", 70)
+    assert told() == []
+
+
+async def test_resuming_tells_what_is_due_and_what_is_ready(queue: Queue, told: Told) -> None:
+    await queue.add("ready")
+    await queue.promote()
+    await queue.add("due", delay_ms=50)
+    await queue.pause()
+    told()
+    await queue.pause(paused=False)
+    assert told() == [
+        DueHint(queue.shard, queue.clock.store_ms + 50),
+        ReadyHint(queue.shard, 1),
+    ]
+
+
+async def test_while_paused_nothing_is_next_but_expiries(queue: Queue) -> None:
+    await queue.add_leased("a")
+    await queue.add("b")
+    await queue.pause()
+    outlook = (await queue.survey()).outlook
+    assert (outlook.due_ms, outlook.expiry_ms) == (None, queue.clock.store_ms + LEASE_MS)
+
+
+async def test_the_earlier_of_two_collections_is_next(queue: Queue) -> None:
+    await queue.add("a", delay_ms=90_000)
+    await queue.reschedule("a", 80_000, request_id="r")
+    record_ms = (await queue.survey()).outlook.collect_ms
+    await queue.cancel("a")
+    assert (await queue.survey()).outlook.collect_ms == record_ms, "the tombstone stays longer"
+    assert record_ms is not None
+    queue.clock.advance(record_ms - queue.clock.store_ms)
+    await queue.collect()
+    tombstone_ms = (await queue.survey()).outlook.collect_ms
+    assert tombstone_ms is not None
+    assert tombstone_ms > record_ms
