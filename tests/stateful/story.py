@@ -176,7 +176,7 @@ class Actor:
         ways = ("ack", "nack", "release", "extend", "die")
         for _ in range(rounds):
             wait_ms = (0, 60)[self.world.choose(2)]
-            for lease in await self.retrieve((100, 30)[self.world.choose(2)], wait_ms):
+            for lease in await self.retrieve((100, 250)[self.world.choose(2)], wait_ms):
                 await self.settle(lease, ways[self.world.choose(len(ways))])
 
     async def finish(self) -> None:
