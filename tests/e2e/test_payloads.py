@@ -9,11 +9,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.e2e.conftest import Dev, ddq
+
+# Each of some hundred tasks starts a command, on a machine that may be busy with other things.
+pytestmark = pytest.mark.timeout(900)
 
 # Keeps what it is handed, in a file of its own for each delivery: a second one would show.
 KEEP = """
 import hashlib, os, pathlib, sys
+
 payload = sys.stdin.buffer.read()
 name = hashlib.sha256(os.environ["DDQ_ID"].encode()).hexdigest()
 number = 0
