@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from models import operations as ops
-from models.queue import Shard, conserved, step
+from models.queue import Shard, conserved, see, step
 from tests.stateful.dump import DisagreementError, as_kept, read_shard
 from tests.stateful.real import RealShard, comparable
 
@@ -39,6 +39,12 @@ RANDOMS = st.sampled_from([0.0, 0.25, 0.999])
 _POLICY = ops.Policy()
 OPERATOR_IDS = st.sampled_from(["r1", "r2", "new", "new"])
 """Of requests that draw a line before what comes later: old ones seldom find anything."""
+LOOKS_AND_WALKS = st.sampled_from(
+    [
+        ops.Get("a"), ops.Survey(), ops.List(ops.State.READY, 10), ops.Collect(500),
+        ops.DeleteDead("a"), ops.Redrive(("a",)), ops.Purge(1),
+    ]
+)  # fmt: skip
 LEASES_MS = st.sampled_from([1, 40, 1_000])
 
 
@@ -133,13 +139,22 @@ class QueueMachine(RuleBasedStateMachine):
     def time_passes(self, by_ms: int) -> None:
         self.now_ms += by_ms
 
+    @rule(data=st.data(), off_ms=st.sampled_from([-1, 0, 1]))
+    def moment_comes(self, data: st.DataObject, off_ms: int) -> None:
+        """The moment at which something is due or over, or the one before or behind it."""
+        moments_ms = {task.at_ms for task in self.spec.tasks.values()}
+        moments_ms.add(self.spec.leader_until_ms)
+        ahead_ms = sorted(moment for moment in moments_ms if moment > self.now_ms)
+        if ahead_ms:
+            self.now_ms = data.draw(st.sampled_from(ahead_ms)) + off_ms
+
     @rule(by_ms=st.sampled_from([1, 400, 1_500]))
     def clock_steps_back(self, by_ms: int) -> None:
         self.now_ms -= by_ms
 
-    @rule(skew_ms=st.sampled_from([-1_001, -1_000, 1_000, 1_001]), task_id=IDS)
-    def caller_is_off(self, skew_ms: int, task_id: str) -> None:
-        self.ask(ops.Get(task_id), skew_ms=skew_ms)
+    @rule(skew_ms=st.sampled_from([-1_001, -1_000, 1_000, 1_001]), op=LOOKS_AND_WALKS)
+    def caller_is_off(self, skew_ms: int, op: ops.Operation) -> None:
+        self.ask(op, request_id="r1", skew_ms=skew_ms)
 
     @rule(task_id=IDS, content=CONTENTS, left_ms=st.sampled_from([-1, 0]))
     def request_comes_late(self, task_id: str, content: bytes, left_ms: int) -> None:
@@ -159,11 +174,14 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(
         task_id=IDS, content=CONTENTS, when=WHENS, request_id=REQUEST_IDS, data=st.data(),
         mode=st.sampled_from(["existing", "replace_scheduled", "replace_finished"]),
+        ready=st.booleans(),
     )  # fmt: skip
     def enqueue_over(
         self, task_id: str, content: bytes, when: ops.When, request_id: str, data: st.DataObject,
-        mode: str,
+        mode: str, ready: bool,
     ) -> None:  # fmt: skip
+        if ready:
+            self._make_ready(task_id)
         expected = data.draw(self._revision(task_id)) if mode.startswith("replace") else None
         self.ask(
             ops.Enqueue(task_id, content, when, ops.Policy(), mode, expected),
@@ -269,7 +287,7 @@ class QueueMachine(RuleBasedStateMachine):
         self, task_id: str, content: bytes = b"one", policy: ops.Policy = _POLICY
     ) -> None:
         """A task comes in, in the place of one that has ended, and becomes ready."""
-        old = self.spec.tasks.get(task_id)
+        old = see(self.spec, self.spec.tasks.get(task_id))
         mode = "replace_finished" if old and old.state >= ops.State.SUCCEEDED else "fail"
         self.ask(ops.Enqueue(task_id, content, ops.When(), policy, mode))
         if (self.spec.nonce, self.spec.epoch) != self.leaders[-1]:
@@ -293,11 +311,11 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(
         task_id=IDS, later_ms=st.sampled_from([0, 1, 40]),
-        how=st.sampled_from([ops.Ack, ops.Nack, ops.Release]),
+        how=st.sampled_from([ops.Ack, ops.Nack, ops.Release]), policy=POLICIES,
     )  # fmt: skip
-    def settle_twice(self, task_id: str, later_ms: int, how: Any) -> None:
+    def settle_twice(self, task_id: str, later_ms: int, how: Any, policy: ops.Policy) -> None:
         """A lease is settled; the reply is lost, and the request repeated."""
-        self._make_ready(task_id)
+        self._make_ready(task_id, b"two", policy)
         self.retrieve_some(3, 40)
         lease = next((one for one in reversed(self.tokens) if one[0] == task_id), self.tokens[-1])
         self.ask(how(*lease))
@@ -409,18 +427,23 @@ class QueueMachine(RuleBasedStateMachine):
             self.die(ids[0])
         self.ask(ops.Redrive(tuple(ids)), request_id=request_id)
 
-    @rule(data=st.data())
-    def delete_dead(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), dies=st.booleans())
+    def delete_dead(self, data: st.DataObject, dies: bool) -> None:
+        if dies:
+            self.die("a")
         task_id = data.draw(st.one_of(IDS, st.sampled_from(self._dead())))
         self.ask(ops.DeleteDead(task_id, data.draw(self._revision(task_id))))
 
     @rule(
-        name=st.sampled_from(["p1", "p2", "new"]), steps=st.integers(0, 6), limit=st.integers(1, 5)
-    )
-    def purge(self, name: str, steps: int, limit: int) -> None:
-        """Draws the cut, and collects as far as the steps go: others may come in between."""
+        name=st.sampled_from(["p1", "p2", "new"]), steps=st.integers(0, 6), limit=st.integers(1, 5),
+        comes=st.sampled_from(["", "a", "d"]),
+    )  # fmt: skip
+    def purge(self, name: str, steps: int, limit: int, comes: str) -> None:
+        """Draws the cut, and collects as far as the steps go; one may come in between."""
         request_id = self._request_id(name)
         self.ask(ops.Purge(0), request_id=request_id)
+        if comes:
+            self._make_ready(comes)
         for _ in range(steps):
             self.ask(ops.Purge(limit), request_id=request_id)
 
@@ -449,6 +472,12 @@ class QueueMachine(RuleBasedStateMachine):
         if response.status == "OK" and response.results[0][0] == "ACQUIRED":
             result: Any = response.results[0]
             self.leaders.append((nonce, result[1]))
+
+    @rule(off_ms=st.sampled_from([-1, 0]))
+    def another_leads(self, off_ms: int) -> None:
+        """A second scheduler, at the moment at which the leader's time is over or just before."""
+        self.now_ms = max(self.now_ms, self.spec.leader_until_ms + off_ms)
+        self.acquire(data=None)
 
     @rule(data=st.data())
     def resign(self, data: st.DataObject) -> None:
@@ -506,7 +535,8 @@ def _promise(op: ops.Operation, *answers: ops.Response) -> str:
         return "G5 never early"
     if "REQUEST_EXPIRED" in said:
         return "G13 idempotent"
-    if len({answer.now_ms for answer in answers}) > 1:
+    moments = {answer.now_ms for answer in answers}
+    if len(moments) > 1 and len({answer.results for answer in answers}) == 1:
         return "G5 never early"
     if isinstance(op, ops.Enqueue) and len({_without_due(answer) for answer in answers}) == 1:
         return "G5 never early"

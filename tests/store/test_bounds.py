@@ -54,3 +54,29 @@ async def test_redriving_and_purging_stop_at_the_bytes_that_a_script_may_read(
     assert (await queue.purge("p")).done
     assert (await queue.survey()).counts["purged"] == TASKS_COUNT
     assert_all_conserved(queue.server.sync)
+
+
+async def test_a_page_may_be_exactly_as_large_as_it_may_be(queue: Queue) -> None:
+    for task_id in "abc":
+        await queue.add(task_id, b"x" * 27)
+    topic, run = await queue.topic(), queue.store.topics.run
+    for max_bytes, expected in ((199, 1), (200, 2), (201, 2), (300, 3)):
+        page = await run(topic, 0, "list", [1, 1, 10, max_bytes, "", ""], call())
+        more, _, _, tasks = page.body[0]
+        assert (len(tasks), more) == (expected, int(expected < 3)), max_bytes
+
+
+async def test_a_journal_is_forgotten_in_bounded_steps(queue: Queue) -> None:
+    journalled = Queue(queue.controlled_store, "journalled")
+    await journalled.create(journal=True)
+    for number in range(5):
+        await journalled.add(f"t{number}")
+    topic = await queue.store.topics.mark_deleting(await journalled.topic(), call())
+    await queue.store.operations.purge(topic, call("p"), while_deleting=True)
+    entries = queue.server.sync.xlen(journalled.key("journal"))
+    assert entries == 10, "five came and five went"
+    steps: list[int] = []
+    while not steps or not steps[-1]:
+        reply = await queue.store.topics.run(topic, 0, "erase", [6], call("p"), while_deleting=True)
+        steps.append(reply.body[0][0])
+    assert steps == [0, 1]

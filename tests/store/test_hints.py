@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from ddq.store.hints import DueHint, Hint, ReadyHint, parse_hint
-from tests.support.queue import Queue, new_task
+from ddq.store.jobstore import Rejection
+from tests.support.queue import Queue, call, new_task
 
 Told = Callable[[], list[Hint]]
 LEASE_MS = 10_000
@@ -115,6 +116,17 @@ async def test_what_comes_back_earlier_than_the_others_is_told(
     assert told()[-1] == DueHint(queue.shard, queue.clock.store_ms + delay_ms)
 
 
+async def test_the_earliest_of_a_batch_of_nacks_is_told(queue: Queue, told: Told) -> None:
+    leases = [await queue.add_leased(task_id) for task_id in "abc"]
+    told()
+    rejections = [
+        Rejection(lease.task.id, lease.token, delay_ms)
+        for lease, delay_ms in zip(leases, (700, 300, 500), strict=True)
+    ]
+    await queue.store.jobs.nack(queue.name, rejections, call())
+    assert told() == [DueHint(queue.shard, queue.clock.store_ms + 300)]
+
+
 async def test_a_due_time_that_moves_behind_others_is_not_told(queue: Queue, told: Told) -> None:
     await queue.add("first", delay_ms=50)
     await queue.add("a", delay_ms=60)
@@ -156,3 +168,14 @@ async def test_the_earlier_of_two_collections_is_next(queue: Queue) -> None:
     tombstone_ms = (await queue.survey()).outlook.collect_ms
     assert tombstone_ms is not None
     assert tombstone_ms > record_ms
+
+
+async def test_the_oldest_that_is_ready_is_told_and_not_the_oldest_of_all(queue: Queue) -> None:
+    await queue.add("ready", delay_ms=10)
+    queue.clock.advance(10)
+    await queue.promote()
+    ready_ms = queue.clock.store_ms
+    await queue.add("later", delay_ms=500)
+    assert (await queue.survey()).oldest_ready_due_ms == ready_ms
+    await queue.cancel("ready")
+    assert (await queue.survey()).oldest_ready_due_ms is None

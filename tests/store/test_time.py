@@ -107,3 +107,11 @@ async def test_times_are_whole_milliseconds_in_every_index(queue: Queue) -> None
     score = queue.server.read("ZSCORE", queue.key("tasks"), "a")
     assert int(score) == queue.clock.store_ms + 315_360_000_000
     assert (await queue.get("a")).due_ms == int(score)
+
+
+async def test_each_transition_notes_its_moment(queue: Queue) -> None:
+    await queue.add("a")
+    for act in (queue.promote, queue.retrieve, queue.reap, lambda: queue.cancel("a")):
+        queue.clock.advance(10_000)
+        await act()
+        assert (await queue.get("a")).updated_ms == queue.clock.store_ms, act
