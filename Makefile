@@ -76,6 +76,10 @@ e2e: $(READY) ## run the end-to-end tests, which need Go and Node
 bugs: $(READY) ## plant every known mistake, one at a time, and see it caught (minutes)
 	@$(BIN)/python -m tests.bugs $(ARGS)
 
+.PHONY: stories
+stories: $(READY) ## tell the shortest stories of what breaks without the replication barrier
+	@$(BIN)/python -m tests.stateful.stories $(ARGS)
+
 .PHONY: branches
 branches: $(READY) ## list the branches that levels 2 and 3 never visit, each with the reason
 	@$(BIN)/python -m tests.stateful.branches $(ARGS)
