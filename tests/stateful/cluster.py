@@ -21,6 +21,7 @@ from ddq.store.scripts import Script
 from tests.stateful.real import CLOCK_KEY
 
 HINT_KEY = "test:hints"
+_CHANGES = "rdb_changes_since_last_save"
 _BOOKKEEPING = (CLOCK_KEY.encode(), HINT_KEY.encode())
 
 
@@ -77,11 +78,14 @@ class Cluster:
         # What the shared prelude publishes is kept here instead, to be lost or doubled.
         pipe = client.pipeline(transaction=False)
         pipe.set(CLOCK_KEY, now_ms)
+        pipe.info("persistence")
         pipe.execute_command(*command)  # type: ignore[no-untyped-call]
+        pipe.info("persistence")
         pipe.lrange(HINT_KEY, 0, -1)
         pipe.delete(HINT_KEY)
-        _, reply, hints, _ = pipe.execute(raise_on_error=False)
-        if not isinstance(reply, redis.exceptions.NoScriptError):
+        _, before, reply, after, hints, _ = pipe.execute(raise_on_error=False)
+        # What wrote nothing is not replicated, and a WAIT behind it speaks of an older write.
+        if after[_CHANGES] != before[_CHANGES]:
             node.log.append((command, now_ms))
         return reply, hints
 

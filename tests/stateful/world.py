@@ -30,6 +30,8 @@ from tests.stateful.virtual import VirtualLoop
 START_MS = 1_000_000
 FAULT_EVERY = 8
 """One choice in so many is a fault."""
+LAG = 4
+"""While there is something to do, a replica copies at one choice in so many."""
 HASTE = 4
 """While there is something to do, time passes at one choice in so many."""
 Choose = Callable[[int], int]
@@ -274,7 +276,8 @@ class World:
             ways.append((f"hint to {process}", partial(self._hint, position)))
         if self.calm and ways:
             return ways[:1]
-        ways += self._replication_ways()
+        if self.calm or not ways or self.choose(LAG) == LAG - 1:
+            ways += self._replication_ways()
         timer_s = self.loop.next_timer_s()
         if timer_s is not None and (not ways or self.calm or self.choose(HASTE) == HASTE - 1):
             ways.append(("time passes", partial(self.loop.move_to, timer_s)))
