@@ -100,6 +100,42 @@ async def test_a_pipeline_is_bounded() -> None:
     await commit.close()
 
 
+async def test_one_send_takes_so_many_bytes_and_one_larger_request_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ddq.store.commit.PIPELINE_MAX_BYTES", 100)
+    connection = FakeConnection()
+    connection.free.clear()
+    commit = GroupCommit(connection, 5, 10_000)
+    sizes = (1, 60, 40, 1, 300, 99)
+    asked = []
+    for size in sizes:
+        asked.append(run(commit, "x" * size))
+        await turns()
+    connection.free.set()
+    assert [len(str((await task).reply)) for task in asked] == list(sizes)
+    sent = [[len(str(command[-1])) for command in commands] for commands in connection.sent]
+    assert sent == [[1], [60, 40], [1], [300], [99]]
+    await commit.close()
+
+
+async def test_who_is_in_a_hurry_takes_no_time_from_the_others() -> None:
+    """A send that ended with the first deadline would leave the others without an answer."""
+
+    class Timed(FakeConnection):
+        async def send(self, commands: Sequence[Command], timeout_s: float) -> list[Reply]:
+            given_s.append(timeout_s)
+            return await super().send(commands, timeout_s)
+
+    given_s: list[float] = []
+    connection = Timed()
+    commit = GroupCommit(connection, 5, 100)
+    for deadlines_s in ((1, 3), (3, 1), (1, 30)):
+        await asyncio.gather(*(run(commit, "a", timeout_s) for timeout_s in deadlines_s))
+    assert [round(timeout_s) for timeout_s in given_s] == [3, 3, 5]
+    await commit.close()
+
+
 async def test_the_barrier_is_in_the_same_send_and_last() -> None:
     connection = FakeConnection()
     commit = GroupCommit(connection, 5, 100, replicas_count=1)
