@@ -23,7 +23,7 @@ from ddq.v1 import task_pb2, topic_pb2
 T = TypeVar("T")
 
 _TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]+")
-_CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _NANOS_PER_MS = 1_000_000
 _LATEST_S = 253_402_300_799  # 9999-12-31T23:59:59Z, the end of a Timestamp's range
 

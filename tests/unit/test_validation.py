@@ -208,3 +208,15 @@ def test_headers() -> None:
     ]:  # fmt: skip
         found = problems_of(partial(check.headers, values=headers))
         assert (found == {}) is is_fine
+
+
+@pytest.mark.parametrize("character", ["\x00", "\x1f", "\x7f", "\x80", "\x9f"])
+def test_an_id_has_no_control_characters(character: str) -> None:
+    assert problems_of(lambda problems: check.task_id(problems, f"a{character}b")) == {
+        "id": "has control characters; leave them out"
+    }
+
+
+@pytest.mark.parametrize("character", [" ", "~", "\xa0", "é", "鳥"])
+def test_an_id_may_have_any_other_character(character: str) -> None:
+    assert problems_of(lambda problems: check.task_id(problems, f"a{character}b")) == {}
