@@ -165,7 +165,8 @@ async def test_the_stores_own_errors_have_a_meaning_and_harm_only_their_request(
     connection.answers.put_nowait([error, b"fine"])
     await first
     raised: DdqError = await error_of(bad)
-    assert (raised.reason, raised.definite) == (reason, True)
+    # A script that fails midway may have written.
+    assert (raised.reason, raised.definite) == (reason, reason != "STORE_MALFORMED")
     await good
     await commit.close()
 

@@ -502,6 +502,15 @@ async def _(queue: Queue) -> None:
     assert (await queue.topic()).paused
 
 
+@reaches("registry", "EXPIRED")
+async def _(queue: Queue) -> None:
+    topic = await queue.topic()
+    late = replace(call(), not_after_ms=1)
+    error = await error_of(queue.store.topics.update(topic, replace(topic, paused=True), late))
+    assert error.reason == "REQUEST_EXPIRED"
+    assert not (await queue.topic()).paused
+
+
 @reaches("registry", "MALFORMED")
 async def _(queue: Queue) -> None:
     queue.server.sync.hset("ddq:topics", "short", b"short")
