@@ -1,0 +1,262 @@
+"""Level 3 without a fault: commands take no time, so what is late was slept through (G6).
+
+There is no sweep in here: a scheduler that neither its own knowledge nor a hint wakes sleeps on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from random import Random
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from ddq.scheduler import Scheduler
+from ddq.store.hints import Reset
+from ddq.store.runner import Call
+from tests.stateful.play import _make_topic, _read_journal, simulated_scripts
+from tests.stateful.story import TOPIC, Actor, History
+from tests.stateful.world import START_MS, Stop, World
+
+LATE_MAX_MS = 3
+"""A scheduler wakes a millisecond behind the moment; the rest is rounding."""
+LEASE_MS = 100
+END_S = 1.0
+STEPS_MAX_COUNT = 2_000
+
+
+class Quiet:
+    """A world in which all that can happen happens before time passes, in an order of chance."""
+
+    def __init__(self, socket: str, random: Random, *, schedulers: int, hints: bool) -> None:
+        self.world = World(
+            socket, simulated_scripts(), lambda _: 0, 0, faults=False, apis=1,
+            schedulers=schedulers,
+        )  # fmt: skip
+        self.history = History()
+        self._random = random
+        self._hints = hints
+        self._answers: list[Callable[[], Any]] = []
+
+    def run_until(self, end_s: float) -> None:
+        """Everything up to a moment."""
+        world = self.world
+        for _ in range(STEPS_MAX_COUNT):
+            if not self._hints:
+                world.hints.clear()
+            ways: list[Callable[[], Any]] = [partial(self._run, stop) for stop in world.stops]
+            ways += [partial(self._answer, position) for position in range(len(self._answers))]
+            ways += [partial(world._hint, position) for position in range(len(world.hints))]
+            if ways:
+                self._random.choice(ways)()
+                world.loop.settle()
+                continue
+            timer_s = world.loop.next_timer_s()
+            if timer_s is None or timer_s > end_s:
+                world.loop.move_to(end_s)
+                return
+            world.loop.move_to(timer_s)
+        raise AssertionError("G6 bounded lateness: somebody asks again and again")
+
+    def _run(self, stop: Stop) -> None:
+        """What a command did may be told of by a hint before its own answer is there."""
+        reply = self.world._execute(stop)
+        self._answers.append(partial(stop.done.set_result, reply))
+
+    def refuse(self, times: int) -> Callable[[Stop], None]:
+        """Runs commands, but breaks the first ones of schedulers."""
+        run, left = self._run, iter(range(times))
+
+        def run_or_break(stop: Stop) -> None:
+            broken = stop.process.startswith("scheduler") and next(left, None) is not None
+            (self.world._break if broken else run)(stop)
+
+        return run_or_break
+
+    def _answer(self, position: int) -> None:
+        self._answers.pop(position)()
+
+    def journal(self) -> list[dict[str, Any]]:
+        """What happened."""
+        world = self.world
+        return _read_journal(world.cluster.client("one").xrange(world.shard.key("journal")))
+
+
+@contextmanager
+def quiet(socket: str, seed: int, *, schedulers: int = 1, hints: bool = True) -> Iterator[Quiet]:
+    """A topic in a world without sweeps; schedulers have not started."""
+    with (
+        mock.patch.object(Scheduler, "_sweep_s", property(lambda _: 1e6)),
+        mock.patch.object(Scheduler, "_topics_interval_s", property(lambda _: 1e6)),
+    ):
+        it = Quiet(socket, Random(seed), schedulers=schedulers, hints=hints)
+        try:
+            it.world.spawn(_make_topic(it.world), "operator")
+            it.run_until(0.001)
+            yield it
+        finally:
+            it.world.close()
+
+
+def assert_on_time(entries: list[dict[str, Any]], expiries_ms: dict[int, int]) -> None:
+    """Each promotion when it was due, and each attempt ended when its lease was over."""
+    for entry in entries:
+        if entry["op"] == "promote":
+            late_ms = entry["at_ms"] - entry["due_ms"]
+            assert 0 <= late_ms <= LATE_MAX_MS, f"G6 bounded lateness: {late_ms} ms: {entry}"
+        elif entry["op"] == "expire":
+            late_ms = entry["at_ms"] - expiries_ms[entry["attempt"]]
+            assert 0 <= late_ms <= LATE_MAX_MS, f"G6 bounded lateness: {late_ms} ms: {entry}"
+
+
+def test_a_scheduler_remembers_what_it_was_told_of_without_a_hint(stateful_socket: str) -> None:
+    """Due times and expiries come with each answer of the store."""
+    with quiet(stateful_socket, 0, hints=False) as it:
+        world, actor = it.world, Actor(it.world, it.history, "client")
+        leases: dict[int, int] = {}
+
+        async def lease() -> None:
+            for task in await actor.retrieve(LEASE_MS):
+                leases[task.task.attempt] = task.lease_expire_time.ToMilliseconds()
+
+        async def produce() -> None:
+            await actor.enqueue("x", 20)
+            await actor.enqueue("y", 60)
+
+        world.spawn(produce(), "producer")
+        it.run_until(0.002)
+        world.start_schedulers()
+        it.run_until(0.040)
+        world.spawn(lease(), "worker")
+        it.run_until(END_S)
+        entries = it.journal()
+        assert [entry["op"] for entry in entries] == [
+            "enqueue", "enqueue", "promote", "lease", "promote", "expire", "promote",
+        ]  # fmt: skip
+        assert_on_time(entries, leases)
+        assert entries[0]["due_ms"] < START_MS + 40
+
+
+@pytest.mark.parametrize("schedulers", [1, 2])
+def test_hints_wake_a_scheduler_whatever_it_is_doing(stateful_socket: str, schedulers: int) -> None:
+    """Also while it is in the middle of a visit, or another one leads."""
+    for seed in range(40):
+        random = Random(seed)
+        with quiet(stateful_socket, seed, schedulers=schedulers) as it:
+            actor = Actor(it.world, it.history, "client")
+            it.world.start_schedulers()
+
+            async def produce(name: str, actor: Actor = actor, random: Random = random) -> None:
+                for number in range(3):
+                    await asyncio.sleep(random.choice((0.0, 0.0, 0.01, 0.1)))
+                    await actor.enqueue(f"{name}{number}", random.choice((0, 0, 10, 100, 150)))
+
+            for name in "ab":
+                it.world.spawn(produce(name), name)
+            it.run_until(END_S)
+            entries = it.journal()
+            promoted = [entry["id"] for entry in entries if entry["op"] == "promote"]
+            assert len(promoted) == 6, f"G6 bounded lateness: only {promoted} are ready"
+            if schedulers == 1:
+                assert_on_time(entries, {})
+
+
+def test_expired_leases_are_not_starved_by_a_flood(stateful_socket: str) -> None:
+    """Promotion and reaping take turns: a long backlog keeps no expired lease waiting."""
+    with quiet(stateful_socket, 0) as it:
+        actor = Actor(it.world, it.history, "client")
+
+        async def produce(prefix: str, count: int, delay_ms: int) -> None:
+            for number in range(count):
+                await actor.enqueue(f"{prefix}{number}", delay_ms)
+
+        async def lease() -> None:
+            await actor.retrieve(LEASE_MS)
+
+        it.world.spawn(produce("held", 2, 0), "producer")
+        it.world.start_schedulers()
+        it.run_until(0.01)
+        it.world.spawn(lease(), "worker")
+        it.run_until(0.02)
+        # Due at the moment at which the leases expire.
+        it.world.spawn(produce("flood", 8, 10 + LEASE_MS - 20), "producer")
+        it.run_until(END_S)
+        moves = [
+            "flood" if entry["id"].startswith("flood") else "expiry"
+            for entry in it.journal()
+            if entry["op"] == "expire" or (entry["op"] == "promote" and "flood" in entry["id"])
+        ]
+        assert sorted(moves) == ["expiry"] * 2 + ["flood"] * 8
+        assert "expiry" not in moves[5:], f"G6 bounded lateness: {moves}"
+
+
+def _scheduler(it: Quiet) -> Scheduler:
+    scheduler = it.world.processes["scheduler1"].scheduler
+    assert scheduler is not None
+    return scheduler
+
+
+def _promoted(it: Quiet) -> list[str]:
+    return [entry["id"] for entry in it.journal() if entry["op"] == "promote"]
+
+
+def test_after_lost_hints_everything_is_looked_at(stateful_socket: str) -> None:
+    """As when the connection that hints come by was made anew."""
+    with quiet(stateful_socket, 0, hints=False) as it:
+        actor = Actor(it.world, it.history, "client")
+        it.world.start_schedulers()
+        it.run_until(0.01)
+        it.world.spawn(actor.enqueue("x", 0), "producer")
+        it.run_until(0.05)
+        assert _promoted(it) == [], "nobody told"
+        it.world.loop.call_soon(_scheduler(it).on_hint, Reset())
+        it.world.loop.settle()
+        it.run_until(0.06)
+        assert _promoted(it) == ["x"]
+
+
+def test_shards_of_a_topic_that_has_gone_are_forgotten(stateful_socket: str) -> None:
+    """Else they are asked for until the process ends."""
+    with quiet(stateful_socket, 0) as it:
+        store = it.world.processes["api1"].store
+        it.world.start_schedulers()
+        it.run_until(0.01)
+        assert len(_scheduler(it)._shards) == 1
+
+        async def delete() -> None:
+            call = Call(asyncio.get_running_loop().time() + 5.0)
+            topic = await store.topics.require(TOPIC, call)
+            assert (await store.operations.delete_topic(topic, call)).done
+
+        it.world.spawn(delete(), "operator")
+        it.run_until(0.02)
+        it.world.loop.call_soon(_scheduler(it).on_hint, Reset())
+        it.world.loop.settle()
+        it.run_until(0.03)
+        assert not _scheduler(it)._shards
+
+
+def test_a_failure_after_a_success_waits_as_a_first_one(stateful_socket: str) -> None:
+    """Otherwise a scheduler that has run for long would be slow to come back."""
+    with quiet(stateful_socket, 0) as it:
+        world, actor = it.world, Actor(it.world, it.history, "client")
+        world.start_schedulers()
+        it.run_until(0.01)
+        began_s = 0.1
+        for failures_count in (4, 1):
+            world.loop.move_to(began_s)
+            with mock.patch.object(it, "_run", it.refuse(failures_count)):
+                world.spawn(actor.enqueue(f"x{failures_count}", 0), "producer")
+                it.run_until(began_s + 10)
+            began_s += 10
+        late_ms = {
+            entry["id"]: entry["at_ms"] - entry["due_ms"]
+            for entry in it.journal()
+            if entry["op"] == "promote"
+        }
+        assert 1_400 <= late_ms["x4"] <= 1_600, "0.1 + 0.2 + 0.4 + 0.8 s"
+        assert 90 <= late_ms["x1"] <= 120, f"G6 bounded lateness: {late_ms}"
