@@ -538,13 +538,16 @@ def _promise(op: ops.Operation, *answers: ops.Response) -> str:
     moments = {answer.now_ms for answer in answers}
     if len(moments) > 1 and len({answer.results for answer in answers}) == 1:
         return "G5 never early"
-    if isinstance(op, ops.Enqueue) and len({_without_due(answer) for answer in answers}) == 1:
+    if isinstance(op, ops.Enqueue) and _same_but_for(4, answers):
         return "G5 never early"
+    if isinstance(op, ops.Nack) and _same_but_for(3, answers):
+        return "G10 retry bound"
     return _PROMISES.get(type(op), "G13 idempotent")
 
 
-def _without_due(answer: ops.Response) -> tuple[object, ...]:
-    return tuple(result[:4] for result in answer.results)
+def _same_but_for(field: int, answers: tuple[ops.Response, ...]) -> bool:
+    """Whether answers differ in the due times alone, which stand at ``field``, the last one."""
+    return len({tuple(result[:field] for result in answer.results) for answer in answers}) == 1
 
 
 def _label(response: ops.Response) -> str:
