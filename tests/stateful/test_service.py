@@ -17,8 +17,8 @@ from tests.stateful.served import ServedShard, digest_of
 pytestmark = LONG
 
 MESSAGES = (
-    ops.Enqueue("", b"one", ops.When(0), ops.Policy(max_attempts=1)),
-    ops.Enqueue("", b"two", ops.When(500), ops.Policy(2, 10, 700, 2_500, 333)),
+    ops.Enqueue("", b"one", ops.When(0), ops.Policy(2, 10, 700, 2_500, 333)),
+    ops.Enqueue("", b"two", ops.When(500), ops.Policy(max_attempts=1)),
     ops.Enqueue("", b"three", ops.When(1_000_700, absolute=True), ops.Policy(3, 0, 700, 1_000, 0)),
 )
 """A content stands for all that is sent beside the id, so each has one schedule and policy."""

@@ -1,0 +1,64 @@
+"""How long a request may take, and until when it may act."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from ddq.config import Settings
+from ddq.errors import InvalidArgument
+from ddq.rpc import CallFactory
+from ddq.v1 import delay_queue_service_pb2 as pb
+
+NOW_MS = 1_700_000_000_000
+SETTINGS = Settings(
+    max_request_age_ms=10_000, default_request_timeout_ms=3_000, max_clock_skew_ms=1_000
+)
+
+
+class Standing:
+    """A clock that stands."""
+
+    def now_ms(self) -> int:
+        """Always the same."""
+        return NOW_MS
+
+
+def factory() -> CallFactory:
+    return CallFactory(SETTINGS, Standing())
+
+
+@pytest.mark.parametrize(
+    ("remaining_s", "takes_s", "acts_until_ms"),
+    [(2.0, 2.0, 2_000), (3_600.0, 3_600.0, 10_000), (None, 3.0, 3_000), (0.0004, 0.0004, 0)],
+)
+async def test_a_request_acts_as_long_as_its_caller_waits_and_no_longer_than_is_remembered(
+    remaining_s: float | None, takes_s: float, acts_until_ms: int
+) -> None:
+    """Beyond max_request_age its request record may be gone, and a repeat would act again."""
+    began_s = asyncio.get_running_loop().time()
+    call = factory().make(pb.EnqueueRequest(), remaining_s)
+    assert call.deadline_s == pytest.approx(began_s + takes_s, abs=0.5)
+    assert call.not_after_ms == NOW_MS + acts_until_ms
+
+
+@pytest.mark.parametrize("ahead_ms", [-5_000, 1, 10_000, 11_000])
+async def test_a_not_after_that_is_given_is_taken(ahead_ms: int) -> None:
+    request = pb.EnqueueRequest()
+    request.not_after.FromMilliseconds(NOW_MS + ahead_ms)
+    assert factory().make(request, 2.0).not_after_ms == NOW_MS + ahead_ms
+
+
+async def test_a_not_after_behind_what_is_remembered_is_refused() -> None:
+    """The skew between the clocks is allowed for, and nothing more."""
+    request = pb.EnqueueRequest()
+    request.not_after.FromMilliseconds(NOW_MS + 11_001)
+    with pytest.raises(InvalidArgument):
+        factory().make(request, 2.0)
+
+
+async def test_the_first_moment_of_all_is_a_bound_too() -> None:
+    request = pb.EnqueueRequest()
+    request.not_after.FromMilliseconds(0)
+    assert factory().make(request, 2.0).not_after_ms == 1
