@@ -149,6 +149,22 @@ async def test_settings_reach_shards_through_a_caller_that_is_behind(
     assert lease.expiry_ms == queue.clock.store_ms + 77_000
 
 
+async def test_a_retrieve_that_is_behind_leases_for_as_long_as_the_topic_says_now(
+    queue: Queue, open_store_here: OpenStoreHere
+) -> None:
+    """What it made of the old settings is made anew when the shard says that they are old."""
+    behind = Queue(open_store_here())
+    old = await behind.topic()
+    await queue.add("a")
+    settings = replace(old.settings, lease_ms=77_000)
+    await queue.store.topics.update(await queue.topic(), replace(old, settings=settings), call())
+    await queue.promote()
+    (lease,), _, _ = await behind.store.jobs.retrieve(
+        old, 0, max_tasks=1, max_bytes=1_000, lease_ms=None, call=call()
+    )
+    assert lease.expiry_ms == queue.clock.store_ms + 77_000
+
+
 async def test_a_shard_that_an_update_did_not_reach_is_configured_on_first_use(
     queue: Queue,
 ) -> None:
