@@ -107,8 +107,14 @@ class TopicRegistry:
 
     async def find(self, name: str, call: Call) -> Topic | None:
         """The topic as this process last saw it; None if it does not exist or is going."""
-        topic = self._known.get(name) or await self.load(name, call)
+        topic = await self._believed(name, call)
         return None if topic is None or topic.deleting else topic
+
+    async def _believed(self, name: str, call: Call) -> Topic | None:
+        """The topic as last seen, unless it was going then: its deletion may be over by now, in
+        another process, and the name would stay unusable here for ever."""
+        topic = self._known.get(name)
+        return await self.load(name, call) if topic is None or topic.deleting else topic
 
     async def require(self, name: str, call: Call) -> Topic:
         """The topic.
@@ -127,7 +133,7 @@ class TopicRegistry:
         Raises:
             TopicNotFound: it is being deleted, or this server does not create topics by use.
         """
-        topic = self._known.get(name) or await self.load(name, call)
+        topic = await self._believed(name, call)
         if topic is None and self._auto_create:
             topic, _ = await self.create(name, 1, TopicSettings(), call)
         if topic is None:

@@ -43,3 +43,17 @@ async def test_a_change_of_a_topic_that_comes_too_late_does_nothing(queue: Queue
     with pytest.raises(RequestExpired):
         await topics.create("late", 1, TopicSettings(), late)
     assert await topics.load("late", call()) is None
+
+
+async def test_a_name_that_was_seen_while_it_was_deleted_is_not_refused_for_ever(
+    queue: Queue,
+) -> None:
+    topics = queue.store.topics
+    first, _ = await topics.create("twice", 1, TopicSettings(), call())
+    going = await topics.mark_deleting(first, call())
+    assert (await queue.store.operations.delete_topic(going, call())).done
+    # As in a process that looked during the deletion, which another one finished.
+    topics._known["twice"] = going
+    assert await topics.find("twice", call()) is None
+    topics._known["twice"] = going
+    assert not (await topics.find_or_create("twice", call())).deleting
