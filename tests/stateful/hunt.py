@@ -36,7 +36,7 @@ def promise_of(error: BaseException) -> str | None:
 
 
 def hunt_steps(
-    socket: str, replace: Mapping[str, str] | None, examples: int, *, shrink: bool, seed: int = 0
+    socket: str, replace: Mapping[str, str] | None, examples: int, *, shrink: bool
 ) -> Catch | None:
     """Level 2 until something breaks.
 

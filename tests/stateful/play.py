@@ -12,7 +12,6 @@ from typing import Any
 from ddq.store.runner import Call
 from ddq.store.scripts import Script, load_scripts
 from ddq.task import TopicSettings
-from models.operations import HELD, State
 from tests.stateful.dump import read_shard
 from tests.stateful.judge import deliveries, judge
 from tests.stateful.story import TOPIC, Actor, History
@@ -181,6 +180,3 @@ def _races(world: World, history: History) -> Counter[str]:
     if world.cluster.failovers:
         races["failover"] += 1
     return races
-
-
-__all__ = ["HELD", "Plot", "State", "Told", "play", "simulated_scripts"]

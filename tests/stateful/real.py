@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -468,8 +468,3 @@ def _comparable(op: ops.Operation, result: tuple[Any, ...]) -> tuple[Any, ...]:
     if isinstance(op, plain | ops.Promote | ops.Reap):
         return result
     return result if result[0] == "OK" or isinstance(op, ops.Enqueue) else result[:1]
-
-
-def reads(requests: Iterable[ops.Operation]) -> bool:
-    """Whether operations only look."""
-    return all(isinstance(op, ops.Get | ops.List | ops.Survey) for op in requests)
