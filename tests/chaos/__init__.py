@@ -1,0 +1,1 @@
+"""Tests of the chaos harness: what judges has to be judged first."""
