@@ -17,6 +17,7 @@ from ddq.store.operations import Operations
 from ddq.store.runner import ScriptRunner
 from ddq.store.scripts import Script, default_scripts
 from ddq.store.topics import TopicRegistry
+from ddq.store.topology import Node, SingleTopology
 from ddq.store.upkeep import Upkeep
 
 
@@ -69,7 +70,7 @@ def open_store(
         jobs=JobStore(topics, entropy),
         upkeep=Upkeep(topics, entropy, settings),
         operations=Operations(topics, settings),
-        hints=HintFeed(connector),
+        hints=HintFeed(SingleTopology(Node("the store"), connector)),
         settings=settings,
         clock=clock,
         entropy=entropy,

@@ -1,0 +1,161 @@
+"""What every topology offers: which node serves a key, and ordered ways to that node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import redis.exceptions
+from redis.asyncio.connection import AbstractConnection
+
+from ddq.store.connection import Connection, Reply
+from ddq.store.topology.node import Node
+
+Listener = Callable[[Node, str], None]
+"""Called with a node that is no master any more, and why. Must neither block nor raise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """Where a Cluster sends a command instead.
+
+    Attributes:
+        node: who is to be asked.
+        asking: for this one time only: ("ASKING",) has to go directly before the command, in the
+            same send. Without it the slot has moved, and the topology knows that by now.
+    """
+
+    node: Node
+    asking: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """A replica as its master, or Sentinel, sees it.
+
+    Attributes:
+        online: its link to the master is up.
+        priority: for Sentinel's choice; None where the topology does not say.
+    """
+
+    node: Node
+    online: bool
+    priority: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SentinelSettings:
+    """How one Sentinel watches the master.
+
+    Attributes:
+        sentinel: whose settings they are.
+        down_after_ms: without an answer for so long, the master is down to this Sentinel.
+        failover_timeout_ms: twice that costs a Sentinel that dies while it leads a failover.
+        quorum: how many Sentinels have to agree that it is down.
+        sentinels_count: how many Sentinels this one knows, itself included.
+        config_epoch: of the failover that made the present master one.
+    """
+
+    sentinel: Node
+    down_after_ms: int
+    failover_timeout_ms: int
+    quorum: int
+    sentinels_count: int
+    config_epoch: int
+
+
+class Topology(Protocol):
+    """The store's nodes, and which of them serves a key.
+
+    A deadline is in the event loop's time, in seconds. Nothing here runs scripts, and nothing is
+    repeated behind the caller's back.
+    """
+
+    @property
+    def kind(self) -> str:
+        """ "single", "sentinel" or "cluster"."""
+
+    async def node_of(self, key: str, deadline_s: float) -> Node:
+        """The master that serves a key now; looks for it when it is not known, or suspected.
+
+        Raises:
+            StoreUnreachable: it cannot be found; the message says who was asked and what they said.
+        """
+
+    async def masters(self, deadline_s: float) -> tuple[Node, ...]:
+        """Every master, in a stable order.
+
+        Raises:
+            StoreUnreachable: as node_of.
+        """
+
+    async def replicas(self, master: Node, deadline_s: float) -> tuple[Replica, ...]:
+        """The replicas of one master.
+
+        Raises:
+            StoreUnreachable: nobody could say.
+        """
+
+    async def sentinel_settings(self, deadline_s: float) -> tuple[SentinelSettings, ...]:
+        """Of each Sentinel that answers; empty where there is none.
+
+        Raises:
+            StoreUnreachable: no Sentinel answers.
+        """
+
+    def connect(self, node: Node) -> Connection:
+        """A connection of its own, opened at its first send.
+
+        Whenever it opens it asks ROLE first, and raises NotSentError if that is not a master's.
+        """
+
+    def suspect(self, node: Node, error: BaseException | str) -> None:
+        """Something went wrong there: look again before it is used next.
+
+        For READONLY, a lost connection, an answer that did not come in time, a barrier that came
+        up short. Cheap, and harmless if the node is well.
+        """
+
+    def redirected(self, source: Node, reply: Reply) -> Redirect | None:
+        """Where a reply of ``source`` sends its command; None if the reply is no redirect."""
+
+    def on_change(self, listener: Listener) -> None:
+        """``listener`` hears of each node that is no master any more.
+
+        Connections to it have to be closed: after a demotion and a new promotion an old one would
+        vouch for writes that are gone.
+        """
+
+    async def subscriber(self, deadline_s: float) -> AbstractConnection:
+        """A connection, not yet opened, on which to subscribe to hints.
+
+        Raises:
+            StoreUnreachable: as node_of.
+        """
+
+    async def run(self) -> None:
+        """Watches for changes until cancelled."""
+
+    async def close(self) -> None:
+        """Closes the topology's own connections; those of connect() belong to their callers."""
+
+
+_ROLE_LOST = ("READONLY", "MASTERDOWN", "UNBLOCKED", "CLUSTERDOWN", "NOREPLICAS")
+
+
+def tells_of_lost_role(reply: Reply) -> bool:
+    """Whether an error reply is a reason to suspect the node that gave it.
+
+    The driver strips the word from some messages, and has a class instead.
+    """
+    if isinstance(
+        reply,
+        redis.exceptions.ReadOnlyError
+        | redis.exceptions.MasterDownError
+        | redis.exceptions.ClusterDownError,
+    ):
+        return True
+    return isinstance(reply, redis.exceptions.ResponseError) and any(
+        word in str(reply) for word in (*_ROLE_LOST, "WAIT cannot be used with replica")
+    )
