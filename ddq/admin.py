@@ -51,7 +51,10 @@ class AdminService:
         )
         with problems.within("settings"):
             settings = check.topic_settings(
-                problems, request.settings, retention_min_ms=self._retention_min_ms
+                problems,
+                request.settings,
+                retention_min_ms=self._retention_min_ms,
+                defaults=self._topics.default_settings,
             )
         problems.raise_if_any()
         topic, created = await self._topics.create(request.name, shards, settings, call)
@@ -114,7 +117,10 @@ class AdminService:
             _copy_path(request.settings, merged, path)
         with problems.within("settings"):
             settings = check.topic_settings(
-                problems, merged, retention_min_ms=self._retention_min_ms
+                problems,
+                merged,
+                retention_min_ms=self._retention_min_ms,
+                defaults=self._topics.default_settings,
             )
         problems.raise_if_any()
         if settings == topic.settings:

@@ -86,6 +86,9 @@ class Defaults:
 DEFAULTS = Defaults()
 
 
+DURABILITIES = ("fast", "quorum", "all")
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """How one process runs. Each is a flag of ``ddq`` and an environment variable.
@@ -99,8 +102,29 @@ class Settings:
     store_queue_max_count: int = described(
         20_000, "requests that may wait for the store; one more is OVERLOADED"
     )
-    barrier_replicas_count: int = described(
-        0, "replicas that must confirm a write before its reply leaves; 0: none are waited for"
+    durability: str = described(
+        "quorum",
+        "what replies of a topic wait for if it does not say: fast, quorum or all data nodes; "
+        "kept with the topic when it is made",
+    )
+    fsync: bool = described(
+        False, "such a topic's replies also wait until those nodes have the write on disk"
+    )
+    data_nodes: str = described(
+        "",
+        "the store's data nodes, master and replicas: HOST:PORT,HOST:PORT,… as the store names "
+        "them, or in a Cluster how many each shard has; empty: one, without replicas",
+    )
+    down_after_ms: int = described(
+        0,
+        "silence after which the store's own failover replaces a master; 0: ask Sentinel or "
+        "Cluster, and 5 s where there is neither",
+    )
+    barrier_keep_ms: int = described(
+        60 * SECOND_MS, "how long heartbeats keep a QUORUM chain unbroken after the last request"
+    )
+    store_checks: bool = described(
+        True, "refuse a store whose settings break the durability; off: only warn"
     )
     max_clock_skew_ms: int = described(
         1 * SECOND_MS, "difference between the store's clock and a server's that is accepted"
@@ -133,11 +157,15 @@ def check_settings(settings: Settings) -> None:
     """Raises ValueError with one line that names the setting and the remedy."""
     for spec in fields(settings):
         value = getattr(settings, spec.name)
-        if isinstance(value, bool):
+        if isinstance(value, bool | str):
             continue
-        least = 0 if spec.name == "barrier_replicas_count" else 1
+        least = 0 if spec.name in {"down_after_ms", "barrier_keep_ms"} else 1
         if value < least:
             raise ValueError(f"{spec.name} is {value}; it has to be at least {least}")
+    if settings.durability not in DURABILITIES:
+        raise ValueError(
+            f"durability is {settings.durability!r}; give one of {', '.join(DURABILITIES)}"
+        )
     if settings.max_request_age_ms + 2 * settings.max_clock_skew_ms > (
         LIMITS.tombstone_retention_max_ms
     ):

@@ -135,7 +135,7 @@ class Scheduler:
 
     def _call(self) -> Call:
         loop = asyncio.get_running_loop()
-        return Call(loop.time() + self._settings.store_timeout_ms / MS_PER_SECOND)
+        return Call(loop.time() + self._settings.store_timeout_ms / MS_PER_SECOND, durable=False)
 
     async def _refresh_topics(self) -> None:
         """Learns of new topics, and forgets those that have gone."""

@@ -23,7 +23,7 @@ from ddq.service import QueueService
 from ddq.store.embedded import EmbeddedStore, StoreStartError
 from ddq.store.open import Store, open_store
 from ddq.store.runner import Call
-from ddq.store.topology import StoreUrl, StoreUrlError, parse_store_url
+from ddq.store.topology import StoreUrl, StoreUrlError, open_topology, parse_store_url
 from ddq.v1 import (
     delay_queue_admin_service_pb2,
     delay_queue_admin_service_pb2_grpc,
@@ -89,7 +89,7 @@ async def run_server(
             # dead leader's lease is only a delay.
             lease_ms = min(settings.leader_lease_ms, EMBEDDED_LEADER_LEASE_MS)
             settings = replace(settings, leader_lease_ms=lease_ms)
-        store = open_store(reachable.connector(), settings)
+        store = open_store(open_topology(reachable), settings)
         try:
             await _check_store(store, url)
             await _serve(options, url, store, stop, on_ready)
@@ -169,6 +169,7 @@ async def _serve(
     try:
         async with asyncio.TaskGroup() as group:
             hints = group.create_task(store.hints.run(), name="ddq hints")
+            watch = group.create_task(store.router.topology.run(), name="ddq topology")
             checks = group.create_task(_watch_health(store, health_servicer), name="ddq health")
             if scheduler is not None:
                 group.create_task(scheduler.run(scheduler_stop), name="ddq scheduler")
@@ -180,6 +181,7 @@ async def _serve(
             scheduler_stop.set()
             checks.cancel()
             hints.cancel()
+            watch.cancel()
     finally:
         await server.stop(0)
 

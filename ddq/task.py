@@ -132,6 +132,7 @@ class Receipt:
     lineage_id: bytes
     store_ms: int
     sequence: int
+    fsynced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +159,8 @@ class TopicSettings:
     lease_ms: int = DEFAULTS.lease_ms
     max_tasks: int = 0
     tombstone_retention_ms: int = DEFAULTS.tombstone_retention_ms
-    durability: Durability = Durability.FAST
+    durability: Durability = Durability.QUORUM
+    fsync: bool = False
     journal: bool = False
     journal_max_entries: int = DEFAULTS.journal_max_entries
 

@@ -279,10 +279,13 @@ def retry_policy(problems: Problems, message: task_pb2.RetryPolicy) -> RetryOver
 
 
 def topic_settings(
-    problems: Problems, message: topic_pb2.TopicSettings, *, retention_min_ms: int
+    problems: Problems,
+    message: topic_pb2.TopicSettings,
+    *,
+    retention_min_ms: int,
+    defaults: TopicSettings,
 ) -> TopicSettings:
-    """The settings of a topic; what is unset becomes the default."""
-    defaults = TopicSettings()
+    """The settings of a topic; what is unset becomes the server's default."""
     with problems.within("default_retry_policy"):
         policy = retry_policy(problems, message.default_retry_policy).over(RetryPolicy())
     lease_ms = defaults.lease_ms
@@ -309,8 +312,11 @@ def topic_settings(
     durability = enum(
         problems, message.durability, Durability, "durability", default=defaults.durability
     )
-    if durability is not Durability.FAST:
-        problems.add("durability", f"{durability.name} is not offered by this version; give FAST")
+    fsync = defaults.fsync and durability is not Durability.FAST
+    if message.HasField("fsync"):
+        fsync = message.fsync
+    if fsync and durability is Durability.FAST:
+        problems.add("fsync", "does not go with durability FAST, which waits for nothing")
     entries = defaults.journal_max_entries
     if message.HasField("journal_max_entries"):
         entries = message.journal_max_entries
@@ -323,6 +329,7 @@ def topic_settings(
         max_tasks=max_tasks,
         tombstone_retention_ms=retention_ms,
         durability=durability,
+        fsync=fsync,
         journal=message.journal,
         journal_max_entries=entries,
     )

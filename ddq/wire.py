@@ -43,6 +43,7 @@ def receipt(value: Receipt | None) -> task_pb2.Receipt | None:
         replicas_acked=value.replicas_acked,
         lineage_id=value.lineage_id,
         store_time=timestamp(value.store_ms),
+        fsynced=value.fsynced,
     )
 
 
@@ -118,6 +119,7 @@ def topic_settings(value: TopicSettings) -> topic_pb2.TopicSettings:
         durability=task_pb2.Durability.ValueType(int(value.durability)),
         journal=value.journal,
         journal_max_entries=value.journal_max_entries,
+        fsync=value.fsync,
     )
 
 

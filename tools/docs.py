@@ -67,6 +67,8 @@ def amount(name: str, value: Any) -> str:
     """A value with the unit that its name ends in, as people say it."""
     if isinstance(value, bool):
         return "on" if value else "off"
+    if isinstance(value, str):
+        return code(value) if value else "none"
     if name.endswith("_ms"):
         return f"{value:,} ms{_in_larger_unit(value, _TIMES)}"
     if name.endswith("_bytes"):

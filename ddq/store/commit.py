@@ -4,17 +4,22 @@ One connection, one pipeline under way. While it is, further requests gather; wh
 are in, all that gathered goes out together. With an append-only file that is synced on every
 write, a whole pipeline costs one sync; with a barrier, it costs one WAIT.
 
-The barrier: behind the scripts goes WAIT, on the same connection and in the same send. WAIT speaks
-of the last write of *this connection*: sent on another one, or in a second send that met another
-master, it would vouch for something else. Every script writes, so that this holds for reads, errors
-and repeats too: a "not found" from a master that has been deposed never leaves.
+The barrier: behind the scripts go WAIT and ROLE, on the same connection and in the same send. WAIT
+speaks of the last write of *this connection*: sent on another one, or in a second send that met
+another master, it would vouch for something else. Every script writes, so that this holds for
+reads, errors and repeats too: a "not found" from a master that has been deposed never leaves.
+
+Whether what WAIT and ROLE say is enough is for ddq/store/barrier.py to decide. Replies for which it
+is not enough yet are *held*: WAIT covers everything that its connection wrote before, so the next
+barrier that is good lets them go too. Until then a heartbeat asks again. A held reply that its
+caller's deadline or the end of the connection overtakes is an unknown outcome.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import redis.exceptions
@@ -29,12 +34,31 @@ from ddq.errors import (
     StoreUnreachable,
     WriteOutcomeUnknown,
 )
+from ddq.store.barrier import Answer, Chain, Policy
 from ddq.store.connection import Command, Connection, NotSentError, Reply, ReplyLostError
 from ddq.store.scripts import Script
+from ddq.store.topology import tells_of_lost_role
 
 PIPELINE_MAX_COUNT = 512
 PIPELINE_MAX_BYTES = 8 * 1024 * 1024
-WAIT_SHARE = 0.8
+BEATS_PER_WINDOW = 4
+"""So that one heartbeat that is late does not break a chain."""
+
+
+class LaneClosedError(Exception):
+    """The request was not sent, and will not be on this connection: take it elsewhere."""
+
+
+class NotHereError(Exception):
+    """The node did not run the script, since the keys are elsewhere, or on their way there.
+
+    Attributes:
+        reply: the node's error: MOVED, ASK, TRYAGAIN or CLUSTERDOWN.
+    """
+
+    def __init__(self, reply: redis.exceptions.RedisError) -> None:
+        super().__init__(str(reply))
+        self.reply = reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +86,16 @@ class _Waiting:
 
 
 class GroupCommit:
-    """Runs scripts on one store node, many in one send.
+    """Runs scripts on one store node under one policy, many in one send.
 
     Args:
         connection: to the node; owned from here on.
         timeout_s: longest wait for one pipeline.
         queue_max_count: requests that may wait; one more is refused with Overloaded.
-        replicas_count: how many replicas must have a write before its reply leaves; 0 for no
-            barrier.
+        policy: what replies wait for; None: for the node alone.
+        heartbeat: the script of a heartbeat, with its key; needed where the policy waits.
+        keep_s: for so long after the last request heartbeats keep a chain unbroken.
+        on_trouble: called when the node did not do what a master does.
     """
 
     def __init__(
@@ -77,15 +103,36 @@ class GroupCommit:
         connection: Connection,
         timeout_s: float,
         queue_max_count: int,
-        replicas_count: int = 0,
+        policy: Policy | None = None,
+        *,
+        heartbeat: tuple[Script, str] | None = None,
+        keep_s: float = 0.0,
+        on_trouble: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._connection = connection
-        self._replicas_count = replicas_count
+        self._policy = policy if policy is not None and policy.waits else None
+        self._heartbeat = heartbeat
+        self._keep_s = keep_s
+        self._on_trouble = on_trouble
         self._timeout_s = timeout_s
         self._queue_max_count = queue_max_count
         self._queue: deque[_Waiting] = deque()
+        self._held: list[tuple[_Waiting, Reply]] = []
+        self._chain: Chain | None = None
+        self._beat_s = self._keep_until_s = float("-inf")
         self._arrived = asyncio.Event()
         self._loop_task: asyncio.Task[None] | None = None
+        self._closed = False
+
+    @property
+    def waiting_count(self) -> int:
+        """Requests that were not sent yet."""
+        return len(self._queue)
+
+    @property
+    def held_count(self) -> int:
+        """Replies that have come, and wait for a barrier that is good."""
+        return len(self._held)
 
     async def run(
         self,
@@ -104,8 +151,12 @@ class GroupCommit:
             Overloaded, StoreUnreachable, StoreFull, NotEnoughReplicas: it had no effect.
             WriteOutcomeUnknown: it may have had one.
             StoreMalformed: the script failed on what the store holds.
+            LaneClosedError: it was not sent, and this connection is not used any more.
+            NotHereError: another node of the Cluster has the keys.
         """
-        if len(self._queue) >= self._queue_max_count:
+        if self._closed:
+            raise LaneClosedError
+        if len(self._queue) + len(self._held) >= self._queue_max_count:
             raise Overloaded(f"{len(self._queue)} requests wait for the store already")
         if self._loop_task is None or self._loop_task.done():
             self._loop_task = asyncio.create_task(self._loop(), name="ddq group commit")
@@ -120,30 +171,62 @@ class GroupCommit:
         except TimeoutError:
             if waiting.sent:
                 raise WriteOutcomeUnknown(
-                    f"the store did not answer {script.name} before the deadline"
+                    f"the store did not confirm {script.name} before the deadline{self._why_held()}"
                 ) from None
             raise StoreUnreachable(
                 f"{script.name} was not sent to the store before the deadline"
             ) from None
 
+    def _why_held(self) -> str:
+        if self._chain is None or not self._chain.broken_because:
+            return ""
+        return f"; replies wait for every replica, since {self._chain.broken_because}"
+
     async def close(self) -> None:
-        """Ends the loop; what still waits is told that the store is unreachable."""
+        """Ends the loop; what was not sent yet is told so with LaneClosedError."""
+        self._closed = True
         if self._loop_task is not None:
             self._loop_task.cancel()
             await asyncio.gather(self._loop_task, return_exceptions=True)
+        self._fail_held("the connection to the store was closed")
         for waiting in self._queue:
-            _fail(waiting, StoreUnreachable("the server is stopping"))
+            if not waiting.future.done():
+                waiting.future.set_exception(LaneClosedError())
         self._queue.clear()
         await self._connection.close()
 
+    # The loop ------------------------------------------------------------------------------
+
     async def _loop(self) -> None:
         while True:
-            await self._arrived.wait()
+            await self._wake()
             batch = self._gather()
             if not self._queue:
                 self._arrived.clear()
-            if batch:
+            if batch or self._beat_is_due():
                 await self._send(batch)
+
+    async def _wake(self) -> None:
+        """Until a request arrives or a heartbeat is due."""
+        self._held = [(waiting, reply) for waiting, reply in self._held if not _gone(waiting)]
+        if not self._beats():
+            await self._arrived.wait()
+            return
+        try:
+            async with asyncio.timeout_at(self._beat_s):
+                await self._arrived.wait()
+        except TimeoutError:
+            pass
+
+    def _beats(self) -> bool:
+        """Whether heartbeats are sent: to let held replies go, or to keep the chain unbroken."""
+        if self._policy is None or self._chain is None:
+            return False
+        kept = self._policy.chained and self._beat_s < self._keep_until_s
+        return kept or bool(self._held)
+
+    def _beat_is_due(self) -> bool:
+        return self._beats() and asyncio.get_running_loop().time() >= self._beat_s
 
     def _gather(self) -> list[_Waiting]:
         """What goes out next. A request whose caller has gone, or is out of time, does not."""
@@ -160,69 +243,155 @@ class GroupCommit:
         return batch
 
     async def _send(self, batch: list[_Waiting], *, whole: bool = False) -> None:
-        """Sends a batch and tells each request what became of it."""
+        """Sends a batch, or a heartbeat, and tells each request what became of it."""
+        if batch:
+            self._keep_until_s = asyncio.get_running_loop().time() + self._keep_s
         try:
-            replies, acked = await self._exchange(batch, whole=whole)
+            replies, acked, good = await self._exchange(batch, whole=whole)
         except DdqError as error:
+            self._fail_held(error.message)
+            self._chain = None
             for waiting in batch:
                 _fail(waiting, type(error)(error.message))
+            self._on_trouble(error.message)
             return
         except asyncio.CancelledError:
             for waiting in batch:
-                _fail(waiting, WriteOutcomeUnknown("the server stopped before the store answered"))
+                _fail(
+                    waiting, WriteOutcomeUnknown("the connection closed before the store answered")
+                )
             raise
         missing = []
         for waiting, reply in zip(batch, replies, strict=True):
             if isinstance(reply, redis.exceptions.NoScriptError) and not whole:
                 missing.append(waiting)
             elif isinstance(reply, redis.exceptions.RedisError):
-                _fail(waiting, store_error(waiting.script, reply))
-            elif not waiting.future.done():
-                waiting.future.set_result(Committed(reply, acked))
+                self._refuse(waiting, reply)
+            else:
+                self._held.append((waiting, reply))
+        if good:
+            self._let_go(acked)
         if missing:
             # The script cache is empty after a restart or failover: send the text this time.
             await self._send(missing, whole=True)
 
-    async def _exchange(self, batch: list[_Waiting], *, whole: bool) -> tuple[list[Reply], int]:
-        """One send: the scripts' replies, and how many replicas have confirmed them.
+    def _refuse(self, waiting: _Waiting, error: redis.exceptions.RedisError) -> None:
+        if isinstance(error, _NOT_HERE):
+            _fail(waiting, NotHereError(error))
+            return
+        _fail(waiting, store_error(waiting.script, error))
+        if tells_of_lost_role(error):
+            self._on_trouble(str(error))
+
+    def _let_go(self, acked: int) -> None:
+        for waiting, reply in self._held:
+            if not waiting.future.done():
+                waiting.future.set_result(Committed(reply, acked))
+        self._held.clear()
+
+    async def _exchange(
+        self, batch: list[_Waiting], *, whole: bool
+    ) -> tuple[list[Reply], int, bool]:
+        """One send: the scripts' replies, the replicas that have confirmed them, and whether that
+        lets replies go.
 
         Raises:
             StoreUnreachable: nothing was sent.
-            WriteOutcomeUnknown: the answer was lost, or the barrier came up short. That is not
-                "failed": the write may reach the replicas yet, and survive.
+            WriteOutcomeUnknown: the answer was lost, or came from who is no master any more. That
+                is not "failed": the write may have reached the replicas, and survive.
         """
-        now_s = asyncio.get_running_loop().time()
-        timeout_s = min(self._timeout_s, max(waiting.deadline_s for waiting in batch) - now_s)
-        timeout_s = max(timeout_s, 0.001)
+        loop = asyncio.get_running_loop()
         commands = [waiting.command(whole=whole) for waiting in batch]
-        if self._replicas_count:
-            # WAIT gives up before the send does, so that its answer is not lost with the
-            # connection.
-            wait_ms = max(1, round(timeout_s * WAIT_SHARE * MS_PER_SECOND))
-            commands.append(("WAIT", self._replicas_count, wait_ms))
+        sent_s = loop.time()
+        commands += self._barrier(sent_s, alone=not batch)
         for waiting in batch:
             waiting.sent = True
         try:
-            replies = await self._connection.send(commands, timeout_s)
+            replies = await self._connection.send(commands, self._timeout_s)
         except NotSentError as error:
+            for waiting in batch:
+                waiting.sent = False
             raise StoreUnreachable(f"no connection to the store: {error}") from error
         except ReplyLostError as error:
             raise WriteOutcomeUnknown(f"the store's answer was lost: {error}") from error
-        if not self._replicas_count:
-            return replies, 0
-        acked = replies.pop()
-        if not isinstance(acked, int) or acked < self._replicas_count:
-            raise WriteOutcomeUnknown(
-                f"{acked} of {self._replicas_count} replicas have confirmed the write"
-            )
-        return replies, acked
+        if self._policy is None:
+            return replies, 0, True
+        answer = _read_barrier(replies[-2:], sent_s, loop.time(), fsync=self._policy.fsync)
+        if self._chain is None:
+            self._chain = Chain(self._policy)
+        if all(isinstance(reply, redis.exceptions.RedisError) for reply in replies[:-2]):
+            # Nothing was written, so WAIT answered for an older write, from memory: it does not
+            # show that anybody still follows this node. Ask again, with a write.
+            self._beat_s = sent_s
+            return replies[: len(batch)], 0, False
+        return replies[: len(batch)], answer.acked_count, self._chain.judge(answer)
+
+    def _barrier(self, now_s: float, *, alone: bool) -> list[Command]:
+        """WAIT and ROLE; before them a heartbeat's write, if no script goes before them."""
+        policy = self._policy
+        if policy is None:
+            return []
+        window_s = policy.timing.window_s
+        self._beat_s = now_s + window_s / BEATS_PER_WINDOW
+        nodes = policy.nodes
+        wants_all = self._chain is None or self._chain.wants_all(now_s)
+        replicas = nodes.replicas_count if wants_all else nodes.majority_replicas_count
+        # A majority is no use once the window is over. Who waits for all must come back in time
+        # to go on with a majority, if a replica is away.
+        wait_s = window_s / BEATS_PER_WINDOW if wants_all else window_s
+        wait_ms = max(1, round(wait_s * MS_PER_SECOND))
+        commands: list[Command] = []
+        if alone:
+            assert self._heartbeat is not None
+            script, key = self._heartbeat
+            commands.append(("EVAL", script.source, 1, key))
+        if policy.fsync:
+            commands.append(("WAITAOF", 1, replicas, wait_ms))
+        else:
+            commands.append(("WAIT", replicas, wait_ms))
+        commands.append(("ROLE",))
+        return commands
+
+    def _fail_held(self, why: str) -> None:
+        for waiting, _ in self._held:
+            _fail(waiting, WriteOutcomeUnknown(f"the write was not confirmed: {why}"))
+        self._held.clear()
 
 
-def _fail(waiting: _Waiting, error: DdqError) -> None:
+def _read_barrier(
+    replies: Sequence[Reply], sent_s: float, answered_s: float, *, fsync: bool
+) -> Answer:
+    """What WAIT or WAITAOF and ROLE said.
+
+    Raises:
+        WriteOutcomeUnknown: the node is no master any more, or says nothing that can be read.
+    """
+    acked, role = replies
+    if fsync and isinstance(acked, list):
+        local, acked = acked
+        # The master's own file counts as much as a replica's: without it nothing is confirmed.
+        acked = acked if local else -1
+    if not isinstance(acked, int) or not isinstance(role, list) or role[0] != b"master":
+        raise WriteOutcomeUnknown(f"the node is no master any more: {acked!r:.80}")
+    attached = frozenset((host.decode(), int(port)) for host, port, _ in role[2])
+    return Answer(sent_s, answered_s, acked, attached)
+
+
+def _gone(waiting: _Waiting) -> bool:
+    return waiting.future.done()
+
+
+def _fail(waiting: _Waiting, error: DdqError | NotHereError) -> None:
     if not waiting.future.done():
         waiting.future.set_exception(error)
 
 
+_NOT_HERE = (
+    redis.exceptions.MovedError,
+    redis.exceptions.AskError,
+    redis.exceptions.TryAgainError,
+    redis.exceptions.ClusterDownError,
+)
 _REFUSED = (
     "READONLY",
     "LOADING",

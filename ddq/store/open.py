@@ -1,24 +1,27 @@
-"""Opens a store: puts connections, group commit, scripts and their users together."""
+"""Opens a store: puts topology, lanes, scripts and their users together."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from redis.asyncio.connection import AbstractConnection
-
-from ddq.config import MS_PER_SECOND, Settings
+from ddq.config import MS_PER_SECOND, SECOND_MS, Settings
 from ddq.entropy import Clock, Entropy, SystemClock, SystemEntropy
-from ddq.store.commit import GroupCommit
-from ddq.store.connection import Connection, RedisConnection
+from ddq.store.barrier import DataNodes, Timing
 from ddq.store.hints import HintFeed
 from ddq.store.jobstore import JobStore
 from ddq.store.operations import Operations
+from ddq.store.repair import Repair
+from ddq.store.router import Barrier, Router
 from ddq.store.runner import ScriptRunner
 from ddq.store.scripts import Script, default_scripts
 from ddq.store.topics import TopicRegistry
-from ddq.store.topology import Node, SingleTopology
+from ddq.store.topology import Topology
 from ddq.store.upkeep import Upkeep
+from ddq.task import Durability
+
+DOWN_AFTER_MS = 5 * SECOND_MS
+"""Until the store's own failover was asked for its time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,50 +32,52 @@ class Store:
     jobs: JobStore
     upkeep: Upkeep
     operations: Operations
+    repair: Repair
     hints: HintFeed
     settings: Settings
     clock: Clock
     entropy: Entropy
-    commit: GroupCommit
+    router: Router
 
     async def close(self) -> None:
-        """Ends the connection; what still waits is told that the store is unreachable."""
-        await self.commit.close()
+        """Ends the connections; what still waits is told that the store is unreachable."""
+        await self.router.close()
 
 
 def open_store(
-    connector: Callable[[], AbstractConnection],
+    topology: Topology,
     settings: Settings,
     *,
     scripts: Mapping[str, Script] | None = None,
     clock: Clock | None = None,
     entropy: Entropy | None = None,
-    connection: Connection | None = None,
 ) -> Store:
-    """A store behind one node; nothing is connected before it is used.
+    """A store behind a topology; nothing is connected before it is used.
 
     Args:
-        connector: makes connections, for hints and, without ``connection``, for scripts.
-        scripts, clock, entropy, connection: others than the usual ones, for tests.
+        scripts, clock, entropy: others than the usual ones, for tests.
+
+    Raises:
+        ValueError: data_nodes or durability cannot be read; see check_settings.
     """
     clock = clock or SystemClock()
     entropy = entropy or SystemEntropy()
-    commit = GroupCommit(
-        connection or RedisConnection(connector),
-        settings.store_timeout_ms / MS_PER_SECOND,
-        settings.store_queue_max_count,
-        settings.barrier_replicas_count,
-    )
-    runner = ScriptRunner(commit, scripts or default_scripts(), settings, clock, entropy)
+    scripts = scripts or default_scripts()
+    timing = Timing.of((settings.down_after_ms or DOWN_AFTER_MS) / MS_PER_SECOND)
+    router = Router(topology, scripts, settings, DataNodes.parse(settings.data_nodes), timing)
+    durability = Durability[settings.durability.upper()]
+    default = Barrier(durability, settings.fsync and durability is not Durability.FAST)
+    runner = ScriptRunner(router, default, scripts, settings, clock, entropy)
     topics = TopicRegistry(runner, clock, entropy, auto_create=settings.auto_create_topics)
     return Store(
         topics=topics,
         jobs=JobStore(topics, entropy),
         upkeep=Upkeep(topics, entropy, settings),
         operations=Operations(topics, settings),
-        hints=HintFeed(SingleTopology(Node("the store"), connector)),
+        repair=Repair(topics, clock),
+        hints=HintFeed(topology),
         settings=settings,
         clock=clock,
         entropy=entropy,
-        commit=commit,
+        router=router,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,8 @@ from ddq import errors
 from ddq.config import Settings
 from ddq.entropy import Clock, Entropy
 from ddq.keys import TOPICS, ShardId
-from ddq.store.commit import GroupCommit
+from ddq.store.rollback import NOBODY, REGISTRY, Ledger, Ledgers, Scope, shard_scope
+from ddq.store.router import FAST, Barrier, Router, strength
 from ddq.store.scripts import Script
 from ddq.task import Durability, Receipt, Topic
 
@@ -25,11 +27,14 @@ class Call:
         deadline_s: in the event loop's time.
         not_after_ms: after it the scripts refuse; 0 for no bound.
         request_id: names the request for what has neither id nor token; empty for none.
+        durable: whether its replies wait for what the topic's durability asks. Schedulers do not
+            wait: what they do shows only through replies that do.
     """
 
     deadline_s: float
     not_after_ms: int = 0
     request_id: str = ""
+    durable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +57,7 @@ class TopicStaleError(Exception):
 _REFUSALS: dict[str, type[errors.DdqError]] = {
     "MALFORMED": errors.StoreMalformed,
     "FORMAT": errors.StoreMalformed,
+    "ROLLBACK": errors.RollbackDetected,
     "CLOCK_UNSAFE": errors.ClockUnsafe,
     "REQUEST_EXPIRED": errors.RequestExpired,
     "TOPIC_DELETING": errors.TopicNotFound,
@@ -59,6 +65,10 @@ _REFUSALS: dict[str, type[errors.DdqError]] = {
 _EXPLANATIONS = {
     "MALFORMED": "the store holds something that ddq did not write: {detail}; remove or repair it",
     "FORMAT": "{detail}, which this ddq does not know; use a newer ddq",
+    "ROLLBACK": (
+        "the store has lost writes that it had confirmed ({detail}); find out why, then let it go "
+        "on with: ddq store accept-rollback"
+    ),
     "CLOCK_UNSAFE": "the clocks differ by too much ({detail}); set them right with NTP",
     "REQUEST_EXPIRED": "the request reached the store after its not_after; it had no effect",
     "TOPIC_DELETING": "topic {topic!r} is being deleted",
@@ -69,23 +79,32 @@ class ScriptRunner:
     """Runs scripts, each with the arguments that all of them share.
 
     Args:
-        commit: the group commit of the node that holds all shards.
+        router: finds the node of a shard, and the lane for what a reply has to wait for.
+        default: the barrier of the registry, and of topics that do not say another one.
         scripts: by name; see load_scripts.
     """
 
     def __init__(
         self,
-        commit: GroupCommit,
+        router: Router,
+        default: Barrier,
         scripts: Mapping[str, Script],
         settings: Settings,
         clock: Clock,
         entropy: Entropy,
     ) -> None:
-        self._commit = commit
+        self._router = router
+        self._default = default
         self._scripts = scripts
         self._settings = settings
         self._clock = clock
         self._entropy = entropy
+        self._ledgers = Ledgers(entropy)
+
+    @property
+    def default(self) -> Barrier:
+        """What a new topic gets if it does not say."""
+        return self._default
 
     async def run(
         self,
@@ -101,6 +120,11 @@ class ScriptRunner:
             TopicStaleError: reload the topic, configure the shard, and try again.
             DdqError: as GroupCommit.run, and the refusals of the prelude.
         """
+        barrier = FAST
+        if call.durable:
+            barrier = Barrier(topic.settings.durability, topic.settings.fsync)
+        scope = shard_scope(topic.uid, shard.index)
+        ledger = self._ledger(barrier)
         common: list[str | bytes | int] = [
             topic.uid,
             topic.revision,
@@ -109,33 +133,63 @@ class ScriptRunner:
             self._settings.max_clock_skew_ms,
             self._entropy.token(LINEAGE_BYTES),
             call.not_after_ms,
+            *(ledger.arguments(scope) if ledger else NOBODY),
         ]
-        committed = await self._commit.run(
-            self._scripts[name], shard.keys, [*common, *args], call.deadline_s
+        committed = await self._router.run(
+            self._scripts[name], shard.keys, [*common, *args], call.deadline_s, barrier
         )
         status, store_ms, sequence, lineage, *body = committed.reply
         if status == b"TOPIC_CHANGED":
             raise TopicStaleError
         if status != b"OK":
             raise refusal(status.decode(), body[0].decode(errors="replace"), topic.name)
-        receipt = Receipt(Durability.FAST, committed.replicas_acked, lineage, store_ms, sequence)
+        _confirm(ledger, scope, body.pop())
+        receipt = Receipt(
+            barrier.mode, committed.replicas_acked, lineage, store_ms, sequence, barrier.fsync
+        )
         return ScriptReply(body, receipt)
 
-    async def run_registry(self, args: Sequence[str | bytes | int], call: Call) -> tuple[str, Any]:
+    async def run_registry(
+        self, args: Sequence[str | bytes | int], call: Call, barrier: Barrier | None = None
+    ) -> tuple[str, Any]:
         """Runs the script of the topics' table; returns its status and record or records.
 
+        Args:
+            barrier: of a topic whose record changes, if it asks for more than the default.
+
         Raises:
-            DdqError: as GroupCommit.run; StoreMalformed; RequestExpired.
+            DdqError: as Router.run; StoreMalformed; RequestExpired; RollbackDetected.
         """
-        committed = await self._commit.run(
-            self._scripts["registry"], [TOPICS], [*args, call.not_after_ms], call.deadline_s
+        wanted = max(self._default, barrier or self._default, key=strength)
+        barrier = wanted if call.durable else FAST
+        ledger = self._ledger(barrier)
+        confirmed = ledger.arguments(REGISTRY) if ledger else NOBODY
+        committed = await self._router.run(
+            self._scripts["registry"],
+            [TOPICS],
+            [*args, call.not_after_ms, *confirmed],
+            call.deadline_s,
+            barrier,
         )
-        status, value = committed.reply
-        if status == b"MALFORMED":
-            raise refusal("MALFORMED", value.decode(errors="replace"), "")
+        status, value, *figures = committed.reply
+        if status in (b"MALFORMED", b"ROLLBACK"):
+            raise refusal(status.decode(), value.decode(errors="replace"), "")
+        _confirm(ledger, REGISTRY, figures[0])
         if status == b"EXPIRED":
             raise refusal("REQUEST_EXPIRED", "", "")
         return status.decode(), value
+
+    def _ledger(self, barrier: Barrier) -> Ledger | None:
+        if barrier.mode is Durability.FAST:
+            # What is not waited for may be lost without anything being wrong.
+            return None
+        return self._ledgers.current(asyncio.get_running_loop().time())
+
+
+def _confirm(ledger: Ledger | None, scope: Scope, figures: Sequence[int]) -> None:
+    if ledger is not None:
+        count, recovery = figures
+        ledger.confirm(scope, count, recovery)
 
 
 def refusal(status: str, detail: str, topic: str) -> errors.DdqError:

@@ -15,6 +15,7 @@ from typing import Any
 from ddq.entropy import Clock, Entropy
 from ddq.errors import RevisionMismatch, StoreMalformed, TopicChanged, TopicNotFound
 from ddq.keys import ShardId
+from ddq.store.router import Barrier, strength
 from ddq.store.runner import Call, ScriptReply, ScriptRunner, TopicStaleError
 from ddq.task import Durability, RetryPolicy, Topic, TopicSettings
 
@@ -22,7 +23,8 @@ Args = Sequence[str | bytes | int]
 
 UID_BYTES = 16
 _ATTEMPTS_MAX_COUNT = 4
-_COUNTER_FIELD = b"#"
+_OWN = b"#"
+"""Begins the fields that are no topics: how many there were, and the counters of processes."""
 
 
 def pack_document(topic: Topic) -> bytes:
@@ -81,6 +83,12 @@ class TopicRegistry:
         self._auto_create = auto_create
         self._known: dict[str, Topic] = {}
 
+    @property
+    def default_settings(self) -> TopicSettings:
+        """Of a topic that is made without any."""
+        default = self._runner.default
+        return TopicSettings(durability=default.mode, fsync=default.fsync)
+
     async def load(self, name: str, call: Call) -> Topic | None:
         """The topic as the registry has it now."""
         _, record = await self._runner.run_registry(["get", name, "", 0, ""], call)
@@ -96,7 +104,7 @@ class TopicRegistry:
         _, pairs = await self._runner.run_registry(["all", "", "", 0, ""], call)
         topics, malformed = [], []
         records = zip(pairs[::2], pairs[1::2], strict=True)
-        for name, record in sorted(pair for pair in records if pair[0] != _COUNTER_FIELD):
+        for name, record in sorted(pair for pair in records if not pair[0].startswith(_OWN)):
             try:
                 topic = unpack_topic(name.decode(errors="backslashreplace"), record)
                 self._known[topic.name] = topic
@@ -135,7 +143,7 @@ class TopicRegistry:
         """
         topic = await self._believed(name, call)
         if topic is None and self._auto_create:
-            topic, _ = await self.create(name, 1, TopicSettings(), call)
+            topic, _ = await self.create(name, 1, self.default_settings, call)
         if topic is None:
             raise TopicNotFound(
                 f"topic {name!r} does not exist, and this server does not create topics by "
@@ -152,7 +160,7 @@ class TopicRegistry:
         wanted = Topic(name, b"", 0, shards, settings, self._clock.now_ms())
         random = self._entropy.token(8)
         status, record = await self._runner.run_registry(
-            ["create", name, random, 0, pack_document(wanted)], call
+            ["create", name, random, 0, pack_document(wanted)], call, _barrier(settings)
         )
         topic = unpack_topic(name, record)
         self._known[name] = topic
@@ -166,8 +174,9 @@ class TopicRegistry:
         Raises:
             RevisionMismatch: somebody else changed it since ``topic`` was read.
         """
+        stronger = max(_barrier(topic.settings), _barrier(changed.settings), key=strength)
         status, record = await self._runner.run_registry(
-            ["update", topic.name, "", topic.revision, pack_document(changed)], call
+            ["update", topic.name, "", topic.revision, pack_document(changed)], call, stronger
         )
         if status == "REVISION":
             self._known.pop(topic.name, None)
@@ -188,8 +197,14 @@ class TopicRegistry:
 
     async def forget(self, topic: Topic, call: Call) -> None:
         """Removes the topic from the registry: the last step of its deletion."""
-        await self._runner.run_registry(["delete", topic.name, "", topic.revision, ""], call)
+        await self._runner.run_registry(
+            ["delete", topic.name, "", topic.revision, ""], call, _barrier(topic.settings)
+        )
         self._known.pop(topic.name, None)
+
+    async def accept_rollback(self, recovery: int, call: Call) -> None:
+        """Lets processes go on that were told more of the registry than it knows."""
+        await self._runner.run_registry(["accept_rollback", "", "", recovery, ""], call)
 
     async def configure_all(self, topic: Topic, call: Call) -> None:
         """Brings the topic's settings to every shard."""
@@ -257,6 +272,10 @@ class TopicRegistry:
                 current = loaded
                 await self.configure(current, shard, call)
         raise TopicChanged(f"the settings of topic {topic.name!r} keep changing; try again")
+
+
+def _barrier(settings: TopicSettings) -> Barrier:
+    return Barrier(settings.durability, settings.fsync)
 
 
 def text(value: Any) -> str:

@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x11\x64\x64q/v1/task.proto\x12\x06\x64\x64q.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8d\x01\n\x07Receipt\x12&\n\ndurability\x18\x01 \x01(\x0e\x32\x12.ddq.v1.Durability\x12\x16\n\x0ereplicas_acked\x18\x02 \x01(\r\x12\x12\n\nlineage_id\x18\x03 \x01(\x0c\x12.\n\nstore_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xe5\x01\n\x0bRetryPolicy\x12\x19\n\x0cmax_attempts\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x32\n\x0finitial_backoff\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0bmax_backoff\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\nmultiplier\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x13\n\x06jitter\x18\x05 \x01(\x01H\x02\x88\x01\x01\x42\x0f\n\r_max_attemptsB\r\n\x0b_multiplierB\t\n\x07_jitter\"\x9a\x02\n\x08TaskSpec\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\x12.\n\x07headers\x18\x03 \x03(\x0b\x32\x1d.ddq.v1.TaskSpec.HeadersEntry\x12*\n\x05\x64\x65lay\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationH\x00\x12.\n\x08\x64ue_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12)\n\x0cretry_policy\x18\x06 \x01(\x0b\x32\x13.ddq.v1.RetryPolicy\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\n\n\x08schedule\"\xaa\x04\n\x04Task\x12\r\n\x05topic\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0f\n\x07payload\x18\x03 \x01(\x0c\x12*\n\x07headers\x18\x04 \x03(\x0b\x32\x19.ddq.v1.Task.HeadersEntry\x12 \n\x05state\x18\x05 \x01(\x0e\x32\x11.ddq.v1.TaskState\x12\x10\n\x08revision\x18\x06 \x01(\x04\x12\x13\n\x0bincarnation\x18\x07 \x01(\x04\x12\x11\n\tpromotion\x18\x08 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\t \x01(\r\x12\x0b\n\x03run\x18\n \x01(\r\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x64ue_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x11lease_expire_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x0cretry_policy\x18\x0f \x01(\x0b\x32\x13.ddq.v1.RetryPolicy\x12\x12\n\nlast_error\x18\x10 \x01(\t\x12\x1a\n\x12payload_size_bytes\x18\x11 \x01(\x04\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\xce\x01\n\tTaskState\x12\x1a\n\x16TASK_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14TASK_STATE_SCHEDULED\x10\x01\x12\x14\n\x10TASK_STATE_READY\x10\x02\x12\x15\n\x11TASK_STATE_LEASED\x10\x03\x12\x18\n\x14TASK_STATE_SUCCEEDED\x10\x04\x12\x13\n\x0fTASK_STATE_DEAD\x10\x05\x12\x18\n\x14TASK_STATE_CANCELLED\x10\x06\x12\x15\n\x11TASK_STATE_PURGED\x10\x07*N\n\x08TaskView\x12\x19\n\x15TASK_VIEW_UNSPECIFIED\x10\x00\x12\x13\n\x0fTASK_VIEW_BASIC\x10\x01\x12\x12\n\x0eTASK_VIEW_FULL\x10\x02*h\n\nDurability\x12\x1a\n\x16\x44URABILITY_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44URABILITY_FAST\x10\x01\x12\x15\n\x11\x44URABILITY_QUORUM\x10\x02\x12\x12\n\x0e\x44URABILITY_ALL\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x11\x64\x64q/v1/task.proto\x12\x06\x64\x64q.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9e\x01\n\x07Receipt\x12&\n\ndurability\x18\x01 \x01(\x0e\x32\x12.ddq.v1.Durability\x12\x16\n\x0ereplicas_acked\x18\x02 \x01(\r\x12\x12\n\nlineage_id\x18\x03 \x01(\x0c\x12.\n\nstore_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x66synced\x18\x05 \x01(\x08\"\xe5\x01\n\x0bRetryPolicy\x12\x19\n\x0cmax_attempts\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x32\n\x0finitial_backoff\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0bmax_backoff\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\nmultiplier\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x13\n\x06jitter\x18\x05 \x01(\x01H\x02\x88\x01\x01\x42\x0f\n\r_max_attemptsB\r\n\x0b_multiplierB\t\n\x07_jitter\"\x9a\x02\n\x08TaskSpec\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\x12.\n\x07headers\x18\x03 \x03(\x0b\x32\x1d.ddq.v1.TaskSpec.HeadersEntry\x12*\n\x05\x64\x65lay\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationH\x00\x12.\n\x08\x64ue_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12)\n\x0cretry_policy\x18\x06 \x01(\x0b\x32\x13.ddq.v1.RetryPolicy\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\n\n\x08schedule\"\xaa\x04\n\x04Task\x12\r\n\x05topic\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0f\n\x07payload\x18\x03 \x01(\x0c\x12*\n\x07headers\x18\x04 \x03(\x0b\x32\x19.ddq.v1.Task.HeadersEntry\x12 \n\x05state\x18\x05 \x01(\x0e\x32\x11.ddq.v1.TaskState\x12\x10\n\x08revision\x18\x06 \x01(\x04\x12\x13\n\x0bincarnation\x18\x07 \x01(\x04\x12\x11\n\tpromotion\x18\x08 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\t \x01(\r\x12\x0b\n\x03run\x18\n \x01(\r\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x64ue_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x11lease_expire_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x0cretry_policy\x18\x0f \x01(\x0b\x32\x13.ddq.v1.RetryPolicy\x12\x12\n\nlast_error\x18\x10 \x01(\t\x12\x1a\n\x12payload_size_bytes\x18\x11 \x01(\x04\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\xce\x01\n\tTaskState\x12\x1a\n\x16TASK_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14TASK_STATE_SCHEDULED\x10\x01\x12\x14\n\x10TASK_STATE_READY\x10\x02\x12\x15\n\x11TASK_STATE_LEASED\x10\x03\x12\x18\n\x14TASK_STATE_SUCCEEDED\x10\x04\x12\x13\n\x0fTASK_STATE_DEAD\x10\x05\x12\x18\n\x14TASK_STATE_CANCELLED\x10\x06\x12\x15\n\x11TASK_STATE_PURGED\x10\x07*N\n\x08TaskView\x12\x19\n\x15TASK_VIEW_UNSPECIFIED\x10\x00\x12\x13\n\x0fTASK_VIEW_BASIC\x10\x01\x12\x12\n\x0eTASK_VIEW_FULL\x10\x02*h\n\nDurability\x12\x1a\n\x16\x44URABILITY_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44URABILITY_FAST\x10\x01\x12\x15\n\x11\x44URABILITY_QUORUM\x10\x02\x12\x12\n\x0e\x44URABILITY_ALL\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,22 +37,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TASKSPEC_HEADERSENTRY']._serialized_options = b'8\001'
   _globals['_TASK_HEADERSENTRY']._loaded_options = None
   _globals['_TASK_HEADERSENTRY']._serialized_options = b'8\001'
-  _globals['_TASKSTATE']._serialized_start=1313
-  _globals['_TASKSTATE']._serialized_end=1519
-  _globals['_TASKVIEW']._serialized_start=1521
-  _globals['_TASKVIEW']._serialized_end=1599
-  _globals['_DURABILITY']._serialized_start=1601
-  _globals['_DURABILITY']._serialized_end=1705
+  _globals['_TASKSTATE']._serialized_start=1330
+  _globals['_TASKSTATE']._serialized_end=1536
+  _globals['_TASKVIEW']._serialized_start=1538
+  _globals['_TASKVIEW']._serialized_end=1616
+  _globals['_DURABILITY']._serialized_start=1618
+  _globals['_DURABILITY']._serialized_end=1722
   _globals['_RECEIPT']._serialized_start=95
-  _globals['_RECEIPT']._serialized_end=236
-  _globals['_RETRYPOLICY']._serialized_start=239
-  _globals['_RETRYPOLICY']._serialized_end=468
-  _globals['_TASKSPEC']._serialized_start=471
-  _globals['_TASKSPEC']._serialized_end=753
-  _globals['_TASKSPEC_HEADERSENTRY']._serialized_start=695
-  _globals['_TASKSPEC_HEADERSENTRY']._serialized_end=741
-  _globals['_TASK']._serialized_start=756
-  _globals['_TASK']._serialized_end=1310
-  _globals['_TASK_HEADERSENTRY']._serialized_start=695
-  _globals['_TASK_HEADERSENTRY']._serialized_end=741
+  _globals['_RECEIPT']._serialized_end=253
+  _globals['_RETRYPOLICY']._serialized_start=256
+  _globals['_RETRYPOLICY']._serialized_end=485
+  _globals['_TASKSPEC']._serialized_start=488
+  _globals['_TASKSPEC']._serialized_end=770
+  _globals['_TASKSPEC_HEADERSENTRY']._serialized_start=712
+  _globals['_TASKSPEC_HEADERSENTRY']._serialized_end=758
+  _globals['_TASK']._serialized_start=773
+  _globals['_TASK']._serialized_end=1327
+  _globals['_TASK_HEADERSENTRY']._serialized_start=712
+  _globals['_TASK_HEADERSENTRY']._serialized_end=758
 # @@protoc_insertion_point(module_scope)

@@ -138,6 +138,7 @@ class Receipt(_message.Message):
     REPLICAS_ACKED_FIELD_NUMBER: _builtins.int
     LINEAGE_ID_FIELD_NUMBER: _builtins.int
     STORE_TIME_FIELD_NUMBER: _builtins.int
+    FSYNCED_FIELD_NUMBER: _builtins.int
     durability: Global___Durability.ValueType
     """The durability that was reached."""
     replicas_acked: _builtins.int
@@ -146,6 +147,8 @@ class Receipt(_message.Message):
     """Random tag of the shard's latest transition. The reply is of the surviving
     lineage if the surviving journal holds this tag.
     """
+    fsynced: _builtins.bool
+    """Whether those nodes had it on disk."""
     @_builtins.property
     def store_time(self) -> _timestamp_pb2.Timestamp:
         """The store's clock when the script ran."""
@@ -157,10 +160,11 @@ class Receipt(_message.Message):
         replicas_acked: _builtins.int = ...,
         lineage_id: _builtins.bytes = ...,
         store_time: _timestamp_pb2.Timestamp | None = ...,
+        fsynced: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["store_time", b"store_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["durability", b"durability", "lineage_id", b"lineage_id", "replicas_acked", b"replicas_acked", "store_time", b"store_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["durability", b"durability", "fsynced", b"fsynced", "lineage_id", b"lineage_id", "replicas_acked", b"replicas_acked", "store_time", b"store_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

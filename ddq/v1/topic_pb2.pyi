@@ -53,6 +53,7 @@ class TopicSettings(_message.Message):
     DURABILITY_FIELD_NUMBER: _builtins.int
     JOURNAL_FIELD_NUMBER: _builtins.int
     JOURNAL_MAX_ENTRIES_FIELD_NUMBER: _builtins.int
+    FSYNC_FIELD_NUMBER: _builtins.int
     max_tasks: _builtins.int
     """Tasks held at once (scheduled, ready, leased and dead), split evenly over
     the shards; 0: no bound but the store's memory. Default 0.
@@ -64,6 +65,10 @@ class TopicSettings(_message.Message):
     journal_max_entries: _builtins.int
     """About how many entries a shard's journal keeps; 1,000 to 100,000,000.
     Default 1,000,000.
+    """
+    fsync: _builtins.bool
+    """Replies also wait until the nodes that durability names have the write on
+    disk. Not with FAST. Default: the server's.
     """
     @_builtins.property
     def default_retry_policy(self) -> _task_pb2.RetryPolicy:
@@ -90,17 +95,22 @@ class TopicSettings(_message.Message):
         durability: _task_pb2.Durability.ValueType = ...,
         journal: _builtins.bool | None = ...,
         journal_max_entries: _builtins.int | None = ...,
+        fsync: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_journal", b"_journal", "_journal_max_entries", b"_journal_max_entries", "_max_tasks", b"_max_tasks", "default_lease_duration", b"default_lease_duration", "default_retry_policy", b"default_retry_policy", "journal", b"journal", "journal_max_entries", b"journal_max_entries", "max_tasks", b"max_tasks", "tombstone_retention", b"tombstone_retention"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_fsync", b"_fsync", "_journal", b"_journal", "_journal_max_entries", b"_journal_max_entries", "_max_tasks", b"_max_tasks", "default_lease_duration", b"default_lease_duration", "default_retry_policy", b"default_retry_policy", "fsync", b"fsync", "journal", b"journal", "journal_max_entries", b"journal_max_entries", "max_tasks", b"max_tasks", "tombstone_retention", b"tombstone_retention"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_journal", b"_journal", "_journal_max_entries", b"_journal_max_entries", "_max_tasks", b"_max_tasks", "default_lease_duration", b"default_lease_duration", "default_retry_policy", b"default_retry_policy", "durability", b"durability", "journal", b"journal", "journal_max_entries", b"journal_max_entries", "max_tasks", b"max_tasks", "tombstone_retention", b"tombstone_retention"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fsync", b"_fsync", "_journal", b"_journal", "_journal_max_entries", b"_journal_max_entries", "_max_tasks", b"_max_tasks", "default_lease_duration", b"default_lease_duration", "default_retry_policy", b"default_retry_policy", "durability", b"durability", "fsync", b"fsync", "journal", b"journal", "journal_max_entries", b"journal_max_entries", "max_tasks", b"max_tasks", "tombstone_retention", b"tombstone_retention"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__fsync: _TypeAlias = _typing.Literal["fsync"]  # noqa: Y015
+    _WhichOneofArgType__fsync: _TypeAlias = _typing.Literal["_fsync", b"_fsync"]  # noqa: Y015
     _WhichOneofReturnType__journal: _TypeAlias = _typing.Literal["journal"]  # noqa: Y015
     _WhichOneofArgType__journal: _TypeAlias = _typing.Literal["_journal", b"_journal"]  # noqa: Y015
     _WhichOneofReturnType__journal_max_entries: _TypeAlias = _typing.Literal["journal_max_entries"]  # noqa: Y015
     _WhichOneofArgType__journal_max_entries: _TypeAlias = _typing.Literal["_journal_max_entries", b"_journal_max_entries"]  # noqa: Y015
     _WhichOneofReturnType__max_tasks: _TypeAlias = _typing.Literal["max_tasks"]  # noqa: Y015
     _WhichOneofArgType__max_tasks: _TypeAlias = _typing.Literal["_max_tasks", b"_max_tasks"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__fsync) -> _WhichOneofReturnType__fsync | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__journal) -> _WhichOneofReturnType__journal | None: ...
     @_typing.overload

@@ -34,7 +34,7 @@ def catch(socket: str, bug: Bug, examples: int, *, shrink: bool) -> Catch | None
             if level == 2:
                 found = hunt_steps(socket, texts, examples, shrink=shrink)
             else:
-                plot = ONE_NODE if level == 3 else Plot(bug.replicas_count, failovers_max_count=2)
+                plot = ONE_NODE if level == 3 else Plot(bug.durability, failovers_max_count=2)
                 found = hunt_stories(socket, texts, plot, examples, shrink=shrink)
             if found is not None:
                 return found
@@ -96,7 +96,8 @@ def _accuse(socket: str) -> Catch | None:
     return (
         hunt_steps(socket, None, 200, shrink=True)
         or hunt_stories(socket, None, ONE_NODE, 200, shrink=True)
-        or hunt_stories(socket, None, Plot(2, failovers_max_count=2), 200, shrink=True)
+        or hunt_stories(socket, None, Plot("all", failovers_max_count=2), 200, shrink=True)
+        or hunt_stories(socket, None, Plot("quorum", failovers_max_count=2), 200, shrink=True)
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from unittest import mock
 
 from ddq.scheduler import Scheduler
+from ddq.store.barrier import Answer, Chain
 from ddq.store.jobstore import JobStore, Removed
 from ddq.store.runner import Call
 from ddq.task import Outcome, TaskState
@@ -28,7 +29,7 @@ class Bug:
     Attributes:
         edits: (script, text, other text); the text must be there exactly once.
         patch: a context manager that changes code while it lasts.
-        replicas_count: what the barrier of a failover story waits for; 2 is right.
+        durability: of a story with failovers.
         levels: where it is looked for: 2, or 3 on one node, or 4 for level 3 with failovers.
     """
 
@@ -37,7 +38,7 @@ class Bug:
     source: str
     edits: tuple[tuple[str, str, str], ...] = ()
     patch: Callable[[], Any] | None = None
-    replicas_count: int = 2
+    durability: str = "all"
     levels: tuple[int, ...] = (2, 3)
 
 
@@ -63,6 +64,17 @@ def _set(*promises: str) -> frozenset[str]:
 
 
 # Patches of functions ----------------------------------------------------------------------
+
+
+@contextmanager
+def _one_replica_is_enough() -> Iterator[None]:
+    """Any replica will do, whichever is promoted."""
+
+    def judge(_: Chain, answer: Answer) -> bool:
+        return answer.acked_count >= 1
+
+    with mock.patch.object(Chain, "judge", judge):
+        yield
 
 
 @contextmanager
@@ -422,14 +434,14 @@ BUGS: tuple[Bug, ...] = (
         "WAIT left out",
         _set("G2", "G3", "G4", "G9", "G13", "G7"),
         "every Redis queue that we know",
-        replicas_count=0,
+        durability="fast",
         levels=(4,),
     ),
     Bug(
         "WAIT with too few replicas",
         _set("G2", "G3", "G4", "G9", "G13", "G7"),
         "a majority under WAIT alone",
-        replicas_count=1,
+        patch=_one_replica_is_enough,
         levels=(4,),
     ),
     Bug(
@@ -439,11 +451,11 @@ BUGS: tuple[Bug, ...] = (
         (
             (
                 "prelude",
-                "  redis.call('HSET', K.control, unpack(fields))\n  return { 'OK', now,",
+                "  redis.call('HSET', K.control, unpack(fields))\n  local reply",
                 (
                     "  if next(counts) or control.lineage == CALL.lineage then\n"
-                    "    redis.call('HSET', K.control, unpack(fields))\n  end\n"
-                    "  return { 'OK', now,"
+                    "    redis.call('HSET', K.control, unpack(fields))\n"
+                    "  else process_count = process_count - 1 end\n  local reply"
                 ),
             ),
         ),

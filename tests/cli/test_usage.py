@@ -168,6 +168,11 @@ def options(monkeypatch: pytest.MonkeyPatch) -> list[ServerOptions]:
     return seen
 
 
+def _other_value(name: str, number: int) -> int | str:
+    """One that is not the default."""
+    return {"durability": "all", "data_nodes": "h1:1,h2:2"}.get(name, number)
+
+
 @pytest.mark.parametrize("command", [["dev"], ["serve", "--store", "unix:///tmp/s"]])
 def test_every_setting_is_a_flag(
     command: list[str], cli: Cli, options: list[ServerOptions]
@@ -180,8 +185,8 @@ def test_every_setting_is_a_flag(
             flags.append(f"--no-{dashed}" if spec.default else f"--{dashed}")
             wanted[spec.name] = not spec.default
         else:
-            flags += [f"--{dashed}", str(number)]
-            wanted[spec.name] = number
+            wanted[spec.name] = _other_value(spec.name, number)
+            flags += [f"--{dashed}", str(wanted[spec.name])]
     cli.ok(*command, *flags)
     assert options[0].settings == Settings(**wanted)
 
@@ -192,7 +197,8 @@ def test_every_setting_is_in_the_environment(
 ) -> None:
     wanted: dict[str, Any] = {}
     for number, spec in enumerate(fields(Settings), start=1_000):
-        value = not spec.default if isinstance(spec.default, bool) else number
+        switch = isinstance(spec.default, bool)
+        value = not spec.default if switch else _other_value(spec.name, number)
         monkeypatch.setenv(f"DDQ_{spec.name.upper()}", str(value).lower())
         wanted[spec.name] = value
     cli.ok(*command)

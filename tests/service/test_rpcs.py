@@ -45,7 +45,7 @@ async def Enqueue(server: RunningServer) -> None:  # noqa: N802 - named as its R
     reply = await Producer(server.queue).add("a", payload=b"\x00\xff", delay=seconds(60))
     result = reply.result
     assert (result.id, result.created, result.state) == ("a", True, task_pb2.TASK_STATE_SCHEDULED)
-    assert reply.receipt.durability == task_pb2.DURABILITY_FAST
+    assert reply.receipt.durability == task_pb2.DURABILITY_QUORUM
     assert len(reply.receipt.lineage_id) == 8
     due_ms = result.due_time.ToMilliseconds()
     assert due_ms - reply.receipt.store_time.ToMilliseconds() == 60_000

@@ -39,7 +39,7 @@ from tests.stateful.play import Plot, play, simulated_scripts
 from tests.stateful.real import RealShard
 
 HITS_KEY = "test:hits"
-PLOTS = (Plot(), Plot(replicas_count=2, failovers_max_count=2))
+PLOTS = (Plot(), Plot("all", failovers_max_count=2), Plot("quorum", failovers_max_count=2))
 _HIT_LUA = (
     "local HITS = {} local function HIT(at) if not HITS[at] then HITS[at] = true "
     f"redis.call('HINCRBY', '{HITS_KEY}', at, 1) end end "

@@ -122,7 +122,18 @@ class Cluster:
             command = ("EVAL", self._sources[str(command[1])], *command[2:])
         self.run(node, command, now_ms)
 
+    def role(self, node: Node) -> Reply:
+        """As the node itself sees it: a deposed one does not know yet."""
+        attached = [[name.encode(), b"1", b"0"] for name in node.replicas]
+        return [b"master", len(node.log), attached]
+
     # Failover ------------------------------------------------------------------------------
+
+    def best_replicas(self) -> list[str]:
+        """Those of the master's replicas that have most of its log: who Sentinel chooses among."""
+        replicas = self.nodes[self.master].replicas
+        most = max(replicas.values())
+        return [name for name, have in replicas.items() if have == most]
 
     def fail_over(self, name: str) -> None:
         """A replica is promoted. The other one stays with the deposed master for now."""

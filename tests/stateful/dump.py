@@ -62,7 +62,7 @@ def read_shard(client: redis.Redis, shard: ShardId) -> Shard:
     number = {
         name: int(value)
         for name, value in control.items()
-        if name not in {"uid", "lineage", "nonce"}
+        if name not in {"uid", "lineage", "nonce"} and not name.startswith("p:")
     }
     tasks = {}
     for task_id in sorted(keys["payloads"].keys() | keys["states"].keys()):

@@ -11,7 +11,6 @@ from typing import Any
 
 from ddq.store.runner import Call
 from ddq.store.scripts import Script, load_scripts
-from ddq.task import TopicSettings
 from tests.stateful.dump import read_shard
 from tests.stateful.judge import deliveries, judge
 from tests.stateful.story import TOPIC, Actor, History
@@ -25,12 +24,13 @@ class Plot:
     """What kind of story it is.
 
     Attributes:
-        replicas_count: that the API's barrier waits for; 0: it is left out.
-        failovers_max_count: how often the store may fork.
+        durability: of the topic: what replies wait for.
+        failovers_max_count: how often the store may fork; 0: it is one node. In "quorum" the
+            failovers are those of whole hosts, at the pace of a real Sentinel; else anything goes.
         faults: whether replies are lost, commands broken, hints dropped and scripts flushed.
     """
 
-    replicas_count: int = 0
+    durability: str = "quorum"
     failovers_max_count: int = 0
     faults: bool = True
 
@@ -61,9 +61,7 @@ def play(socket: str, scripts: Mapping[str, Script], plot: Plot, choose: Choose)
         PromiseBrokenError, DisagreementError: the story broke a promise. The last lines of
             ``error.__notes__`` are the story.
     """
-    world = World(
-        socket, scripts, choose, plot.replicas_count, plot.faults, plot.failovers_max_count
-    )
+    world = World(socket, scripts, choose, plot.durability, plot.faults, plot.failovers_max_count)
     history = History()
     try:
         try:
@@ -101,7 +99,7 @@ def _act(world: World, history: History) -> None:
 
 async def _make_topic(world: World) -> None:
     store = world.processes["api1"].store
-    settings = replace(TopicSettings(), journal=True, lease_ms=100)
+    settings = replace(store.topics.default_settings, journal=True, lease_ms=100)
     call = Call(asyncio.get_running_loop().time() + 5.0)
     await store.topics.create(TOPIC, 1, settings, call)
 

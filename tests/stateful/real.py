@@ -10,7 +10,8 @@ import asyncio
 from collections import deque
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from pathlib import Path
+from typing import Any, TypeVar
 
 import redis
 
@@ -21,7 +22,7 @@ from ddq.store import jobstore
 from ddq.store.open import Store, open_store
 from ddq.store.runner import Call
 from ddq.store.scripts import Script, load_scripts
-from ddq.store.topology import StoreUrl
+from ddq.store.topology import StoreUrl, open_topology
 from ddq.store.upkeep import Leadership
 from ddq.task import (
     NewTask,
@@ -119,7 +120,7 @@ class RealShard:
         self.clock.ms = 1_000_000
         self.scripts = scripts_with(replace)
         self.store: Store = open_store(
-            StoreUrl("unix", path=cast(Any, socket)).connector(),
+            open_topology(StoreUrl("unix", path=Path(socket))),
             Settings(max_request_age_ms=10_000, promote_batch_count=3, leader_lease_ms=5_000),
             scripts=self.scripts,
             clock=self.clock,

@@ -18,7 +18,7 @@ from tests.stateful.hunt import hunt_stories
 from tests.stateful.play import Plot
 
 PROMISES = ("G2", "G3", "G4")
-WITHOUT_BARRIER = Plot(replicas_count=0, failovers_max_count=1)
+WITHOUT_BARRIER = Plot("fast", failovers_max_count=1)
 
 
 def main() -> int:

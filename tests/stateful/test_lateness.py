@@ -34,7 +34,7 @@ class Quiet:
 
     def __init__(self, socket: str, random: Random, *, schedulers: int, hints: bool) -> None:
         self.world = World(
-            socket, simulated_scripts(), lambda _: 0, 0, faults=False, apis=1,
+            socket, simulated_scripts(), lambda _: 0, "quorum", faults=False, apis=1,
             schedulers=schedulers,
         )  # fmt: skip
         self.history = History()

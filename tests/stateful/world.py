@@ -19,10 +19,12 @@ from ddq.config import Settings
 from ddq.keys import ShardId
 from ddq.scheduler import Scheduler
 from ddq.service import QueueService
+from ddq.store.barrier import Timing
 from ddq.store.connection import Command, NotSentError, Reply, ReplyLostError
 from ddq.store.hints import parse_hint
 from ddq.store.open import Store, open_store
 from ddq.store.scripts import Script
+from ddq.store.topology import Node as StoreNode
 from tests.stateful.cluster import HINT_KEY, Cluster, Node
 from tests.stateful.real import CLOCK_LUA
 from tests.stateful.virtual import VirtualLoop
@@ -37,6 +39,14 @@ HASTE = 4
 Choose = Callable[[int], int]
 """Given how many ways there are to go on, says which: 0 to n - 1."""
 
+DATA_NODES = "one:1,two:1,three:1"
+DOWN_AFTER_S = 0.080
+ELECTION_S = 0.200
+"""After down-after, a failover may begin so much later: also when the master is back by then."""
+REPOINT_S = 0.060
+"""After a promotion, the other replica is taken from the old master so much later at most."""
+TIMING = Timing(window_s=0.040, settle_s=0.080)
+
 SETTINGS = Settings(
     store_timeout_ms=400,
     promote_batch_count=1,
@@ -45,6 +55,7 @@ SETTINGS = Settings(
     max_request_age_ms=10_000,
     default_request_timeout_ms=3_000,
     max_clock_skew_ms=1_000,
+    barrier_keep_ms=100,
 )
 
 
@@ -75,6 +86,39 @@ class Stop:
     done: asyncio.Future[Reply]
     connection: Wire
     lost: bool = False
+    until_s: float = 0.0
+
+
+class WireTopology:
+    """One node by name; where a connection to it leads is the world's to say."""
+
+    kind = "single"
+
+    def __init__(self, world: World, process: str) -> None:
+        self._world = world
+        self._process = process
+
+    async def node_of(self, key: str, deadline_s: float) -> StoreNode:
+        """See Topology.node_of."""
+        return StoreNode("the store")
+
+    def connect(self, node: StoreNode) -> Wire:
+        """See Topology.connect."""
+        wire = Wire(self._world, self._process)
+        self._world.wires.append(wire)
+        return wire
+
+    def suspect(self, node: StoreNode, error: BaseException | str) -> None:
+        """See Topology.suspect."""
+
+    def redirected(self, source: StoreNode, reply: Reply) -> None:
+        """See Topology.redirected."""
+
+    def on_change(self, listener: Any) -> None:
+        """See Topology.on_change: a connection to the deposed master breaks by itself."""
+
+    async def close(self) -> None:
+        """See Topology.close."""
 
 
 class Wire:
@@ -84,10 +128,18 @@ class Wire:
         self._world = world
         self._process = process
         self._node: Node | None = None
+        self._dead = False
         self.position = 0
+
+    def die(self, node: Node) -> None:
+        """The node closes its connections; who uses one learns of it at the next send."""
+        self._dead = self._dead or self._node is node
 
     async def send(self, commands: Sequence[Command], timeout_s: float) -> list[Reply]:
         """See ddq.store.connection.Connection."""
+        if self._dead:
+            await self.close()
+            raise ReplyLostError("the connection was reset")
         if self._node is None:
             self._node = self._world.connect()
         replies: list[Reply] = []
@@ -102,6 +154,11 @@ class Wire:
                         asyncio.get_running_loop().create_future(),
                         self,
                     )
+                    if command[0] == "WAIT":
+                        loop = asyncio.get_running_loop()
+                        wait_s = int(command[2]) / 1_000
+                        stop.until_s = loop.time() + wait_s
+                        loop.call_later(wait_s, _nothing)
                     self._world.stops.append(stop)
                     try:
                         sent = True
@@ -122,7 +179,12 @@ class Wire:
     async def close(self) -> None:
         """The next send connects anew."""
         self._node = None
+        self._dead = False
         self.position = 0
+
+
+def _nothing() -> None:
+    """What a timer does that only time has to wait for."""
 
 
 class CountedEntropy:
@@ -166,13 +228,13 @@ class World:
     """Everything that a story is about.
 
     Args:
-        replicas_count: of the barrier in the API processes; schedulers wait for none.
+        durability: of the topic; schedulers wait for nothing.
     """
 
     socket: str
     scripts: Mapping[str, Script]
     choose: Choose
-    replicas_count: int
+    durability: str
     faults: bool = True
     failovers_max_count: int = 0
     apis: int = 2
@@ -186,6 +248,10 @@ class World:
         asyncio.set_event_loop(self.loop)
         self.cluster = Cluster(self.socket, self.scripts)
         self.processes: dict[str, Process] = {}
+        self.wires: list[Wire] = []
+        self.cut: str | None = None
+        self._cut_s = self._healed_s = float("-inf")
+        self._frozen = False
         self.tasks: list[asyncio.Task[None]] = []
         self.stopping = asyncio.Event()
         self.trace = hashlib.sha256()
@@ -207,17 +273,16 @@ class World:
         for number in range(self.apis + self.schedulers):
             is_scheduler = number >= self.apis
             name = f"scheduler{number - self.apis + 1}" if is_scheduler else f"api{number + 1}"
-            settings = SETTINGS
-            if not is_scheduler:
-                settings = replace(SETTINGS, barrier_replicas_count=self.replicas_count)
-            store = open_store(
-                _no_connector,
-                settings,
-                scripts=self.scripts,
-                clock=self,
-                entropy=CountedEntropy(name),
-                connection=Wire(self, name),
+            settings = replace(
+                SETTINGS,
+                durability=self.durability,
+                data_nodes=DATA_NODES if self.failovers_max_count else "",
             )
+            topology: Any = WireTopology(self, name)
+            store = open_store(
+                topology, settings, scripts=self.scripts, clock=self, entropy=CountedEntropy(name)
+            )
+            store.router.timing = TIMING
             bell = ReadyBell()
             process = Process(name, store, bell, QueueService(store, bell))
             if is_scheduler:
@@ -284,8 +349,11 @@ class World:
         return ways[:1] if self.calm else ways
 
     def _can_answer(self, stop: Stop) -> bool:
-        """WAIT answers when enough replicas have the write; else only time ends it."""
-        if stop.command[0] != "WAIT":
+        """WAIT answers when enough replicas have the write, or when its time is over; who is paused
+        answers nothing."""
+        if self._frozen and stop.node.name == self.cut:
+            return False
+        if stop.command[0] != "WAIT" or self.loop.time() >= stop.until_s:
             return True
         return self.cluster.acked(stop.node, stop.connection.position) >= int(stop.command[1])
 
@@ -293,6 +361,8 @@ class World:
         """Each link copies all that it lacks, or one command: a prefix is what a replica has."""
         ways: list[tuple[str, Callable[[], None]]] = []
         for node, name in self.cluster.lagging():
+            if node.name == self.cut:
+                continue
             for what, number in (("all", len(node.log)), ("one command", 1)):
                 ways.append(
                     (
@@ -316,12 +386,59 @@ class World:
             ways.append(("old master learns", self._heal))
             if cluster.nodes[cluster.deposed].replicas:
                 ways.append(("replica re-pointed", cluster.repoint))
+        elif self.durability == "quorum":
+            ways += self._host_fault_ways()
         elif cluster.failovers < self.failovers_max_count:
             ways += [
                 (f"FAILOVER to {name}", partial(cluster.fail_over, name))
                 for name in cluster.nodes[cluster.master].replicas
             ]
         return ways
+
+    def _host_fault_ways(self) -> list[tuple[str, Callable[[], None]]]:
+        """What happens when the master's whole host is cut off or paused, and not for ever.
+
+        Its replicas hear nothing of it. Once that has lasted for down-after the Sentinels elect
+        another, perhaps after it is back. They choose a replica that has most.
+        """
+        cluster, now_s = self.cluster, self.loop.time()
+        if cluster.failovers >= self.failovers_max_count:
+            return []
+        ways: list[tuple[str, Callable[[], None]]] = []
+        if self.cut is None:
+            ways.append(("master's host CUT OFF", partial(self._cut, frozen=False)))
+            ways.append(("master's host PAUSED", partial(self._cut, frozen=True)))
+            long_enough = self._healed_s - self._cut_s >= DOWN_AFTER_S
+            due = long_enough and now_s - self._healed_s <= ELECTION_S
+        else:
+            ways.append(("master's host is back", self._uncut))
+            due = now_s - self._cut_s >= DOWN_AFTER_S
+        if due:
+            ways += [
+                (f"FAILOVER to {name}", partial(self._elect, name))
+                for name in cluster.best_replicas()
+            ]
+        return ways
+
+    def _cut(self, *, frozen: bool) -> None:
+        self.cut, self._frozen, self._cut_s = self.cluster.master, frozen, self.loop.time()
+        # Time has to pass, or nothing comes of it.
+        for after_s in (DOWN_AFTER_S, DOWN_AFTER_S + ELECTION_S):
+            self.loop.call_later(after_s, _nothing)
+
+    def _uncut(self) -> None:
+        self.cut, self._frozen, self._healed_s = None, False, self.loop.time()
+
+    def _elect(self, name: str) -> None:
+        self.cluster.fail_over(name)
+        self._healed_s = float("-inf")
+        failover = self.cluster.failovers
+
+        def repoint() -> None:
+            if self.cluster.deposed is not None and self.cluster.failovers == failover:
+                self.cluster.repoint()
+
+        self.loop.call_later(REPOINT_S, repoint)
 
     def _run(self, stop: Stop) -> Reply:
         reply = self._execute(stop)
@@ -332,6 +449,8 @@ class World:
         self.stops.remove(stop)
         if stop.command[0] == "WAIT":
             reply: Reply = self.cluster.acked(stop.node, stop.connection.position)
+        elif stop.command[0] == "ROLE":
+            reply = self.cluster.role(stop.node)
         else:
             before = len(stop.node.log)
             reply, hints = self.cluster.run(stop.node, stop.command, self.now_ms())
@@ -364,16 +483,18 @@ class World:
         deposed = self.cluster.nodes[self.cluster.deposed or ""]
         for stop in [stop for stop in self.stops if stop.node is deposed]:
             self._break(stop)
-        for process in self.processes.values():
-            wire: Any = process.store.commit._connection
-            if wire._node is deposed:
-                wire._node = None
+        for wire in self.wires:
+            wire.die(deposed)
+        if self.cut == deposed.name:
+            self._uncut()
         self.cluster.heal()
 
     # The end -------------------------------------------------------------------------------
 
     def drain(self, until: Callable[[], bool], steps_max_count: int = 3_000) -> bool:
         """Everything heals and nothing goes wrong any more, until ``until`` holds."""
+        if self.cut is not None:
+            self._uncut()
         if self.cluster.deposed is not None:
             self._heal()
             self.loop.settle()
@@ -391,9 +512,9 @@ class World:
         for task in self.tasks:
             task.cancel()
         for process in self.processes.values():
-            loop_task = process.store.commit._loop_task
-            if loop_task is not None:
-                loop_task.cancel()
+            for lane in process.store.router.lanes().values():
+                if lane._loop_task is not None:
+                    lane._loop_task.cancel()
         self.loop.settle()
         problems = [
             task.exception()
@@ -415,8 +536,12 @@ class World:
 
     def _name(self, stop: Stop) -> str:
         """The process, script and node of a stop, for people."""
-        what = self._names.get(str(stop.command[1]), str(stop.command[0]))
+        what = self._script(stop) or str(stop.command[0])
         return f"{stop.process}: {what} on {stop.node.name}"
+
+    def _script(self, stop: Stop) -> str | None:
+        """The name of the script that a stop runs; None for another command."""
+        return self._names.get(str(stop.command[1])) if len(stop.command) > 1 else None
 
     def _note(self, stop: Stop, reply: Reply) -> None:
         command = hashlib.sha256(repr(stop.command).encode()).hexdigest()[:16]
@@ -428,7 +553,7 @@ class World:
 
     def _watch_leaders(self, stop: Stop, result: list[Any]) -> None:
         """Notes which sides of the race between two schedulers were reached."""
-        name = self._names.get(str(stop.command[1]))
+        name = self._script(stop)
         if name in {"promote", "reap"} and result[0] == b"NOT_LEADER":
             self.reached.add("a deposed leader was refused")
             if stop.process in self._moving:
@@ -449,7 +574,3 @@ class World:
     def shard(self) -> ShardId:
         """The one shard of the story."""
         return ShardId("t", 0)
-
-
-def _no_connector() -> Any:
-    raise AssertionError("nothing connects by itself in here")

@@ -240,6 +240,7 @@ async def test_a_record_that_cannot_be_read_harms_only_its_own_task(
         client.flushall()
         queue.leadership = None
         queue.store.topics._known.clear()
+        queue.forget_confirmed()
         queue.clock.set(1_800_000_000_000)
         await queue.create()
         await fill(queue)

@@ -520,12 +520,63 @@ async def _(queue: Queue) -> None:
     assert "short" in error.message
 
 
+@reaches("registry", "ROLLBACK")
+async def _(queue: Queue) -> None:
+    name = next(n for n in queue.server.sync.hkeys("ddq:topics") if n.startswith(b"#p:"))
+    queue.server.sync.hdel("ddq:topics", name)
+    error = await error_of(queue.store.topics.load(queue.name, call()))
+    assert error.reason == "ROLLBACK_DETECTED"
+    await queue.store.repair.accept_rollback_of_registry(replace(call(), durable=False))
+    assert await queue.store.topics.load(queue.name, call())
+
+
+@reaches("accept_rollback", "OK")
+async def _(queue: Queue) -> None:
+    await queue.add("a")
+    client, control = queue.server.sync, queue.key("control")
+    name = next(name for name in client.hkeys(control) if name.startswith(b"p:"))
+    client.hdel(control, name)
+    assert errors(await queue.store.jobs.remove(queue.name, [Removal("a")], call())) == [
+        "ROLLBACK_DETECTED"
+    ]
+    await queue.store.repair.accept_rollback(await queue.topic(), replace(call(), durable=False))
+    await queue.cancel("a")
+
+
+@reaches("reset_clock", "OK")
+async def _(queue: Queue) -> None:
+    """One look at a clock that was an hour ahead, and the shard would stand still for that hour."""
+    await queue.lead()
+    await queue.add("a", delay_ms=10)
+    queue.server.sync.hset(queue.key("control"), "mark_ms", queue.clock.store_ms + 3_600_000)
+    queue.server.sync.hset(
+        queue.key("control"), "leader_until_ms", queue.clock.store_ms + 3_600_000
+    )
+    error = await error_of(queue.cancel("a"))
+    assert error.reason == "CLOCK_UNSAFE"
+    (reset,) = await queue.store.repair.reset_clock(await queue.topic(), call())
+    assert (reset.before_ms - reset.after_ms, reset.after_ms) == (3_600_000, queue.clock.store_ms)
+    queue.clock.advance(10)
+    queue.leadership = None
+    assert await queue.promote() == 1, "another may lead at once"
+
+
+@reaches("reset_clock", "APART")
+async def _(queue: Queue) -> None:
+    queue.clock.set_apart(5_000)
+    error = await error_of(queue.store.repair.reset_clock(await queue.topic(), call()))
+    assert error.reason == "CLOCK_UNSAFE"
+    assert "NTP" in error.message
+    queue.clock.set_apart(0)
+
+
 # What any script refuses -------------------------------------------------------------------
 
 REFUSALS = {
     "MALFORMED": "STORE_MALFORMED",
     "FORMAT": "STORE_MALFORMED",
     "TOPIC_CHANGED": "",
+    "ROLLBACK": "ROLLBACK_DETECTED",
     "CLOCK_UNSAFE": "CLOCK_UNSAFE",
     "REQUEST_EXPIRED": "REQUEST_EXPIRED",
     "TOPIC_DELETING": "TOPIC_NOT_FOUND",
@@ -547,12 +598,26 @@ async def test_refusal_changes_nothing(queue: Queue, status: str) -> None:
         not_after_ms = queue.clock.store_ms - 1
     elif status == "TOPIC_DELETING":
         client.hset(control, "deleting", 1)
-    before = {root: client.dump(queue.key(root)) for root in ("control", "tasks", "states")}
+    elif status == "ROLLBACK":
+        for name in client.hkeys(control):
+            if name.startswith(b"p:"):
+                client.hdel(control, name)
+
+    def held() -> dict[str, object]:
+        kept: dict[str, object] = {r: client.dump(queue.key(r)) for r in ("tasks", "states")}
+        # That it refused is written down: WAIT has to have something to speak of.
+        fields = client.hgetall(control)
+        assert isinstance(fields, dict)
+        return kept | {name: fields[name] for name in fields if name != b"refused_ms"}
+
+    before = held()
     outcomes = await queue.store.jobs.remove(
         queue.name, [Removal("a")], call(not_after_ms=not_after_ms)
     )
     assert errors(outcomes) == [REFUSALS[status]]
-    assert before == {root: client.dump(queue.key(root)) for root in before}
+    assert before == held()
+    knows_the_shard = status not in {"MALFORMED", "FORMAT"}
+    assert client.hexists(control, "refused_ms") is knows_the_shard
     client.hset(control, "n:ready", 0)
 
 

@@ -275,6 +275,10 @@ class Queue:
         count, _ = await self.store.upkeep.collect(await self.topic(), self.shard, call())
         return count
 
+    def forget_confirmed(self) -> None:
+        """As a process that has just started: it was told nothing yet that could be lost."""
+        self.store.topics._runner._ledgers._current = None
+
     # Operating -----------------------------------------------------------------------------
 
     async def purge(self, request_id: str = "purge") -> Progress:

@@ -15,11 +15,11 @@ import redis
 
 from ddq.config import Settings
 from ddq.entropy import SystemClock
-from ddq.store.connection import Command, RedisConnection, Reply
+from ddq.store.connection import Command, Connection, Reply
 from ddq.store.embedded import EmbeddedStore
 from ddq.store.open import Store, open_store
 from ddq.store.scripts import Script, load_scripts
-from ddq.store.topology import StoreUrl
+from ddq.store.topology import Node, SingleTopology, StoreUrl
 
 CLOCK_KEY = "ddq:test:clock"
 # The scripts' clock is a key that the test writes.
@@ -49,6 +49,15 @@ class StoreServer:
     def url(self) -> str:
         """As ``ddq serve --store`` takes it."""
         return f"unix://{self.socket_path}?db={self.database}"
+
+    @property
+    def node(self) -> Node:
+        """Its name as a node."""
+        return Node(str(self.socket_path))
+
+    def topology(self) -> SingleTopology:
+        """See open_store."""
+        return SingleTopology(self.node, self.connector())
 
     def connector(self) -> Any:
         """Makes connections to it; see open_store."""
@@ -159,28 +168,52 @@ class SeededEntropy:
         return self.dictated.pop(0) if self.dictated else self._random.random()
 
 
+class RecordingTopology(SingleTopology):
+    """One node, and connections to it that note what they are sent."""
+
+    def __init__(self, server: StoreServer, recording: Recording) -> None:
+        super().__init__(server.node, server.connector())
+        self._recording = recording
+
+    def connect(self, node: Node) -> Connection:
+        """See Topology.connect."""
+        return RecordingConnection(super().connect(node), self._recording)
+
+
 _STATUS = re.compile(rb"[A-Z][A-Z_]+")
 
 
-class RecordingConnection:
-    """A connection that notes what each script answered: (script, status)."""
+class Recording:
+    """What scripts were sent over the connections of a store, and what each answered:
+    (script, status)."""
 
-    def __init__(self, inner: RedisConnection, scripts: Mapping[str, Script]) -> None:
-        self._inner = inner
+    def __init__(self, scripts: Mapping[str, Script]) -> None:
         self._names = {script.sha1: script.name for script in scripts.values()}
         self._names |= {script.source: script.name for script in scripts.values()}
         self.seen: set[tuple[str, str]] = set()
         self.commands: list[Command] = []
 
-    async def send(self, commands: Sequence[Command], timeout_s: float) -> list[Reply]:
-        """See Connection.send."""
-        replies = await self._inner.send(commands, timeout_s)
+    def note(self, commands: Sequence[Command], replies: Sequence[Reply]) -> None:
+        """One send and its replies."""
         for command, reply in zip(commands, replies, strict=True):
             self.commands.append(command)
             if isinstance(reply, list):
                 name = self._names[str(command[1])]
-                body = reply[4:] if reply[0] == b"OK" and name != "registry" else reply[:1]
+                body = reply[4:-1] if reply[0] == b"OK" and name != "registry" else reply[:1]
                 self.seen |= {(name, status) for status in _statuses(body)}
+
+
+class RecordingConnection:
+    """A connection whose scripts are noted."""
+
+    def __init__(self, inner: Connection, recording: Recording) -> None:
+        self._inner = inner
+        self._recording = recording
+
+    async def send(self, commands: Sequence[Command], timeout_s: float) -> list[Reply]:
+        """See Connection.send."""
+        replies = await self._inner.send(commands, timeout_s)
+        self._recording.note(commands, replies)
         return replies
 
     async def close(self) -> None:
@@ -223,14 +256,13 @@ class ControlledStore:
         if not real_time:
             changed.setdefault("clock", CLOCK_LUA)
         loaded = load_scripts(changed)
-        self.connection = RecordingConnection(RedisConnection(server.connector()), loaded)
+        self.connection = Recording(loaded)
         self.store: Store = open_store(
-            server.connector(),
+            RecordingTopology(server, self.connection),
             settings,
             scripts=loaded,
             clock=SystemClock() if real_time else self.clock,
             entropy=self.entropy,
-            connection=self.connection,
         )
 
     async def close(self) -> None:
@@ -244,7 +276,7 @@ __all__ = [
     "START_MS",
     "ControlledStore",
     "ManualClock",
-    "RecordingConnection",
+    "Recording",
     "SeededEntropy",
     "StoreServer",
     "own_store",

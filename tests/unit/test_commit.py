@@ -17,17 +17,42 @@ from ddq.errors import (
     StoreUnreachable,
     WriteOutcomeUnknown,
 )
-from ddq.store.commit import PIPELINE_MAX_COUNT, Committed, GroupCommit, store_error
+from ddq.store.barrier import DataNodes, Policy, Timing
+from ddq.store.commit import (
+    PIPELINE_MAX_COUNT,
+    Committed,
+    GroupCommit,
+    LaneClosedError,
+    NotHereError,
+    store_error,
+)
 from ddq.store.connection import Command, NotSentError, Reply, ReplyLostError
 from ddq.store.scripts import default_scripts
+from ddq.task import Durability
 
 SCRIPT = default_scripts()["survey"]
 Answer = Callable[[Sequence[Command]], list[Reply]]
 
 
 def echo(commands: Sequence[Command]) -> list[Reply]:
-    """Each script answers with its last argument, WAIT with 1."""
-    return [1 if command[0] == "WAIT" else command[-1] for command in commands]
+    """Each script answers with its last argument, WAIT with 1, ROLE as a master of one replica."""
+    answers: dict[object, Reply] = {"WAIT": 1, "WAITAOF": [1, 1], "ROLE": role("one")}
+    return [answers.get(command[0], command[-1]) for command in commands]
+
+
+def role(*replicas: str) -> Reply:
+    return [b"master", 7, [[name.encode(), b"1", b"7"] for name in replicas]]
+
+
+def policy(mode: Durability, nodes: int, *, fsync: bool = False, window_s: float = 30.0) -> Policy:
+    return Policy(mode, fsync, DataNodes(nodes), Timing(window_s, settle_s=30.0))
+
+
+HEARTBEAT = (default_scripts()["heartbeat"], "ddq:heartbeat:{t}")
+
+
+def guarded(connection: FakeConnection, of: Policy) -> GroupCommit:
+    return GroupCommit(connection, 5, 100, of, heartbeat=HEARTBEAT)
 
 
 class FakeConnection:
@@ -120,7 +145,8 @@ async def test_one_send_takes_so_many_bytes_and_one_larger_request_alone(
 
 
 async def test_who_is_in_a_hurry_takes_no_time_from_the_others() -> None:
-    """A send that ended with the first deadline would leave the others without an answer."""
+    """A send that ended with a caller's deadline would cost its neighbours their answers, and the
+    connection its chain of barriers."""
 
     class Timed(FakeConnection):
         async def send(self, commands: Sequence[Command], timeout_s: float) -> list[Reply]:
@@ -132,16 +158,16 @@ async def test_who_is_in_a_hurry_takes_no_time_from_the_others() -> None:
     commit = GroupCommit(connection, 5, 100)
     for deadlines_s in ((1, 3), (3, 1), (1, 30)):
         await asyncio.gather(*(run(commit, "a", timeout_s) for timeout_s in deadlines_s))
-    assert [round(timeout_s) for timeout_s in given_s] == [3, 3, 5]
+    assert given_s == [5, 5, 5]
     await commit.close()
 
 
 async def test_the_barrier_is_in_the_same_send_and_last() -> None:
     connection = FakeConnection()
-    commit = GroupCommit(connection, 5, 100, replicas_count=1)
+    commit = guarded(connection, policy(Durability.ALL, 2))
     assert await run(commit, "a") == Committed("a", 1)
     (commands,) = connection.sent
-    assert [command[0] for command in commands] == ["EVALSHA", "WAIT"]
+    assert [command[0] for command in commands] == ["EVALSHA", "WAIT", "ROLE"]
     await commit.close()
 
 
@@ -155,9 +181,125 @@ async def test_without_replicas_nobody_waits() -> None:
 
 @pytest.mark.parametrize("acked", [0, 1, redis.exceptions.ResponseError("UNBLOCKED")])
 async def test_too_few_replicas_is_unknown(acked: object) -> None:
-    connection = FakeConnection(lambda commands: [*["done"] * (len(commands) - 1), acked])
-    error = await failure(GroupCommit(connection, 5, 100, replicas_count=2))
+    connection = FakeConnection(
+        lambda commands: [*["done"] * (len(commands) - 2), acked, role("one", "two")]
+    )
+    error = await failure(guarded(connection, policy(Durability.ALL, 3)), timeout_s=0.05)
     assert type(error) is WriteOutcomeUnknown
+
+
+@pytest.mark.parametrize("answer", [[b"slave", b"h", 1, b"connected", 7], RuntimeError("closed")])
+async def test_who_is_no_master_any_more_confirms_nothing(answer: object) -> None:
+    connection = FakeConnection(lambda commands: [*["done"] * (len(commands) - 2), 1, answer])
+    troubles: list[str] = []
+    commit = GroupCommit(
+        connection, 5, 100, policy(Durability.ALL, 2), heartbeat=HEARTBEAT,
+        on_trouble=troubles.append,
+    )  # fmt: skip
+    error = await failure(commit)
+    assert type(error) is WriteOutcomeUnknown
+    assert troubles
+
+
+async def test_a_reply_is_held_until_a_heartbeat_finds_all_replicas() -> None:
+    """WAIT covers everything that its connection wrote before."""
+    acked = iter([0, 1, 2])
+    connection = FakeConnection(
+        lambda commands: [*[command[-1] for command in commands[:-2]], next(acked), role("a", "b")]
+    )
+    commit = guarded(connection, policy(Durability.ALL, 3, window_s=0.01))
+    assert await run(commit, "x") == Committed("x", 2)
+    kinds = [[command[0] for command in commands] for commands in connection.sent]
+    assert kinds == [["EVALSHA", "WAIT", "ROLE"], *[["EVAL", "WAIT", "ROLE"]] * 2]
+    assert [commands[0][1:] for commands in connection.sent[1:]] == [
+        (HEARTBEAT[0].source, 1, HEARTBEAT[1])
+    ] * 2
+    await commit.close()
+
+
+async def test_a_held_reply_is_unknown_once_its_connection_is_gone() -> None:
+    """Another connection's WAIT would not speak of it."""
+    sends = iter([0, ReplyLostError("reset"), 2])
+
+    def answer(commands: Sequence[Command]) -> list[Reply]:
+        given = next(sends)
+        if isinstance(given, Exception):
+            raise given
+        return [*[command[-1] for command in commands[:-2]], given, role("a", "b")]
+
+    commit = guarded(FakeConnection(answer), policy(Durability.ALL, 3, window_s=0.01))
+    error = await failure(commit)
+    assert type(error) is WriteOutcomeUnknown
+    assert "reset" in error.message
+
+
+async def test_a_send_that_wrote_nothing_is_no_proof_that_anybody_follows() -> None:
+    """WAIT then answers for an older write, from memory."""
+
+    def answer(commands: Sequence[Command]) -> list[Reply]:
+        refused = redis.exceptions.ResponseError("OOM command not allowed")
+        replies = [refused if command[-1] == "full" else command[-1] for command in commands[:-2]]
+        return [*replies, 2 if len(connection.sent) > 1 else 0, role("a", "b")]
+
+    connection = FakeConnection(answer)
+    commit = guarded(connection, policy(Durability.ALL, 3, window_s=60))
+    held = run(commit, "held")
+    await turns()
+    with pytest.raises(StoreFull):
+        await run(commit, "full")
+    assert (await held).replicas_acked == 2
+    assert [commands[0][0] for commands in connection.sent] == ["EVALSHA", "EVALSHA", "EVAL"]
+    await commit.close()
+
+
+async def test_fsync_waits_for_disks_and_the_masters_own_counts() -> None:
+    connection = FakeConnection()
+    commit = guarded(connection, policy(Durability.QUORUM, 1, fsync=True))
+    answers = iter([[0, 0], [1, 0]])
+    connection.answer = lambda commands: [
+        *[command[-1] for command in commands[:-2]], next(answers), role()
+    ]  # fmt: skip
+    connection.free.set()
+    commit._policy = policy(Durability.QUORUM, 1, fsync=True, window_s=0.01)
+    assert await run(commit, "a") == Committed("a", 0)
+    assert connection.sent[0][1][:3] == ("WAITAOF", 1, 0)
+    assert len(connection.sent) == 2
+    await commit.close()
+
+
+async def test_what_was_not_sent_yet_is_taken_elsewhere() -> None:
+    connection = FakeConnection()
+    connection.free.clear()
+    commit = GroupCommit(connection, 5, 100)
+    sent = run(commit, "sent")
+    await turns()
+    waiting = run(commit, "waiting")
+    await turns()
+    await commit.close()
+    with pytest.raises(WriteOutcomeUnknown):
+        await sent
+    with pytest.raises(LaneClosedError):
+        await waiting
+    with pytest.raises(LaneClosedError):
+        await run(commit, "later")
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        redis.exceptions.MovedError("1 10.0.0.2:7000"),
+        redis.exceptions.AskError("1 10.0.0.2:7000"),
+        redis.exceptions.TryAgainError("on its way"),
+    ],
+)
+async def test_keys_that_are_elsewhere_are_looked_for_there(
+    reply: redis.exceptions.RedisError,
+) -> None:
+    commit = GroupCommit(FakeConnection(lambda commands: [reply] * len(commands)), 5, 100)
+    with pytest.raises(NotHereError) as caught:
+        await run(commit, "a")
+    assert caught.value.reply is reply
+    await commit.close()
 
 
 @pytest.mark.parametrize(
@@ -237,23 +379,6 @@ async def test_one_script_that_fails_harms_no_other() -> None:
     with pytest.raises(StoreMalformed, match="boom"):
         await bad
     await commit.close()
-
-
-async def test_closing_tells_those_who_wait() -> None:
-    connection = FakeConnection()
-    connection.free.clear()
-    commit = GroupCommit(connection, 5, 100)
-    sent = run(commit, "sent")
-    await turns()
-    waiting = run(commit, "waiting")
-    await turns()
-    await commit.close()
-    # At once, and not at their deadline.
-    async with asyncio.timeout(5):
-        with pytest.raises(WriteOutcomeUnknown):
-            await sent
-        with pytest.raises(StoreUnreachable):
-            await waiting
 
 
 @pytest.mark.parametrize(

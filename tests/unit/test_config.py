@@ -14,7 +14,10 @@ from ddq.task import RetryPolicy, TopicSettings
 @pytest.mark.parametrize("values", [LIMITS, DEFAULTS, Settings()], ids=lambda v: type(v).__name__)
 def test_each_has_a_sentence_and_its_unit_last(values: Any) -> None:
     units = ("_ms", "_bytes", "_chars", "_count", "_tasks", "_items", "_entries")
-    without_unit = {"auto_create_topics", "multiplier", "multiplier_max", "jitter", "max_attempts"}
+    without_unit = {
+        "auto_create_topics", "multiplier", "multiplier_max", "jitter", "max_attempts",
+        "durability", "fsync", "data_nodes", "store_checks",
+    }  # fmt: skip
     for spec in fields(values):
         assert spec.metadata["doc"], spec.name
         assert spec.name.endswith(units) or spec.name in without_unit, spec.name
@@ -28,13 +31,20 @@ def test_the_defaults_are_fine() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [spec.name for spec in fields(Settings) if not isinstance(spec.default, bool)]
+    "name", [spec.name for spec in fields(Settings) if not isinstance(spec.default, bool | str)]
 )
 def test_a_setting_that_makes_no_sense_is_named(name: str) -> None:
-    least = 0 if name == "barrier_replicas_count" else 1
+    least = 0 if name in {"down_after_ms", "barrier_keep_ms"} else 1
     changed: dict[str, Any] = {name: least - 1}
     with pytest.raises(ValueError, match=f"^{name} is {least - 1}; it has to be at least {least}$"):
         check_settings(replace(Settings(), **changed))
+
+
+def test_a_durability_that_is_none_is_named() -> None:
+    with pytest.raises(
+        ValueError, match=r"^durability is 'majority'; give one of fast, quorum, all"
+    ):
+        check_settings(Settings(durability="majority"))
 
 
 def test_a_request_must_not_outlive_the_memory_of_it() -> None:

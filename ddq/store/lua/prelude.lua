@@ -11,7 +11,7 @@ local KEY_TYPES = {
   'hash', 'zset', 'zset', 'zset', 'hash', 'hash', 'zset', 'zset', 'hash', 'zset', 'stream',
 }
 
--- ARGV 1-7 are the same for every script; its own begin behind them.
+-- ARGV 1-10 are the same for every script; its own begin behind them.
 local CALL = {
   uid = ARGV[1],                    -- of the topic: a topic made anew has a greater one
   settings_revision = tonumber(ARGV[2]), -- that the caller believes in
@@ -20,8 +20,12 @@ local CALL = {
   max_skew_ms = tonumber(ARGV[5]),
   lineage = ARGV[6],                -- random tag of this call
   not_after_ms = tonumber(ARGV[7]), -- 0: no bound
+  process = ARGV[8],                -- names the counter of the caller's process; '' for none
+  acked = tonumber(ARGV[9]),        -- what that counter was when a reply last reached QUORUM or ALL
+  recovery = tonumber(ARGV[10]),    -- number of the recovery that the caller knows of
 }
-local ARGS = 7
+local ARGS = 10
+local PROCESS_KEPT_MS = 7200000   -- a counter that is not used any more; processes rename hourly
 
 local FORMAT = 1                  -- of keys and records
 local MAX_MS = 9007199254740991   -- 2^53 - 1: the largest integer that a Lua number holds exactly
@@ -43,7 +47,7 @@ local COUNTERS = {
 local NUMBERS = {
   'format', 'shards', 'settings_revision', 'paused', 'deleting', 'max_tasks', 'retention_ms',
   'journal', 'journal_max', 'sequence', 'mark_ms', 'purge_cut', 'epoch', 'leader_until_ms',
-  'erased',
+  'erased', 'recovery',
 }
 
 local control = {}        -- what control holds, and what finish() writes back
@@ -52,7 +56,15 @@ local now = 0             -- store time of this call, ms; never behind an earlie
 local loaded_bytes = 0    -- of records read so far: set-driven scripts stop at LOAD_BOUND
 local LOAD_BOUND = 4194304
 
+local process_count = 0   -- of the caller's process, this call included
+local refusal_writes = false
+
 local function refuse(status, detail)
+  -- A refusal is an answer too, and WAIT has to speak of it: a deposed master must not be believed
+  -- when it says that a topic is being deleted.
+  if refusal_writes then
+    redis.call('HSET', K.control, 'refused_ms', string.format('%.0f', now_ms()))
+  end
   return { status, now, control.sequence or 0, control.lineage or '', detail or '' }
 end
 
@@ -69,7 +81,34 @@ local function first_score(key)
   return head[2] and as_ms(head[2])
 end
 
--- Types, control, topic, clock and age of the request, in this order, before anything is
+local function process_field(name) return 'p:' .. name end
+
+-- A process counts its calls in a field of its own, and sends along how far that had come when a
+-- reply last reached a majority or all. A store that knows less than that has lost what it
+-- acknowledged. One number for all processes is not enough: the others would move it past the loss.
+local function find_rollback()
+  if CALL.process == '' then return nil end
+  local seen = redis.call('HGET', K.control, process_field(CALL.process))
+  process_count = seen and tonumber(seen:match('^%d+')) or 0
+  local same_life = (not control.uid or control.uid == CALL.uid) and control.erased == 0
+  if CALL.acked > process_count and same_life and control.recovery <= CALL.recovery then
+    return string.format('process %s has had %.0f calls confirmed, the store knows of %.0f',
+      CALL.process, CALL.acked, process_count)
+  end
+  if not seen then
+    -- A new name: the moment to forget old ones, which are as many as there are processes.
+    local stale = {}
+    local fields = redis.call('HGETALL', K.control)
+    for i = 1, #fields, 2 do
+      local used_ms = fields[i]:sub(1, 2) == 'p:' and tonumber(fields[i + 1]:match(' (%d+)$') or 0)
+      if used_ms and used_ms < control.mark_ms - PROCESS_KEPT_MS then stale[#stale + 1] = fields[i] end
+    end
+    if #stale > 0 then redis.call('HDEL', K.control, unpack(stale)) end
+  end
+  process_count = process_count + 1
+end
+
+-- Types, control, rollback, topic, clock and age of the request, in this order, before anything is
 -- written. Returns nil, or the refusal to reply with.
 local function begin(options)
   options = options or {}
@@ -100,6 +139,9 @@ local function begin(options)
   if control.format > FORMAT then
     return refuse('FORMAT', 'the store was written by format ' .. control.format)
   end
+  refusal_writes = control.uid ~= false
+  local rollback = find_rollback()
+  if rollback then return refuse('ROLLBACK', rollback) end
   -- An erased shard has no settings any more; a deletion that broke off goes through it again.
   local erased = options.while_deleting and control.uid == CALL.uid and control.erased == 1
   if not options.any_topic and not erased and (control.uid ~= CALL.uid
@@ -147,8 +189,14 @@ local function finish(...)
     -- What was put there by hand was never counted; a counter below 0 would end every call.
     fields[#fields + 1] = math.max(0, control['n:' .. name] + by)
   end
+  if CALL.process ~= '' then
+    fields[#fields + 1] = process_field(CALL.process)
+    fields[#fields + 1] = string.format('%.0f %.0f', process_count, now)
+  end
   redis.call('HSET', K.control, unpack(fields))
-  return { 'OK', now, control.sequence, control.lineage, ... }
+  local reply = { 'OK', now, control.sequence, control.lineage, ... }
+  reply[#reply + 1] = { process_count, control.recovery }
+  return reply
 end
 
 -- Records --------------------------------------------------------------------------------

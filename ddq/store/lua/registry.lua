@@ -2,17 +2,20 @@
 -- prelude: clock (it has one key of its own)
 -- flags: allow-oom
 -- keys: ddq:topics
--- argv: action            'get', 'all', 'create', 'update' or 'delete'
+-- argv: action            'get', 'all', 'create', 'update', 'delete' or 'accept_rollback'
 -- argv: name
 -- argv: random            8 bytes, for create: the tail of the uid
--- argv: expected          revision, for update and delete
+-- argv: expected          revision, for update and delete; a recovery, for accept_rollback
 -- argv: document          JSON, for create and update; never read here
 -- argv: not_after_ms      0 for no bound
--- returns: {status, record}; record is the one that is there now, '' for none
--- returns:   OK           done; for 'all', {status, {name, record ...}}
+-- argv: process, acked, recovery  see the prelude
+-- returns: {status, record, {process's counter, recovery}}; record is the one that is there now,
+-- returns:   '' for none
+-- returns:   OK           done; for 'all', {status, {name, record ...}, ...}
 -- returns:   EXISTS       create: the name is taken
 -- returns:   REVISION     update, delete: the topic is at another revision, or gone
 -- returns:   EXPIRED      it came after not_after; nothing changed
+-- returns:   ROLLBACK     the store has lost what it had confirmed to this process
 -- returns:   MALFORMED    the key or the record cannot be read
 local key = KEYS[1]
 local action, name, random, expected, document = unpack(ARGV)
@@ -30,33 +33,62 @@ local record = redis.call('HGET', key, name) or ''
 if record ~= '' and #record < 24 then
   return { 'MALFORMED', key .. ' field ' .. name .. ' is too short' }
 end
+local process, acked, known_recovery = ARGV[7] or '', tonumber(ARGV[8] or 0), tonumber(ARGV[9] or 0)
+local recovery = tonumber(redis.call('HGET', key, '#recovery') or 0) or 0
+local process_count = 0
+if process ~= '' then
+  -- As in the prelude. Who lost this table has lost every topic: nobody may make them anew unseen.
+  local seen = redis.call('HGET', key, '#p:' .. process)
+  process_count = seen and tonumber(seen:match('^%d+')) or 0
+  if acked > process_count and recovery <= known_recovery then
+    return { 'ROLLBACK', string.format('process %s has had %.0f calls confirmed on %s, the store knows of %.0f',
+      process, acked, key, process_count) }
+  end
+  if not seen then
+    local fields = redis.call('HGETALL', key)
+    for i = 1, #fields, 2 do
+      local used_ms = fields[i]:sub(1, 3) == '#p:' and tonumber(fields[i + 1]:match(' (%d+)$') or 0)
+      if used_ms and used_ms < now_ms() - 7200000 then redis.call('HDEL', key, fields[i]) end
+    end
+  end
+  process_count = process_count + 1
+  redis.call('HSET', key, '#p:' .. process, string.format('%.0f %.0f', process_count, now_ms()))
+end
+local function reply(status, value) return { status, value, { process_count, recovery } } end
+
 local revision = record ~= '' and struct.unpack('>I8', record, 17) or 0
 
 -- Reads write too: see begin() in the prelude.
 if action == 'get' or action == 'all' then
   redis.call('HSET', key, '#', ordinal)
-  return { 'OK', action == 'get' and record or redis.call('HGETALL', key) }
+  return reply('OK', action == 'get' and record or redis.call('HGETALL', key))
+end
+if action == 'accept_rollback' then
+  -- See accept_rollback.lua.
+  recovery = math.max(recovery + 1, tonumber(expected))
+  redis.call('HSET', key, '#recovery', string.format('%.0f', recovery))
+  return reply('OK', '')
 end
 -- '#' cannot be a topic's name. It numbers every change of the table, so that a uid is greater
 -- than that of every earlier life, by which a shard can tell which of two callers is behind, and
 -- no two lives of a name share a revision: else a deletion that stalled before its last step
 -- would remove the topic that has the name by then.
 redis.call('HSET', key, '#', ordinal + 1)
-if not_after_ms > 0 and now_ms() > not_after_ms then return { 'EXPIRED', record } end
+if not_after_ms > 0 and now_ms() > not_after_ms then return reply('EXPIRED', record) end
 if action == 'create' then
-  if record ~= '' then return { 'EXISTS', record } end
+  if record ~= '' then return reply('EXISTS', record) end
   record = struct.pack('>I8', ordinal + 1) .. random
     .. struct.pack('>I8', ordinal + 1) .. document
   redis.call('HSET', key, name, record)
   redis.call('PUBLISH', 'ddq:hints', 'topic ' .. name .. ' 0')
-  return { 'OK', record }
+  return reply('OK', record)
 end
 
-if revision ~= tonumber(expected) or record == '' then return { 'REVISION', record } end
+if revision ~= tonumber(expected) or record == '' then return reply('REVISION', record) end
 if action == 'update' then
   record = record:sub(1, 16) .. struct.pack('>I8', ordinal + 1) .. document
   redis.call('HSET', key, name, record)
-  return { 'OK', record }
+  return reply('OK', record)
 end
 redis.call('HDEL', key, name)
-return { 'OK', '' }
+return reply('OK', '')

@@ -1,0 +1,12 @@
+-- accept_rollback: an operator has seen that the store lost confirmed writes, and lets it go on.
+-- Every process forgets what it was told before: a greater recovery than it knew says so.
+-- flags: allow-oom
+-- argv: recovery          ms of the operator's clock: greater than any that was lost with the rest
+-- returns: {status, recovery}
+-- returns:   OK           nobody is refused any more for what was confirmed before
+local refusal = begin({ any_topic = true, while_deleting = true, any_clock = true })
+if refusal then return refusal end
+
+control.recovery = math.max(control.recovery + 1, tonumber(ARGV[ARGS + 1]))
+redis.call('HSET', K.control, 'recovery', string.format('%.0f', control.recovery))
+return finish({ 'OK', control.recovery })

@@ -1,0 +1,20 @@
+-- reset_clock: an operator sets the clock mark back to the store's clock, after that has been ahead.
+-- Who led by the wrong time does not lead any more: its lease would last as long as the clock was
+-- ahead. Due times and leases of tasks stay as they were given.
+-- flags: allow-oom
+-- argv: none
+-- returns: {status, mark_before_ms, mark_ms}
+-- returns:   OK           the mark is the store's clock
+-- returns:   APART        the operator's clock and the store's differ by too much: which is right?
+local refusal = begin({ any_topic = true, while_deleting = true, any_clock = true })
+if refusal then return refusal end
+
+local before_ms, clock = control.mark_ms, now_ms()
+if math.abs(clock - CALL.clock_ms) > CALL.max_skew_ms then
+  return finish({ 'APART', before_ms, clock })
+end
+now = clock
+redis.call('HSET', K.control, 'leader_until_ms', 0)
+redis.call('HDEL', K.control, 'nonce')
+hint('due', now)
+return finish({ 'OK', before_ms, now })

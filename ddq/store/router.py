@@ -1,0 +1,138 @@
+"""From a script's keys to the lane that runs it: a node's connection under one policy.
+
+A lane is a group commit of its own: FAST requests do not wait behind a barrier, and the chain of
+barriers that QUORUM rests on is one connection's. Lanes of a node that is no master any more are
+closed at once: after a demotion and a new promotion an old connection would vouch for writes that
+are gone. What they had not sent yet goes to the new master.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ddq.config import MS_PER_SECOND, Settings
+from ddq.errors import StoreUnreachable
+from ddq.store.barrier import DataNodes, Policy, Timing
+from ddq.store.commit import Committed, GroupCommit, LaneClosedError, NotHereError
+from ddq.store.scripts import Script
+from ddq.store.topology import Node, Topology
+from ddq.task import Durability
+
+MIGRATION_PAUSE_S = 0.05
+"""A slot that is on its way is asked for again after this long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Barrier:
+    """What a reply waits for; the default is nothing but the master."""
+
+    mode: Durability = Durability.FAST
+    fsync: bool = False
+
+
+FAST = Barrier()
+
+
+def strength(barrier: Barrier) -> tuple[int, bool]:
+    """Orders barriers: who waits for more is greater."""
+    return barrier.mode, barrier.fsync
+
+
+class Router:
+    """Runs scripts wherever their keys are.
+
+    Args:
+        nodes: the configured data nodes of each master.
+        timing: of the chain of barriers; may be set later, before the first request in QUORUM.
+    """
+
+    def __init__(
+        self,
+        topology: Topology,
+        scripts: Mapping[str, Script],
+        settings: Settings,
+        nodes: DataNodes,
+        timing: Timing,
+    ) -> None:
+        self.topology = topology
+        self.nodes = nodes
+        self.timing = timing
+        self._heartbeat = scripts["heartbeat"]
+        self._settings = settings
+        self._lanes: dict[tuple[Node, Barrier], GroupCommit] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        topology.on_change(self._retire)
+
+    async def run(
+        self,
+        script: Script,
+        keys: Sequence[str],
+        args: Sequence[str | bytes | int],
+        deadline_s: float,
+        barrier: Barrier = FAST,
+    ) -> Committed:
+        """Runs one script; see GroupCommit.run.
+
+        Raises:
+            StoreUnreachable: it had no effect; nobody serves its keys now.
+            DdqError: as GroupCommit.run.
+        """
+        while True:
+            node = await self.topology.node_of(keys[0], deadline_s)
+            lane = self._lane(node, barrier, keys[0])
+            try:
+                return await lane.run(script, keys, args, deadline_s)
+            except LaneClosedError:
+                self._lanes.pop((node, barrier), None)
+            except NotHereError as error:
+                redirect = self.topology.redirected(node, error.reply)
+                if redirect is not None and not redirect.asking:
+                    continue
+                # A slot that is on its way is nowhere as a whole: a script needs all its keys.
+                await self._pause(deadline_s, script, error)
+
+    async def _pause(self, deadline_s: float, script: Script, error: NotHereError) -> None:
+        if asyncio.get_running_loop().time() + MIGRATION_PAUSE_S >= deadline_s:
+            raise StoreUnreachable(f"{script.name} was not run before the deadline: {error}")
+        await asyncio.sleep(MIGRATION_PAUSE_S)
+
+    def lanes(self) -> Mapping[tuple[Node, Barrier], GroupCommit]:
+        """Those that are open, to look at."""
+        return self._lanes
+
+    async def close(self) -> None:
+        """Closes every lane, and the topology."""
+        lanes, self._lanes = list(self._lanes.values()), {}
+        await asyncio.gather(*(lane.close() for lane in lanes), *self._closing)
+        await self.topology.close()
+
+    def _lane(self, node: Node, barrier: Barrier, key: str) -> GroupCommit:
+        lane = self._lanes.get((node, barrier))
+        if lane is None:
+            settings = self._settings
+            policy = Policy(barrier.mode, barrier.fsync, self.nodes, self.timing)
+            lane = self._lanes[node, barrier] = GroupCommit(
+                self.topology.connect(node),
+                settings.store_timeout_ms / MS_PER_SECOND,
+                settings.store_queue_max_count,
+                policy,
+                heartbeat=(self._heartbeat, heartbeat_key(key)),
+                keep_s=settings.barrier_keep_ms / MS_PER_SECOND,
+                on_trouble=lambda reason: self.topology.suspect(node, reason),
+            )
+        return lane
+
+    def _retire(self, node: Node, reason: str) -> None:  # noqa: ARG002 - see Topology.on_change
+        for key in [key for key in self._lanes if key[0] == node]:
+            task = asyncio.create_task(self._lanes.pop(key).close(), name="ddq lane closes")
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+
+def heartbeat_key(key: str) -> str:
+    """A key of the heartbeat's own, in the slot of ``key``: on the same node."""
+    start, end = key.find("{"), key.find("}")
+    tag = key[start + 1 : end] if 0 <= start < end else key
+    return f"ddq:heartbeat:{{{tag}}}"
