@@ -1,0 +1,210 @@
+"""A store cluster that can be hurt: what every kind of it offers, and what only some can do.
+
+``Cluster`` is what a run needs anywhere. What hurts it are abilities, one protocol each: a kind of
+cluster offers those that its machine allows, and says of each other one why not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+from chaos.clusters.resp import Reply
+
+
+class ClusterError(Exception):
+    """The cluster did not do what it was asked for; the message says what and where."""
+
+
+class NotAvailableError(ClusterError):
+    """This cluster has no such ability here; the message says why, and what would help."""
+
+
+class NodeKind(StrEnum):
+    """What a node of the store is for."""
+
+    DATA = "data"
+    SENTINEL = "sentinel"
+
+
+class Role(StrEnum):
+    """What a node says of itself."""
+
+    MASTER = "master"
+    REPLICA = "replica"
+    SENTINEL = "sentinel"
+    UNREACHABLE = "unreachable"
+
+
+class Ability(StrEnum):
+    """What can be done to a cluster beyond watching it; one protocol below for each."""
+
+    KILL = "kill"
+    PAUSE = "pause"
+    PARTITION = "partition"
+    CLOCK = "clock"
+    DISK = "disk"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One process of the store.
+
+    Attributes:
+        name: unique in its cluster: ``d1`` the first data node, ``s1`` its Sentinel.
+        host: what stands and falls with it: ``h1``.
+        ip: an address of its own, so that its traffic can be told from all other.
+    """
+
+    name: str
+    kind: NodeKind
+    host: str
+    ip: str
+    port: int
+
+    @property
+    def address(self) -> str:
+        """ip:port."""
+        return f"{self.ip}:{self.port}"
+
+
+class Cluster(Protocol):
+    """A store of several nodes, from its start to its end.
+
+    Attributes:
+        folder: where its configurations and logs are.
+        nodes: all of them, fixed at the start.
+        unavailable: each ability that it lacks here, with the reason and the remedy.
+    """
+
+    folder: Path
+
+    @property
+    def nodes(self) -> Sequence[Node]: ...
+
+    @property
+    def unavailable(self) -> Mapping[Ability, str]: ...
+
+    @property
+    def store_url(self) -> str:
+        """What ``ddq --store`` is given."""
+
+    @property
+    def data_nodes(self) -> str:
+        """The addresses of the configured data nodes, with commas between them."""
+
+    async def start(self) -> None:
+        """Returns when every replica is in sync and every Sentinel knows all of the others."""
+
+    async def stop(self) -> None:
+        """Ends every process; may be called at any time, and twice."""
+
+    async def command(self, node: Node, *words: str, timeout_s: float = 2.0) -> Reply:
+        """One command to one node.
+
+        Raises:
+            OSError: the node cannot be reached, or does not answer in time.
+            ReplyError: it answered with an error.
+        """
+
+    async def role(self, node: Node) -> Role:
+        """What the node says of itself at this moment."""
+
+    async def master(self) -> Node:
+        """Who is master in the eyes of a majority; ClusterError if there is none."""
+
+    async def wait_for_master(
+        self, other_than: Node | None = None, timeout_s: float = 30.0
+    ) -> Node:
+        """Waits until a majority names a master, not the given one, that says so itself."""
+
+    async def wait_until_in_sync(self, timeout_s: float = 30.0) -> None:
+        """Waits until every data node is there, and every replica at its master's end."""
+
+    async def failover(self, *, coordinated: bool = True) -> Node:
+        """Moves the master on purpose, and returns the new one.
+
+        Args:
+            coordinated: pause writes and wait for the replica first; without, writes are lost.
+        """
+
+
+class Kill(Protocol):
+    """Nodes can be ended at once and be started again."""
+
+    async def kill(self, node: Node) -> None:
+        """SIGKILL; returns when the process is gone."""
+
+    async def restart(self, node: Node, *, guarded: bool = True) -> None:
+        """Starts a node that is down; returns when it was started, not when it is in sync.
+
+        Args:
+            guarded: a data node goes through ``ddq node``, which may keep it waiting; else the
+                bare server is started with the configuration that it had.
+        """
+
+    def alive(self, node: Node) -> bool:
+        """Whether its process exists."""
+
+
+class Pause(Protocol):
+    """Nodes can be frozen and go on."""
+
+    async def pause(self, node: Node) -> None:
+        """SIGSTOP."""
+
+    async def resume(self, node: Node) -> None:
+        """SIGCONT."""
+
+    def paused(self, node: Node) -> bool:
+        """Whether the operating system says that its process is stopped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Packets from one address to another are dropped; the other way is another cut."""
+
+    source_ip: str
+    target_ip: str
+
+
+class Partition(Protocol):
+    """Packets between addresses can be dropped."""
+
+    async def cut(self, cuts: Sequence[Cut]) -> str:
+        """Drops packets from now on; returns the name by which to heal it."""
+
+    async def dropped_packets(self, name: str) -> int:
+        """How many packets this partition has dropped."""
+
+    async def heal(self, name: str | None = None) -> None:
+        """Lets packets through again: those of one partition, or all."""
+
+
+class Clock(Protocol):
+    """Nodes can be given another time."""
+
+    async def shift_clock(self, node: Node, offset_ms: int) -> None:
+        """Sets a node's clock so far from the true one; 0 is right again."""
+
+    async def clock_offset_ms(self, node: Node) -> int:
+        """How far the node's clock is from the true one, as the node itself tells it."""
+
+
+class Disk(Protocol):
+    """What a data node has on disk can be damaged while it is down, or run full."""
+
+    async def empty_disk(self, node: Node) -> None:
+        """Removes its data; its configuration stays."""
+
+    async def truncate_log(self, node: Node, tail_bytes: int) -> int:
+        """Cuts the end off its append-only file; returns how many bytes went."""
+
+    async def fill_disk(self, node: Node) -> None:
+        """Leaves no room for another byte, until ``free_disk``."""
+
+    async def free_disk(self, node: Node) -> None:
+        """Gives the room back."""
