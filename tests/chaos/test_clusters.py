@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from chaos.clusters import Node, Role
-from chaos.clusters.process import FAST_PERIODS_MS, SentinelCluster
+from chaos.clusters.process import FAST_PERIODS_MS, SentinelCluster, ShardedCluster
 from chaos.clusters.process.launch import process_state
 
 
@@ -56,6 +56,39 @@ async def test_a_paused_master_is_stopped_in_the_kernel_and_demoted_when_it_goes
         await cluster.resume(first)
         await cluster.wait_until_in_sync()
         assert await cluster.role(first) is Role.REPLICA
+    finally:
+        await cluster.stop()
+
+
+async def test_a_shard_fails_over_alone_and_a_slot_moves_with_its_keys(tmp_path: Path) -> None:
+    cluster = ShardedCluster(folder=tmp_path)
+    try:
+        await cluster.start()
+        key = "ddq:tasks:{orders}"
+        slot = cluster.slot_of(key)
+        source = await cluster.owner(slot)
+        assert await cluster.command(source, "CLUSTER", "KEYSLOT", key) == slot
+        count = 250  # more than one batch
+        for n in range(count):
+            await cluster.command(source, "SET", f"{n}{{orders}}", "x")
+
+        other = (cluster.shard_of(source) + 1) % 3
+        before = await cluster.master(other)
+        await cluster.kill(before)
+        target = await cluster.wait_for_master(other_than=before)
+        assert cluster.shard_of(target) == other
+        await cluster.restart(before)
+        await cluster.wait_until_in_sync()
+
+        await cluster.migrate_slot(slot, target)
+        assert await cluster.owner(slot) == target
+        for node in cluster.shards[other]:
+            held = await cluster.command(node, "CLUSTER", "COUNTKEYSINSLOT", str(slot))
+            assert held == count, node
+
+        moved = await cluster.failover(shard=other)
+        assert moved in cluster.shards[other]
+        assert moved != target
     finally:
         await cluster.stop()
 
