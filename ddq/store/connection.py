@@ -96,4 +96,6 @@ class RedisConnection:
 
 
 def _describe(error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
     return str(error) or type(error).__name__

@@ -8,26 +8,22 @@ too: behind a partition it would stay open, and say nothing, for hours.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import redis.exceptions
-from redis.asyncio.connection import AbstractConnection
 
 from ddq.errors import DdqError
 from ddq.keys import HINTS, ShardId
+from ddq.store.subscription import Subscription, subscribed
 from ddq.store.topology import Node, Topology
 
 log = logging.getLogger(__name__)
 
 RECONNECT_MIN_S = 0.05
 RECONNECT_MAX_S = 2.0
-# A hint lost in a connection that hangs delays a task until the safety sweep, unless it is noticed.
-SILENCE_MAX_S = 6.0
-PING_INTERVAL_S = 2.0
-OPEN_TIMEOUT_S = 5.0
+FIND_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +84,7 @@ class HintFeed:
     def __init__(self, topology: Topology) -> None:
         self._topology = topology
         self._listeners: list[Listener] = []
-        self._patience: asyncio.Timeout | None = None
+        self._subscription: Subscription | None = None
         self._changes = 0
         topology.on_change(self._on_change)
 
@@ -102,62 +98,29 @@ class HintFeed:
 
     def _on_change(self, _node: Node, _reason: str) -> None:
         self._changes += 1
-        if self._patience is not None:
-            self._patience.reschedule(asyncio.get_running_loop().time())
+        if self._subscription is not None:
+            self._subscription.interrupt()
 
     async def run(self) -> None:
         """Listens until cancelled, through every loss of the connection."""
+        loop = asyncio.get_running_loop()
         delay_s = RECONNECT_MIN_S
         while True:
             changes = self._changes
             try:
-                async with self._subscribed() as connection:
+                connection = await self._topology.subscriber(loop.time() + FIND_TIMEOUT_S)
+                async with subscribed(connection, HINTS) as self._subscription:
+                    if changes != self._changes:
+                        # The node was deposed before it could be told apart from the new one.
+                        continue
                     delay_s = RECONNECT_MIN_S
                     self._deliver(Reset())
-                    await self._listen(connection, changes)
+                    async for message in self._subscription:
+                        if hint := parse_hint(message):
+                            self._deliver(hint)
             except (OSError, redis.exceptions.RedisError, DdqError) as error:
                 log.warning("wake-up hints are interrupted: %s", str(error) or type(error).__name__)
+            finally:
+                self._subscription = None
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, RECONNECT_MAX_S)
-
-    @contextlib.asynccontextmanager
-    async def _subscribed(self) -> AsyncIterator[AbstractConnection]:
-        deadline_s = asyncio.get_running_loop().time() + OPEN_TIMEOUT_S
-        connection = await self._topology.subscriber(deadline_s)
-        try:
-            async with asyncio.timeout_at(deadline_s):
-                await connection.connect()  # type: ignore[no-untyped-call]
-                await connection.send_packed_command(
-                    connection.pack_command("SUBSCRIBE", HINTS), check_health=False
-                )
-                await connection.read_response(disable_decoding=True)
-            yield connection
-        finally:
-            with contextlib.suppress(OSError, redis.exceptions.RedisError):
-                await connection.disconnect(nowait=True)
-
-    async def _listen(self, connection: AbstractConnection, changes: int) -> None:
-        """Reads hints until the connection fails or falls silent, or a master has changed."""
-        loop = asyncio.get_running_loop()
-        pings = loop.create_task(self._ping(connection), name="ddq hints ping")
-        try:
-            async with asyncio.timeout(SILENCE_MAX_S) as self._patience:
-                while changes == self._changes:
-                    message = await connection.read_response(disable_decoding=True)
-                    self._patience.reschedule(loop.time() + SILENCE_MAX_S)
-                    hint = parse_hint(message[2]) if message[0] == b"message" else None
-                    if hint is not None:
-                        self._deliver(hint)
-        finally:
-            self._patience = None
-            pings.cancel()
-            await asyncio.gather(pings, return_exceptions=True)
-
-    @staticmethod
-    async def _ping(connection: AbstractConnection) -> None:
-        """Makes a connection that is well say something; one that is not fails the reader."""
-        while True:
-            await asyncio.sleep(PING_INTERVAL_S)
-            await connection.send_packed_command(
-                connection.pack_command("PING"), check_health=False
-            )

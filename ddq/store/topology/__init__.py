@@ -15,6 +15,7 @@ from ddq.store.topology.base import (
     tells_of_lost_role,
 )
 from ddq.store.topology.node import AddressMap, Node, parse_address_map
+from ddq.store.topology.sentinel import SentinelTopology
 from ddq.store.topology.single import SingleTopology
 from ddq.store.topology.url import FORMS, Access, StoreUrl, StoreUrlError, parse_store_url
 
@@ -28,6 +29,8 @@ def open_topology(url: StoreUrl) -> Topology:
         StoreUrlError: a file that TLS needs cannot be used.
     """
     url.check_files()
+    if url.kind == "sentinel":
+        return SentinelTopology(url)
     return SingleTopology(url.node, url.connector())
 
 
@@ -40,6 +43,7 @@ __all__ = [
     "Redirect",
     "Replica",
     "SentinelSettings",
+    "SentinelTopology",
     "SingleTopology",
     "StoreUrl",
     "StoreUrlError",

@@ -15,11 +15,16 @@ from ddq.store.topology.node import Node
 OPEN_TIMEOUT_S = 2.0
 
 
+class NotMasterError(NotSentError):
+    """The node says that it is no master."""
+
+
 async def ask_role(inner: Connection, node: Node, timeout_s: float) -> list[Reply]:
     """The ROLE of a node that is a master.
 
     Raises:
-        NotSentError: it is none, or did not answer.
+        NotMasterError: it is none.
+        NotSentError: it did not answer.
     """
     try:
         (role,) = await inner.send([("ROLE",)], timeout_s)
@@ -32,7 +37,7 @@ async def ask_role(inner: Connection, node: Node, timeout_s: float) -> list[Repl
     if not isinstance(role, list) or not role or role[0] != b"master":
         found = role[0].decode(errors="replace") if isinstance(role, list) and role else role
         found = "replica" if found == "slave" else found
-        raise NotSentError(f"{node} is a {found} now, and no master")
+        raise NotMasterError(f"{node} is a {found} now, and no master")
     return role
 
 
@@ -60,7 +65,10 @@ class MasterConnection:
                 if closings != self._closings:
                     raise NotSentError(f"the connection to {self._node} was closed")
                 self._checked = True
-            return await self._inner.send(commands, end_s - loop.time())
+            left_s = end_s - loop.time()
+            if left_s <= 0:
+                raise NotSentError(f"{self._node} took too long to say its role")
+            return await self._inner.send(commands, left_s)
         except BaseException:
             await self.close()
             raise

@@ -90,7 +90,7 @@ class StoreUrl:
         master_name: under which the Sentinels know the master.
         access: to the store's nodes.
         sentinel_access: to the Sentinels.
-        address_map: for the addresses that Sentinels and Cluster nodes name.
+        address_map: for every address, those of the URL and those that the store names.
     """
 
     kind: str
@@ -151,7 +151,7 @@ class StoreUrl:
 
     def connection_to_sentinel(self, node: Node) -> AbstractConnection:
         """The same, to a Sentinel."""
-        return _connection(node, self.sentinel_access, database=0)
+        return _connection(self.address_map.reach(node), self.sentinel_access, database=0)
 
     def check_files(self) -> None:
         """Reads the files of TLS once.

@@ -1,0 +1,358 @@
+"""A master with replicas, watched by Sentinels: who the master is, they say, and ROLE confirms.
+
+No single Sentinel is believed. Each names a master and the epoch of the failover that made it one;
+the newest epoch counts, and before the node is used it has to call itself master. All of this only
+finds the node: that a deposed master's answers never leave is the barrier's work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+
+import redis.exceptions
+from redis.asyncio.connection import AbstractConnection
+
+from ddq.errors import DdqError, StoreUnreachable
+from ddq.store.connection import Connection, NotSentError, RedisConnection, Reply, ReplyLostError
+from ddq.store.subscription import subscribed
+from ddq.store.topology.base import Listener, Redirect, Replica, SentinelSettings
+from ddq.store.topology.look import ANSWER_TIMEOUT_S, Answers, Looks, ask_all
+from ddq.store.topology.master import MasterConnection, NotMasterError, ask_role
+from ddq.store.topology.node import Node
+from ddq.store.topology.url import StoreUrl
+
+log = logging.getLogger(__name__)
+
+CHECK_INTERVAL_S = 5.0
+RECHECK_INTERVAL_S = 0.25
+RESUBSCRIBE_INTERVAL_S = 1.0
+PROBE_TIMEOUT_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What one Sentinel says.
+
+    Attributes:
+        run_id: of the Sentinel, which may be known by two addresses.
+        master: the node it names.
+        epoch: of the failover that made it master; the newest counts.
+        settings: how it watches the master.
+        others: the other Sentinels that it knows.
+        replicas: as it sees them.
+    """
+
+    run_id: bytes
+    master: Node
+    epoch: int
+    settings: SentinelSettings
+    others: tuple[Node, ...]
+    replicas: tuple[Replica, ...]
+
+    def __str__(self) -> str:
+        return f"{self.master} since epoch {self.epoch}"
+
+
+class SentinelTopology:
+    """See Topology.
+
+    Args:
+        url: of kind "sentinel".
+        connect, connect_sentinel: make connections to a node and to a Sentinel, without any check;
+            given by tests.
+    """
+
+    kind = "sentinel"
+
+    def __init__(
+        self,
+        url: StoreUrl,
+        *,
+        connect: Callable[[Node], Connection] | None = None,
+        connect_sentinel: Callable[[Node], Connection] | None = None,
+    ) -> None:
+        self._url = url
+        self._name = url.master_name
+        self._connect = connect or (lambda node: RedisConnection(lambda: url.connection_to(node)))
+        self._connect_sentinel = connect_sentinel or (
+            lambda node: RedisConnection(lambda: url.connection_to_sentinel(node))
+        )
+        self._sentinels = {
+            node: self._connect_sentinel(node)
+            for node in dict.fromkeys(map(url.address_map.reach, url.seeds))
+        }
+        self._asking = asyncio.Lock()
+        self._looks = Looks(self._look)
+        self._listeners: list[Listener] = []
+        self._master: Node | None = None
+        self._epoch = -1
+        self._doubts = itertools.count(1)
+        self._doubt = next(self._doubts)
+        """Which doubt is not settled yet; 0 when the master is known and well."""
+        self._wake = asyncio.Event()
+
+    # Who the master is ---------------------------------------------------------------------
+
+    async def node_of(self, key: str, deadline_s: float) -> Node:  # noqa: ARG002 - see Topology
+        """See Topology.node_of."""
+        if self._doubt:
+            await self._looks.join(deadline_s)
+        assert self._master is not None
+        return self._master
+
+    async def masters(self, deadline_s: float) -> tuple[Node, ...]:
+        """See Topology.masters."""
+        return (await self.node_of("", deadline_s),)
+
+    async def _look(self) -> None:
+        doubt = self._doubt
+        answers = await self._ask_sentinels()
+        master, epoch = self._choose(answers)
+        try:
+            await self._confirm(master)
+        except NotSentError as error:
+            self._raise_doubt()
+            if isinstance(error, NotMasterError) and master == self._master:
+                self._master = None
+                self._tell(master, str(error))
+            raise StoreUnreachable(
+                f"the master that the Sentinels name cannot be used: {error} ({answers})"
+            ) from error
+        before, epoch_before = self._master, self._epoch
+        self._master, self._epoch = master, epoch
+        if doubt == self._doubt:
+            self._doubt = 0
+        if before is not None and before != master:
+            self._tell(before, f"the Sentinels name {master} as master")
+        elif before is not None and epoch != epoch_before:
+            self._tell(before, "it was deposed in between, and is master again")
+
+    def _choose(self, answers: Answers[View]) -> tuple[Node, int]:
+        """The master and its epoch, by what the Sentinels say.
+
+        Raises:
+            StoreUnreachable: they do not say, or contradict each other, or know less than before.
+        """
+        views = {view.run_id: view for view in answers.given.values()}.values()
+        if not views:
+            raise StoreUnreachable(f"no Sentinel names the master {self._name!r} ({answers})")
+        epoch = max(view.epoch for view in views)
+        votes = Counter(view.master for view in views if view.epoch == epoch).most_common()
+        master, count = votes[0]
+        if len(votes) > 1 and votes[1][1] == count:
+            raise StoreUnreachable(
+                f"the Sentinels name different nodes as master {self._name!r} ({answers}); look at "
+                "SENTINEL MASTER on each"
+            )
+        if epoch < self._epoch and count <= len(self._sentinels) // 2:
+            # Those who know better are out of reach. Only most of them together may be right with
+            # an older epoch: then they were set up anew.
+            raise StoreUnreachable(
+                f"the Sentinels that answer are behind: epoch {self._epoch} was seen ({answers})"
+            )
+        return master, epoch
+
+    async def _confirm(self, master: Node) -> None:
+        """Asks the node itself, over a new connection: one that hangs does not answer that."""
+        connection = self._connect(master)
+        try:
+            await ask_role(connection, master, PROBE_TIMEOUT_S)
+        finally:
+            await connection.close()
+
+    def _raise_doubt(self) -> None:
+        self._doubt = next(self._doubts)
+
+    def suspect(self, node: Node, error: BaseException | str) -> None:
+        """See Topology.suspect."""
+        if node == self._master:
+            log.info("looking for the master again: %s: %s", node, error or type(error).__name__)
+            self._raise_doubt()
+            self._wake.set()
+
+    def redirected(self, source: Node, reply: Reply) -> Redirect | None:  # noqa: ARG002
+        """See Topology.redirected."""
+        return None
+
+    def on_change(self, listener: Listener) -> None:
+        """See Topology.on_change."""
+        self._listeners.append(listener)
+
+    def _tell(self, node: Node, reason: str) -> None:
+        log.warning("%s is not the master any more: %s", node, reason)
+        for listener in self._listeners:
+            listener(node, reason)
+
+    # What the Sentinels say ----------------------------------------------------------------
+
+    async def _ask_sentinels(self) -> Answers[View]:
+        # A connection serves one question at a time.
+        async with self._asking:
+            answers = await ask_all(
+                {node: self._ask(node) for node in self._sentinels},
+                enough_count=len(self._sentinels) // 2 + 1,
+            )
+            if answers.given:
+                views = answers.given.values()
+                await self._know_sentinels(other for view in views for other in view.others)
+        return answers
+
+    def _ask(self, sentinel: Node) -> Callable[[], Awaitable[View]]:
+        connection = self._sentinels[sentinel]
+        return lambda: ask_sentinel(connection, sentinel, self._name)
+
+    async def _know_sentinels(self, others: Iterable[Node]) -> None:
+        """Those of the URL, and those that they know of, by the address at which one gets there."""
+        reach = self._url.address_map.reach
+        known = dict.fromkeys(reach(node) for node in (*self._url.seeds, *others))
+        for node in self._sentinels.keys() - known.keys():
+            await self._sentinels.pop(node).close()
+        for node in known.keys() - self._sentinels.keys():
+            self._sentinels[node] = self._connect_sentinel(node)
+
+    async def sentinel_settings(self, deadline_s: float) -> tuple[SentinelSettings, ...]:
+        """See Topology.sentinel_settings."""
+        views = await self._views(deadline_s)
+        return tuple(view.settings for view in views)
+
+    async def replicas(self, master: Node, deadline_s: float) -> tuple[Replica, ...]:
+        """See Topology.replicas."""
+        views = [view for view in await self._views(deadline_s) if view.master == master]
+        if not views:
+            raise StoreUnreachable(f"no Sentinel names {master} as master {self._name!r}")
+        return max(views, key=lambda view: view.epoch).replicas
+
+    async def _views(self, deadline_s: float) -> list[View]:
+        try:
+            async with asyncio.timeout_at(deadline_s):
+                answers = await self._ask_sentinels()
+        except TimeoutError:
+            raise StoreUnreachable("no Sentinel answered before the deadline") from None
+        if not answers.given:
+            raise StoreUnreachable(f"no Sentinel names the master {self._name!r} ({answers})")
+        return list({view.run_id: view for view in answers.given.values()}.values())
+
+    # Connections ---------------------------------------------------------------------------
+
+    def connect(self, node: Node) -> Connection:
+        """See Topology.connect."""
+        return MasterConnection(self._connect(node), node)
+
+    async def subscriber(self, deadline_s: float) -> AbstractConnection:
+        """See Topology.subscriber."""
+        return self._url.connection_to(await self.node_of("", deadline_s))
+
+    # Watching ------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """See Topology.run."""
+        ears: dict[Node, asyncio.Task[None]] = {}
+        async with asyncio.TaskGroup() as group:
+            while True:
+                self._wake.clear()
+                well = await self._check()
+                for node in ears.keys() - self._sentinels.keys():
+                    ears.pop(node).cancel()
+                for node in self._sentinels.keys() - ears.keys():
+                    ears[node] = group.create_task(self._hear(node), name=f"ddq sentinel {node}")
+                try:
+                    async with asyncio.timeout(CHECK_INTERVAL_S if well else RECHECK_INTERVAL_S):
+                        await self._wake.wait()
+                except TimeoutError:
+                    pass
+
+    async def _check(self) -> bool:
+        try:
+            await self._looks.join(asyncio.get_running_loop().time() + CHECK_INTERVAL_S)
+        except DdqError as error:
+            log.info("no master: %s", error)
+            return False
+        return not self._doubt
+
+    async def _hear(self, sentinel: Node) -> None:
+        """Takes a Sentinel's word about a failover for what it is: a reason to look."""
+        while True:
+            try:
+                connection = self._url.connection_to_sentinel(sentinel)
+                async with subscribed(connection, "+switch-master") as subscription:
+                    async for message in subscription:
+                        if message.decode().partition(" ")[0] == self._name and self._master:
+                            self.suspect(self._master, f"Sentinel says {message.decode()}")
+            except (OSError, redis.exceptions.RedisError) as error:
+                log.debug("Sentinel %s cannot be heard: %s", sentinel, error)
+            await asyncio.sleep(RESUBSCRIBE_INTERVAL_S)
+
+    async def close(self) -> None:
+        """See Topology.close."""
+        await self._looks.close()
+        for connection in self._sentinels.values():
+            await connection.close()
+
+
+class _NoViewError(Exception):
+    """A Sentinel answers, and cannot say what it is asked for."""
+
+
+async def ask_sentinel(connection: Connection, sentinel: Node, name: str) -> View:
+    """What one Sentinel says.
+
+    Its MASTER names the old one until the last replica has followed; its
+    GET-MASTER-ADDR-BY-NAME names the new one from the promotion on, with the same epoch.
+    """
+    try:
+        address, state, others, replicas, run_id = await connection.send(
+            [
+                ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", name),
+                ("SENTINEL", "MASTER", name),
+                ("SENTINEL", "SENTINELS", name),
+                ("SENTINEL", "REPLICAS", name),
+                ("SENTINEL", "MYID"),
+            ],
+            ANSWER_TIMEOUT_S,
+        )
+    except (NotSentError, ReplyLostError) as error:
+        raise _NoViewError(str(error)) from error
+    for reply in (address, state, others, replicas, run_id):
+        if isinstance(reply, redis.exceptions.RedisError):
+            raise _NoViewError(str(reply)) from reply
+    if address is None:
+        raise _NoViewError(f"it knows no master {name!r}")
+    try:
+        fields = _fields(state)
+        return View(
+            run_id=run_id,
+            master=Node(address[0].decode(), int(address[1])),
+            epoch=int(fields["config-epoch"]),
+            settings=SentinelSettings(
+                sentinel=sentinel,
+                down_after_ms=int(fields["down-after-milliseconds"]),
+                failover_timeout_ms=int(fields["failover-timeout"]),
+                quorum=int(fields["quorum"]),
+                sentinels_count=int(fields["num-other-sentinels"]) + 1,
+                config_epoch=int(fields["config-epoch"]),
+            ),
+            others=tuple(_node(_fields(other)) for other in others),
+            replicas=tuple(_replica(_fields(replica)) for replica in replicas),
+        )
+    except (KeyError, ValueError, IndexError, TypeError, AttributeError) as error:
+        raise _NoViewError(f"its answer cannot be read: {error!r}") from error
+
+
+def _fields(reply: list[bytes]) -> dict[str, str]:
+    values = [value.decode() for value in reply]
+    return dict(zip(values[::2], values[1::2], strict=True))
+
+
+def _node(fields: dict[str, str]) -> Node:
+    return Node(fields["ip"], int(fields["port"]))
+
+
+def _replica(fields: dict[str, str]) -> Replica:
+    away = {"s_down", "o_down", "disconnected"} & {*fields["flags"].split(",")}
+    online = fields["master-link-status"] == "ok" and not away
+    return Replica(_node(fields), online=online, priority=int(fields["slave-priority"]))
