@@ -14,6 +14,7 @@ from ddq.store.topology.base import (
     Topology,
     tells_of_lost_role,
 )
+from ddq.store.topology.cluster import ClusterTopology
 from ddq.store.topology.node import AddressMap, Node, parse_address_map
 from ddq.store.topology.sentinel import SentinelTopology
 from ddq.store.topology.single import SingleTopology
@@ -31,6 +32,8 @@ def open_topology(url: StoreUrl) -> Topology:
     url.check_files()
     if url.kind == "sentinel":
         return SentinelTopology(url)
+    if url.kind == "cluster":
+        return ClusterTopology(url)
     return SingleTopology(url.node, url.connector())
 
 
@@ -38,6 +41,7 @@ __all__ = [
     "FORMS",
     "Access",
     "AddressMap",
+    "ClusterTopology",
     "Listener",
     "Node",
     "Redirect",

@@ -1,0 +1,329 @@
+"""A Cluster: every key belongs to a slot, every slot to a master, and both may move.
+
+The slot map comes from the nodes themselves, several at a time: one that is cut off tells an old
+one. In between, each MOVED corrects it by the slot that it is about.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import redis.exceptions
+from redis.asyncio.connection import AbstractConnection
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
+
+from ddq.errors import DdqError, StoreUnreachable
+from ddq.store.connection import Connection, NotSentError, RedisConnection, Reply, ReplyLostError
+from ddq.store.topology.base import Listener, Redirect, Replica, SentinelSettings
+from ddq.store.topology.look import ANSWER_TIMEOUT_S, Looks, ask_all
+from ddq.store.topology.master import MasterConnection, ask_role
+from ddq.store.topology.node import Node
+from ddq.store.topology.single import replicas_by_role
+from ddq.store.topology.url import StoreUrl
+
+log = logging.getLogger(__name__)
+
+ASKED_COUNT = 5
+CHECK_INTERVAL_S = 5.0
+RECHECK_INTERVAL_S = 0.25
+PROBE_TIMEOUT_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The slots from ``first`` to ``last``, their master and its replicas."""
+
+    first: int
+    last: int
+    master: Node
+    replicas: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What one node says of the Cluster.
+
+    Attributes:
+        ok: whether it takes the Cluster to be well; one in a minority does not.
+        epoch: the newest that it has heard of.
+        ranges: of slots.
+        mastery_epochs: of the failover, or migration, by which each master got what it has.
+    """
+
+    ok: bool
+    epoch: int
+    ranges: tuple[Range, ...]
+    mastery_epochs: dict[Node, int]
+
+    @property
+    def slots_count(self) -> int:
+        """How many slots have a master."""
+        return sum(found.last - found.first + 1 for found in self.ranges)
+
+    def __str__(self) -> str:
+        state = "ok" if self.ok else "fail"
+        return f"cluster_state {state}, {self.slots_count} slots served, epoch {self.epoch}"
+
+
+class ClusterTopology:
+    """See Topology.
+
+    Args:
+        url: of kind "cluster".
+        connect: makes connections to a node, without any check; given by tests.
+    """
+
+    kind = "cluster"
+
+    def __init__(
+        self, url: StoreUrl, *, connect: Callable[[Node], Connection] | None = None
+    ) -> None:
+        self._url = url
+        self._connect = connect or (lambda node: RedisConnection(lambda: url.connection_to(node)))
+        self._looks = Looks(self._look)
+        self._listeners: list[Listener] = []
+        self._slots: list[Node | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
+        self._epochs: dict[Node, int] = {}
+        """The masters, each with the epoch of its mastery."""
+        self._epoch = -1
+        self._replicas: tuple[Node, ...] = ()
+        self._said = ""
+        self._suspects: dict[Node, str] = {}
+        self._turn = itertools.count()
+        self._wake = asyncio.Event()
+
+    # Which node serves a key ---------------------------------------------------------------
+
+    async def node_of(self, key: str, deadline_s: float) -> Node:
+        """See Topology.node_of."""
+        slot = key_slot(key.encode())
+        node = self._slots[slot]
+        if node is None or node in self._suspects:
+            await self._looks.join(deadline_s)
+            node = self._slots[slot]
+        if node is None:
+            raise StoreUnreachable(f"no node of the Cluster serves slot {slot} ({self._said})")
+        if node in self._suspects:
+            raise StoreUnreachable(f"the master of slot {slot} is away: {self._suspects[node]}")
+        return node
+
+    async def masters(self, deadline_s: float) -> tuple[Node, ...]:
+        """See Topology.masters."""
+        if not self._epochs:
+            await self._looks.join(deadline_s)
+        return tuple(sorted(self._epochs))
+
+    async def replicas(self, master: Node, deadline_s: float) -> tuple[Replica, ...]:
+        """See Topology.replicas."""
+        return await replicas_by_role(self._connect(master), master, deadline_s)
+
+    async def sentinel_settings(
+        self,
+        deadline_s: float,  # noqa: ARG002 - see Topology
+    ) -> tuple[SentinelSettings, ...]:
+        """See Topology.sentinel_settings."""
+        return ()
+
+    def redirected(self, source: Node, reply: Reply) -> Redirect | None:
+        """See Topology.redirected."""
+        if not isinstance(reply, redis.exceptions.AskError):
+            return None
+        # A node whose own address it does not know means: where you asked me, at this port.
+        node = Node(reply.host or source.host, reply.port)
+        if not isinstance(reply, redis.exceptions.MovedError):
+            return Redirect(node, asking=True)
+        self._slots[reply.slot_id] = node
+        self._wake.set()
+        return Redirect(node, asking=False)
+
+    # Looking -------------------------------------------------------------------------------
+
+    async def _look(self) -> None:
+        suspects = dict(self._suspects)
+        asked = self._asked()
+        enough_count = len(asked) // 2 + 1
+        answers = await ask_all({node: self._ask(node) for node in asked}, enough_count)
+        if not answers.given:
+            raise StoreUnreachable(f"no node of the Cluster answers ({answers})")
+        view = max(answers.given.values(), key=lambda view: (view.ok, view.epoch, view.slots_count))
+        if view.epoch < self._epoch and not (view.ok and len(answers.given) >= enough_count):
+            # They are cut off from the rest. An older epoch is right only in a Cluster made anew.
+            raise StoreUnreachable(
+                f"the nodes that answer are behind: epoch {self._epoch} was seen ({answers})"
+            )
+        self._said = str(answers)
+        self._adopt(view)
+        # One that hangs is named as master until the others have deposed it.
+        probes = await ask_all(
+            {node: self._probe(node) for node in suspects if node in self._epochs},
+            enough_count=len(suspects),
+        )
+        for node, reason in suspects.items():
+            # Suspected once more in the meantime, it stays so until the next look.
+            if self._suspects.get(node) == reason:
+                del self._suspects[node]
+        self._suspects |= probes.failures
+
+    def _adopt(self, view: View) -> None:
+        slots: list[Node | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
+        for found in view.ranges:
+            slots[found.first : found.last + 1] = [found.master] * (found.last + 1 - found.first)
+        # A slot that moves to a node gives it a new epoch too, and it was master all the time.
+        grown = {now for old, now in zip(self._slots, slots, strict=True) if old != now}
+        before, self._epochs = self._epochs, dict(view.mastery_epochs)
+        self._slots, self._epoch = slots, view.epoch
+        self._replicas = tuple(node for found in view.ranges for node in found.replicas)
+        for node, epoch in before.items():
+            if node not in self._epochs:
+                self._suspects.pop(node, None)
+                self._tell(node, "the Cluster names it no master")
+            elif self._epochs[node] != epoch and node not in grown:
+                self._tell(node, "it was deposed in between, and is master again")
+
+    def _asked(self) -> list[Node]:
+        """Some of those known, others each time, so that dead ones do not hide the rest."""
+        known = list(dict.fromkeys((*sorted(self._epochs), *self._url.seeds, *self._replicas)))
+        start = next(self._turn) * ASKED_COUNT % len(known)
+        return (known[start:] + known[:start])[:ASKED_COUNT]
+
+    def _ask(self, node: Node) -> Callable[[], Any]:
+        async def ask() -> View:
+            connection = self._connect(node)
+            try:
+                return await ask_node(connection, node)
+            finally:
+                await connection.close()
+
+        return ask
+
+    def _probe(self, node: Node) -> Callable[[], Any]:
+        async def probe() -> None:
+            connection = self._connect(node)
+            try:
+                await ask_role(connection, node, PROBE_TIMEOUT_S)
+            finally:
+                await connection.close()
+
+        return probe
+
+    def suspect(self, node: Node, error: BaseException | str) -> None:
+        """See Topology.suspect."""
+        if node in self._epochs or node in self._slots:
+            log.info("looking at the Cluster again: %s: %s", node, error or type(error).__name__)
+            self._suspects[node] = f"{node}: {str(error) or type(error).__name__}"
+            self._wake.set()
+
+    def on_change(self, listener: Listener) -> None:
+        """See Topology.on_change."""
+        self._listeners.append(listener)
+
+    def _tell(self, node: Node, reason: str) -> None:
+        log.warning("%s lost its mastership: %s", node, reason)
+        for listener in self._listeners:
+            listener(node, reason)
+
+    # Connections ---------------------------------------------------------------------------
+
+    def connect(self, node: Node) -> Connection:
+        """See Topology.connect."""
+        return MasterConnection(self._connect(node), node)
+
+    async def subscriber(self, deadline_s: float) -> AbstractConnection:
+        """See Topology.subscriber; any master will do, and each time it is another one."""
+        masters = await self.masters(deadline_s)
+        well = [node for node in masters if node not in self._suspects] or masters
+        return self._url.connection_to(well[next(self._turn) % len(well)])
+
+    # Watching ------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """See Topology.run."""
+        loop = asyncio.get_running_loop()
+        while True:
+            self._wake.clear()
+            try:
+                await self._looks.join(loop.time() + CHECK_INTERVAL_S)
+            except DdqError as error:
+                self._said = str(error)
+                log.info("the Cluster cannot be looked at: %s", error)
+            well = self._epochs and not self._suspects and None not in self._slots
+            try:
+                async with asyncio.timeout(CHECK_INTERVAL_S if well else RECHECK_INTERVAL_S):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+
+    async def close(self) -> None:
+        """See Topology.close."""
+        await self._looks.close()
+
+
+class _NoViewError(Exception):
+    """A node does not say what it is asked for."""
+
+
+async def ask_node(connection: Connection, asked: Node) -> View:
+    """What one node says of the Cluster.
+
+    Raises:
+        Exception: it does not answer, or is of no Cluster.
+    """
+    try:
+        replies = await connection.send(
+            [("CLUSTER", "SLOTS"), ("CLUSTER", "INFO"), ("CLUSTER", "NODES")], ANSWER_TIMEOUT_S
+        )
+    except (NotSentError, ReplyLostError) as error:
+        raise _NoViewError(str(error)) from error
+    for reply in replies:
+        if isinstance(reply, redis.exceptions.RedisError):
+            raise _NoViewError(str(reply)) from reply
+    slots, info, nodes = replies
+    try:
+        fields = dict(line.split(":", 1) for line in info.decode().split("\r\n") if ":" in line)
+        epochs = dict(_epochs(nodes.decode()))
+        masters = {
+            address: epochs[ids[2].decode()]
+            for _, _, ids, *_ in slots
+            if (address := _address(ids, asked))
+        }
+        return View(
+            ok=fields["cluster_state"] == "ok",
+            epoch=int(fields["cluster_current_epoch"]),
+            ranges=tuple(_ranges(slots, asked)),
+            mastery_epochs=masters,
+        )
+    except (KeyError, ValueError, IndexError, TypeError, AttributeError) as error:
+        raise _NoViewError(f"its answer cannot be read: {error!r}") from error
+
+
+def _ranges(slots: Sequence[Any], asked: Node) -> Iterator[Range]:
+    for first, last, master, *replicas in slots:
+        address = _address(master, asked)
+        if address is not None:
+            others = (_address(replica, asked) for replica in replicas)
+            yield Range(first, last, address, tuple(node for node in others if node))
+
+
+def _address(entry: Sequence[Any], asked: Node) -> Node | None:
+    """A node of CLUSTER SLOTS; None for one that has no address yet.
+
+    No host means the one that was asked; "?" that it has a name to be called by, and nobody gave
+    it one.
+    """
+    host = (entry[0] or b"").decode()
+    if host == "?":
+        details = [value.decode() for value in entry[3]] if len(entry) > 3 else []
+        host = dict(zip(details[::2], details[1::2], strict=True)).get("ip", "?")
+    return None if host == "?" else Node(host or asked.host, int(entry[1]))
+
+
+def _epochs(nodes: str) -> Iterator[tuple[str, int]]:
+    """CLUSTER NODES: id, address, flags, master, ping, pong, config-epoch, link, slots."""
+    for line in nodes.splitlines():
+        words = line.split(" ")
+        yield words[0], int(words[6])
