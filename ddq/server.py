@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -15,15 +14,14 @@ from grpc_reflection.v1alpha import reflection
 
 from ddq.admin import AdminService
 from ddq.bell import ReadyBell
-from ddq.config import LIMITS, MS_PER_SECOND, Settings, check_settings
+from ddq.config import LIMITS, MS_PER_SECOND, Settings
 from ddq.errors import DdqError
+from ddq.process import StartupError, check_options, store_call, working_store
 from ddq.rpc import CallFactory, servicer
 from ddq.scheduler import Scheduler
 from ddq.service import QueueService
-from ddq.store.embedded import EmbeddedStore, StoreStartError
-from ddq.store.open import Store, open_store
-from ddq.store.runner import Call
-from ddq.store.topology import StoreUrl, StoreUrlError, open_topology, parse_store_url
+from ddq.store.open import Store
+from ddq.store.topology import StoreUrl
 from ddq.v1 import (
     delay_queue_admin_service_pb2,
     delay_queue_admin_service_pb2_grpc,
@@ -37,11 +35,6 @@ QUEUE = "ddq.v1.DelayQueueService"
 ADMIN = "ddq.v1.DelayQueueAdminService"
 HEALTH_INTERVAL_S = 30.0
 HEALTH_RETRY_S = 1.0
-EMBEDDED_LEADER_LEASE_MS = 1_000
-
-
-class StartupError(Exception):
-    """The server cannot start; one line says what is wrong and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +44,13 @@ class ServerOptions:
     Attributes:
         listen: HOST:PORT; port 0 for any that is free.
         store_url: see ddq.store.topology.FORMS.
-        scheduler: whether it also promotes and reaps.
+        scheduler: whether it also promotes and reaps; None: if the store is embedded, since then
+            no other process can.
     """
 
     listen: str
     store_url: str
-    scheduler: bool = True
+    scheduler: bool | None = None
     settings: Settings = field(default_factory=Settings)
 
 
@@ -77,68 +71,9 @@ async def run_server(
         StartupError: the options cannot be used, or the store is not there.
         DdqError: the embedded store could not be started, or ended.
     """
-    try:
-        check_settings(options.settings)
-        url = parse_store_url(options.store_url)
-    except (ValueError, StoreUrlError) as error:
-        raise StartupError(str(error)) from None
-    async with _store_server(url, stop) as reachable:
-        settings = options.settings
-        if url.kind == "embedded":
-            # Nobody else can lead on a store that is this process's own, so after a crash the
-            # dead leader's lease is only a delay.
-            lease_ms = min(settings.leader_lease_ms, EMBEDDED_LEADER_LEASE_MS)
-            settings = replace(settings, leader_lease_ms=lease_ms)
-        store = open_store(open_topology(reachable), settings)
-        try:
-            await _check_store(store, url)
-            await _serve(options, url, store, stop, on_ready)
-        finally:
-            await store.close()
-
-
-@contextlib.asynccontextmanager
-async def _store_server(url: StoreUrl, stop: asyncio.Event) -> AsyncIterator[StoreUrl]:
-    """The store's own process if it is embedded; elsewhere nothing."""
-    if url.kind != "embedded":
-        yield url
-        return
-    assert url.path is not None
-    embedded = EmbeddedStore(url.path)
-    await embedded.start()
-    ended = False
-
-    async def watch() -> None:
-        nonlocal ended
-        await embedded.wait()
-        ended = True
-        stop.set()
-
-    watcher = asyncio.create_task(watch(), name="ddq embedded store")
-    try:
-        yield StoreUrl("unix", path=embedded.socket_path)
-    finally:
-        watcher.cancel()
-        await embedded.stop()
-    if ended:
-        # Every reply that left was synced before; a new start goes on from there.
-        raise StoreStartError(
-            f"the embedded store ended by itself; see {embedded.folder}/valkey.log, then start "
-            "again: nothing that was acknowledged is lost"
-        )
-
-
-async def _check_store(store: Store, url: StoreUrl) -> None:
-    """Asks the store once, so that a wrong address is said at the start and not at first use."""
-    try:
-        await store.topics.load_all(_call(store))
-    except DdqError as error:
-        raise StartupError(f"the store at {url} cannot be used: {error}") from None
-
-
-def _call(store: Store) -> Call:
-    timeout_s = store.settings.store_timeout_ms / MS_PER_SECOND
-    return Call(asyncio.get_running_loop().time() + timeout_s)
+    url = check_options(options.settings, options.store_url)
+    async with working_store(url, options.settings, stop) as store:
+        await _serve(options, url, store, stop, on_ready)
 
 
 async def _serve(
@@ -161,7 +96,8 @@ async def _serve(
             f"cannot listen on {options.listen}: the address is in use or not this machine's; "
             "choose another one"
         ) from None
-    scheduler = Scheduler(store) if options.scheduler else None
+    schedules = url.kind == "embedded" if options.scheduler is None else options.scheduler
+    scheduler = Scheduler(store) if schedules else None
     if scheduler is not None:
         store.hints.listen(scheduler.on_hint)
     # The scheduler goes on while calls drain: a Retrieve that waits may still get its task.
@@ -169,7 +105,6 @@ async def _serve(
     try:
         async with asyncio.TaskGroup() as group:
             hints = group.create_task(store.hints.run(), name="ddq hints")
-            watch = group.create_task(store.router.topology.run(), name="ddq topology")
             checks = group.create_task(_watch_health(store, health_servicer), name="ddq health")
             if scheduler is not None:
                 group.create_task(scheduler.run(scheduler_stop), name="ddq scheduler")
@@ -181,7 +116,6 @@ async def _serve(
             scheduler_stop.set()
             checks.cancel()
             hints.cancel()
-            watch.cancel()
     finally:
         await server.stop(0)
 
@@ -229,7 +163,7 @@ async def _watch_health(store: Store, servicer_: HealthServicer) -> None:
     was_serving = True
     while True:
         try:
-            await store.topics.load_all(_call(store))
+            await store.topics.load_all(store_call(store))
             serving = True
         except DdqError as error:
             if was_serving:

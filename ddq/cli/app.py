@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ddq import __version__
-from ddq.cli import dead, demo, enqueue, node, serve, tasks, topics, work
+from ddq.cli import dead, demo, enqueue, node, scheduler, serve, tasks, topics, work
 from ddq.cli.exits import MEANINGS
 
 _EXITS = "Exit status: " + "; ".join(f"{code.value} {text}" for code, text in MEANINGS.items())
@@ -43,6 +43,7 @@ _SERVER, _TASKS, _OPERATORS = "Server", "Tasks", "Operators"
 app.command("dev", rich_help_panel=_SERVER)(serve.dev)
 app.command("serve", rich_help_panel=_SERVER)(serve.serve)
 app.command("node", rich_help_panel=_SERVER)(node.node)
+app.command("scheduler", rich_help_panel=_SERVER)(scheduler.scheduler)
 app.command("demo", rich_help_panel=_SERVER)(demo.demo)
 app.command("enqueue", rich_help_panel=_TASKS)(enqueue.enqueue)
 app.command("work", rich_help_panel=_TASKS)(work.work)

@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import logging
 import shutil
 import sys
 from collections.abc import Callable
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ddq import __version__
-from ddq.cli.exits import CommandError, ExitCode, guarded
 from ddq.cli.options import DEFAULT_ADDRESS, parse_address, with_settings
 from ddq.cli.output import say
-from ddq.cli.signals import stopping
+from ddq.cli.running import Level, LogLevel, StoreLocation, run_until_stopped
 from ddq.config import Settings
-from ddq.errors import DdqError
-
-
-class LogLevel(StrEnum):
-    """How much goes to stderr."""
-
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
-
 
 Listen = Annotated[
     str,
@@ -42,9 +27,6 @@ Listen = Annotated[
         help="Where to listen; port 0 takes a free one.",
         parser=parse_address,
     ),
-]
-Level = Annotated[
-    LogLevel, typer.Option("--log-level", envvar="DDQ_LOG_LEVEL", help="What goes to stderr.")
 ]
 
 
@@ -92,23 +74,21 @@ def dev(
 @with_settings
 def serve(
     settings: Settings,
-    store: Annotated[
-        str,
-        typer.Option(
-            "--store",
-            "-s",
-            envvar="DDQ_STORE",
-            metavar="URL",
-            help="embedded:FOLDER, redis://HOST:PORT/DB, rediss://HOST:PORT/DB or unix:///SOCKET.",
-        ),
-    ],
+    store: StoreLocation,
     listen: Listen = DEFAULT_ADDRESS,
     scheduler: Annotated[
-        bool, typer.Option(help="Also promote tasks that are due and take back expired leases.")
-    ] = True,
+        bool | None,
+        typer.Option(
+            help="Also be a scheduler, as ddq scheduler is; needs none beside it.",
+            show_default="on an embedded store only",
+        ),
+    ] = None,
     log_level: Level = LogLevel.INFO,
 ) -> None:
-    """Run a server on a store of your own. As many as you like may share a store."""
+    """Run a server on a store of your own. As many as you like may share a store.
+
+    Something has to run a scheduler on that store: ddq scheduler, or one of the servers.
+    """
 
     def ready(address: str, where: str) -> None:
         say(f"ddq {__version__} on {address}, store {where}")
@@ -123,32 +103,18 @@ def _serve(
     log_level: LogLevel,
     ready: Callable[[str, str], None],
     *,
-    scheduler: bool,
+    scheduler: bool | None,
 ) -> None:
     # Late, so that commands which only talk to a server do not load one.
-    from ddq.server import ServerOptions, StartupError, run_server  # noqa: PLC0415
+    from ddq.server import ServerOptions, run_server  # noqa: PLC0415
 
-    logging.basicConfig(
-        level=log_level.value.upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
+    options = ServerOptions(listen, store, scheduler=scheduler, settings=settings)
+    run_until_stopped(
+        lambda stop: run_server(
+            options, stop=stop, on_ready=lambda info: ready(info.address, info.store)
+        ),
+        log_level,
     )
-
-    async def until_stopped() -> None:
-        stop = asyncio.Event()
-        with stopping(stop.set):
-            try:
-                await run_server(
-                    ServerOptions(listen, store, scheduler=scheduler, settings=settings),
-                    stop=stop,
-                    on_ready=lambda info: ready(info.address, info.store),
-                )
-            except (StartupError, DdqError) as error:
-                raise CommandError(str(error), ExitCode.UNAVAILABLE) from None
-            except OSError as error:
-                raise CommandError(f"cannot start: {error}", ExitCode.UNAVAILABLE) from None
-
-    guarded(until_stopped())
 
 
 def _program() -> str:

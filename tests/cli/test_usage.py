@@ -15,11 +15,13 @@ from typing import Any
 import pytest
 
 import ddq.cli
+import ddq.scheduling
 import ddq.server
 from ddq import __version__, errors
 from ddq.cli import main
 from ddq.cli.exits import MEANINGS, ExitCode, exit_code, one_line
 from ddq.config import Settings
+from ddq.scheduling import SchedulerInfo, SchedulerOptions
 from ddq.server import ServerInfo, ServerOptions
 from tests.cli.conftest import TIMEOUT_S, Cli, spawn
 
@@ -158,9 +160,9 @@ def test_version(cli: Cli) -> None:
 
 
 @pytest.fixture
-def options(monkeypatch: pytest.MonkeyPatch) -> list[ServerOptions]:
-    """What the server would have been started with."""
-    seen = []
+def options(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What the server or scheduler would have been started with."""
+    seen: list[Any] = []
 
     async def run_server(
         given: ServerOptions, *, stop: asyncio.Event, on_ready: Callable[[ServerInfo], None]
@@ -168,7 +170,14 @@ def options(monkeypatch: pytest.MonkeyPatch) -> list[ServerOptions]:
         seen.append(given)
         on_ready(ServerInfo(given.listen, given.store_url))
 
+    async def run_scheduler(
+        given: SchedulerOptions, *, stop: asyncio.Event, on_ready: Callable[[SchedulerInfo], None]
+    ) -> None:
+        seen.append(given)
+        on_ready(SchedulerInfo(given.store_url))
+
     monkeypatch.setattr(ddq.server, "run_server", run_server)
+    monkeypatch.setattr(ddq.scheduling, "run_scheduler", run_scheduler)
     return seen
 
 
@@ -177,10 +186,13 @@ def _other_value(name: str, number: int) -> int | str:
     return {"durability": "all", "data_nodes": "h1:1,h2:2"}.get(name, number)
 
 
-@pytest.mark.parametrize("command", [["dev"], ["serve", "--store", "unix:///tmp/s"]])
-def test_every_setting_is_a_flag(
-    command: list[str], cli: Cli, options: list[ServerOptions]
-) -> None:
+PROCESSES = [
+    ["dev"], ["serve", "--store", "unix:///tmp/s"], ["scheduler", "--store", "unix:///tmp/s"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", PROCESSES)
+def test_every_setting_is_a_flag(command: list[str], cli: Cli, options: list[Any]) -> None:
     flags: list[str] = []
     wanted: dict[str, Any] = {}
     for number, spec in enumerate(fields(Settings), start=1_000):
@@ -195,9 +207,9 @@ def test_every_setting_is_a_flag(
     assert options[0].settings == Settings(**wanted)
 
 
-@pytest.mark.parametrize("command", [["dev"], ["serve", "--store", "unix:///tmp/s"]])
+@pytest.mark.parametrize("command", PROCESSES)
 def test_every_setting_is_in_the_environment(
-    command: list[str], cli: Cli, options: list[ServerOptions], monkeypatch: pytest.MonkeyPatch
+    command: list[str], cli: Cli, options: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted: dict[str, Any] = {}
     for number, spec in enumerate(fields(Settings), start=1_000):
@@ -209,7 +221,7 @@ def test_every_setting_is_in_the_environment(
     assert options[0].settings == Settings(**wanted)
 
 
-def test_defaults_are_those_of_the_settings(cli: Cli, options: list[ServerOptions]) -> None:
+def test_defaults_are_those_of_the_settings(cli: Cli, options: list[Any]) -> None:
     out = cli.ok("dev").out
     assert options == [
         ServerOptions("127.0.0.1:50051", "embedded:ddq-data", scheduler=True, settings=Settings())
@@ -217,17 +229,17 @@ def test_defaults_are_those_of_the_settings(cli: Cli, options: list[ServerOption
     assert "enqueue hello 'hello, world' --delay 5s\n" in out
 
 
-def test_what_serve_is_told(
-    cli: Cli, options: list[ServerOptions], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_serve_is_told(cli: Cli, options: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DDQ_STORE", "redis://db/3")
-    cli.ok("serve", "--no-scheduler", "--listen", "[::1]:0")
+    cli.ok("serve", "--listen", "[::1]:0")
+    cli.ok("serve", "--no-scheduler")
+    cli.ok("serve", "--scheduler")
     assert options[0].store_url == "redis://db/3"
     assert options[0].listen == "[::1]:0"
-    assert options[0].scheduler is False
+    assert [given.scheduler for given in options] == [None, False, True]
 
 
-def test_a_next_step_names_the_address(cli: Cli, options: list[ServerOptions]) -> None:
+def test_a_next_step_names_the_address(cli: Cli, options: list[Any]) -> None:
     out = cli.ok("dev", "--listen", "127.0.0.1:7000").out
     assert "--delay 5s --address 127.0.0.1:7000\n" in out
 

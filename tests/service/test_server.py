@@ -20,11 +20,13 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 )
 
 from ddq.config import Settings
-from ddq.server import ServerOptions, StartupError, run_server
+from ddq.process import StartupError
+from ddq.scheduling import SchedulerOptions, run_scheduler
+from ddq.server import ServerOptions, run_server
 from ddq.store.embedded import StoreStartError
 from ddq.v1 import delay_queue_service_pb2 as pb
 from tests.support.rpc import DEADLINE_S, Producer, failure_of, seconds
-from tests.support.server import RunningServer, serving
+from tests.support.server import RunningServer, scheduling, serving
 from tests.support.store import StoreServer, own_store
 
 SERVICES = {
@@ -142,6 +144,24 @@ async def test_two_schedulers_share_the_work_and_one_takes_over(store_server: St
             await producer.take_one(f"t{i}")
         control: Any = store_server.sync.hgetall("ddq:control:{jobs}")
         assert int(control[b"n:leased"]) == 40
+
+
+async def test_a_server_leaves_scheduling_to_schedulers(store_server: StoreServer) -> None:
+    """Unless it is told to, or has a store of its own as in `ddq demo`."""
+    async with serving(store_server, scheduler=None) as server:
+        await Producer(server.queue).add("a")
+        request = pb.RetrieveRequest(topics=["jobs"], wait=seconds(0.3))
+        assert not (await server.queue.Retrieve(request, timeout=DEADLINE_S)).tasks
+        async with scheduling(store_server):
+            (leased,) = await Producer(server.queue).take()
+            assert leased.task.id == "a"
+
+
+async def test_a_scheduler_alone_has_no_use_for_a_store_of_its_own() -> None:
+    with pytest.raises(StartupError, match="ddq serve --store embedded:somewhere"):
+        await run_scheduler(
+            SchedulerOptions("embedded:somewhere"), stop=asyncio.Event(), on_ready=lambda _: None
+        )
 
 
 async def run(listen: str, store_url: str, settings: Settings | None = None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,8 @@ from typing import Any
 import grpc.aio
 
 from ddq.config import Settings
-from ddq.server import ServerInfo, ServerOptions, run_server
+from ddq.scheduling import SchedulerInfo, SchedulerOptions, run_scheduler
+from ddq.server import ServerOptions, run_server
 from ddq.v1 import delay_queue_admin_service_pb2_grpc as admin_grpc
 from ddq.v1 import delay_queue_service_pb2_grpc as queue_grpc
 from tests.support.store import StoreServer
@@ -43,29 +44,49 @@ class RunningServer:
 
 @asynccontextmanager
 async def serving(
-    store: StoreServer, settings: Settings | None = None, *, scheduler: bool = True
+    store: StoreServer, settings: Settings | None = None, *, scheduler: bool | None = True
 ) -> AsyncIterator[RunningServer]:
     """Runs a server on a free port of the loopback until the block ends."""
-    stop = asyncio.Event()
-    ready: asyncio.Future[ServerInfo] = asyncio.get_running_loop().create_future()
     options = ServerOptions("127.0.0.1:0", store.url, scheduler, settings or Settings(drain_ms=1))
-    task = asyncio.create_task(run_server(options, stop=stop, on_ready=ready.set_result))
+    async with (
+        _running(run_server, options) as (info, stop, task),
+        grpc.aio.insecure_channel(info.address) as channel,
+    ):
+        yield RunningServer(
+            info.address,
+            channel,
+            queue_grpc.DelayQueueServiceStub(channel),
+            admin_grpc.DelayQueueAdminServiceStub(channel),
+            stop,
+            task,
+            store,
+        )
+
+
+@asynccontextmanager
+async def scheduling(
+    store: StoreServer, settings: Settings | None = None
+) -> AsyncIterator[SchedulerInfo]:
+    """Runs a scheduler until the block ends."""
+    options = SchedulerOptions(store.url, settings or Settings())
+    async with _running(run_scheduler, options) as (info, _, _):
+        yield info
+
+
+@asynccontextmanager
+async def _running(
+    run: Callable[..., Coroutine[Any, Any, None]], options: object
+) -> AsyncIterator[tuple[Any, asyncio.Event, asyncio.Task[None]]]:
+    """Until the block ends; what it said when it was ready, what stops it, and its task."""
+    stop = asyncio.Event()
+    ready: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    task = asyncio.create_task(run(options, stop=stop, on_ready=ready.set_result))
     try:
         task.add_done_callback(lambda _: ready.done() or ready.cancel())
         await asyncio.wait([ready])
         if ready.cancelled():
             await task
-        address = ready.result().address
-        async with grpc.aio.insecure_channel(address) as channel:
-            yield RunningServer(
-                address,
-                channel,
-                queue_grpc.DelayQueueServiceStub(channel),
-                admin_grpc.DelayQueueAdminServiceStub(channel),
-                stop,
-                task,
-                store,
-            )
+        yield ready.result(), stop, task
     finally:
         stop.set()
         async with asyncio.timeout(STOP_TIMEOUT_S):

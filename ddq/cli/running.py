@@ -1,0 +1,66 @@
+"""How ddq runs a server or a scheduler: its log, its signals, and how it says why it cannot."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Awaitable, Callable
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from ddq.cli.exits import CommandError, ExitCode, guarded
+from ddq.cli.signals import stopping
+from ddq.errors import DdqError
+
+
+class LogLevel(StrEnum):
+    """How much goes to stderr."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+Level = Annotated[
+    LogLevel, typer.Option("--log-level", envvar="DDQ_LOG_LEVEL", help="What goes to stderr.")
+]
+StoreLocation = Annotated[
+    str,
+    typer.Option(
+        "--store",
+        "-s",
+        envvar="DDQ_STORE",
+        metavar="URL",
+        help="embedded:FOLDER, redis://HOST:PORT/DB, rediss://HOST:PORT/DB or unix:///SOCKET.",
+    ),
+]
+
+
+def run_until_stopped(
+    work: Callable[[asyncio.Event], Awaitable[None]], log_level: LogLevel
+) -> None:
+    """Runs ``work``, which ends when the event that it is given is set: by Ctrl-C or SIGTERM."""
+    # Late, so that commands which only talk to a server do not load one.
+    from ddq.process import StartupError  # noqa: PLC0415
+
+    logging.basicConfig(
+        level=log_level.value.upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+
+    async def until_stopped() -> None:
+        stop = asyncio.Event()
+        with stopping(stop.set):
+            try:
+                await work(stop)
+            except (StartupError, DdqError) as error:
+                raise CommandError(str(error), ExitCode.UNAVAILABLE) from None
+            except OSError as error:
+                raise CommandError(f"cannot start: {error}", ExitCode.UNAVAILABLE) from None
+
+    guarded(until_stopped())

@@ -1,0 +1,29 @@
+"""ddq scheduler: a scheduler in this process, beside any number of others."""
+
+from __future__ import annotations
+
+from ddq import __version__
+from ddq.cli.options import with_settings
+from ddq.cli.output import say
+from ddq.cli.running import Level, LogLevel, StoreLocation, run_until_stopped
+from ddq.config import Settings
+
+
+@with_settings
+def scheduler(settings: Settings, store: StoreLocation, log_level: Level = LogLevel.INFO) -> None:
+    """Run a scheduler: it makes tasks ready when they are due and takes back expired leases.
+
+    As many as you like may share a store: they share the work, and take over from each other. With
+    none on a store, nothing there becomes due.
+    """
+    from ddq.scheduling import SchedulerOptions, run_scheduler  # noqa: PLC0415 - loaded when used
+
+    options = SchedulerOptions(store, settings)
+    run_until_stopped(
+        lambda stop: run_scheduler(
+            options,
+            stop=stop,
+            on_ready=lambda info: say(f"ddq {__version__} schedules, store {info.store}"),
+        ),
+        log_level,
+    )

@@ -1,0 +1,115 @@
+"""What every process that works on a store has around it: the store, its first check, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+from ddq.config import MS_PER_SECOND, Settings, check_settings
+from ddq.errors import DdqError
+from ddq.store.embedded import EmbeddedStore, StoreStartError
+from ddq.store.open import Store, open_store
+from ddq.store.runner import Call
+from ddq.store.topology import StoreUrl, StoreUrlError, open_topology, parse_store_url
+
+EMBEDDED_LEADER_LEASE_MS = 1_000
+
+
+class StartupError(Exception):
+    """The process cannot start; one line says what is wrong and what to do."""
+
+
+def check_options(settings: Settings, store_url: str) -> StoreUrl:
+    """The store's URL, read; raises StartupError if it or the settings cannot be used."""
+    try:
+        check_settings(settings)
+        return parse_store_url(store_url)
+    except (ValueError, StoreUrlError) as error:
+        raise StartupError(str(error)) from None
+
+
+@contextlib.asynccontextmanager
+async def working_store(
+    url: StoreUrl, settings: Settings, stop: asyncio.Event
+) -> AsyncIterator[Store]:
+    """A store that has answered once, until the block ends.
+
+    Args:
+        stop: is set when the store's own process ends by itself.
+
+    Raises:
+        StartupError: the store is not there.
+        DdqError: the embedded store could not be started, or ended.
+    """
+    async with _store_process(url, stop) as reachable:
+        if url.kind == "embedded":
+            # Nobody else can lead on a store that is this process's own, so after a crash the
+            # dead leader's lease is only a delay.
+            lease_ms = min(settings.leader_lease_ms, EMBEDDED_LEADER_LEASE_MS)
+            settings = replace(settings, leader_lease_ms=lease_ms)
+        store = open_store(open_topology(reachable), settings)
+        try:
+            async with _watched(store):
+                await _check_store(store, url)
+                yield store
+        finally:
+            await store.close()
+
+
+@contextlib.asynccontextmanager
+async def _watched(store: Store) -> AsyncIterator[None]:
+    """The topology watches for failovers while the block runs."""
+    watch = asyncio.create_task(store.router.topology.run(), name="ddq topology")
+    try:
+        yield
+    finally:
+        watch.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watch
+
+
+@contextlib.asynccontextmanager
+async def _store_process(url: StoreUrl, stop: asyncio.Event) -> AsyncIterator[StoreUrl]:
+    """The store's own process if it is embedded; elsewhere nothing."""
+    if url.kind != "embedded":
+        yield url
+        return
+    assert url.path is not None
+    embedded = EmbeddedStore(url.path)
+    await embedded.start()
+    ended = False
+
+    async def watch() -> None:
+        nonlocal ended
+        await embedded.wait()
+        ended = True
+        stop.set()
+
+    watcher = asyncio.create_task(watch(), name="ddq embedded store")
+    try:
+        yield StoreUrl("unix", path=embedded.socket_path)
+    finally:
+        watcher.cancel()
+        await embedded.stop()
+    if ended:
+        # Every reply that left was synced before; a new start goes on from there.
+        raise StoreStartError(
+            f"the embedded store ended by itself; see {embedded.folder}/valkey.log, then start "
+            "again: nothing that was acknowledged is lost"
+        )
+
+
+async def _check_store(store: Store, url: StoreUrl) -> None:
+    """Asks the store once, so that a wrong address is said at the start and not at first use."""
+    try:
+        await store.topics.load_all(store_call(store))
+    except DdqError as error:
+        raise StartupError(f"the store at {url} cannot be used: {error}") from None
+
+
+def store_call(store: Store) -> Call:
+    """A call of the process's own."""
+    timeout_s = store.settings.store_timeout_ms / MS_PER_SECOND
+    return Call(asyncio.get_running_loop().time() + timeout_s)

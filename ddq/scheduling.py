@@ -1,0 +1,54 @@
+"""A scheduler in a process of its own, beside any number of others: ``ddq scheduler``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ddq.config import Settings
+from ddq.process import StartupError, check_options, working_store
+from ddq.scheduler import Scheduler
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerOptions:
+    """What a scheduler process is told.
+
+    Attributes:
+        store_url: see ddq.store.topology.FORMS; a store of this process's own has no use.
+    """
+
+    store_url: str
+    settings: Settings = field(default_factory=Settings)
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerInfo:
+    """A scheduler that works: its store without the password."""
+
+    store: str
+
+
+async def run_scheduler(
+    options: SchedulerOptions, *, stop: asyncio.Event, on_ready: Callable[[SchedulerInfo], None]
+) -> None:
+    """Schedules until ``stop`` is set, then hands its leaderships over.
+
+    Raises:
+        StartupError: the options cannot be used, or the store is not there.
+    """
+    url = check_options(options.settings, options.store_url)
+    if url.kind == "embedded":
+        raise StartupError(
+            "an embedded store belongs to the server that starts it, which has a scheduler of its "
+            f"own: ddq serve --store {url}; or give the URL of a store that others reach as well"
+        )
+    async with working_store(url, options.settings, stop) as store:
+        scheduler = Scheduler(store)
+        store.hints.listen(scheduler.on_hint)
+        async with asyncio.TaskGroup() as group:
+            hints = group.create_task(store.hints.run(), name="ddq hints")
+            on_ready(SchedulerInfo(str(url)))
+            await scheduler.run(stop)
+            hints.cancel()
