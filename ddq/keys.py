@@ -9,7 +9,10 @@ TOPICS = "ddq:topics"
 """HASH: topic name -> uid, revision, JSON document; "#" -> number of topics ever made."""
 
 HINTS = "ddq:hints"
-"""Channel of the wake-up hints: "due <tag> <ms>", "ready <tag> <count>", "topic <name> 0"."""
+"""Channel of the wake-up hints.
+
+"due <tag> <ms>", "free <tag> <ms>", "ready <tag> <count>", "topic <name> 0".
+"""
 
 ROOTS = (
     "control",

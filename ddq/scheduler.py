@@ -4,20 +4,25 @@ There is no tick. Each shard has one moment at which it is to be looked at next:
 time or lease expiry, or an earlier one that a hint told of. A slow sweep looks at every shard
 should all hints have been lost. No safety rests on the time or on the sleep: each script checks
 nonce and epoch before it moves anything.
+
+Of several schedulers one leads a shard, for as long as there is work. Each has a rank on each
+shard, drawn from both names (rendezvous hashing), and who outranks a leader takes the shard from
+it. So leadership spreads without anybody knowing how many schedulers there are.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import heapq
 import itertools
 import logging
 from dataclasses import dataclass
 
 from ddq.config import MS_PER_SECOND
-from ddq.errors import DdqError, StoreMalformed, TopicNotFound
+from ddq.errors import ClockUnsafe, DdqError, StoreMalformed, TopicNotFound
 from ddq.keys import ShardId
-from ddq.store.hints import DueHint, Hint, Reset, TopicHint
+from ddq.store.hints import DueHint, FreeHint, Hint, Reset, TopicHint
 from ddq.store.open import Store
 from ddq.store.runner import Call
 from ddq.store.upkeep import Leadership, Outlook
@@ -30,15 +35,31 @@ RETRY_MIN_S = 0.1
 RETRY_MAX_S = 5.0
 # The store counts whole milliseconds: who wakes at the very instant may come a fraction early.
 MARGIN_S = 0.001
+# How long who was turned away lets another begin. At the moment at which something is due its
+# leader is at it; a shard whose leader is gone is late by this, once.
+HOLD_BACK_S = 0.05
+NAME_BYTES = 8
+RANK_BYTES = 4
+HAND_OVER_MAX_COUNT = 256
+SAY_AGAIN_S = 10.0
 
 
 @dataclass(eq=False, slots=True)
 class _Shard:
-    """What the scheduler knows of one shard; times are the event loop's, in seconds."""
+    """What the scheduler knows of one shard; times are the event loop's, in seconds.
+
+    Attributes:
+        rank: of this scheduler on it.
+        taken_until_s: another leads until then, as far as this one knows.
+        turned_away: another led when this one last asked.
+    """
 
     id: ShardId
-    wake_s: float
+    rank: int
+    wake_s: float = float("inf")
     leadership: Leadership | None = None
+    taken_until_s: float = float("-inf")
+    turned_away: bool = False
     busy: bool = False
     surveyed_s: float = float("-inf")
     failures: int = 0
@@ -60,6 +81,10 @@ class Scheduler:
         self._nudge = asyncio.Event()
         self._topics_s = float("-inf")
         self._store_ahead_ms: float | None = None
+        self._name = store.entropy.token(NAME_BYTES)
+        self._modest_until_s = float("-inf")
+        self._said: dict[str, float] = {}
+        self._stopping = False
 
     # Being woken ---------------------------------------------------------------------------
 
@@ -73,13 +98,18 @@ class Scheduler:
             elif self._store_ahead_ms is None:
                 self._wake(shard, now_s)
             else:
-                self._wake(shard, self._local_s(hint.at_ms))
+                self._wake(shard, self._moment_s(shard, hint.at_ms))
+        elif isinstance(hint, FreeHint):
+            shard = self._shards.get(hint.shard)
+            if shard is not None and self._store_ahead_ms is not None:
+                shard.taken_until_s, shard.turned_away = float("-inf"), False
+                self._wake(shard, self._moment_s(shard, hint.at_ms))
         elif isinstance(hint, TopicHint):
             self._topics_s = float("-inf")
         elif isinstance(hint, Reset):
             self._topics_s = float("-inf")
             for shard in self._shards.values():
-                shard.surveyed_s = float("-inf")
+                shard.surveyed_s = shard.taken_until_s = float("-inf")
                 self._wake(shard, now_s)
         self._nudge.set()
 
@@ -95,12 +125,20 @@ class Scheduler:
         assert self._store_ahead_ms is not None
         return (store_ms - self._store_ahead_ms) / MS_PER_SECOND + MARGIN_S
 
+    def _moment_s(self, shard: _Shard, store_ms: int) -> float:
+        """When to go and do what is to be done at ``store_ms``, as far as others let us."""
+        at_s = self._local_s(store_ms)
+        if shard.leadership is not None:
+            return at_s
+        return max(at_s + HOLD_BACK_S * shard.turned_away, shard.taken_until_s)
+
     # The loop ------------------------------------------------------------------------------
 
     async def run(self, stop: asyncio.Event) -> None:
         """Schedules until ``stop`` is set, then hands its leaderships over."""
         stopping = asyncio.create_task(stop.wait(), name="ddq scheduler stop")
-        stopping.add_done_callback(lambda _: self._nudge.set())
+        stopping.add_done_callback(lambda _: self._stop())
+        self._be_modest()
         try:
             async with asyncio.TaskGroup() as visits:
                 while not stop.is_set():
@@ -111,6 +149,17 @@ class Scheduler:
             await self._resign_all()
         finally:
             stopping.cancel()
+
+    def _stop(self) -> None:
+        self._stopping = True
+        self._nudge.set()
+
+    def _be_modest(self) -> None:
+        """Takes no shard from another for a while: who has just started, had trouble with the
+        store, or was too slow to keep a shard may be about to fail again. A process that crashes
+        every few seconds would otherwise take its share each time, and leave it unattended."""
+        lease_s = self._settings.leader_lease_ms / MS_PER_SECOND
+        self._modest_until_s = asyncio.get_running_loop().time() + lease_s
 
     async def _sleep(self) -> None:
         """Until the next moment of a shard or of the topics' table, or a nudge."""
@@ -160,8 +209,12 @@ class Scheduler:
         for gone in self._shards.keys() - wanted:
             del self._shards[gone]
         for shard_id in sorted(wanted - self._shards.keys(), key=lambda s: (s.topic, s.index)):
-            shard = self._shards[shard_id] = _Shard(shard_id, wake_s=float("inf"))
+            shard = self._shards[shard_id] = _Shard(shard_id, self._rank(shard_id))
             self._wake(shard, now_s)
+
+    def _rank(self, shard: ShardId) -> int:
+        digest = hashlib.sha256(self._name + shard.tag.encode()).digest()
+        return int.from_bytes(digest[:RANK_BYTES], "big")
 
     def _start_visits(self, visits: asyncio.TaskGroup) -> None:
         """Looks at every shard whose moment has come, a bounded number at once."""
@@ -193,13 +246,24 @@ class Scheduler:
         except DdqError as error:
             delay_s = min(RETRY_MAX_S, RETRY_MIN_S * 2**shard.failures)
             shard.failures = min(shard.failures + 1, 10)
-            log.warning("shard %s: %s; again in %.1f s", shard.id.tag, error, delay_s)
+            self._be_modest()
+            if isinstance(error, ClockUnsafe):
+                # It could not tell what is due. Its leases in the store run out for others.
+                shard.leadership = None
+            self._complain(shard, error, delay_s)
             next_s = loop.time() + delay_s
         finally:
             shard.busy = False
         # A hint that came meanwhile may have set an earlier moment; its heap entry was skipped.
         woken_s, shard.wake_s = shard.wake_s, float("inf")
         self._wake(shard, min(next_s, woken_s))
+
+    def _complain(self, shard: _Shard, error: DdqError, delay_s: float) -> None:
+        """One line for a kind of trouble, not one for each of a thousand shards."""
+        now_s = asyncio.get_running_loop().time()
+        if now_s >= self._said.get(error.reason, float("-inf")) + SAY_AGAIN_S:
+            self._said[error.reason] = now_s
+            log.warning("shard %s: %s; again in %.1f s", shard.id.tag, error, delay_s)
 
     # One visit -----------------------------------------------------------------------------
 
@@ -210,14 +274,19 @@ class Scheduler:
         outlook: Outlook | None = None
         if shard.surveyed_s + self._sweep_s <= loop.time():
             outlook = await self._survey(topic, shard)
-        if outlook is None or outlook.promotable or outlook.reapable:
+        taken = shard.leadership is None and shard.taken_until_s > loop.time()
+        if outlook is None or ((outlook.promotable or outlook.reapable) and not taken):
             outlook = await self._lead(topic, shard)
         return self._next_moment(shard, outlook)
 
     async def _survey(self, topic: Topic, shard: _Shard) -> Outlook:
         """Looks without leading, and collects what is to be forgotten."""
         survey = await self._store.upkeep.survey(topic, shard.id, self._call())
-        shard.surveyed_s = asyncio.get_running_loop().time()
+        now_s = asyncio.get_running_loop().time()
+        # The first time a part of the interval counts as over, another one on each shard, so that
+        # from then on the sweep goes round evenly.
+        first = shard.surveyed_s == float("-inf")
+        shard.surveyed_s = now_s - self._sweep_s * (shard.rank / 256**RANK_BYTES if first else 0)
         outlook = self._note(survey.outlook)
         while outlook.collect_ms is not None and outlook.collect_ms <= outlook.store_ms:
             collected, outlook = await self._store.upkeep.collect(topic, shard.id, self._call())
@@ -226,23 +295,33 @@ class Scheduler:
         return outlook
 
     async def _lead(self, topic: Topic, shard: _Shard) -> Outlook:
-        """Moves what is due, if the shard can be led; else says when to try again."""
+        """Moves what is due, if the shard can be led, until nothing is or it is time to stop."""
         upkeep = self._store.upkeep
         step = upkeep.promote
         while True:
             if shard.leadership is None:
-                acquired = await upkeep.acquire(topic, shard.id, None, self._call())
+                now_s = asyncio.get_running_loop().time()
+                acquired = await upkeep.acquire(
+                    topic, shard.id, None, self._call(),
+                    rank=shard.rank, challenge=now_s >= self._modest_until_s,
+                )  # fmt: skip
                 outlook = self._note(acquired.outlook)
                 shard.leadership = acquired.leadership
-                if shard.leadership is None:
-                    return outlook.not_before(outlook.store_ms + max(acquired.remaining_ms, 1))
+                shard.turned_away = acquired.leadership is None
+                if acquired.leadership is None:
+                    over_ms = outlook.store_ms + max(acquired.remaining_ms, 1)
+                    shard.taken_until_s = self._local_s(over_ms)
+                    return outlook
             else:
                 moved = await step(topic, shard.id, shard.leadership, self._call())
                 outlook = self._note(moved.outlook)
                 if moved.deposed:
                     log.info("shard %s is led by another scheduler now", shard.id.tag)
                     shard.leadership = None
+                    self._be_modest()
                     continue
+            if self._stopping:
+                return outlook
             # In turn: a flood of due tasks must not keep expired leases waiting.
             if outlook.reapable and (step == upkeep.promote or not outlook.promotable):
                 step = upkeep.reap
@@ -259,16 +338,24 @@ class Scheduler:
 
     def _next_moment(self, shard: _Shard, outlook: Outlook) -> float:
         known = [at_ms for at_ms in (outlook.due_ms, outlook.expiry_ms) if at_ms is not None]
-        return min([shard.surveyed_s + self._sweep_s, *map(self._local_s, known)])
+        moments = (self._moment_s(shard, at_ms) for at_ms in known)
+        return min([shard.surveyed_s + self._sweep_s, *moments])
 
     async def _resign_all(self) -> None:
         """Hands over, so that the next leader need not wait for the leases to run out."""
-        for shard in self._shards.values():
-            if shard.leadership is None:
-                continue
+        call, free = self._call(), asyncio.Semaphore(HAND_OVER_MAX_COUNT)
+        async with asyncio.TaskGroup() as group:
+            for shard in self._shards.values():
+                if shard.leadership is not None:
+                    group.create_task(self._resign(shard, shard.leadership, call, free))
+
+    async def _resign(
+        self, shard: _Shard, held: Leadership, call: Call, free: asyncio.Semaphore
+    ) -> None:
+        shard.leadership = None
+        async with free:
             try:
-                topic = await self._store.topics.require(shard.id.topic, self._call())
-                await self._store.upkeep.resign(topic, shard.id, shard.leadership, self._call())
+                topic = await self._store.topics.require(shard.id.topic, call)
+                await self._store.upkeep.resign(topic, shard.id, held, call)
             except DdqError as error:
                 log.warning("shard %s is not handed over: %s", shard.id.tag, error)
-            shard.leadership = None

@@ -184,12 +184,17 @@ class Survey:
 
 @dataclass(frozen=True, slots=True)
 class Acquire:
-    """Takes the leadership, or keeps the one that (held_nonce, held_epoch) prove."""
+    """Takes the leadership, or keeps the one that (held_nonce, held_epoch) prove.
+
+    A challenge takes it from a living leader too, if that has a lower rank.
+    """
 
     nonce: bytes
     lease_ms: int
     held_nonce: bytes = b""
     held_epoch: int = 0
+    rank: int = 0
+    challenge: bool = False
 
 
 @dataclass(frozen=True, slots=True)

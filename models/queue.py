@@ -95,6 +95,7 @@ class Shard:
     nonce: bytes = b""
     epoch: int = 0
     leader_until_ms: int = 0
+    leader_rank: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -551,13 +552,15 @@ def _leads(shard: Shard, nonce: bytes, epoch: int) -> bool:
 
 
 def acquire(shard: Shard, op: Acquire, context: Context) -> tuple[Shard, Result]:
-    """Leadership, under a fresh nonce and the next epoch, if the last leader's time is over."""
+    """Leadership, under a fresh nonce and the next epoch, if the last leader's time is over, or
+    if the challenger has a higher rank."""
     status = "TAKEN"
+    outranks = op.challenge and op.rank > shard.leader_rank
     if _leads(shard, op.held_nonce, op.held_epoch):
         status = "KEPT"
-    elif not shard.nonce or shard.leader_until_ms <= context.now_ms:
+    elif not shard.nonce or shard.leader_until_ms <= context.now_ms or outranks:
         status = "ACQUIRED"
-        shard = replace(shard, nonce=op.nonce, epoch=shard.epoch + 1)
+        shard = replace(shard, nonce=op.nonce, epoch=shard.epoch + 1, leader_rank=op.rank)
     if status != "TAKEN":
         shard = replace(shard, leader_until_ms=context.now_ms + op.lease_ms)
     return shard, (status, shard.epoch, shard.leader_until_ms - context.now_ms)
@@ -567,22 +570,23 @@ def resign(shard: Shard, op: Resign, context: Context) -> tuple[Shard, Result]:
     """The next to ask leads."""
     if not _leads(shard, op.nonce, op.epoch):
         return shard, ("NOT_LEADER",)
-    return replace(shard, nonce=b"", leader_until_ms=0), ("RESIGNED",)
+    return replace(shard, nonce=b"", leader_until_ms=0, leader_rank=0), ("RESIGNED",)
 
 
 def promote(shard: Shard, op: Promote, context: Context) -> tuple[Shard, Result]:
     """SCHEDULED -> READY for what is due, exactly once each."""
     if not _leads(shard, op.nonce, op.epoch):
-        return shard, ("NOT_LEADER", 0)
+        return shard, ("NOT_LEADER", 0, None)
     shard = replace(shard, leader_until_ms=context.now_ms + op.lease_ms)
-    moved = 0
+    moved, late_ms = 0, None
     due = [task for task in index(shard, State.SCHEDULED) if task.at_ms <= context.now_ms]
     for entry in [] if shard.settings.paused else due[: op.limit]:
         shard, task = sweep(shard, entry, context.now_ms)
         if task is not None:
             shard, _ = move(shard, task, State.READY, task.due_ms, promotion=task.promotion + 1)
+            late_ms = context.now_ms - task.due_ms if moved == 0 else late_ms
             moved += 1
-    return shard, ("OK", moved)
+    return shard, ("OK", moved, late_ms)
 
 
 def reap(shard: Shard, op: Reap, context: Context) -> tuple[Shard, Result]:

@@ -35,6 +35,14 @@ class DueHint:
 
 
 @dataclass(frozen=True, slots=True)
+class FreeHint:
+    """The leader of the shard has resigned; there is something to do at ``at_ms``."""
+
+    shard: ShardId
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class ReadyHint:
     """``count`` tasks of the shard became ready."""
 
@@ -54,7 +62,7 @@ class Reset:
     """Hints may have been missed: look at everything."""
 
 
-Hint = DueHint | ReadyHint | TopicHint | Reset
+Hint = DueHint | FreeHint | ReadyHint | TopicHint | Reset
 Listener = Callable[[Hint], None]
 
 
@@ -67,6 +75,8 @@ def parse_hint(message: bytes) -> Hint | None:
         shard = ShardId.parse(name)
         if shard is not None and kind == "due":
             return DueHint(shard, int(value))
+        if shard is not None and kind == "free":
+            return FreeHint(shard, int(value))
         if shard is not None and kind == "ready":
             return ReadyHint(shard, int(value))
     except ValueError:

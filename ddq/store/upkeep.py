@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ddq.config import Settings
 from ddq.entropy import Entropy
@@ -44,14 +44,6 @@ class Outlook:
         """Whether a lease has expired."""
         return self.expiry_ms is not None and self.expiry_ms <= self.store_ms
 
-    def not_before(self, at_ms: int) -> Outlook:
-        """The same for who may move nothing before ``at_ms``."""
-        due_ms, expiry_ms = (
-            None if moment_ms is None else max(moment_ms, at_ms)
-            for moment_ms in (self.due_ms, self.expiry_ms)
-        )
-        return replace(self, due_ms=due_ms, expiry_ms=expiry_ms)
-
 
 @dataclass(frozen=True, slots=True)
 class Survey:
@@ -76,10 +68,17 @@ class Acquired:
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """The answer to a batch; ``deposed`` says that nothing moved because another leads."""
+    """The answer to a batch.
+
+    Attributes:
+        deposed: nothing moved because another leads.
+        count: tasks that moved.
+        late_ms: of a promotion: how long the first of them had been due; None when none moved.
+    """
 
     deposed: bool
     count: int
+    late_ms: int | None
     outlook: Outlook
 
 
@@ -92,9 +91,21 @@ class Upkeep:
         self._settings = settings
 
     async def acquire(
-        self, topic: Topic, shard: ShardId, held: Leadership | None, call: Call
+        self,
+        topic: Topic,
+        shard: ShardId,
+        held: Leadership | None,
+        call: Call,
+        *,
+        rank: int = 0,
+        challenge: bool = False,
     ) -> Acquired:
-        """Takes the leadership of a shard, or keeps it."""
+        """Takes the leadership of a shard, or keeps it.
+
+        Args:
+            rank: of the caller on this shard, from 0 to 2**32 - 1.
+            challenge: take it also from a living leader, if that has a lower rank.
+        """
         nonce = self._entropy.token(NONCE_BYTES)
         reply = await self.topics.run(
             topic,
@@ -102,7 +113,7 @@ class Upkeep:
             "acquire",
             [
                 nonce, held.nonce if held else b"", held.epoch if held else 0,
-                self._settings.leader_lease_ms,
+                self._settings.leader_lease_ms, rank, int(challenge),
             ],
             call,
         )  # fmt: skip
@@ -124,7 +135,8 @@ class Upkeep:
         settings = self._settings
         args = (held.nonce, held.epoch, settings.leader_lease_ms, settings.promote_batch_count)
         reply = await self.topics.run(topic, shard.index, "promote", args, call)
-        return _moved(reply.body[0], reply.store_ms)
+        status, count, late_ms, *times = reply.body[0]
+        return _moved(status, count, late_ms, reply.store_ms, times)
 
     async def reap(self, topic: Topic, shard: ShardId, held: Leadership, call: Call) -> Moved:
         """Ends one batch of expired attempts."""
@@ -134,7 +146,8 @@ class Upkeep:
         ]
         args = [held.nonce, held.epoch, settings.leader_lease_ms, *randoms]
         reply = await self.topics.run(topic, shard.index, "reap", args, call)
-        return _moved(reply.body[0], reply.store_ms)
+        status, count, *times = reply.body[0]
+        return _moved(status, count, -1, reply.store_ms, times)
 
     async def collect(self, topic: Topic, shard: ShardId, call: Call) -> tuple[int, Outlook]:
         """Forgets one batch of tombstones and request records; how many, and what is next."""
@@ -169,7 +182,5 @@ def _outlook(store_ms: int, times: list[int]) -> Outlook:
     return Outlook(store_ms, *(_time(ms) for ms in times))
 
 
-def _moved(result: list[int | bytes], store_ms: int) -> Moved:
-    status, count, *times = result
-    outlook = _outlook(store_ms, [int(ms) for ms in times])
-    return Moved(status == b"NOT_LEADER", int(count), outlook)
+def _moved(status: bytes, count: int, late_ms: int, store_ms: int, times: list[int]) -> Moved:
+    return Moved(status == b"NOT_LEADER", count, _time(late_ms), _outlook(store_ms, times))

@@ -152,6 +152,13 @@ BUGS: tuple[Bug, ...] = (
         (("acquire", "not control.nonce or control.leader_until_ms <= now", "true"),),
     ),
     Bug(
+        "leadership goes to any challenger",
+        _set("G12"),
+        "two schedulers that take it from each other in turn",
+        (("acquire", "return rank > (", "return rank >= ("),),
+        levels=(2,),
+    ),
+    Bug(
         "ack needs no token",
         _set("G8", "G9"),
         "lmstfy: delete is also the ack, unfenced",

@@ -178,11 +178,23 @@ def test_a_purge_takes_what_was_there_and_nothing_else(told: Told) -> None:
 def test_only_the_leader_moves_tasks(told: Told) -> None:
     told.ask(ops.Enqueue("a", b"x"))
     assert told.ask(ops.Acquire(b"other" * 3 + b".", 10))[0] == "TAKEN"
-    assert told.ask(ops.Promote(b"other" * 3 + b".", 1, 10, 10)) == ("NOT_LEADER", 0)
-    assert told.ask(ops.Promote(LEADER, 2, 10, 10)) == ("NOT_LEADER", 0)
+    assert told.ask(ops.Promote(b"other" * 3 + b".", 1, 10, 10)) == ("NOT_LEADER", 0, None)
+    assert told.ask(ops.Promote(LEADER, 2, 10, 10)) == ("NOT_LEADER", 0, None)
     told.ask(ops.Resign(LEADER, 1))
     assert told.ask(ops.Acquire(b"other" * 3 + b".", 10))[:2] == ("ACQUIRED", 2)
-    assert told.ask(ops.Promote(LEADER, 1, 10, 10)) == ("NOT_LEADER", 0)
+    assert told.ask(ops.Promote(LEADER, 1, 10, 10)) == ("NOT_LEADER", 0, None)
+
+
+def test_a_challenger_has_to_outrank_the_leader(told: Told) -> None:
+    other, third = b"other" * 3 + b".", b"third" * 3 + b"."
+    assert told.ask(ops.Acquire(other, 10, rank=5, challenge=False))[0] == "TAKEN"
+    assert told.ask(ops.Acquire(other, 10, rank=0, challenge=True))[0] == "TAKEN"
+    assert told.ask(ops.Acquire(other, 10, rank=5, challenge=True))[:2] == ("ACQUIRED", 2)
+    assert told.ask(ops.Promote(LEADER, 1, 10, 10)) == ("NOT_LEADER", 0, None)
+    assert told.ask(ops.Acquire(third, 10, rank=5, challenge=True))[0] == "TAKEN"
+    told.ask(ops.Resign(other, 2))
+    assert told.ask(ops.Acquire(third, 10, rank=1))[0] == "ACQUIRED"
+    assert told.ask(ops.Acquire(other, 10, rank=2, challenge=True))[0] == "ACQUIRED"
 
 
 def test_a_clock_that_is_off_is_refused_and_leaves_no_mark(told: Told) -> None:

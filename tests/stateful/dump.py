@@ -82,6 +82,7 @@ def read_shard(client: redis.Redis, shard: ShardId) -> Shard:
         nonce=control.get("nonce", b""),
         epoch=number.get("epoch", 0),
         leader_until_ms=number.get("leader_until_ms", 0),
+        leader_rank=number.get("leader_rank", 0),
     )
 
 

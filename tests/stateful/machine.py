@@ -466,9 +466,12 @@ class QueueMachine(RuleBasedStateMachine):
     def acquire(self, data: st.DataObject | None) -> None:
         nonce = self._new_token()
         held_nonce, held_epoch = b"", 0
-        if data is not None and data.draw(st.booleans()):
-            held_nonce, held_epoch = data.draw(st.sampled_from(self.leaders))
-        response = self.ask(ops.Acquire(nonce, 5_000, held_nonce, held_epoch))
+        rank, challenge = 1, False
+        if data is not None:
+            if data.draw(st.booleans()):
+                held_nonce, held_epoch = data.draw(st.sampled_from(self.leaders))
+            rank, challenge = data.draw(st.integers(0, 2)), data.draw(st.booleans())
+        response = self.ask(ops.Acquire(nonce, 5_000, held_nonce, held_epoch, rank, challenge))
         if response.status == "OK" and response.results[0][0] == "ACQUIRED":
             result: Any = response.results[0]
             self.leaders.append((nonce, result[1]))
@@ -564,7 +567,7 @@ def _difference(expected: Shard, kept: Shard) -> str:
         if want != have:
             promise = "G2 no loss" if have is None else _task_promise(want, have)
             return f"{promise}: task {task_id}\n  is        {have}\n  should be {want}"
-    for name in ("nonce", "epoch", "leader_until_ms"):
+    for name in ("nonce", "epoch", "leader_until_ms", "leader_rank"):
         if getattr(expected, name) != getattr(kept, name):
             have, want = getattr(kept, name), getattr(expected, name)
             return f"G12 one leader: {name} is {have!r}, not {want!r}"

@@ -382,7 +382,9 @@ async def _acquire(real: RealShard, items: Sequence[ops.Acquire], call: Call) ->
     (op,) = items
     real.entropy.tokens = deque([op.nonce])
     held = Leadership(op.held_nonce, op.held_epoch) if op.held_nonce else None
-    acquired = await real.store.upkeep.acquire(real.topic, real.id, held, call)
+    acquired = await real.store.upkeep.acquire(
+        real.topic, real.id, held, call, rank=op.rank, challenge=op.challenge
+    )
     leadership = acquired.leadership
     if leadership is None:
         status = "TAKEN"
@@ -402,7 +404,8 @@ async def _promote(real: RealShard, items: Sequence[ops.Promote], call: Call) ->
     (op,) = items
     held = Leadership(op.nonce, op.epoch)
     moved = await real.store.upkeep.promote(real.topic, real.id, held, call)
-    return (("NOT_LEADER" if moved.deposed else "OK", moved.count),), moved.outlook.store_ms
+    status = "NOT_LEADER" if moved.deposed else "OK"
+    return ((status, moved.count, moved.late_ms),), moved.outlook.store_ms
 
 
 async def _reap(real: RealShard, items: Sequence[ops.Reap], call: Call) -> Handled:

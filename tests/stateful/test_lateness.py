@@ -6,100 +6,22 @@ There is no sweep in here: a scheduler that neither its own knowledge nor a hint
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
 from random import Random
 from typing import Any
 from unittest import mock
 
 import pytest
 
-from ddq.scheduler import Scheduler
 from ddq.store.hints import Reset
 from ddq.store.runner import Call
-from tests.stateful.play import _make_topic, _read_journal, simulated_scripts
-from tests.stateful.story import TOPIC, Actor, History
-from tests.stateful.world import START_MS, Stop, World
+from tests.stateful.quiet import Quiet, quiet
+from tests.stateful.story import TOPIC, Actor
+from tests.stateful.world import START_MS
 
 LATE_MAX_MS = 3
 """A scheduler wakes a millisecond behind the moment; the rest is rounding."""
 LEASE_MS = 100
 END_S = 1.0
-STEPS_MAX_COUNT = 2_000
-
-
-class Quiet:
-    """A world in which all that can happen happens before time passes, in an order of chance."""
-
-    def __init__(self, socket: str, random: Random, *, schedulers: int, hints: bool) -> None:
-        self.world = World(
-            socket, simulated_scripts(), lambda _: 0, "quorum", faults=False, apis=1,
-            schedulers=schedulers,
-        )  # fmt: skip
-        self.history = History()
-        self._random = random
-        self._hints = hints
-        self._answers: list[Callable[[], Any]] = []
-
-    def run_until(self, end_s: float) -> None:
-        """Everything up to a moment."""
-        world = self.world
-        for _ in range(STEPS_MAX_COUNT):
-            if not self._hints:
-                world.hints.clear()
-            ways: list[Callable[[], Any]] = [partial(self._run, stop) for stop in world.stops]
-            ways += [partial(self._answer, position) for position in range(len(self._answers))]
-            ways += [partial(world._hint, position) for position in range(len(world.hints))]
-            if ways:
-                self._random.choice(ways)()
-                world.loop.settle()
-                continue
-            timer_s = world.loop.next_timer_s()
-            if timer_s is None or timer_s > end_s:
-                world.loop.move_to(end_s)
-                return
-            world.loop.move_to(timer_s)
-        raise AssertionError("G6 bounded lateness: somebody asks again and again")
-
-    def _run(self, stop: Stop) -> None:
-        """What a command did may be told of by a hint before its own answer is there."""
-        reply = self.world._execute(stop)
-        self._answers.append(partial(stop.done.set_result, reply))
-
-    def refuse(self, times: int) -> Callable[[Stop], None]:
-        """Runs commands, but breaks the first ones of schedulers."""
-        run, left = self._run, iter(range(times))
-
-        def run_or_break(stop: Stop) -> None:
-            broken = stop.process.startswith("scheduler") and next(left, None) is not None
-            (self.world._break if broken else run)(stop)
-
-        return run_or_break
-
-    def _answer(self, position: int) -> None:
-        self._answers.pop(position)()
-
-    def journal(self) -> list[dict[str, Any]]:
-        """What happened."""
-        world = self.world
-        return _read_journal(world.cluster.client("one").xrange(world.shard.key("journal")))
-
-
-@contextmanager
-def quiet(socket: str, seed: int, *, schedulers: int = 1, hints: bool = True) -> Iterator[Quiet]:
-    """A topic in a world without sweeps; schedulers have not started."""
-    with (
-        mock.patch.object(Scheduler, "_sweep_s", property(lambda _: 1e6)),
-        mock.patch.object(Scheduler, "_topics_interval_s", property(lambda _: 1e6)),
-    ):
-        it = Quiet(socket, Random(seed), schedulers=schedulers, hints=hints)
-        try:
-            it.world.spawn(_make_topic(it.world), "operator")
-            it.run_until(0.001)
-            yield it
-        finally:
-            it.world.close()
 
 
 def assert_on_time(entries: list[dict[str, Any]], expiries_ms: dict[int, int]) -> None:
@@ -194,12 +116,6 @@ def test_expired_leases_are_not_starved_by_a_flood(stateful_socket: str) -> None
         assert "expiry" not in moves[5:], f"G6 bounded lateness: {moves}"
 
 
-def _scheduler(it: Quiet) -> Scheduler:
-    scheduler = it.world.processes["scheduler1"].scheduler
-    assert scheduler is not None
-    return scheduler
-
-
 def _promoted(it: Quiet) -> list[str]:
     return [entry["id"] for entry in it.journal() if entry["op"] == "promote"]
 
@@ -213,7 +129,7 @@ def test_after_lost_hints_everything_is_looked_at(stateful_socket: str) -> None:
         it.world.spawn(actor.enqueue("x", 0), "producer")
         it.run_until(0.05)
         assert _promoted(it) == [], "nobody told"
-        it.world.loop.call_soon(_scheduler(it).on_hint, Reset())
+        it.world.loop.call_soon(it.scheduler().on_hint, Reset())
         it.world.loop.settle()
         it.run_until(0.06)
         assert _promoted(it) == ["x"]
@@ -225,7 +141,7 @@ def test_shards_of_a_topic_that_has_gone_are_forgotten(stateful_socket: str) -> 
         store = it.world.processes["api1"].store
         it.world.start_schedulers()
         it.run_until(0.01)
-        assert len(_scheduler(it)._shards) == 1
+        assert len(it.scheduler()._shards) == 1
 
         async def delete() -> None:
             call = Call(asyncio.get_running_loop().time() + 5.0)
@@ -234,10 +150,10 @@ def test_shards_of_a_topic_that_has_gone_are_forgotten(stateful_socket: str) -> 
 
         it.world.spawn(delete(), "operator")
         it.run_until(0.02)
-        it.world.loop.call_soon(_scheduler(it).on_hint, Reset())
+        it.world.loop.call_soon(it.scheduler().on_hint, Reset())
         it.world.loop.settle()
         it.run_until(0.03)
-        assert not _scheduler(it)._shards
+        assert not it.scheduler()._shards
 
 
 def test_a_failure_after_a_success_waits_as_a_first_one(stateful_socket: str) -> None:

@@ -9,8 +9,8 @@ import pytest
 from ddq import service
 from ddq.store.runner import Call
 from ddq.v1 import delay_queue_service_pb2 as pb
+from tests.stateful.quiet import Quiet, quiet
 from tests.stateful.story import TOPIC, Actor
-from tests.stateful.test_lateness import Quiet, quiet
 
 WAIT_S = 60
 

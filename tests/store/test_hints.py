@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ddq.store.hints import DueHint, Hint, ReadyHint, parse_hint
+from ddq.store.hints import DueHint, FreeHint, Hint, ReadyHint, parse_hint
 from ddq.store.jobstore import Rejection
 from tests.support.queue import Queue, call, new_task
 
@@ -179,3 +179,25 @@ async def test_the_oldest_that_is_ready_is_told_and_not_the_oldest_of_all(queue:
     assert (await queue.survey()).oldest_ready_due_ms == ready_ms
     await queue.cancel("ready")
     assert (await queue.survey()).oldest_ready_due_ms is None
+
+
+async def test_a_leader_that_resigns_tells_what_is_next(queue: Queue, told: Told) -> None:
+    topic, upkeep = await queue.topic(), queue.store.upkeep
+
+    async def next_ms() -> list[Hint]:
+        held = await queue.lead()
+        queue.leadership = None
+        told()
+        assert await upkeep.resign(topic, queue.shard, held, call())
+        assert not await upkeep.resign(topic, queue.shard, held, call())
+        return told()
+
+    assert await next_ms() == [], "nobody has to look"
+    now_ms = queue.clock.store_ms
+    await queue.add("leased")
+    await queue.lease("leased", lease_ms=700)
+    assert await next_ms() == [FreeHint(queue.shard, now_ms + 700)]
+    await queue.add("later", delay_ms=900)
+    assert await next_ms() == [FreeHint(queue.shard, now_ms + 700)]
+    await queue.add("sooner", delay_ms=500)
+    assert await next_ms() == [FreeHint(queue.shard, now_ms + 500)]

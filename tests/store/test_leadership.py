@@ -95,6 +95,46 @@ async def test_who_resigned_is_deposed_and_the_next_leads_at_once(queue: Queue) 
     assert after.epoch == held.epoch + 1
 
 
+async def test_only_a_challenger_of_higher_rank_takes_it_from_a_living_leader(
+    queue: Queue,
+) -> None:
+    topic, upkeep = await queue.topic(), queue.store.upkeep
+
+    async def epoch(rank: int, *, challenge: bool = True) -> int | None:
+        acquired = await upkeep.acquire(
+            topic, queue.shard, None, call(), rank=rank, challenge=challenge
+        )
+        return None if acquired.leadership is None else acquired.leadership.epoch
+
+    greatest = 2**32 - 1
+    assert await epoch(7, challenge=False) == 1
+    assert [await epoch(6), await epoch(7), await epoch(8, challenge=False)] == [None] * 3
+    assert [await epoch(8), await epoch(7), await epoch(greatest)] == [2, None, 3]
+    queue.clock.advance(queue.store.settings.leader_lease_ms)
+    assert await epoch(0, challenge=False) == 4, "its time is over, whatever its rank was"
+    # What somebody wrote by hand is no rank, and does not keep anybody out.
+    for nonsense in ("x", "nan", "-1"):
+        queue.server.sync.hset(queue.key("control"), "leader_rank", nonsense)
+        assert await epoch(0) == (5 if nonsense == "-1" else None)
+    assert await epoch(1) == 6
+
+
+async def test_a_promotion_says_how_late_its_first_task_was(queue: Queue) -> None:
+    held = await queue.lead()
+    topic, upkeep = await queue.topic(), queue.store.upkeep
+
+    async def late_ms() -> int | None:
+        return (await upkeep.promote(topic, queue.shard, held, call())).late_ms
+
+    assert await late_ms() is None
+    await queue.add("b", delay_ms=20)
+    await queue.add("a", delay_ms=10)
+    queue.clock.advance(50)
+    assert await late_ms() == 40
+    assert await late_ms() is None
+    assert (await upkeep.reap(topic, queue.shard, held, call())).late_ms is None
+
+
 async def test_a_shard_that_nobody_leads_obeys_no_empty_nonce(queue: Queue) -> None:
     await queue.add("a")
     moved = await queue.store.upkeep.promote(

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ddq.keys import ShardId
-from ddq.store.hints import DueHint, Hint, ReadyHint, TopicHint, parse_hint
+from ddq.store.hints import DueHint, FreeHint, Hint, ReadyHint, TopicHint, parse_hint
 
 
 @pytest.mark.parametrize(
@@ -15,6 +15,7 @@ from ddq.store.hints import DueHint, Hint, ReadyHint, TopicHint, parse_hint
     [
         (b"due {mail} 1800000000000", DueHint(ShardId("mail", 0), 1_800_000_000_000)),
         (b"due {mail:3} 0", DueHint(ShardId("mail", 3), 0)),
+        (b"free {mail} 7", FreeHint(ShardId("mail", 0), 7)),
         (b"ready {mail} 7", ReadyHint(ShardId("mail", 0), 7)),
         (b"topic mail 0", TopicHint("mail")),
     ],

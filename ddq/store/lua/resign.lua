@@ -1,4 +1,5 @@
--- resign: a leader that stops hands over at once instead of letting its lease run out.
+-- resign: a leader that stops hands over at once instead of letting its lease run out, and says
+-- so, with the moment at which there is next something to do.
 -- flags: allow-oom
 -- argv: nonce             it leads by
 -- argv: epoch
@@ -12,6 +13,10 @@ local status = 'NOT_LEADER'
 if is_leader(ARGV[ARGS + 1], tonumber(ARGV[ARGS + 2])) then
   status = 'RESIGNED'
   redis.call('HSET', K.control, 'leader_until_ms', 0)
-  redis.call('HDEL', K.control, 'nonce')
+  redis.call('HDEL', K.control, 'nonce', 'leader_rank')
+  local due, expiry = outlook()
+  local next_ms = due
+  if expiry >= 0 and (due < 0 or expiry < due) then next_ms = expiry end
+  if next_ms >= 0 then hint('free', next_ms) end
 end
 return finish({ status })

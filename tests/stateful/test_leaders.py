@@ -1,0 +1,183 @@
+"""Level 3 without a fault: how leadership moves between schedulers. Nobody's safety rests on it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import pytest
+
+from ddq.store.upkeep import Leadership
+from tests.stateful.quiet import Quiet, quiet
+from tests.stateful.story import Actor
+from tests.stateful.world import SETTINGS, World
+
+LEASE_S = SETTINGS.leader_lease_ms / 1_000
+LATE_MAX_MS = 3
+INTERVAL_S = 0.01
+
+
+def busy(it: Quiet, name: str, count: int) -> None:
+    """A task is due every now and then, so that the shard always has a leader."""
+    actor = Actor(it.world, it.history, name)
+
+    async def produce() -> None:
+        for number in range(count):
+            await actor.enqueue(f"{name}{number}", 5)
+            await asyncio.sleep(INTERVAL_S)
+
+    it.world.spawn(produce(), name)
+
+
+def start(it: Quiet, number: int) -> asyncio.Event:
+    """Runs one of the schedulers; it stops when the event is set."""
+    stop = asyncio.Event()
+    it.world.spawn(it.scheduler(number).run(stop), f"scheduler{number}")
+    return stop
+
+
+def held(it: Quiet, number: int) -> Leadership | None:
+    """What a scheduler believes to lead the shard by."""
+    (shard,) = it.scheduler(number)._shards.values()
+    return shard.leadership
+
+
+def leader(it: Quiet) -> int:
+    """Which scheduler leads by what the store says."""
+    nonce = it.world.cluster.client("one").hget(it.world.shard.key("control"), "nonce")
+    leaders = [n for n in (1, 2) if (by := held(it, n)) is not None and by.nonce == nonce]
+    assert len(leaders) == 1, "G12 one leader"
+    return leaders[0]
+
+
+def outranking(it: Quiet) -> int:
+    """Which of the two has the higher rank on the shard."""
+    return max((1, 2), key=lambda number: it.scheduler(number)._rank(it.world.shard))
+
+
+@pytest.mark.parametrize("first", [1, 2])
+def test_a_busy_shard_goes_to_who_outranks_its_leader_and_stays_there(
+    stateful_socket: str, first: int
+) -> None:
+    """With many shards each scheduler outranks the others on its part of them."""
+    with quiet(stateful_socket, first, schedulers=2) as it:
+        start(it, first)
+        busy(it, "early", 50)
+        it.run_until(0.1)
+        start(it, 3 - first)
+        it.run_until(0.1 + LEASE_S / 2)
+        assert leader(it) == first, "who has just started takes no shard from another"
+        it.run_until(0.6)
+        assert leader(it) == outranking(it)
+        entries = it.journal()
+        promoted = [entry for entry in entries if entry["op"] == "promote"]
+        assert len(promoted) == 50
+        assert len({entry["epoch"] for entry in promoted}) == 1 + (first != outranking(it))
+        late_ms = [entry["at_ms"] - entry["due_ms"] for entry in promoted]
+        assert max(late_ms) <= LATE_MAX_MS, f"G6 bounded lateness: {late_ms}"
+
+
+def test_a_leader_that_stops_hands_over_at_once(stateful_socket: str) -> None:
+    """The other one does not wait for the lease to run out, though it was told when that is."""
+    with quiet(stateful_socket, 0, schedulers=2) as it:
+        stops = {number: start(it, number) for number in (1, 2)}
+        busy(it, "before", 30)
+        it.run_until(0.3)
+        old = leader(it)
+        busy(it, "after", 10)
+        it.run_until(0.302)
+        stops[old].set()
+        it.run_until(0.302 + LEASE_S / 2)
+        assert leader(it) == 3 - old
+        it.run_until(1.0)
+        late_ms = [e["at_ms"] - e["due_ms"] for e in it.journal() if e["op"] == "promote"]
+        assert len(late_ms) == 40
+        assert max(late_ms) <= LATE_MAX_MS, f"G6 bounded lateness: {late_ms}"
+
+
+def test_who_was_turned_away_asks_once_a_lease(stateful_socket: str) -> None:
+    """Not at each task that becomes due: else each scheduler costs as much as the leader."""
+    with quiet(stateful_socket, 0, schedulers=2) as it:
+        for number in (1, 2):
+            start(it, number)
+        it.run_until(0.05)
+        busy(it, "task", 80)
+        it.run_until(0.2)
+        other = f"scheduler{3 - leader(it)}"
+        before = it.ran[other, "acquire"]
+        it.run_until(0.8)
+        assert 1 <= it.ran[other, "acquire"] - before <= 1 + 0.6 / LEASE_S
+
+
+def test_an_idle_shard_is_led_by_nobody_and_taken_when_work_is_due(stateful_socket: str) -> None:
+    """A leadership that nobody uses lapses by itself: it costs no command to keep or to give up."""
+    with quiet(stateful_socket, 0, schedulers=2) as it:
+        for number in (1, 2):
+            start(it, number)
+        it.run_until(5.0)
+        assert sum(count for (_, script), count in it.ran.items() if script == "acquire") == 0
+        busy(it, "task", 1)
+        it.run_until(5.1)
+        leader(it)
+        ran = sum(it.ran.values())
+        it.run_until(30.0)
+        assert sum(it.ran.values()) == ran
+
+
+@dataclass
+class Apart:
+    """The clock of a process that is off."""
+
+    world: World
+    by_ms: int
+
+    def now_ms(self) -> int:
+        """As the process believes."""
+        return self.world.now_ms() + self.by_ms
+
+
+def test_a_scheduler_whose_clock_is_off_lets_go(stateful_socket: str) -> None:
+    """It could not tell what is due, and must not keep others from it."""
+    with quiet(stateful_socket, 0, schedulers=2) as it:
+        for number in (1, 2):
+            start(it, number)
+        busy(it, "task", 60)
+        it.run_until(0.2)
+        off = leader(it)
+        runner = it.scheduler(off)._store.topics._runner
+        runner._clock = Apart(it.world, 2 * SETTINGS.max_clock_skew_ms)
+        it.run_until(0.25)
+        assert held(it, off) is None
+        it.run_until(1.0)
+        assert leader(it) == 3 - off
+        late_ms = [e["at_ms"] - e["due_ms"] for e in it.journal() if e["op"] == "promote"]
+        assert len(late_ms) == 60
+        assert max(late_ms) <= SETTINGS.leader_lease_ms + 50, f"G6 bounded lateness: {late_ms}"
+
+
+def test_a_stopping_scheduler_leaves_the_rest_of_a_backlog_to_others(stateful_socket: str) -> None:
+    """Else it would go on for as long as new tasks keep coming."""
+    with quiet(stateful_socket, 0) as it:
+        busy(it, "task", 1)
+        actor = Actor(it.world, it.history, "flood")
+
+        async def flood() -> None:
+            for number in range(30):
+                await actor.enqueue(f"flood{number}", 0)
+
+        it.world.spawn(flood(), "flood")
+        it.run_until(0.05)
+        stop = start(it, 1)
+        promotions = 0
+        while promotions < 3:
+            (waits,) = it.world.stops
+            it._run(waits)
+            it._answer(0)
+            it.world.loop.settle()
+            promotions = it.ran["scheduler1", "promote"]
+        stop.set()
+        it.run_until(0.06)
+        assert it.ran["scheduler1", "promote"] <= 5
+        # A script that the store does not know yet is sent twice.
+        assert it.ran["scheduler1", "resign"] in {1, 2}
+        assert b"nonce" not in it.world.cluster.client("one").hgetall(it.world.shard.key("control"))
