@@ -45,6 +45,13 @@ def promised_statuses() -> set[tuple[str, str]]:
     return promised
 
 
+def fields_of(queue: Queue, key: str) -> dict[bytes, bytes]:
+    """Everything in a hash."""
+    pairs = queue.server.read("HGETALL", key)
+    assert isinstance(pairs, dict)
+    return pairs
+
+
 def refusals_of_the_prelude() -> set[str]:
     """Every status that a script refuses with before it begins."""
     texts = [path.read_text() for path in (files("ddq.store") / "lua").iterdir()]
@@ -522,7 +529,7 @@ async def _(queue: Queue) -> None:
 
 @reaches("registry", "ROLLBACK")
 async def _(queue: Queue) -> None:
-    name = next(n for n in queue.server.sync.hkeys("ddq:topics") if n.startswith(b"#p:"))
+    name = next(n for n in fields_of(queue, "ddq:topics") if n.startswith(b"#p:"))
     queue.server.sync.hdel("ddq:topics", name)
     error = await error_of(queue.store.topics.load(queue.name, call()))
     assert error.reason == "ROLLBACK_DETECTED"
@@ -534,7 +541,7 @@ async def _(queue: Queue) -> None:
 async def _(queue: Queue) -> None:
     await queue.add("a")
     client, control = queue.server.sync, queue.key("control")
-    name = next(name for name in client.hkeys(control) if name.startswith(b"p:"))
+    name = next(n for n in fields_of(queue, control) if n.startswith(b"p:"))
     client.hdel(control, name)
     assert errors(await queue.store.jobs.remove(queue.name, [Removal("a")], call())) == [
         "ROLLBACK_DETECTED"
@@ -599,16 +606,15 @@ async def test_refusal_changes_nothing(queue: Queue, status: str) -> None:
     elif status == "TOPIC_DELETING":
         client.hset(control, "deleting", 1)
     elif status == "ROLLBACK":
-        for name in client.hkeys(control):
+        for name in fields_of(queue, control):
             if name.startswith(b"p:"):
                 client.hdel(control, name)
 
     def held() -> dict[str, object]:
         kept: dict[str, object] = {r: client.dump(queue.key(r)) for r in ("tasks", "states")}
         # That it refused is written down: WAIT has to have something to speak of.
-        fields = client.hgetall(control)
-        assert isinstance(fields, dict)
-        return kept | {name: fields[name] for name in fields if name != b"refused_ms"}
+        fields = fields_of(queue, control)
+        return kept | {str(name): fields[name] for name in fields if name != b"refused_ms"}
 
     before = held()
     outcomes = await queue.store.jobs.remove(

@@ -37,7 +37,7 @@ async def test_a_deleted_topic_leaves_only_a_small_control_key(queue: Queue) -> 
     assert keys_of(queue.server, queue.name) == {queue.key("control")}
     assert await queue.store.topics.load(queue.name, call()) is None
     control = queue.server.sync.hgetall(queue.key("control"))
-    fields = {name for name in control if not name.startswith(b"p:")}
+    fields = {name for name in control if not name.startswith(b"p:")}  # type: ignore[arg-type]
     assert fields == {b"format", b"uid", b"erased", b"sequence", b"mark_ms", b"lineage"}
 
 
