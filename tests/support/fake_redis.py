@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -36,6 +37,7 @@ class FakeRedis:
         commands: what came in, without what a client says of itself.
         connections_count: how many were opened.
         error: the answer to everything, if given.
+        tls: with which it listens; None for none.
         hangs: whether it takes commands and answers none, like a stopped process.
     """
 
@@ -44,6 +46,7 @@ class FakeRedis:
         self.connections_count = 0
         self.hangs = False
         self.error: ReplyError | None = None
+        self.tls: ssl.SSLContext | None = None
         self.subscribed = asyncio.Event()
         self._node: Node | None = None
         self._server: asyncio.Server | None = None
@@ -63,7 +66,7 @@ class FakeRedis:
     async def start(self) -> None:
         """Listens, at its old port if it has had one."""
         port = self._node.port if self._node else 0
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port, ssl=self.tls)
         self._node = Node("127.0.0.1", self._server.sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
@@ -114,6 +117,8 @@ class FakeRedis:
         if command[0] == "SUBSCRIBE":
             self._writers[writer] |= {*command[1:]}
             return ["subscribe", command[1], 1]
+        if command[0] == "AUTH":
+            return "OK"
         if command[0] == "PING":
             return ["pong", ""] if self._writers[writer] else "PONG"
         return self.error or self.answer(command)
