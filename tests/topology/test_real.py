@@ -1,0 +1,274 @@
+"""Real Sentinels and a real Cluster, hurt while requests flow."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import redis.exceptions
+
+from chaos.clusters import Node as ClusterNode
+from chaos.clusters import Role
+from chaos.clusters.process import FAST_PERIODS_MS, SentinelCluster, ShardedCluster
+from ddq.errors import StoreUnreachable
+from ddq.keys import ShardId
+from ddq.store.connection import Connection, NotSentError, ReplyLostError
+from ddq.store.topology import (
+    Node,
+    Topology,
+    open_topology,
+    parse_store_url,
+    tells_of_lost_role,
+)
+from tests.support.forwarder import forwarding
+
+TIMEOUT_S = 2.0
+
+
+class Traffic:
+    """Writes to one key, one at a time, as the store's users do: with suspicion, and again.
+
+    Attributes:
+        answered: by which node each write was.
+        changes: what the topology told.
+    """
+
+    def __init__(self, topology: Topology, key: str) -> None:
+        self.topology = topology
+        self.key = key
+        self.answered: list[Node] = []
+        self.changes: list[Node] = []
+        self._news = asyncio.Event()
+        self._connections: dict[Node, Connection] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        topology.on_change(self._on_change)
+
+    def _on_change(self, node: Node, _reason: str) -> None:
+        self.changes.append(node)
+        if connection := self._connections.pop(node, None):
+            self._closing.add(asyncio.ensure_future(connection.close()))
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await self._write()
+            await asyncio.sleep(0.005)
+
+    async def _write(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            node = await self.topology.node_of(self.key, loop.time() + TIMEOUT_S)
+        except StoreUnreachable:
+            return
+        for asking in (False, True):
+            command = [("ASKING",)] * asking + [("HINCRBY", self.key, "n", 1)]
+            connection = self._connections.setdefault(node, self.topology.connect(node))
+            try:
+                *_, reply = await connection.send(command, TIMEOUT_S)
+            except (NotSentError, ReplyLostError) as error:
+                self.topology.suspect(node, error)
+                return
+            if redirect := self.topology.redirected(node, reply):
+                node = redirect.node
+                if redirect.asking:
+                    continue
+            elif tells_of_lost_role(reply):
+                self.topology.suspect(node, reply)
+            else:
+                assert isinstance(reply, int | redis.exceptions.TryAgainError), reply
+                self.answered.append(node)
+                self._news.set()
+            return
+
+    async def answers_from(self, *nodes: ClusterNode) -> None:
+        """Waits for an answer from one of them from now on."""
+        wanted = {Node(node.ip, node.port) for node in nodes}
+        seen = len(self.answered)
+        while not wanted & {*self.answered[seen:]}:
+            self._news.clear()
+            await self._news.wait()
+
+    async def close(self) -> None:
+        """Closes its connections."""
+        for connection in self._connections.values():
+            await connection.close()
+        await asyncio.gather(*self._closing)
+
+
+@asynccontextmanager
+async def traffic(url: str, *keys: str) -> AsyncIterator[list[Traffic]]:
+    """Writes to each of the keys while the topology watches."""
+    topology = open_topology(parse_store_url(url))
+    writers = [Traffic(topology, key) for key in keys]
+    tasks = [asyncio.create_task(topology.run())]
+    tasks += [asyncio.create_task(writer.run()) for writer in writers]
+    try:
+        yield writers
+    finally:
+        for task in tasks:
+            task.cancel()
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        for writer in writers:
+            await writer.close()
+        await topology.close()
+        assert all(isinstance(end, asyncio.CancelledError) for end in ended), ended
+
+
+@pytest.fixture
+async def sentinels(tmp_path: Path) -> AsyncIterator[SentinelCluster]:
+    cluster = SentinelCluster(folder=tmp_path, sentinel_periods_ms=FAST_PERIODS_MS)
+    try:
+        await cluster.start()
+        yield cluster
+    finally:
+        await cluster.stop()
+
+
+@pytest.fixture
+async def sharded(tmp_path: Path) -> AsyncIterator[ShardedCluster]:
+    cluster = ShardedCluster(folder=tmp_path)
+    try:
+        await cluster.start()
+        yield cluster
+    finally:
+        await cluster.stop()
+
+
+async def test_the_master_of_sentinels_is_killed_and_its_successor_stopped(
+    sentinels: SentinelCluster,
+) -> None:
+    async with traffic(sentinels.store_url, "ddq:test:{a}") as (writer,):
+        first = await sentinels.master()
+        await writer.answers_from(first)
+        await sentinels.kill(first)
+        second = await sentinels.wait_for_master(other_than=first)
+        await writer.answers_from(second)
+        assert writer.changes == [Node(first.ip, first.port)]
+
+        await sentinels.restart(first)
+        await sentinels.wait_until_in_sync()
+        assert await sentinels.role(first) is Role.REPLICA
+        await writer.answers_from(second)
+
+        # Its socket stays open, and takes what is sent.
+        await sentinels.pause(second)
+        third = await sentinels.wait_for_master(other_than=second)
+        await writer.answers_from(third)
+        answered = len(writer.answered)
+        await sentinels.resume(second)
+        await sentinels.wait_until_in_sync()
+        await writer.answers_from(third)
+        assert {*writer.answered[answered:]} == {Node(third.ip, third.port)}
+
+        # One Sentinel that hangs and one master that is moved on purpose.
+        await sentinels.pause(sentinels.sentinels[2])
+        fourth = await sentinels.failover(coordinated=True)
+        await writer.answers_from(fourth)
+
+
+async def test_sentinels_say_how_they_watch_and_whom(sentinels: SentinelCluster) -> None:
+    topology = open_topology(parse_store_url(sentinels.store_url))
+    try:
+        deadline_s = asyncio.get_running_loop().time() + 20
+        settings = await topology.sentinel_settings(deadline_s)
+        assert {found.sentinel.host for found in settings} == {s.ip for s in sentinels.sentinels}
+        assert {(found.down_after_ms, found.failover_timeout_ms) for found in settings} == {
+            (1_000, 10_000)
+        }
+        assert {(found.quorum, found.sentinels_count) for found in settings} == {(2, 3)}
+        (master,) = await topology.masters(deadline_s)
+        replicas = await topology.replicas(master, deadline_s)
+        assert {found.node.host for found in replicas} == {node.ip for node in sentinels.data[1:]}
+        assert {(found.online, found.priority) for found in replicas} == {(True, 100)}
+    finally:
+        await topology.close()
+
+
+async def test_a_store_behind_forwarded_ports(sentinels: SentinelCluster) -> None:
+    named = [Node(node.ip, node.port) for node in sentinels.nodes]
+    async with forwarding(*named) as forwarders:
+        hosts = ",".join(
+            str(forwarders[Node(sentinel.ip, sentinel.port)].node)
+            for sentinel in sentinels.sentinels[:1]
+        )
+        entries = ",".join(f"{node}={forwarders[node].node}" for node in named)
+        async with traffic(f"sentinel://{hosts}/mymaster?map={entries}", "ddq:test:{a}") as (
+            writer,
+        ):
+            first = await sentinels.master()
+            await writer.answers_from(first)
+            await sentinels.kill(first)
+            second = await sentinels.wait_for_master(other_than=first)
+            await writer.answers_from(second)
+        assert {node for node in named if forwarders[node].connections_count} == {
+            Node(node.ip, node.port) for node in (first, second, *sentinels.sentinels)
+        }
+
+
+async def test_users_of_a_store_with_permissions(sentinels: SentinelCluster) -> None:
+    rules = ["on", ">pw", "~ddq:*", "+role", "+hincrby"]
+    for node in sentinels.data:
+        await sentinels.command(node, "ACL", "SETUSER", "ddq", *rules)
+    watch = ["get-master-addr-by-name", "master", "sentinels", "replicas", "myid"]
+    words = [f"+sentinel|{word}" for word in watch] + ["+subscribe", "+ping", "&+switch-master"]
+    for sentinel in sentinels.sentinels:
+        await sentinels.command(sentinel, "ACL", "SETUSER", "watch", "on", ">sw", *words)
+    url = sentinels.store_url.replace("://", "://ddq:pw@")
+    async with traffic(f"{url}?sentinel_username=watch&sentinel_password=sw", "ddq:test:{a}") as (
+        writer,
+    ):
+        await writer.answers_from(await sentinels.master())
+    for wrong, complaint in (
+        (f"{url}?sentinel_username=watch&sentinel_password=no", "invalid username-password"),
+        (sentinels.store_url.replace("://", "://ddq:no@"), "invalid username-password"),
+    ):
+        topology = open_topology(parse_store_url(wrong))
+        with pytest.raises(StoreUnreachable, match=complaint):
+            await topology.node_of("any", asyncio.get_running_loop().time() + 20)
+        await topology.close()
+
+
+async def _kill(cluster: ShardedCluster, node: ClusterNode) -> Callable[[], Awaitable[None]]:
+    await cluster.kill(node)
+    return lambda: cluster.restart(node)
+
+
+async def _pause(cluster: ShardedCluster, node: ClusterNode) -> Callable[[], Awaitable[None]]:
+    await cluster.pause(node)
+    return lambda: cluster.resume(node)
+
+
+async def test_a_topic_spread_over_a_cluster_goes_on(sharded: ShardedCluster) -> None:
+    keys = [ShardId("orders", index).key("control") for index in range(8)]
+    slots = {key: sharded.slot_of(key) for key in keys}
+    owners = {key: await sharded.owner(slot) for key, slot in slots.items()}
+    assert len(set(owners.values())) == 3, "the shards of the topic live on every master"
+    async with traffic(sharded.store_url, *keys) as writers:
+        await asyncio.gather(*(writer.answers_from(owners[writer.key]) for writer in writers))
+
+        for hurt in (_kill, _pause):
+            victim = await sharded.owner(slots[keys[0]])
+            hit = [writer for writer in writers if owners[writer.key] == victim]
+            others = [writer for writer in writers if writer not in hit]
+            undo = await hurt(sharded, victim)
+            # The other shards of the topic do not notice.
+            await asyncio.gather(*(writer.answers_from(owners[writer.key]) for writer in others))
+            heir = await sharded.wait_for_master(other_than=victim)
+            await asyncio.gather(*(writer.answers_from(heir) for writer in hit))
+            await undo()
+            await sharded.wait_until_in_sync()
+            await asyncio.gather(*(writer.answers_from(heir) for writer in hit))
+            owners |= {writer.key: heir for writer in hit}
+            assert all(Node(victim.ip, victim.port) in writer.changes for writer in writers)
+
+        writer = writers[0]
+        target = next(node for node in owners.values() if node != owners[writer.key])
+        await sharded.migrate_slot(slots[writer.key], target)
+        await writer.answers_from(target)
+    written = [
+        await sharded.command(await sharded.owner(slots[key]), "HGET", key, "n") for key in keys
+    ]
+    assert all(int(str(n)) > 0 for n in written), "each write found its key"
