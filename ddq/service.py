@@ -7,9 +7,8 @@ where there is no gRPC.
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeGuard, TypeVar
 
 from google.protobuf.message import Message
 from google.rpc import status_pb2
@@ -19,7 +18,7 @@ from ddq import wire
 from ddq.bell import ReadyBell
 from ddq.config import DEFAULTS, LIMITS, MS_PER_SECOND
 from ddq.entropy import uuid7
-from ddq.errors import InvalidArgument, TopicNotFound
+from ddq.errors import DdqError, InvalidArgument, TopicNotFound, Unavailable
 from ddq.keys import ShardId
 from ddq.status import OK, to_status
 from ddq.store.jobstore import (
@@ -36,6 +35,7 @@ from ddq.store.open import Store
 from ddq.store.records import content_digest, pack_headers
 from ddq.store.runner import Call
 from ddq.task import NewTask, OnConflict, Outcome, Receipt, TaskState, Topic
+from ddq.turns import Turns
 from ddq.v1 import delay_queue_service_pb2 as pb
 from ddq.v1 import task_pb2
 from ddq.validation import Problems
@@ -70,7 +70,7 @@ class QueueService:
         self._store = store
         self._jobs = store.jobs
         self._bell = bell
-        self._rotation = itertools.count()
+        self._turns = Turns()
 
     # Producing -----------------------------------------------------------------------------
 
@@ -224,7 +224,8 @@ class QueueService:
 
         All its shards are asked before anything is leased: a repeat that began with another
         shard than the first attempt would else lease a second time. On a single shard the
-        script asks by itself.
+        script asks by itself. One whose master is away cannot say, and must not keep the tasks of
+        the others from everybody: what it leased to an earlier attempt, if it did, expires there.
         """
         shards = await self._shards(topics, call)
         if not call.request_id or len(shards) < 2:
@@ -235,20 +236,24 @@ class QueueService:
                     topic, index, max_tasks=0, max_bytes=0, lease_ms=0, call=call, recall_only=True
                 )
                 for topic, index in shards
-            )
+            ),
+            return_exceptions=True,
         )
-        if not any(repeated for _, repeated, _ in answers):
+        errors = [answer for answer in answers if isinstance(answer, BaseException)]
+        for error in errors:
+            if not _is_away(error) or len(errors) == len(answers):
+                raise error
+        given = [answer for answer in answers if not isinstance(answer, BaseException)]
+        if not any(repeated for _, repeated, _ in given):
             return None
-        return [lease for leases, _, _ in answers for lease in leases]
+        return [lease for leases, _, _ in given for lease in leases]
 
     async def _shards(self, topics: Sequence[str], call: Call) -> list[tuple[Topic, int]]:
-        """Every shard of the topics that exist, from a rotating start."""
+        """Every shard of the topics that exist."""
         found = [await self._store.topics.find(name, call) for name in topics]
-        shards = [
+        return [
             (topic, index) for topic in found if topic is not None for index in range(topic.shards)
         ]
-        start = next(self._rotation) % len(shards) if shards else 0
-        return shards[start:] + shards[:start]
 
     async def _lease(
         self,
@@ -259,15 +264,18 @@ class QueueService:
         call: Call,
         only: frozenset[ShardId] = frozenset(),
     ) -> list[Leased]:
-        """Goes through the shards until tasks or bytes are used up."""
+        """Goes through the shards, each in its turn, until tasks or bytes are used up."""
         leased: list[Leased] = []
+        away: DdqError | None = None
         size_bytes = envelopes_bytes = 0
-        for topic, index in await self._shards(topics, call):
+        shards = await self._shards(topics, call)
+        for topic, index in self._turns.order(shards, lambda at: ShardId(at[0].name, at[1])):
             shard = ShardId(topic.name, index)
             if only and shard not in only:
                 continue
             if len(leased) >= max_tasks or size_bytes >= max_bytes:
                 break
+            self._turns.ask(shard)
             try:
                 leases, repeated, ready = await self._take(
                     topic,
@@ -279,7 +287,10 @@ class QueueService:
                     lease_ms=lease_ms,
                     call=call,
                 )
-            except Exception:
+            except Exception as error:
+                if _is_away(error):
+                    away = error
+                    continue
                 # What is leased by now belongs to the caller, who would else wait for its expiry.
                 if leased:
                     return leased
@@ -291,6 +302,8 @@ class QueueService:
                 self._bell.ring(shard, ready)
             if repeated and leases:
                 break
+        if away is not None and not leased:
+            raise away
         return leased
 
     async def _take(
@@ -504,6 +517,11 @@ def view_is_full(problems: Problems, view: int) -> bool:
     if view not in task_pb2.TaskView.values():
         problems.add("view", f"is {view}, which this version does not know; known are 1, 2")
     return view == task_pb2.TASK_VIEW_FULL
+
+
+def _is_away(error: BaseException) -> TypeGuard[DdqError]:
+    """Whether only this shard cannot serve, and certainly did nothing."""
+    return isinstance(error, Unavailable) and error.definite
 
 
 def _headers_bytes(spec: task_pb2.TaskSpec) -> int:

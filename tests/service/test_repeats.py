@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 
 from ddq.bell import ReadyBell
 from ddq.service import QueueService
+from ddq.turns import Turns
 from ddq.v1 import delay_queue_service_pb2 as pb
 from tests.support.queue import Queue, call
 
@@ -31,7 +30,7 @@ async def test_a_repeat_that_overtakes_its_first_attempt_leases_no_more(
     assert [lease.task.id for lease in first.tasks] == ["a"]
     await other.add("b")
     await other.promote()
-    service._rotation = itertools.count()
+    service._turns = Turns()
     repeat = await service.retrieve(request, call("r"))
     assert repeat.tasks[0].lease_token == first.tasks[0].lease_token
     assert len(repeat.tasks) == 1
