@@ -115,6 +115,11 @@ class Settings:
         "the store's data nodes, master and replicas: HOST:PORT,HOST:PORT,… as the store names "
         "them, or in a Cluster how many each shard has; empty: one, without replicas",
     )
+    store_address_map: str = described(
+        "",
+        "where addresses of the store are reached from here: HOST:PORT=HOST:PORT,… as the store "
+        "names them, or HOST=HOST to keep the ports; for Sentinel and Cluster",
+    )
     down_after_ms: int = described(
         0,
         "silence after which the store's own failover replaces a master; 0: ask Sentinel or "

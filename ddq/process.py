@@ -25,7 +25,9 @@ def check_options(settings: Settings, store_url: str) -> StoreUrl:
     """The store's URL, read; raises StartupError if it or the settings cannot be used."""
     try:
         check_settings(settings)
-        return parse_store_url(store_url)
+        url = parse_store_url(store_url, settings.store_address_map)
+        url.check_files()
+        return url
     except (ValueError, StoreUrlError) as error:
         raise StartupError(str(error)) from None
 

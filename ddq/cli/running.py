@@ -35,7 +35,11 @@ StoreLocation = Annotated[
         "-s",
         envvar="DDQ_STORE",
         metavar="URL",
-        help="embedded:FOLDER, redis://HOST:PORT/DB, rediss://HOST:PORT/DB or unix:///SOCKET.",
+        help=(
+            "embedded:FOLDER, redis://HOST:PORT/DB, unix:///SOCKET, "
+            "sentinel://HOST:PORT,HOST:PORT,HOST:PORT/MASTER or cluster://HOST:PORT,HOST:PORT; "
+            "with TLS rediss://, sentinels://, clusters://."
+        ),
     ),
 ]
 

@@ -183,7 +183,8 @@ def options(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 def _other_value(name: str, number: int) -> int | str:
     """One that is not the default."""
-    return {"durability": "all", "data_nodes": "h1:1,h2:2"}.get(name, number)
+    texts = {"durability": "all", "data_nodes": "h1:1,h2:2", "store_address_map": "h1:1=h2:2"}
+    return texts.get(name, number)
 
 
 PROCESSES = [

@@ -13,7 +13,6 @@ from ddq.store.topology import (
     Node,
     StoreUrl,
     StoreUrlError,
-    open_topology,
     parse_store_url,
 )
 
@@ -257,6 +256,6 @@ def test_a_file_that_tls_cannot_use_is_said_at_once(
     (tmp_path / "empty.pem").write_text("")
     url = parse_store_url(f"clusters://a?{query.format(here=tmp_path)}")
     with pytest.raises(StoreUrlError) as caught:
-        open_topology(url)
+        url.check_files()
     assert str(caught.value).startswith(complaint.format(here=tmp_path))
     assert "\n" not in str(caught.value)

@@ -25,11 +25,7 @@ def open_topology(url: StoreUrl) -> Topology:
     """The topology behind a URL; nothing is connected before it is used.
 
     An embedded store is a process of its own first: give the URL of its socket.
-
-    Raises:
-        StoreUrlError: a file that TLS needs cannot be used.
     """
-    url.check_files()
     if url.kind == "sentinel":
         return SentinelTopology(url)
     if url.kind == "cluster":
