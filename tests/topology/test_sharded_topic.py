@@ -1,0 +1,153 @@
+"""One topic whose shards live on the three masters of a real Cluster, through a whole server."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import grpc.aio
+import pytest
+
+from chaos.clusters.process import ShardedCluster
+from ddq.config import Settings
+from ddq.keys import ShardId, shard_of
+from ddq.v1 import delay_queue_admin_service_pb2 as admin_pb
+from ddq.v1 import delay_queue_service_pb2 as pb
+from ddq.v1 import task_pb2
+from tests.support.rpc import DEADLINE_S, Producer, failure_from, seconds
+from tests.support.server import RunningServer, serving
+
+TOPIC = "orders"
+SHARDS_COUNT = 8
+PER_SHARD_COUNT = 5
+# Durability has its own tests; here a shard is to go on as soon as it has a master.
+SETTINGS = Settings(durability="fast", store_checks=False, drain_ms=1, sweep_interval_ms=1_000)
+
+
+def ids_of(shard: int, prefix: str) -> list[str]:
+    names = (f"{prefix}{number}" for number in itertools.count())
+    mine = (name for name in names if shard_of(name, SHARDS_COUNT) == shard)
+    return list(itertools.islice(mine, PER_SHARD_COUNT))
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path) -> AsyncIterator[ShardedCluster]:
+    cluster = ShardedCluster(folder=tmp_path)
+    try:
+        await cluster.start()
+        yield cluster
+    finally:
+        await cluster.stop()
+
+
+async def stats(server: RunningServer) -> Any:
+    return await server.admin.GetTopicStats(
+        admin_pb.GetTopicStatsRequest(topic=TOPIC), timeout=DEADLINE_S
+    )
+
+
+async def listed(server: RunningServer) -> list[str]:
+    """Every scheduled task, a page of seven at a time."""
+    found: list[str] = []
+    token = ""
+    while True:
+        page = await server.queue.ListTasks(
+            pb.ListTasksRequest(
+                topic=TOPIC,
+                state=task_pb2.TASK_STATE_SCHEDULED,
+                page_size=7,
+                page_token=token,
+            ),
+            timeout=DEADLINE_S,
+        )
+        found += [task.id for task in page.tasks]
+        token = page.next_page_token
+        if not token:
+            return found
+
+
+async def persist(request: Any) -> Any:
+    """Sends a request again until it is answered, as the client library does."""
+    while True:
+        try:
+            return await request()
+        except grpc.aio.AioRpcError as error:
+            if failure_from(error).code != "UNAVAILABLE":
+                raise
+            await asyncio.sleep(0.05)
+
+
+async def consume(server: RunningServer, wanted: set[str]) -> None:
+    """Retrieves and acks until all of these were delivered, each once."""
+    while wanted:
+        reply = await persist(
+            lambda: server.queue.Retrieve(
+                pb.RetrieveRequest(topics=[TOPIC], max_tasks=10, wait=seconds(1)),
+                timeout=DEADLINE_S,
+            )
+        )
+        for leased in reply.tasks:
+            wanted.remove(leased.task.id)
+            request = pb.AckRequest(topic=TOPIC, id=leased.task.id, lease_token=leased.lease_token)
+            await persist(lambda request=request: server.queue.Ack(request, timeout=DEADLINE_S))
+
+
+async def test_a_topic_lives_on_three_masters_and_loses_one_at_a_time(
+    cluster: ShardedCluster,
+) -> None:
+    shards = range(SHARDS_COUNT)
+    slots = [cluster.slot_of(ShardId(TOPIC, shard).key("control")) for shard in shards]
+    owners = [await cluster.owner(slot) for slot in slots]
+    assert len(set(owners)) == 3
+    store: Any = SimpleNamespace(url=cluster.store_url)
+    async with serving(store, SETTINGS) as server:
+        await server.admin.CreateTopic(
+            admin_pb.CreateTopicRequest(name=TOPIC, shards=SHARDS_COUNT), timeout=DEADLINE_S
+        )
+        producer = Producer(server.queue, TOPIC)
+        later = [name for shard in shards for name in ids_of(shard, "later")]
+        now = [name for shard in shards for name in ids_of(shard, "now")]
+        for name in later:
+            await producer.add(name, delay=seconds(3_600))
+        assert sorted(await listed(server)) == sorted(later)
+        for name in now:
+            await producer.add(name)
+        await consume(server, {*now})
+        figures = await stats(server)
+        assert (figures.counts.succeeded, figures.counts.scheduled) == (len(now), len(later))
+        for shard in figures.shards:
+            counts = shard.counts
+            assert (counts.succeeded, counts.scheduled) == (PER_SHARD_COUNT, PER_SHARD_COUNT)
+        for node, slot in zip(owners, slots, strict=True):
+            held = await cluster.command(node, "CLUSTER", "COUNTKEYSINSLOT", str(slot))
+            assert isinstance(held, int)
+            assert held > 0, "the shard is where its slot is"
+
+        victim = owners[0]
+        hit = [shard for shard in shards if owners[shard] == victim]
+        well = [shard for shard in shards if owners[shard] != victim]
+        await cluster.kill(victim)
+        during = [name for shard in well for name in ids_of(shard, "during")]
+        for name in during:
+            await producer.add(name)
+        await consume(server, {*during})
+
+        await cluster.wait_for_master(other_than=victim)
+        after = [name for shard in hit for name in ids_of(shard, "after")]
+        for name in after:
+            await persist(lambda name=name: producer.add(name))
+        await consume(server, {*after})
+        await cluster.restart(victim)
+        await cluster.wait_until_in_sync()
+
+        target = await cluster.owner(slots[well[0]])
+        await cluster.migrate_slot(slots[hit[0]], target)
+        moved = ids_of(hit[0], "moved")
+        for name in moved:
+            await persist(lambda name=name: producer.add(name))
+        await consume(server, {*moved})
+        assert sorted(await listed(server)) == sorted(later)
