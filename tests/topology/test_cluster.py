@@ -17,6 +17,8 @@ from ddq.store.topology import (
     Node,
     Redirect,
     Replica,
+    cluster,
+    look,
     open_topology,
     parse_store_url,
 )
@@ -280,3 +282,20 @@ async def test_each_address_goes_through_the_map() -> None:
             await connection.close()
         finally:
             await scene.topology.close()
+
+
+async def test_a_master_that_hangs_does_not_hide_its_successor(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is named while the old one is still being waited for, and that wait is given up."""
+    monkeypatch.setattr(cluster, "PROBE_TIMEOUT_S", 60.0)
+    monkeypatch.setattr(look, "ANSWER_TIMEOUT_S", 60.0)
+    await scene.find(LOW)
+    scene.low.hangs = True
+    probed = scene.low.connections_count
+    scene.topology.suspect(scene.low.node, TimeoutError())
+    finding = asyncio.create_task(scene.find(LOW))
+    # Asked for the map, and for its role.
+    await until(lambda: scene.low.connections_count >= probed + 2)
+    scene.fail_over()
+    assert await finding == scene.replica.node

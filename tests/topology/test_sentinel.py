@@ -10,7 +10,14 @@ import pytest
 
 from ddq.errors import StoreUnreachable
 from ddq.store.connection import NotSentError, ReplyLostError
-from ddq.store.topology import Node, Replica, SentinelTopology, open_topology, parse_store_url
+from ddq.store.topology import (
+    Node,
+    Replica,
+    SentinelTopology,
+    open_topology,
+    parse_store_url,
+)
+from ddq.store.topology import sentinel as sentinel_module
 from tests.support.fake_redis import (
     FakeNode,
     FakeSentinel,
@@ -310,3 +317,18 @@ async def test_a_connection_asks_for_the_role_each_time_it_opens(scene: Scene) -
     await connection.send([("GET", "d")], 20.0)
     assert scene.old.commands[-2:] == [("ROLE",), ("GET", "d")]
     await connection.close()
+
+
+async def test_a_master_that_hangs_does_not_hide_its_successor(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is named while the old one is still being waited for, and that wait is given up."""
+    monkeypatch.setattr(sentinel_module, "PROBE_TIMEOUT_S", 60.0)
+    await scene.find()
+    scene.old.hangs = True
+    probed = scene.old.connections_count
+    scene.topology.suspect(scene.old.node, TimeoutError())
+    finding = asyncio.create_task(scene.find())
+    await until(lambda: scene.old.connections_count > probed)
+    scene.fail_over()
+    assert await finding == scene.new.node

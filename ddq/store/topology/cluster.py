@@ -20,7 +20,7 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from ddq.errors import DdqError, StoreUnreachable
 from ddq.store.connection import Connection, NotSentError, RedisConnection, Reply, ReplyLostError
 from ddq.store.topology.base import Listener, Redirect, Replica, SentinelSettings
-from ddq.store.topology.look import ANSWER_TIMEOUT_S, Looks, ask_all
+from ddq.store.topology.look import ANSWER_TIMEOUT_S, GAP_S, Looks, ask_all
 from ddq.store.topology.master import MasterConnection, ask_role
 from ddq.store.topology.node import Node
 from ddq.store.topology.single import replicas_by_role
@@ -145,6 +145,36 @@ class ClusterTopology:
 
     async def _look(self) -> None:
         suspects = dict(self._suspects)
+        await self._ask_nodes()
+        masters = [node for node in suspects if node in self._epochs]
+        probes = asyncio.create_task(
+            ask_all({node: self._probe(node) for node in masters}, len(masters)),
+            name="ddq roles of suspects",
+        )
+        try:
+            while not (await asyncio.wait({probes}, timeout=GAP_S))[0]:
+                # One hangs, or is slow: the others may depose it before that is known.
+                await self._ask_nodes()
+                if not self._epochs.keys() & {*masters}:
+                    break
+            failures = probes.result().failures if probes.done() else {}
+        finally:
+            probes.cancel()
+            await asyncio.gather(probes, return_exceptions=True)
+        for node, reason in suspects.items():
+            # Suspected once more in the meantime, it stays so until the next look.
+            if self._suspects.get(node) == reason:
+                del self._suspects[node]
+        self._suspects |= {
+            node: reason for node, reason in failures.items() if node in self._epochs
+        }
+
+    async def _ask_nodes(self) -> None:
+        """Brings the map up to date.
+
+        Raises:
+            StoreUnreachable: nobody answers, or nobody who knows what was known before.
+        """
         asked = self._asked()
         enough_count = len(asked) // 2 + 1
         answers = await ask_all({node: self._ask(node) for node in asked}, enough_count)
@@ -158,16 +188,6 @@ class ClusterTopology:
             )
         self._said = str(answers)
         self._adopt(view)
-        # One that hangs is named as master until the others have deposed it.
-        probes = await ask_all(
-            {node: self._probe(node) for node in suspects if node in self._epochs},
-            enough_count=len(suspects),
-        )
-        for node, reason in suspects.items():
-            # Suspected once more in the meantime, it stays so until the next look.
-            if self._suspects.get(node) == reason:
-                del self._suspects[node]
-        self._suspects |= probes.failures
 
     def _adopt(self, view: View) -> None:
         slots: list[Node | None] = [None] * REDIS_CLUSTER_HASH_SLOTS

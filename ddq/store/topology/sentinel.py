@@ -21,7 +21,7 @@ from ddq.errors import DdqError, StoreUnreachable
 from ddq.store.connection import Connection, NotSentError, RedisConnection, Reply, ReplyLostError
 from ddq.store.subscription import subscribed
 from ddq.store.topology.base import Listener, Redirect, Replica, SentinelSettings
-from ddq.store.topology.look import ANSWER_TIMEOUT_S, Answers, Looks, ask_all
+from ddq.store.topology.look import ANSWER_TIMEOUT_S, GAP_S, Answers, Looks, ask_all
 from ddq.store.topology.master import MasterConnection, NotMasterError, ask_role
 from ddq.store.topology.node import Node
 from ddq.store.topology.url import StoreUrl
@@ -113,8 +113,16 @@ class SentinelTopology:
         doubt = self._doubt
         answers = await self._ask_sentinels()
         master, epoch = self._choose(answers)
+        probe = self._probe(master)
         try:
-            await self._confirm(master)
+            while not (await asyncio.wait({probe}, timeout=GAP_S))[0]:
+                # It hangs, or is slow: its successor may be named before that is known.
+                answers = await self._ask_sentinels()
+                named, epoch = self._choose(answers)
+                if named != master:
+                    probe.cancel()
+                    master, probe = named, self._probe(named)
+            await probe
         except NotSentError as error:
             self._raise_doubt()
             if isinstance(error, NotMasterError) and master == self._master:
@@ -123,6 +131,9 @@ class SentinelTopology:
             raise StoreUnreachable(
                 f"the master that the Sentinels name cannot be used: {error} ({answers})"
             ) from error
+        finally:
+            probe.cancel()
+            await asyncio.gather(probe, return_exceptions=True)
         before, epoch_before = self._master, self._epoch
         self._master, self._epoch = master, epoch
         if doubt == self._doubt:
@@ -157,13 +168,17 @@ class SentinelTopology:
             )
         return master, epoch
 
-    async def _confirm(self, master: Node) -> None:
+    def _probe(self, node: Node) -> asyncio.Task[None]:
         """Asks the node itself, over a new connection: one that hangs does not answer that."""
-        connection = self._connect(master)
-        try:
-            await ask_role(connection, master, PROBE_TIMEOUT_S)
-        finally:
-            await connection.close()
+
+        async def probe() -> None:
+            connection = self._connect(node)
+            try:
+                await ask_role(connection, node, PROBE_TIMEOUT_S)
+            finally:
+                await connection.close()
+
+        return asyncio.create_task(probe(), name=f"ddq role of {node}")
 
     def _raise_doubt(self) -> None:
         self._doubt = next(self._doubts)
