@@ -1,0 +1,369 @@
+"""What is asked of ddq and what it answers, as a history keeps it: plain, small, with units.
+
+Payloads are kept as a short text that stands for them, tokens and lineage tags as hex. Times that
+end in ``_ms`` are the store's, ms since 1970.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Any, Literal
+
+import msgspec
+
+OnConflict = Literal["fail", "existing", "replace_scheduled", "replace_finished"]
+State = Literal["scheduled", "ready", "leased", "succeeded", "dead", "cancelled", "purged"]
+
+HELD: tuple[State, ...] = ("scheduled", "ready", "leased", "dead")
+ENDED: tuple[State, ...] = ("succeeded", "cancelled", "purged")
+
+
+class Value(msgspec.Struct, gc=False, omit_defaults=True, forbid_unknown_fields=True):
+    """A request, a reply or a part of one. Holds no cycles, so the collector need not look."""
+
+
+class Policy(Value):
+    """When an attempt that failed is tried again; None: as the topic has it."""
+
+    max_attempts: int | None = None
+    initial_backoff_ms: int | None = None
+    max_backoff_ms: int | None = None
+    multiplier: float | None = None
+    jitter: float | None = None
+
+
+class Stamp(Value):
+    """What each reply says of the store: its clock, and the tag of the shard's last transition."""
+
+    revision: int = 0
+    store_ms: int = 0
+    lineage: str = ""
+
+
+class Enqueue(Value):
+    """``delay_ms`` from when the store takes it, or ``due_ms``; neither: now."""
+
+    topic: str
+    id: str
+    payload: str = ""
+    delay_ms: int | None = None
+    due_ms: int | None = None
+    on_conflict: OnConflict = "fail"
+    expected_revision: int | None = None
+    policy: Policy | None = None
+
+
+class Enqueued(Stamp):
+    """``created`` False: it was there already, perhaps by an earlier attempt of this request."""
+
+    created: bool = True
+    state: State = "scheduled"
+    incarnation: int = 0
+    due_ms: int = 0
+
+
+class Retrieve(Value):
+    """``request_id`` is the same in a repeat that asks for the same leases."""
+
+    topics: list[str]
+    request_id: str = ""
+    max_tasks: int = 1
+    lease_ms: int | None = None
+    wait_ms: int = 0
+
+
+class Lease(Stamp):
+    """One task as it was handed out."""
+
+    topic: str = ""
+    id: str = ""
+    token: str = ""
+    payload: str = ""
+    incarnation: int = 0
+    promotion: int = 0
+    attempt: int = 0
+    run: int = 1
+    due_ms: int = 0
+    expire_ms: int = 0
+    policy: Policy | None = None
+
+
+class Retrieved(Value):
+    """Perhaps nothing."""
+
+    leases: list[Lease] = []
+
+
+class Settle(Value):
+    """Ack and release: the task and the proof of the right to it."""
+
+    topic: str
+    id: str
+    token: str
+
+
+class Nack(Settle):
+    """``delay_ms`` None: by the retry policy; ``dead``: whatever attempts are left."""
+
+    delay_ms: int | None = None
+    dead: bool = False
+
+
+class Extend(Settle):
+    """``lease_ms`` None: the topic's default."""
+
+    lease_ms: int | None = None
+
+
+class Settled(Stamp):
+    """Ack and release."""
+
+
+class Nacked(Stamp):
+    """Scheduled again, or dead."""
+
+    state: State = "scheduled"
+    due_ms: int = 0
+
+
+class Extended(Stamp):
+    """The lease runs until then."""
+
+    expire_ms: int = 0
+
+
+class Cancel(Value):
+    """``revoke``: also a leased one."""
+
+    topic: str
+    id: str
+    revoke: bool = False
+
+
+class Cancelled(Stamp):
+    """``already``: an earlier request, or an earlier attempt of this one, had cancelled it."""
+
+    incarnation: int = 0
+    already: bool = False
+
+
+class Reschedule(Value):
+    """Another due time; neither: now."""
+
+    topic: str
+    id: str
+    delay_ms: int | None = None
+    due_ms: int | None = None
+    expected_revision: int | None = None
+
+
+class Rescheduled(Stamp):
+    """Due then."""
+
+    due_ms: int = 0
+
+
+class Get(Value):
+    """Looks at one task."""
+
+    topic: str
+    id: str
+
+
+class Seen(Stamp):
+    """A task as it was; the store's clock and lineage are not part of this reply."""
+
+    state: State = "scheduled"
+    payload: str | None = None
+    incarnation: int = 0
+    promotion: int = 0
+    attempt: int = 0
+    run: int = 1
+    due_ms: int = 0
+    expire_ms: int = 0
+
+
+class DeleteDead(Value):
+    """Ends a dead task as purged."""
+
+    topic: str
+    id: str
+
+
+class Topic(Value):
+    """Purge, stats, pause, resume: of a whole topic."""
+
+    topic: str
+
+
+class Redrive(Value):
+    """A new run for dead tasks; no ids: all."""
+
+    topic: str
+    ids: list[str] = []
+
+
+class Counted(Value):
+    """How many tasks it was, as far as the replies told."""
+
+    count: int = 0
+
+
+class Counts(Value):
+    """G11's equation, at one moment."""
+
+    enqueued: int = 0
+    scheduled: int = 0
+    ready: int = 0
+    leased: int = 0
+    succeeded: int = 0
+    dead: int = 0
+    cancelled: int = 0
+    purged: int = 0
+    set_aside: int = 0
+
+    @property
+    def accounted(self) -> int:
+        """The right side."""
+        return (
+            self.scheduled
+            + self.ready
+            + self.leased
+            + self.succeeded
+            + self.dead
+            + self.cancelled
+            + self.purged
+            + self.set_aside
+        )
+
+
+class Stats(Value):
+    """A count of each shard: they are taken at different moments, so each must add up alone."""
+
+    shards: list[Counts] = []
+
+
+class Failed(Value):
+    """Why there is no reply: the error's reason, and its message."""
+
+    error: str
+    message: str = ""
+
+
+OPERATIONS: dict[str, tuple[type[Value], type[Value]]] = {
+    "enqueue": (Enqueue, Enqueued),
+    "retrieve": (Retrieve, Retrieved),
+    "ack": (Settle, Settled),
+    "nack": (Nack, Nacked),
+    "extend": (Extend, Extended),
+    "release": (Settle, Settled),
+    "cancel": (Cancel, Cancelled),
+    "reschedule": (Reschedule, Rescheduled),
+    "get": (Get, Seen),
+    "redrive": (Redrive, Counted),
+    "delete_dead": (DeleteDead, Stamp),
+    "purge": (Topic, Counted),
+    "pause": (Topic, Value),
+    "resume": (Topic, Value),
+    "stats": (Topic, Stats),
+}
+"""What each operation asks and answers. The batches are these with ``_batch`` behind the name."""
+
+READS = frozenset({"get", "stats"})
+"""They change nothing, so that it does not matter whether they were carried out."""
+
+BATCHES = frozenset({"enqueue", "ack", "nack", "extend", "release", "cancel"})
+
+
+# What happens beside the operations ----------------------------------------------------------
+
+
+class TopicSettings(Value):
+    """A topic as it was made; the defaults of requests that name none."""
+
+    shards: int = 1
+    policy: Policy = msgspec.field(default_factory=Policy)
+    lease_ms: int = 30_000
+    retention_ms: int = 3_600_000
+    durability: str = ""
+    journal: bool = False
+
+
+class RunNote(Value):
+    """The first event: what runs, and the wall clock of the controller at that moment."""
+
+    wall_ms: int = 0
+    topics: dict[str, TopicSettings] = {}
+    scenario: str = ""
+    seed: int = 0
+    version: str = ""
+    durability: str = ""
+    command: str = ""
+
+
+class Fault(Value):
+    """``phase`` inject and heal bracket the fault; ``verified``: it was seen to have happened."""
+
+    kind: str
+    target: str = ""
+    phase: Literal["inject", "heal"] = "inject"
+    verified: bool = True
+    detail: str = ""
+
+
+class Role(Value):
+    """A sample of a store node's role; the event's process is the node's name."""
+
+    role: Literal["master", "replica", "sentinel", "down", "unknown"]
+
+
+class Leader(Value):
+    """A sample of a scheduler's leadership of a shard; the event's process is the scheduler.
+
+    Attributes:
+        leads: False: it gave it up, or was deposed.
+        lineage: tag of a transition made under it, where known: only then can the owner of an
+            epoch be compared, because what a deposed store granted is void.
+    """
+
+    topic: str
+    shard: int = 0
+    epoch: int = 0
+    leads: bool = True
+    lineage: str = ""
+
+
+class Metric(Value):
+    """A count that a process keeps, since its start; the event's process is its name."""
+
+    name: str
+    value: float = 0.0
+
+
+class Phase(Value):
+    """The part of the run that begins: load, heal, drain, end."""
+
+    phase: str
+
+
+NOTES: dict[str, type[Value]] = {
+    "run": RunNote,
+    "fault": Fault,
+    "role": Role,
+    "leader": Leader,
+    "metric": Metric,
+    "phase": Phase,
+}
+"""Events of type ``info`` that are no operations; what they say is in their reply."""
+
+
+def digest(payload: bytes) -> str:
+    """A short text that stands for a payload: itself, where it is one already."""
+    if len(payload) <= 64 and payload.isascii() and payload.decode("ascii").isprintable():
+        return payload.decode("ascii")
+    return f"sha256:{sha256(payload).hexdigest()[:32]}:{len(payload)}"
+
+
+def plain(value: Any) -> Any:
+    """As dicts and lists, for reports."""
+    return msgspec.to_builtins(value)

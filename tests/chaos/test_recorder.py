@@ -1,0 +1,119 @@
+"""The recorder against a real server: what is asked and answered is what is written down."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from chaos.history import read_history
+from chaos.recorder import Recorder
+from chaos.writer import HistoryWriter
+from ddq.client import Client, LeaseRef, NewTask
+from ddq.errors import LeaseLost, OutcomeUnknown, TaskNotFound
+from tests.support.server import RunningServer
+
+SECOND = timedelta(seconds=1)
+
+
+async def test_every_operation_is_written_down_as_it_was(
+    server: RunningServer, tmp_path: Path
+) -> None:
+    path = tmp_path / "history.jsonl"
+    with HistoryWriter(path) as writer:
+        async with Client(server.address) as client:
+            await client.create_topic("t")
+            one = Recorder(writer, client, "1")
+            await one.enqueue("t", NewTask(b"x" * 100, "a"))
+            results = await one.enqueue_batch("t", [NewTask(b"b", "b"), NewTask(b"c", "a")])
+            assert results[1].error is not None
+            await one.reschedule("t", "b", delay=60 * SECOND)
+            (lease,) = await one.retrieve("t", wait=10 * SECOND, lease=5 * SECOND, request_id="r1")
+            await one.retrieve("t", request_id="r1")
+            await one.extend(lease, 20 * SECOND)
+            await one.release(lease)
+            (lease,) = await one.retrieve("t", wait=10 * SECOND)
+            await one.nack(lease, delay=0 * SECOND)
+            (lease,) = await one.retrieve("t", wait=10 * SECOND)
+            await one.ack_batch([lease])
+            with pytest.raises(LeaseLost):
+                await one.nack(lease)
+            with pytest.raises(TaskNotFound):
+                await one.get("t", "none")
+            await one.cancel("t", "b")
+            await one.get("t", "b")
+            await one.stats("t")
+            assert one.process == "1", "all of it was certain"
+
+    history = read_history(path)
+    assert not history.problems
+    ops = history.ops
+    assert [op.op for op in ops] == [
+        "enqueue", "enqueue", "enqueue", "reschedule", "retrieve", "retrieve", "extend", "release",
+        "retrieve", "nack", "retrieve", "ack", "nack", "get", "cancel", "get", "stats",
+    ]  # fmt: skip
+    assert ops[0].request.payload.startswith("sha256:")
+    assert ops[0].request.payload.endswith(":100")
+    assert ops[2].error == "TASK_ID_CONFLICT"
+    assert ops[2].outcome == "fail"
+    (first,), (again,) = ops[4].reply.leases, ops[5].reply.leases
+    assert first.token == again.token
+    assert first.payload == ops[0].request.payload
+    assert first.incarnation == ops[0].reply.incarnation
+    assert first.expire_ms - first.store_ms == ops[4].request.lease_ms == 5000
+    assert first.policy is not None
+    assert first.policy.max_attempts
+    assert ops[6].reply.expire_ms > first.expire_ms
+    assert [ops[i].reply.leases[0].attempt for i in (4, 8, 10)] == [1, 1, 2]
+    assert (ops[12].outcome, ops[12].error) == ("fail", "LEASE_LOST")
+    assert ops[15].reply.state == "cancelled"
+    assert not ops[14].reply.already
+    assert ops[16].reply.shards[0].accounted == ops[16].reply.shards[0].enqueued == 2
+
+
+async def test_what_is_not_known_makes_a_new_process(server: RunningServer, tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    with HistoryWriter(path) as writer:
+        async with Client(server.address) as client:
+            await client.create_topic("t")
+            one = Recorder(writer, client, "7")
+            waiting = asyncio.create_task(one.retrieve("t", wait=30 * SECOND))
+            while writer.events < 1:  # noqa: ASYNC110 - the writer has no event to wait for
+                await asyncio.sleep(0)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            assert one.process == "7.1"
+        with pytest.raises(OutcomeUnknown):
+            await Recorder(writer, _Deaf(), "8").ack(LeaseRef("t", "a", b"1"))  # type: ignore[arg-type]
+    first, second = read_history(path).ops
+    assert (first.process, first.outcome, first.error) == ("7", "info", "CUT_OFF")
+    assert (second.process, second.outcome, second.error) == ("8", "info", "OUTCOME_UNKNOWN")
+
+
+class _Deaf:
+    async def ack(self, *_: object, timeout_s: float | None = None) -> None:
+        raise OutcomeUnknown("no answer")
+
+
+def test_a_killed_harness_leaves_what_it_did(tmp_path: Path) -> None:
+    """The line is on disk without the writer being closed, and without another event."""
+    path = tmp_path / "history.jsonl"
+    program = (
+        "import sys, pathlib, time; from chaos.writer import HistoryWriter\n"
+        "w = HistoryWriter(pathlib.Path(sys.argv[1]))\n"
+        "w.event('1', 'invoke', 'get', request={'topic': 't', 'id': 'a'})\n"
+        "time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, str(path)]) as harness:
+        try:
+            while not (path.exists() and path.stat().st_size):
+                assert harness.poll() is None
+            harness.kill()
+        finally:
+            harness.kill()
+    assert len(read_history(path).ops) == 1
