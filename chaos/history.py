@@ -30,6 +30,7 @@ FOREVER_NS = 1 << 62
 
 Type = Literal["invoke", "ok", "fail", "info"]
 Outcome = Literal["ok", "fail", "info"]
+Fate = Literal["", "applied", "absent"]
 
 _NOTHING = msgspec.Raw()
 
@@ -60,6 +61,7 @@ class Op(msgspec.Struct, gc=False):
         closed_ns: when the caller stopped waiting, also for ``info``.
         reply: of an ``ok``.
         error: reason of a ``fail`` or ``info``.
+        fate: of an ``info``, where something later proved it (chaos/resolve.py).
     """
 
     index: int
@@ -73,6 +75,7 @@ class Op(msgspec.Struct, gc=False):
     request: Any
     reply: Any = None
     error: str = ""
+    fate: Fate = ""
 
     @property
     def ok(self) -> bool:
@@ -81,8 +84,8 @@ class Op(msgspec.Struct, gc=False):
 
     @property
     def may_have_happened(self) -> bool:
-        """It happened, or nobody knows."""
-        return self.outcome != "fail"
+        """It happened, or nobody knows, and nothing proved that it did not."""
+        return self.outcome != "fail" and self.fate != "absent"
 
 
 class Note(msgspec.Struct, gc=False):

@@ -1,0 +1,199 @@
+"""By locality each task is judged by itself: a history, grouped by task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from chaos.history import History, Op
+from chaos.journal import Entry, Journal
+from chaos.operations import Lease
+
+Key = tuple[str, str]
+"""Topic and id."""
+
+
+class Delivery:
+    """One lease of one task. A Retrieve that is repeated tells of the same one again.
+
+    Attributes:
+        lease: as it was first told.
+        op: the Retrieve that first told of it.
+        begin_ns: no lease of it can have happened before: when a Retrieve with this request_id
+            was first sent.
+        end_ns: when it was first told.
+        at_ms: when it happened by the store's clock, as far as replies tell: a repeat is answered
+            later than the lease was made, but its expiry is the first one's.
+        sightings: every Retrieve that told of it.
+    """
+
+    __slots__ = ("at_ms", "begin_ns", "end_ns", "lease", "op", "sightings")
+
+    def __init__(self, lease: Lease, op: Op, begin_ns: int) -> None:
+        self.lease = lease
+        self.op = op
+        self.begin_ns = begin_ns
+        self.end_ns = op.end_ns
+        self.sightings = [op]
+        self.at_ms = lease.store_ms
+        lease_ms = op.request.lease_ms
+        if lease_ms is not None:
+            self.at_ms = min(self.at_ms, lease.expire_ms - lease_ms)
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """By revision; by the controller's clock where two have the same."""
+        return (self.lease.revision, self.end_ns)
+
+
+class Case:
+    """All that is known of one task: operations in the order of their beginning, one list a kind.
+
+    Attributes:
+        settles: acks, nacks, extends and releases by token.
+        entries: its part of the journal: (position in the file, entry), in order.
+    """
+
+    __slots__ = (
+        "acks", "cancels", "deletes", "deliveries", "enqueues", "entries", "extends", "gets", "id",
+        "nacks", "redrives", "releases", "reschedules", "settles", "tokens", "topic",
+    )  # fmt: skip
+
+    def __init__(self, topic: str, task_id: str) -> None:
+        self.topic = topic
+        self.id = task_id
+        self.enqueues: list[Op] = []
+        self.deliveries: list[Delivery] = []
+        self.acks: list[Op] = []
+        self.nacks: list[Op] = []
+        self.extends: list[Op] = []
+        self.releases: list[Op] = []
+        self.cancels: list[Op] = []
+        self.reschedules: list[Op] = []
+        self.gets: list[Op] = []
+        self.redrives: list[Op] = []
+        self.deletes: list[Op] = []
+        self.settles: dict[str, list[Op]] = {}
+        self.tokens: dict[str, Delivery] = {}
+        self.entries: list[tuple[int, Entry]] = []
+
+    @property
+    def name(self) -> str:
+        """As people write it."""
+        return f"{self.topic}/{self.id}"
+
+    def all_ops(self) -> Iterator[Op]:
+        """Every operation on this task; a Retrieve as often as it told of it."""
+        yield from self.enqueues
+        yield from self.reschedules
+        yield from self.cancels
+        for delivery in self.deliveries:
+            yield from delivery.sightings
+        yield from self.acks
+        yield from self.nacks
+        yield from self.extends
+        yield from self.releases
+        yield from self.gets
+        yield from self.deletes
+
+    def with_token(self, token: str, *kinds: str) -> list[Op]:
+        """Operations that brought this token, of these kinds."""
+        return [op for op in self.settles.get(token, ()) if op.op in kinds]
+
+
+class Grouped:
+    """A history by task.
+
+    Attributes:
+        retrieves: all of them: an empty or unknown one belongs to no task.
+        purges, stats, pauses: operations on whole topics.
+        redrives_all: redrives without ids.
+    """
+
+    def __init__(self, history: History, journal: Journal | None) -> None:
+        self.cases: dict[Key, Case] = {}
+        self.retrieves: list[Op] = []
+        self.purges: dict[str, list[Op]] = {}
+        self.redrives_all: dict[str, list[Op]] = {}
+        self.stats: list[Op] = []
+        self.pauses: list[Op] = []
+        began: dict[str, int] = {}
+        for op in history.ops:
+            _PLACE[op.op](self, op, began)
+        for case in self.cases.values():
+            if len(case.deliveries) > 1:
+                case.deliveries.sort(key=lambda delivery: delivery.order)
+        for position, entry in enumerate(journal.entries if journal else ()):
+            self.case(entry.topic, entry.id).entries.append((position, entry))
+
+    def case(self, topic: str, task_id: str) -> Case:
+        """The task's case, made if there is none."""
+        key = (topic, task_id)
+        case = self.cases.get(key)
+        if case is None:
+            case = self.cases[key] = Case(topic, task_id)
+        return case
+
+    def retrieve(self, op: Op, began: dict[str, int]) -> None:
+        """A Retrieve: each lease goes to its task, once a token."""
+        self.retrieves.append(op)
+        request_id = op.request.request_id
+        begin_ns = began.setdefault(request_id, op.begin_ns) if request_id else op.begin_ns
+        if op.reply is None:
+            return
+        for lease in op.reply.leases:
+            case = self.case(lease.topic, lease.id)
+            known = case.tokens.get(lease.token)
+            if known is None:
+                known = case.tokens[lease.token] = Delivery(lease, op, begin_ns)
+                case.deliveries.append(known)
+            else:
+                known.sightings.append(op)
+                if op.end_ns < known.end_ns:
+                    # Two repeats at once: what came back first was told first.
+                    known.op, known.lease, known.end_ns = op, lease, op.end_ns
+
+    def settle(self, op: Op, kind: str) -> None:
+        """Ack, nack, extend, release."""
+        case = self.case(op.request.topic, op.request.id)
+        getattr(case, kind).append(op)
+        case.settles.setdefault(op.request.token, []).append(op)
+
+    def redrive(self, op: Op) -> None:
+        """To the tasks it names, or to the topic."""
+        for task_id in op.request.ids:
+            self.case(op.request.topic, task_id).redrives.append(op)
+        if not op.request.ids:
+            self.redrives_all.setdefault(op.request.topic, []).append(op)
+
+
+def _plain(kind: str) -> Any:
+    def place(grouped: Grouped, op: Op, _: dict[str, int]) -> None:
+        getattr(grouped.case(op.request.topic, op.request.id), kind).append(op)
+
+    return place
+
+
+def _settling(kind: str) -> Any:
+    return lambda grouped, op, _: grouped.settle(op, kind)
+
+
+_PLACE: dict[str, Any] = {
+    "enqueue": _plain("enqueues"),
+    "cancel": _plain("cancels"),
+    "reschedule": _plain("reschedules"),
+    "get": _plain("gets"),
+    "delete_dead": _plain("deletes"),
+    "ack": _settling("acks"),
+    "nack": _settling("nacks"),
+    "extend": _settling("extends"),
+    "release": _settling("releases"),
+    "retrieve": Grouped.retrieve,
+    "redrive": lambda grouped, op, _: grouped.redrive(op),
+    "purge": lambda grouped, op, _: grouped.purges.setdefault(op.request.topic, []).append(op),
+    "stats": lambda grouped, op, _: grouped.stats.append(op),
+    "pause": lambda grouped, op, _: grouped.pauses.append(op),
+    "resume": lambda grouped, op, _: grouped.pauses.append(op),
+}
+
+__all__ = ["Case", "Delivery", "Grouped", "Key"]

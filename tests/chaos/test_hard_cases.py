@@ -1,0 +1,349 @@
+"""What is easily taken for a broken promise and is none, and what is easily overlooked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chaos.checkers import CHECKERS
+from chaos.history import read_history
+from chaos.judge import judge, judge_journal
+from chaos.operations import Policy
+from chaos.run import Run
+from chaos.synthetic import Tale, write_run
+from tests.chaos.test_promises import broken, found, judged, once, stories
+
+QUICK = Policy(5, 0, 0, 1.0, 0.0)
+
+
+def handed_back() -> Tale:
+    """A released lease gives its attempt back: five releases, then as many attempts as allowed."""
+    tale = Tale(policy=Policy(2, 0, 0, 1.0, 0.0))
+    tale.enqueue("a")
+    tale.promote()
+    for _ in range(5):
+        lease = tale.lease()
+        tale.release(lease)
+        tale.release(lease)
+    tale.nack(tale.lease())
+    tale.promote()
+    tale.ack(tale.lease())
+    return tale
+
+
+def redriven() -> Tale:
+    """A dead task gets a new run, with attempts from 1."""
+    tale = Tale(policy=Policy(1, 0, 0, 1.0, 0.0))
+    tale.enqueue("a")
+    tale.promote()
+    tale.nack(tale.lease())
+    tale.redrive("a")
+    tale.promote()
+    tale.nack(tale.lease())
+    tale.redrive("a")
+    tale.promote()
+    tale.ack(tale.lease())
+    return tale
+
+
+def moved() -> Tale:
+    """Rescheduled while ready: another promotion; rescheduled to sooner: due sooner."""
+    tale = Tale()
+    tale.enqueue("a")
+    tale.promote()
+    tale.reschedule("a", delay_ms=20_000)
+    tale.reschedule("a", delay_ms=100)
+    tale.wait(0.15)
+    tale.promote()
+    tale.ack(tale.lease())
+    tale.reschedule("a")
+    return tale
+
+
+def replaced() -> Tale:
+    """Another incarnation under the same id, delivered after the cancel of the first."""
+    tale = Tale()
+    tale.enqueue("a", "first")
+    tale.cancel("a")
+    tale.enqueue("a", "second", on_conflict="replace_finished")
+    tale.promote()
+    tale.ack(tale.lease())
+    tale.enqueue("b", "first", delay_ms=60_000)
+    tale.enqueue("b", "second", on_conflict="replace_scheduled")
+    tale.promote()
+    tale.ack(tale.lease())
+    return tale
+
+
+def revoked() -> Tale:
+    """A cancel that takes the lease away; its holder is refused, a repeat finds it cancelled."""
+    tale = Tale()
+    tale.enqueue("a")
+    tale.promote()
+    lease = tale.lease()
+    tale.cancel("a")
+    tale.cancel("a", revoke=True)
+    tale.cancel("a", revoke=True)
+    tale.ack(lease)
+    tale.extend(lease)
+    return tale
+
+
+def repeated_enqueue() -> Tale:
+    """The same enqueue again, also when the task has ended: no second one."""
+    tale = Tale()
+    for _ in range(3):
+        tale.enqueue("a")
+    tale.promote()
+    tale.ack(tale.lease())
+    tale.enqueue("a")
+    tale.enqueue("a", "other content")
+    return tale
+
+
+def late_but_unsuperseded() -> Tale:
+    """Acked after its lease expired and was reaped, before anybody else got it."""
+    tale = Tale(policy=QUICK)
+    tale.enqueue("a")
+    tale.promote()
+    lease = tale.lease(lease_ms=500)
+    tale.wait(1)
+    tale.reap()
+    tale.promote()
+    tale.ack(lease)
+    tale.ack(lease)
+    return tale
+
+
+def lost_retrieve() -> Tale:
+    """Nobody knows of the lease; it expires, counts as an attempt, and the next one is the 2nd."""
+    tale = Tale(policy=QUICK)
+    tale.enqueue("a")
+    tale.promote()
+    tale.retrieve(lease_ms=500, lost=True)
+    tale.cancel("a", process="q")
+    tale.wait(1)
+    tale.reap()
+    tale.promote()
+    tale.ack(tale.lease(process="v"), process="v")
+    return tale
+
+
+def lost_and_asked_again() -> Tale:
+    """The lost reply's leases are asked for again, after a wait, with the same request_id."""
+    tale = Tale()
+    tale.enqueue("a")
+    tale.promote()
+    tale.retrieve(request_id="r", lost=True)
+    tale.wait(5)
+    (lease,) = tale.retrieve(process="w.1", request_id="r")
+    tale.ack(lease, process="w.1")
+    return tale
+
+
+def lost_replies() -> Tale:
+    """Every kind of operation took effect without its caller knowing."""
+    tale = Tale(policy=QUICK)
+    tale.enqueue("a", lost=True)
+    tale.enqueue("b", process="p.1", delay_ms=100, lost=True)
+    tale.cancel("b", process="p.2", lost=True)
+    tale.cancel("b", process="p.3")
+    tale.promote()
+    tale.nack(tale.lease(), lost=True)
+    tale.promote()
+    tale.release(tale.lease(process="w.1"), process="w.1", lost=True)
+    tale.ack(tale.lease(process="w.2"), process="w.2", lost=True)
+    return tale
+
+
+def lost_requests() -> Tale:
+    """None of these ever arrived."""
+    tale = Tale(policy=QUICK)
+    tale.enqueue("a", lost=True, arrives=False)
+    tale.enqueue("b", process="p.1")
+    tale.cancel("b", process="p.1", lost=True, arrives=False)
+    tale.promote()
+    lease = tale.lease()
+    tale.ack(lease, lost=True, arrives=False)
+    tale.extend(lease, process="w.1")
+    tale.nack(lease, process="w.1", lost=True, arrives=False)
+    tale.retrieve(process="w.2", lost=True, arrives=False)
+    tale.ack(lease, process="w.3")
+    return tale
+
+
+BENIGN = [
+    handed_back, redriven, moved, replaced, revoked, repeated_enqueue, late_but_unsuperseded,
+    lost_retrieve, lost_and_asked_again, lost_replies, lost_requests,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("with_journal", [True, False], ids=["journal", "replies"])
+@pytest.mark.parametrize("tale", BENIGN)
+def test_what_is_right_is_found_right(tmp_path: Path, tale: Any, with_journal: bool) -> None:
+    results = judged(tmp_path, tale(), journal=with_journal)
+    assert not broken(results), stories(results)
+    unknown = {p.id for p in results.promises if p.verdict == "UNKNOWN"}
+    assert unknown == (set() if with_journal else {"G3", "G12"}), stories(results)
+
+
+def test_unknowns_are_resolved_by_the_journal(tmp_path: Path) -> None:
+    assert judged(tmp_path / "applied", lost_replies()).unknowns == {
+        # The cancel may have been done by the one that found it done: an attempt of its own.
+        "all": 6, "applied": 5, "absent": 0, "open": 1,
+    }  # fmt: skip
+    assert judged(tmp_path / "absent", lost_requests()).unknowns == {
+        # The lost ack may be what the ack that was answered found done.
+        "all": 5, "applied": 0, "absent": 4, "open": 1,
+    }  # fmt: skip
+
+
+def test_an_unknown_ack_that_was_none_is_no_excuse(tmp_path: Path) -> None:
+    """The task is gone; the only ack that may have ended it is not in the journal."""
+    tale = once()
+    event = found(tale, "ack")
+    event["type"], event["reply"] = "info", {"error": "OUTCOME_UNKNOWN"}
+    assert judged(tmp_path / "may", tale).verdict == "VALID"
+    tale.journal = [e for e in tale.journal if e["op"] != "ack"]
+    assert "G2" in broken(judged(tmp_path / "not", tale))
+
+
+def test_a_moved_delivery_is_noticed(tmp_path: Path) -> None:
+    """After the ack of its own lease, in time as well as before the enqueue."""
+    for shift_s, promise in ((5, "G9"), (-3.2, "G1")):
+        tale = once()
+        for event in tale.events:
+            if event["op"] == "retrieve":
+                event["time_ns"] += int(shift_s * 1e9)
+        tale.events.sort(key=lambda event: event["time_ns"])
+        assert promise in broken(judged(tmp_path / promise, tale)), promise
+
+
+def test_a_reordered_cancel_is_noticed(tmp_path: Path) -> None:
+    """It came after the delivery and says so by its revision; in the history it comes before."""
+    tale = Tale(policy=Policy(5, 10_000, 10_000, 1.0, 0.0))
+    tale.enqueue("a", delay_ms=900)
+    tale.wait(1)
+    tale.promote()
+    tale.nack(tale.lease())
+    tale.cancel("a")
+    assert judged(tmp_path / "whole", tale).verdict == "VALID"
+    begin, end = found(tale, "cancel", "invoke"), found(tale, "cancel")
+    begin["time_ns"], end["time_ns"] = 500_000_000, 502_000_000
+    results = judged(tmp_path / "moved", tale)
+    assert broken(results) == {"G4"}, stories(results)
+
+
+def test_a_replayed_lease_after_the_end_is_a_delivery(tmp_path: Path) -> None:
+    """A repeat of a Retrieve that still hands out what was cancelled or acked meanwhile."""
+    tale = Tale()
+    tale.enqueue("a")
+    tale.promote()
+    lease = tale.lease(request_id="r")
+    tale.ack(lease)
+    tale.retrieve(request_id="r")
+    found(tale, "retrieve", nth=1)["reply"] = found(tale, "retrieve")["reply"]
+    assert "G9" in broken(judged(tmp_path, tale))
+
+
+def test_in_a_lost_lineage_acknowledged_writes_are_lost(tmp_path: Path) -> None:
+    """As FAST does it: the deposed master acknowledged a task that the surviving store lacks."""
+    tale = once()
+    kept, lost = Tale(seed=3), [e for e in tale.events if e["op"] == "enqueue"]
+    lost[1]["reply"]["lineage"] = "dead"
+    kept.events = lost
+    results = judged(tmp_path, kept)
+    assert broken(results) == {"G2"}, stories(results)
+    (g2,) = [p for p in results.promises if p.id == "G2"]
+    assert g2.lost_lineage_count == 1
+
+
+def test_less_than_a_whole_run_is_never_green(tmp_path: Path) -> None:
+    assert judged(tmp_path / "1", once(), final=False).verdict == "UNKNOWN"
+    assert judged(tmp_path / "2", once(), drained=False).verdict == "UNKNOWN"
+    assert judged(tmp_path / "3", once(), journal=False).verdict == "UNKNOWN"
+
+    empty = write_run(tmp_path / "4", Tale())
+    empty.history.write_text("")
+    assert judge(empty).results.verdict == "UNKNOWN"
+
+    cut = write_run(tmp_path / "5", once())
+    cut.history.write_bytes(cut.history.read_bytes()[:-20])
+    results = judge(cut).results
+    assert results.verdict == "UNKNOWN", stories(results)
+    assert "cut off" in results.problems[0]
+
+    trimmed = once()
+    del trimmed.journal[0]
+    (g3,) = [p for p in judged(tmp_path / "6", trimmed).promises if p.id == "G3"]
+    assert g3.verdict == "UNKNOWN"
+
+
+def test_a_checker_that_crashes_is_unknown(tmp_path: Path) -> None:
+    def crash(_: object) -> Any:
+        raise ZeroDivisionError("oh")
+
+    from dataclasses import replace
+
+    crashing = [replace(CHECKERS[0], check=crash), *CHECKERS[1:]]
+    results = judge(write_run(tmp_path, once()), checkers=crashing).results
+    assert results.verdict == "UNKNOWN"
+    assert results.promises[0].unknown == ["the checker crashed: ZeroDivisionError: oh"]
+
+
+def test_the_search_gives_up_at_its_bound(tmp_path: Path) -> None:
+    from chaos.bounds import Bounds
+
+    run = write_run(tmp_path, lost_retrieve(), journal=False)
+    (g4,) = [p for p in judge(run, Bounds(search_nodes=2)).results.promises if p.id == "G4"]
+    assert g4.verdict == "UNKNOWN"
+    assert "took more than 2 tries" in g4.unknown[0]
+
+
+def test_a_gate_that_is_not_met_is_unknown(tmp_path: Path) -> None:
+    run = write_run(tmp_path, lost_requests())
+    run.schedule.write_text('{"gates": {"unknowns later proved absent": 4, "operations": 3}}')
+    results = judge(run).results
+    assert results.verdict == "VALID", stories(results)
+    assert [gate.measured for gate in results.gates] == [9, 4]
+    run.schedule.write_text('{"gates": {"unknowns later proved absent": 5}}')
+    assert judge(run).results.verdict == "UNKNOWN"
+
+
+JOURNAL_BREAKS = {
+    "G3": lambda t: t.journal.insert(2, t.journal[1] | {"revision": 99}),
+    "G4": lambda t: (
+        t.journal.append(t.journal[-1] | {"from": "cancelled", "op": "extend"})
+        or t.journal[-2].update(op="cancel", to="cancelled")
+    ),
+    "G5": lambda t: t.journal[1].update(at_ms=t.journal[1]["due_ms"] - 1),
+    "G6": lambda t: t.journal[1].update(at_ms=t.journal[1]["due_ms"] + 900),
+    "G7": lambda t: t.journal.insert(3, t.journal[2] | {"attempt": 2}),
+    "G8": lambda t: t.journal.insert(2, t.journal[3] | {"op": "extend", "to": "ready"}),
+    "G9": lambda t: t.journal.append(t.journal[2] | {"attempt": 2}),
+    "G10": lambda t: t.journal[2].update(attempt=2),
+    "G12": lambda t: t.journal[3].update(epoch=0),
+    "G13": lambda t: t.journal.append(t.journal[3] | {"revision": 99}),
+}
+
+
+@pytest.mark.parametrize("promise", JOURNAL_BREAKS)
+def test_a_journal_is_judged_by_itself(tmp_path: Path, promise: str) -> None:
+    tale = once()
+    run = write_run(tmp_path / "whole", tale)
+    assert judge_journal(run.journal, max_attempts=5).results.verdict == "VALID"
+    JOURNAL_BREAKS[promise](tale)
+    results = judge_journal(write_run(tmp_path / "broken", tale).journal).results
+    assert promise in broken(results), stories(results)
+    story = next(p.anomalies[0]["story"] for p in results.promises if p.id == promise)
+    assert "work/a" in story
+
+
+def test_a_run_names_its_files(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    assert [path.name for path in (run.history, run.journal, run.final, run.schedule)] == [
+        "history.jsonl", "journal.jsonl", "final.json", "schedule.json",
+    ]  # fmt: skip
+    assert read_history(write_run(tmp_path, once()).history).run.scenario == "synthetic"

@@ -1,0 +1,314 @@
+"""Each promise: the smallest history that keeps it, and the smallest that breaks it and no other.
+
+The unbroken ones are told by the specification, so whatever the checkers find in them is the
+checkers' mistake. Each is then broken by hand, and exactly the one promise must be named: with its
+checker left out, nothing may notice.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chaos.checkers import CHECKERS
+from chaos.judge import Results, judge
+from chaos.operations import Leader, Policy
+from chaos.synthetic import Tale, write_run
+from models.promises import PROMISES
+
+Events = list[dict[str, Any]]
+
+
+def judged(folder: Path, tale: Tale, *, without: str = "", **options: bool) -> Results:
+    run = write_run(folder, tale, **options)
+    return judge(run, checkers=[c for c in CHECKERS if c.promise != without]).results
+
+
+def broken(results: Results) -> set[str]:
+    return {promise.id for promise in results.promises if promise.verdict == "INVALID"}
+
+
+def stories(results: Results) -> str:
+    return "\n".join(
+        [a["story"] for p in results.promises for a in p.anomalies]
+        + [f"{p.id}: {why}" for p in results.promises for why in p.unknown]
+        + results.problems
+    )
+
+
+def found(tale: Tale, op: str, kind: str = "ok", nth: int = 0) -> dict[str, Any]:
+    """The nth event of this operation."""
+    return [e for e in tale.events if e["op"] == op and e["type"] == kind][nth]
+
+
+def both(tale: Tale, op: str, nth: int = 0) -> Events:
+    """An operation's two events."""
+    return [found(tale, op, "invoke", nth), found(tale, op, "ok", nth)]
+
+
+def entry(tale: Tale, op: str, nth: int = 0) -> dict[str, Any]:
+    return [e for e in tale.journal if e["op"] == op][nth]
+
+
+def once(**options: Any) -> Tale:
+    """One task: enqueued, promoted, delivered, acked."""
+    tale = Tale(**options)
+    tale.enqueue("a", delay_ms=3_000)
+    tale.wait(3.1)
+    tale.promote()
+    tale.ack(tale.lease())
+    return tale
+
+
+# How each promise is broken ------------------------------------------------------------------
+
+
+def g1(tale: Tale) -> None:
+    found(tale, "retrieve")["reply"]["leases"][0]["payload"] = "another"
+
+
+def g2_nobody_acked(tale: Tale) -> None:
+    for event in both(tale, "ack"):
+        tale.events.remove(event)
+
+
+def g3(tale: Tale) -> None:
+    entry(tale, "promote")["promotion"] = 2
+    found(tale, "retrieve")["reply"]["leases"][0]["promotion"] = 2
+
+
+def cancelled() -> Tale:
+    tale = Tale()
+    tale.enqueue("a")
+    tale.cancel("a")
+    return tale
+
+
+def g4_delivered(tale: Tale) -> None:
+    """A delivery that only its worker knows of, as from a deposed master."""
+    other = Tale(seed=2)
+    other.enqueue("a")
+    other.promote()
+    lease = other.lease()
+    lease.revision = 1
+    cancel = found(tale, "cancel")
+    lease.revision = cancel["reply"]["revision"]
+    lease.incarnation = cancel["reply"]["incarnation"]
+    for event in both(other, "retrieve"):
+        event["time_ns"] += 5_000_000
+        tale.events.append(event)
+    found(tale, "retrieve")["reply"]["leases"][0] |= {
+        "revision": lease.revision, "incarnation": lease.incarnation, "lineage": "",
+    }  # fmt: skip
+
+
+def refused_cancel() -> Tale:
+    tale = Tale()
+    tale.enqueue("a")
+    tale.promote()
+    lease = tale.lease()
+    tale.cancel("a")
+    tale.nack(lease)
+    tale.cancel("a")
+    return tale
+
+
+def g4_said_too_late(tale: Tale) -> None:
+    found(tale, "cancel", "fail")["reply"]["error"] = "TASK_FINISHED"
+
+
+def g5(tale: Tale) -> None:
+    """The store's clock ran ahead: by its own time all is well."""
+    for event in tale.events:
+        if event["op"] in {"retrieve", "ack"}:
+            event["time_ns"] -= 2_000_000_000
+
+
+def g6(tale: Tale) -> None:
+    for name in ("promote", "lease", "ack"):
+        entry(tale, name)["at_ms"] += 400
+
+
+def two_leases() -> Tale:
+    """The second worker gets it when the first one's lease has expired."""
+    tale = Tale(policy=Policy(5, 0, 0, 1.0, 0.0))
+    tale.enqueue("a")
+    tale.promote()
+    tale.lease(lease_ms=2_000)
+    tale.wait(2.1)
+    tale.reap()
+    tale.promote()
+    tale.ack(tale.lease(process="v"), process="v")
+    return tale
+
+
+def g7(tale: Tale) -> None:
+    """The first worker had been told that its lease is longer, and the journal knew of neither."""
+    found(tale, "retrieve")["reply"]["leases"][0]["expire_ms"] += 60_000
+    found(tale, "retrieve", "invoke")["request"]["lease_ms"] += 60_000
+
+
+def late_ack() -> Tale:
+    """An ack with an expired token that nothing has superseded is accepted."""
+    tale = Tale(policy=Policy(5, 0, 0, 1.0, 0.0))
+    tale.enqueue("a")
+    tale.promote()
+    lease = tale.lease(lease_ms=1_000)
+    tale.wait(1.1)
+    tale.reap()
+    tale.promote()
+    second = tale.lease(process="v")
+    tale.nack(lease)
+    tale.ack(second, process="v")
+    return tale
+
+
+def g8(tale: Tale) -> None:
+    """The stale token's nack is accepted, though it changed nothing that anybody saw."""
+    event = found(tale, "nack", "fail")
+    event["type"] = "ok"
+    event["reply"] = {"revision": found(tale, "ack")["reply"]["revision"], "state": "dead"}
+
+
+def acked_and_seen() -> Tale:
+    tale = once()
+    tale.get("a")
+    return tale
+
+
+def g9(tale: Tale) -> None:
+    found(tale, "get")["reply"]["state"] = "ready"
+
+
+def tried_twice() -> Tale:
+    tale = Tale(policy=Policy(2, 500, 500, 1.0, 0.0))
+    tale.enqueue("a")
+    tale.promote()
+    tale.nack(tale.lease())
+    tale.wait(0.6)
+    tale.promote()
+    tale.ack(tale.lease())
+    return tale
+
+
+def g10_too_often(tale: Tale) -> None:
+    tale.settings.policy.max_attempts = 1
+
+
+def g10_too_soon(tale: Tale) -> None:
+    tale.settings.policy.initial_backoff_ms = tale.settings.policy.max_backoff_ms = 1_000
+
+
+def g11(tale: Tale) -> None:
+    del tale.shard.counts["succeeded"]  # type: ignore[attr-defined]
+
+
+def led_twice() -> Tale:
+    tale = once()
+    tale.lead()
+    tale.enqueue("b")
+    tale.promote()
+    tale.ack(tale.lease())
+    return tale
+
+
+def g12(tale: Tale) -> None:
+    """A deposed leader's number turns up again."""
+    entry(tale, "promote", 1)["epoch"] = 1
+    entry(tale, "enqueue", 1)["epoch"] = 2
+
+
+def claimed() -> Tale:
+    tale = once()
+    for name, epoch in (("s1", 1), ("s2", 2)):
+        tale.note(name, "leader", Leader("work", 0, epoch, lineage=tale.lineage))
+    return tale
+
+
+def g12_two_owners(tale: Tale) -> None:
+    found(tale, "leader", "info", 1)["reply"]["epoch"] = 1
+
+
+def repeated() -> Tale:
+    """A Retrieve whose reply was lost for its caller, asked again with the same id."""
+    tale = Tale()
+    tale.enqueue("a")
+    tale.promote()
+    tale.retrieve(request_id="r")
+    (lease,) = tale.retrieve(request_id="r")
+    tale.ack(lease)
+    tale.ack(lease)
+    return tale
+
+
+def g13_ack(tale: Tale) -> None:
+    found(tale, "ack", nth=1)["reply"]["revision"] += 2
+
+
+def g13_retrieve(tale: Tale) -> None:
+    """The repeat brings another task's lease instead."""
+    tale.enqueue("b", process="q")
+    tale.promote()
+    lease = tale.lease(process="v", request_id="s")
+    tale.ack(lease, process="v")
+    for event in both(tale, "retrieve", 2):
+        if event["type"] == "invoke":
+            event["request"]["request_id"] = "r"
+
+
+@dataclass(frozen=True)
+class Break:
+    promise: str
+    tale: Callable[[], Tale]
+    edit: Callable[[Tale], None]
+    says: str
+
+
+BREAKS = [
+    Break("G1", once, g1, "delivered with 'another'.*nobody had enqueued"),
+    Break("G2", once, g2_nobody_acked, "never ended, and is not held"),
+    Break("G3", once, g3, "promoted as number 2 after number 0"),
+    Break("G4", cancelled, g4_delivered, r"was cancelled at .*, delivered at"),
+    Break("G4", refused_cancel, g4_said_too_late, "said to have finished.*not true"),
+    Break("G5", once, g5, "ms early by the controller's clock"),
+    Break("G6", once, g6, "ready 50. ms later"),
+    Break("G7", two_leases, g7, "while nobody had ended the first"),
+    Break("G8", late_ack, g8, "delivered to another .*and nacked at"),
+    Break("G9", acked_and_seen, g9, "was acked .*, seen ready"),
+    Break("G10", tried_twice, g10_too_often, "attempt 2 of 1"),
+    Break("G10", tried_twice, g10_too_soon, "sooner than the backoff of 1000 ms"),
+    Break("G11", once, g11, "enqueued 1 and accounts for 0"),
+    Break("G12", led_twice, g12, "in epoch 1 .* after the shard had been in epoch 2"),
+    Break("G12", claimed, g12_two_owners, "was owned by s1 .* and by s2"),
+    Break("G13", repeated, g13_ack, "with the same token"),
+    Break("G13", repeated, g13_retrieve, "by a repeat of request r"),
+]
+IDS = [f"{one.promise}-{one.edit.__name__}" for one in BREAKS]
+
+
+@pytest.mark.parametrize("one", BREAKS, ids=IDS)
+def test_the_smallest_history_that_breaks_it_breaks_only_it(tmp_path: Path, one: Break) -> None:
+    whole = judged(tmp_path / "whole", one.tale())
+    assert whole.verdict == "VALID", stories(whole)
+    assert all(promise.verdict == "VALID" for promise in whole.promises), stories(whole)
+
+    tale = one.tale()
+    one.edit(tale)
+    results = judged(tmp_path / "broken", tale)
+    assert broken(results) == {one.promise}, stories(results)
+    assert results.verdict == "INVALID"
+    (anomalies,) = [p.anomalies for p in results.promises if p.id == one.promise]
+    assert re.search(one.says, anomalies[0]["story"]), anomalies
+    blind = judged(tmp_path / "blind", tale, without=one.promise)
+    assert blind.verdict == "VALID", stories(blind)
+
+
+def test_every_promise_has_a_checker_and_a_history_that_breaks_it() -> None:
+    ids = [promise.id for promise in PROMISES]
+    assert [checker.promise for checker in CHECKERS] == ids
+    assert {one.promise for one in BREAKS} == set(ids)
