@@ -51,6 +51,11 @@ class View:
         self.lineages = {entry.lineage for entry in journal.entries} if journal else set()
 
     @cached_property
+    def lost_retrieves(self) -> list[Op]:
+        """Those that may have leased something that nobody was told of."""
+        return [op for op in self.grouped.retrieves if op.outcome == "info"]
+
+    @cached_property
     def journal_complete(self) -> bool:
         """Whether it begins with the first task: a stream that was trimmed lacks the oldest."""
         if self.journal is None or self.journal_alone:

@@ -85,8 +85,8 @@ class Search:
         known = {delivery.op.index for delivery in case.deliveries}
         ghosts = [
             op
-            for op in view.grouped.retrieves
-            if op.outcome == "info" and op.fate != "absent" and op.index not in known
+            for op in view.lost_retrieves
+            if op.fate != "absent" and op.index not in known
             and case.topic in op.request.topics
         ]  # fmt: skip
         self._ghosts_ns = sorted(op.begin_ns for op in ghosts)

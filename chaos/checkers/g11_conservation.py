@@ -7,7 +7,7 @@ weighed here: across a failover in FAST acknowledged tasks may go, and yet every
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 
 from chaos.operations import HELD, Counts
 from chaos.run import FinalTopic
@@ -30,6 +30,7 @@ def check(view: View) -> Found:
                 found.anomalies.append(
                     Anomaly("G11", f"{story} (op {op.end})", op.request.topic, events=(op.end,))
                 )
+    moved = _moved(view)
     if not final.drained:
         found.unknown.append("the drain did not come to its end")
     for name, topic in final.topics.items():
@@ -40,7 +41,7 @@ def check(view: View) -> Found:
                 found.anomalies.append(Anomaly("G11", story, name))
         _held(found, name, topic)
         if view.journaled(name) and view.journal_complete:
-            _journal(view, found, name, topic)
+            _journal(found, name, topic, moved[name])
     return found
 
 
@@ -58,17 +59,18 @@ def _held(found: Found, name: str, topic: FinalTopic) -> None:
             found.anomalies.append(Anomaly("G11", story, name))
 
 
-def _journal(view: View, found: Found, name: str, topic: FinalTopic) -> None:
-    """Each end, and each beginning, is one transition."""
-    moved: Counter[str] = Counter()
-    assert view.journal is not None
-    for entry in view.journal.entries:
-        if entry.topic != name:
-            continue
+def _moved(view: View) -> defaultdict[str, Counter[str]]:
+    """By topic, what the journal holds: each beginning, and each end, is one transition."""
+    moved: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for entry in view.journal.entries if view.journal else ():
         if entry.op == "enqueue":
-            moved["enqueued"] += 1
+            moved[entry.topic]["enqueued"] += 1
         elif entry.after in AFTER and entry.before != entry.after:
-            moved[entry.after] += 1
+            moved[entry.topic][entry.after] += 1
+    return moved
+
+
+def _journal(found: Found, name: str, topic: FinalTopic, moved: Counter[str]) -> None:
     for field in ("enqueued", *sorted(AFTER)):
         counted = sum(getattr(counts, field) for counts in topic.shards)
         if counted != moved[field]:
