@@ -1,6 +1,8 @@
 """``python -m chaos``."""
 
-from chaos.cli import app
+import sys
+
+from chaos.cli import main
 
 if __name__ == "__main__":
-    app(prog_name="chaos")
+    sys.exit(main())

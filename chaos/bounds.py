@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from chaos.operations import Value
+import msgspec
 
 
-class Bounds(Value):
+class Bounds(msgspec.Struct):
     """How exact the promises are taken.
 
     Attributes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from chaos.history import History, Op
@@ -62,20 +62,29 @@ class Case:
     def __init__(self, topic: str, task_id: str) -> None:
         self.topic = topic
         self.id = task_id
-        self.enqueues: list[Op] = []
+        # Most tasks have few kinds of operations, and a run has many tasks: none is no list.
+        self.enqueues: Sequence[Op] = ()
         self.deliveries: list[Delivery] = []
-        self.acks: list[Op] = []
-        self.nacks: list[Op] = []
-        self.extends: list[Op] = []
-        self.releases: list[Op] = []
-        self.cancels: list[Op] = []
-        self.reschedules: list[Op] = []
-        self.gets: list[Op] = []
-        self.redrives: list[Op] = []
-        self.deletes: list[Op] = []
+        self.acks: Sequence[Op] = ()
+        self.nacks: Sequence[Op] = ()
+        self.extends: Sequence[Op] = ()
+        self.releases: Sequence[Op] = ()
+        self.cancels: Sequence[Op] = ()
+        self.reschedules: Sequence[Op] = ()
+        self.gets: Sequence[Op] = ()
+        self.redrives: Sequence[Op] = ()
+        self.deletes: Sequence[Op] = ()
         self.settles: dict[str, list[Op]] = {}
         self.tokens: dict[str, Delivery] = {}
         self.entries: list[tuple[int, Entry]] = []
+
+    def add(self, kind: str, op: Op) -> None:
+        """Adds an operation to the list of its kind."""
+        ops = getattr(self, kind)
+        if ops:
+            ops.append(op)
+        else:
+            setattr(self, kind, [op])
 
     @property
     def name(self) -> str:
@@ -156,20 +165,20 @@ class Grouped:
     def settle(self, op: Op, kind: str) -> None:
         """Ack, nack, extend, release."""
         case = self.case(op.request.topic, op.request.id)
-        getattr(case, kind).append(op)
+        case.add(kind, op)
         case.settles.setdefault(op.request.token, []).append(op)
 
     def redrive(self, op: Op) -> None:
         """To the tasks it names, or to the topic."""
         for task_id in op.request.ids:
-            self.case(op.request.topic, task_id).redrives.append(op)
+            self.case(op.request.topic, task_id).add("redrives", op)
         if not op.request.ids:
             self.redrives_all.setdefault(op.request.topic, []).append(op)
 
 
 def _plain(kind: str) -> Any:
     def place(grouped: Grouped, op: Op, _: dict[str, int]) -> None:
-        getattr(grouped.case(op.request.topic, op.request.id), kind).append(op)
+        grouped.case(op.request.topic, op.request.id).add(kind, op)
 
     return place
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import sys
+import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 from rich.console import Console
+from typer.main import get_command
 
 from chaos.bounds import Bounds
 from chaos.history import BadHistoryError
-from chaos.judge import judge, judge_journal
+from chaos.judge import judge, judge_journal, write_results
 from chaos.report import write_report
 from chaos.run import Run
 from chaos.show import show
@@ -53,21 +55,31 @@ def check(  # noqa: PLR0917 - typer calls it by name
     ] = _DEFAULTS.recovery_ms,
 ) -> None:
     """Judges a saved run again, without a cluster; writes results.json and report.html into it."""
-    if (run is None) == (journal is None):
+    if journal is not None and run is None:
+        judgement = judge_journal(journal, max_attempts)
+    elif run is not None and journal is None:
+        judgement = judge(Run(run), Bounds(clock_error_ms, lateness_ms, recovery_ms))
+        write_results(Run(run), judgement.results)
+        write_report(Run(run), judgement)
+    else:
         raise typer.BadParameter("name a run's folder, or a journal with --journal")
-    console = Console()
-    try:
-        if run is None:
-            assert journal is not None
-            judgement = judge_journal(journal, max_attempts)
-        else:
-            bounds = Bounds(clock_error_ms, lateness_ms, recovery_ms)
-            judgement = judge(Run(run), bounds)
-            results = msgspec.json.format(msgspec.json.encode(judgement.results))
-            Run(run).results.write_bytes(results)
-            write_report(Run(run), judgement)
-    except (BadHistoryError, OSError) as error:
-        print(f"chaos: {error}", file=sys.stderr)
-        raise typer.Exit(HARNESS_FAILED) from None
-    show(judgement.results, console)
+    show(judgement.results, Console())
     raise typer.Exit(judgement.results.exit_code)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit status.
+
+    Whatever goes wrong on the way is the harness's failure: the statuses of a traceback and of a
+    wrong option, 1 and 2, would read as INVALID and UNKNOWN.
+    """
+    try:
+        return int(get_command(app).main(arguments, prog_name="chaos", standalone_mode=False) or 0)
+    except typer.TyperException as error:
+        problem = f"{error.format_message()} (try --help)"
+    except (BadHistoryError, OSError) as error:
+        problem = str(error)
+    except Exception:  # noqa: BLE001 - the last resort: a bug of the harness
+        problem = f"internal error\n{traceback.format_exc()}"
+    print(f"chaos: {problem}", file=sys.stderr)
+    return HARNESS_FAILED

@@ -14,7 +14,7 @@ import msgspec
 
 from chaos.availability import served, served_share
 from chaos.history import BadHistoryError, Op
-from chaos.operations import READS, Value
+from chaos.operations import READS
 from chaos.resolve import Resolution
 from chaos.timeline import MS
 from chaos.view import View
@@ -23,7 +23,7 @@ NEAR_NS = 50 * MS
 """How near to its task's promotion a request counts as racing with it."""
 
 
-class Gate(Value):
+class Gate(msgspec.Struct):
     """One gate, as measured."""
 
     name: str

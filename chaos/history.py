@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from chaos.operations import BATCHES, NOTES, OPERATIONS, Failed, RunNote, Value
+from chaos.operations import BATCHES, NOTES, OPERATIONS, Failed, RunNote, Stamp, Value
 
 FOREVER_NS = 1 << 62
 """The end of an operation whose end is not known."""
@@ -257,8 +257,11 @@ def _end(op: Op, event: Event, outcome: Type, reply: Any, error: str) -> None:
     op.error = sys.intern(error)
     if outcome != "info":
         op.end_ns = event.time_ns
-    if op.op == "retrieve" and reply is not None:
+    if isinstance(reply, Stamp):
+        reply.lineage = sys.intern(reply.lineage)
+    elif op.op == "retrieve" and reply is not None:
         for lease in reply.leases:
+            lease.lineage = sys.intern(lease.lineage)
             lease.topic = sys.intern(lease.topic)
             lease.id = sys.intern(lease.id)
             lease.token = sys.intern(lease.token)

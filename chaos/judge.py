@@ -17,7 +17,7 @@ from chaos.checkers import CHECKERS, Checker, Need
 from chaos.gates import Gate, measure, required_gates
 from chaos.history import BadHistoryError, History, read_history
 from chaos.journal import read_journal
-from chaos.operations import TopicSettings, Value
+from chaos.operations import TopicSettings
 from chaos.resolve import Resolution, resolve
 from chaos.run import Run
 from chaos.verdict import Anomaly, Found, Verdict
@@ -28,7 +28,7 @@ MOST_TOLD = 100
 """Anomalies of one promise that a result lists; all are counted."""
 
 
-class PromiseResult(Value):
+class PromiseResult(msgspec.Struct):
     """What became of one promise."""
 
     id: str
@@ -42,7 +42,7 @@ class PromiseResult(Value):
     figures: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
-class Results(Value):
+class Results(msgspec.Struct):
     """The verdict on a run and what it rests on; ``results.json``."""
 
     verdict: Literal["VALID", "UNKNOWN", "INVALID"]
@@ -62,6 +62,11 @@ class Results(Value):
     def exit_code(self) -> int:
         """As chaos/verdict.py has it."""
         return Verdict[self.verdict].exit_code
+
+
+def write_results(run: Run, results: Results) -> None:
+    """Leaves the verdict for programs."""
+    run.results.write_bytes(msgspec.json.format(msgspec.json.encode(results)))
 
 
 class Judgement(msgspec.Struct):
@@ -227,4 +232,12 @@ def _collector_off() -> Iterator[None]:
             gc.enable()
 
 
-__all__ = ["BadHistoryError", "Judgement", "PromiseResult", "Results", "judge", "judge_journal"]
+__all__ = [
+    "BadHistoryError",
+    "Judgement",
+    "PromiseResult",
+    "Results",
+    "judge",
+    "judge_journal",
+    "write_results",
+]

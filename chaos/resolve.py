@@ -11,7 +11,7 @@ they all stay open.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from chaos.cases import Case
@@ -73,7 +73,7 @@ def _by_journal(case: Case) -> None:
             _settles(case, token, ops, open_ops)
 
 
-def _match(ops: list[Op], entries: list[Entry]) -> None:
+def _match(ops: Sequence[Op], entries: list[Entry]) -> None:
     """Entries that no acknowledged operation made were made by unknown ones."""
     open_ops = _unknown(ops)
     if not open_ops:

@@ -12,6 +12,7 @@ from bisect import bisect_left
 from chaos.history import History
 
 MS = 1_000_000
+APART_MS = 10
 LONG_NS = 100 * MS
 """Requests that took longer say too little."""
 
@@ -20,18 +21,21 @@ class StoreClock:
     """Converts; exact to about 50 ms where requests were being answered."""
 
     def __init__(self, history: History) -> None:
-        pairs = []
+        found: dict[int, tuple[int, int, int]] = {}
         for op in history.ops:
             if op.outcome != "ok" or op.op in {"retrieve", "get"}:
                 continue
-            if op.end_ns - op.begin_ns > LONG_NS:
-                continue
+            took_ns = op.end_ns - op.begin_ns
             store_ms = getattr(op.reply, "store_ms", 0)
-            if store_ms:
-                pairs.append((store_ms, (op.begin_ns + op.end_ns) // 2))
-        pairs.sort()
-        self._store_ms = [pair[0] for pair in pairs]
-        self._ns = [pair[1] for pair in pairs]
+            if took_ns > LONG_NS or not store_ms:
+                continue
+            # The quickest of those at the same time says most.
+            best = found.get(store_ms // APART_MS)
+            if best is None or took_ns < best[0]:
+                found[store_ms // APART_MS] = (took_ns, store_ms, op.begin_ns + took_ns // 2)
+        pairs = sorted(found.values(), key=lambda pair: pair[1])
+        self._store_ms = [pair[1] for pair in pairs]
+        self._ns = [pair[2] for pair in pairs]
 
     @property
     def known(self) -> bool:
