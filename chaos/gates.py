@@ -133,17 +133,13 @@ def _metric(given: Material, name: str) -> float:
 
 def _under_faults(given: Material) -> float:
     quiet = given.view.timeline.quiet(0)
-    return sum(
-        op.ok and quiet.end_of_trouble(op.begin_ns, op.end_ns) is not None for op in given.ops
-    )
+    return sum(op.ok and quiet.troubled(op.begin_ns, op.end_ns) for op in given.ops)
 
 
 def _healthy_share(given: Material) -> float:
     quiet = given.view.timeline.quiet(given.view.bounds.recovery_ms * MS)
     return round(
-        served_share(
-            op for op in given.ops if quiet.end_of_trouble(op.begin_ns, op.closed_ns) is None
-        ),
+        served_share(op for op in given.ops if not quiet.troubled(op.begin_ns, op.closed_ns)),
         4,
     )
 

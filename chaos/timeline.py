@@ -60,25 +60,38 @@ class Timeline:
 
 
 class Quiet:
-    """Tells trouble from health; spells that overlap, or follow within the grace, are one."""
+    """Tells trouble from health. Spells that overlap are one."""
 
     def __init__(self, spells: list[tuple[int, int]], grace_ns: int) -> None:
         self._grace_ns = grace_ns
         self._spells: list[tuple[int, int]] = []
         for begin_ns, end_ns in spells:
-            if self._spells and begin_ns <= self._spells[-1][1] + grace_ns:
+            if self._spells and begin_ns <= self._spells[-1][1]:
                 last = self._spells[-1]
                 self._spells[-1] = (last[0], max(last[1], end_ns))
             else:
                 self._spells.append((begin_ns, end_ns))
         self._begins = [spell[0] for spell in self._spells]
 
-    def end_of_trouble(self, begin_ns: int, end_ns: int) -> int | None:
-        """When the trouble that touches an interval was healed; None: it was healthy throughout."""
+    def troubled(self, begin_ns: int, end_ns: int) -> bool:
+        """Whether a fault, or the grace behind one, touches the interval."""
         at = bisect_right(self._begins, end_ns) - 1
-        if at < 0 or self._spells[at][1] + self._grace_ns < begin_ns:
-            return None
-        return self._spells[at][1]
+        return at >= 0 and self._spells[at][1] + self._grace_ns >= begin_ns
+
+    def longest_ns(self, begin_ns: int, end_ns: int) -> int:
+        """The longest stretch of an interval in which there was no fault.
+
+        A fault that comes before one has recovered from the last one begins the recovery anew;
+        the time between the two is not forgiven.
+        """
+        longest_ns, since_ns = 0, begin_ns
+        at = max(0, bisect_right(self._begins, begin_ns) - 1)
+        for fault_ns, healed_ns in self._spells[at:]:
+            if fault_ns > end_ns:
+                break
+            longest_ns = max(longest_ns, fault_ns - since_ns)
+            since_ns = max(since_ns, healed_ns)
+        return max(longest_ns, end_ns - since_ns)
 
 
 def timeline(history: History) -> Timeline:

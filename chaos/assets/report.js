@@ -142,7 +142,7 @@
   }
 
   // Charts ----------------------------------------------------------------------------------
-  const WIDTH = 1120, LEFT = 58, RIGHT = 12;
+  const WIDTH = 1120, LEFT = 84, RIGHT = 12, MOST_LANES = 40;
   const span = Math.max(data.duration, 1e-9);
   const x = (time) => LEFT + (WIDTH - LEFT - RIGHT) * Math.min(1, Math.max(0, time / span));
   const colour = (name) => `var(--${name})`;
@@ -226,16 +226,19 @@
     return figure;
   }
   function lanes(title, spans, colours) {
-    const processes = [...new Set(spans.map((one) => one.process))].sort();
+    // Who leads several shards has a lane for each.
+    const shards = new Set(spans.map((one) => one.state.split(" epoch ")[0]));
+    const laneOf = (one) => one.state.includes(" epoch ") && shards.size > 1 ? `${one.process} ${one.state.split(" epoch ")[0]}` : one.process;
+    const processes = [...new Set(spans.map(laneOf))].sort().slice(0, MOST_LANES);
     const states = [...new Set(spans.map((one) => one.state))];
     const tint = (state) => colours[state] || `hsl(${(states.indexOf(state) * 67 + 210) % 360} 55% 55%)`;
     const lane = 22, height = processes.length * lane;
     const picture = svg("svg", { viewBox: `0 0 ${WIDTH} ${height + 20}`, role: "img", "aria-label": title });
     shade(picture, height);
-    processes.forEach((process, i) => picture.append(svg("text", { x: LEFT - 8, y: i * lane + 15, "text-anchor": "end" }, process.length > 9 ? `${process.slice(0, 8)}…` : process)));
-    spans.forEach((one) => {
+    processes.forEach((process, i) => picture.append(svg("text", { x: LEFT - 8, y: i * lane + 15, "text-anchor": "end" }, process.length > 13 ? `${process.slice(0, 12)}…` : process)));
+    spans.filter((one) => processes.includes(laneOf(one))).forEach((one) => {
       const width = Math.max(1.5, x(one.end) - x(one.begin));
-      const bar = svg("rect", { x: x(one.begin), y: processes.indexOf(one.process) * lane + 4, width, height: lane - 8, rx: 3, fill: tint(one.state) });
+      const bar = svg("rect", { x: x(one.begin), y: processes.indexOf(laneOf(one)) * lane + 4, width, height: lane - 8, rx: 3, fill: tint(one.state) });
       bar.append(svg("title", {}, `${one.process}: ${one.state}, ${seconds(one.begin)} to ${seconds(one.end)}`));
       picture.append(bar);
     });

@@ -1,8 +1,9 @@
 """G6 bounded lateness: a due task is ready soon, by the journal: that is where it becomes ready.
 
-Time under a fault, and the grace behind it, is set apart and not thrown away: there the clock runs
-from the healing, against the bound for recovery. Without a journal a delivery is the latest moment
-at which the task can have become ready: good enough to keep the bound, not to break it.
+Time under a fault, and the grace behind it, is set apart and not thrown away: there it is the
+longest stretch without a fault that counts, against the bound for recovery. Without a journal a
+delivery is the latest moment at which the task can have become ready: good enough to keep the
+bound, not to break it.
 """
 
 from __future__ import annotations
@@ -40,12 +41,11 @@ def check(view: View) -> Found:
         found.looked_at += 1
         due_ns = view.store_ns(sample.due_ms)
         at_ns = due_ns + int(sample.late_ms * MS)
-        healed_ns = quiet.end_of_trouble(due_ns, at_ns)
-        if healed_ns is None:
-            healthy.append(sample)
-        else:
-            late_ms = min(sample.late_ms, max(0.0, (at_ns - healed_ns) / MS))
+        if quiet.troubled(due_ns, at_ns):
+            late_ms = quiet.longest_ns(due_ns, at_ns) / MS
             under_faults.append(sample._replace(late_ms=late_ms))
+        else:
+            healthy.append(sample)
     name = f"p{bounds.lateness_quantile * 100:g}"
     for label, samples, bound_ms in (
         ("healthy", healthy, bounds.lateness_ms),
