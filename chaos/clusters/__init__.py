@@ -47,6 +47,7 @@ class Ability(StrEnum):
     PARTITION = "partition"
     CLOCK = "clock"
     DISK = "disk"
+    FULL_DISK = "full-disk"
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +196,7 @@ class Clock(Protocol):
 
 
 class Disk(Protocol):
-    """What a data node has on disk can be damaged while it is down, or run full."""
+    """What a data node has on disk can be damaged while it is down."""
 
     async def empty_disk(self, node: Node) -> None:
         """Removes its data; its configuration stays."""
@@ -203,8 +204,15 @@ class Disk(Protocol):
     async def truncate_log(self, node: Node, tail_bytes: int) -> int:
         """Cuts the end off its append-only file; returns how many bytes went."""
 
+
+class FullDisk(Protocol):
+    """A data node's disk can run full."""
+
     async def fill_disk(self, node: Node) -> None:
         """Leaves no room for another byte, until ``free_disk``."""
 
     async def free_disk(self, node: Node) -> None:
         """Gives the room back."""
+
+    async def free_disk_bytes(self, node: Node) -> int:
+        """How much more the node's disk takes."""

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 from chaos.clusters import ClusterError
+
+FILLER = "filler"
+
+
+def why_not_small() -> str | None:
+    """Why no disk can be run full here, and what would help; None if one can."""
+    if os.geteuid() != 0 or shutil.which("mount") is None:
+        return "a small disk is a tmpfs of its own, and mounting one needs root; run this as root"
+    return None
 
 
 def empty(folder: Path) -> None:
@@ -26,6 +37,37 @@ def truncate_tail(folder: Path, tail_bytes: int) -> int:
     gone = min(size, tail_bytes)
     os.truncate(parts[-1], size - gone)
     return gone
+
+
+def mount_small(folder: Path, size_bytes: int) -> None:
+    """Puts a file system of this size, in memory, at a folder."""
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "ddq-chaos", str(folder)],
+        check=True,
+    )
+
+
+def unmount(folder: Path) -> None:
+    """Takes it away again, whoever still holds a file in it."""
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(folder: Path) -> None:
+    """Writes until there is no room for another byte."""
+    chunk = bytes(65_536)
+    with contextlib.suppress(OSError), (folder / FILLER).open("ab", buffering=0) as filler:
+        while True:
+            filler.write(chunk)
+
+
+def free(folder: Path) -> None:
+    """Gives back what ``fill`` took."""
+    (folder / FILLER).unlink(missing_ok=True)
+
+
+def free_bytes(folder: Path) -> int:
+    """How much more a file system takes."""
+    return shutil.disk_usage(folder).free
 
 
 def _part_number(path: Path) -> int:

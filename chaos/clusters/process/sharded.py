@@ -41,7 +41,7 @@ class ShardedCluster(ProcessCluster):
         node_timeout_ms: when a silent node is taken for down.
         appendfsync: always, everysec or no.
         options: further settings, by the node's name or ``*`` for all.
-        folder, server: see ProcessCluster.
+        folder, server, clocks, disk_bytes: see ProcessCluster.
     """
 
     def __init__(
@@ -52,8 +52,10 @@ class ShardedCluster(ProcessCluster):
         options: Mapping[str, Mapping[str, str]] | None = None,
         folder: Path | None = None,
         server: Path | None = None,
+        clocks: bool = False,
+        disk_bytes: int | None = None,
     ) -> None:
-        super().__init__(folder=folder, server=server)
+        super().__init__(folder=folder, server=server, clocks=clocks, disk_bytes=disk_bytes)
         self.node_timeout_ms = node_timeout_ms
         self._appendfsync = appendfsync
         self._options = options or {}
@@ -87,26 +89,22 @@ class ShardedCluster(ProcessCluster):
         """The number of the shard that the node belongs to."""
         return next(k for k, shard in enumerate(self.shards) if node in shard)
 
-    async def start(self) -> None:
-        """Starts the masters, then their replicas."""
-        try:
-            for node in self.nodes:
-                self.write_config(node, self._config(node))
-                self._write_topology(node)
-            masters = [shard[0] for shard in self.shards]
-            for node in masters:
+    async def _start(self) -> None:
+        """The masters, then their replicas."""
+        for node in self.nodes:
+            self.write_config(node, self._config(node))
+            self._write_topology(node)
+        masters = [shard[0] for shard in self.shards]
+        for node in masters:
+            await self.launch(node)
+        for node in masters:
+            # A replica that finds no master tries again only after a second.
+            await self.until(partial(self.answers, node), 20.0, f"{node.name} does not answer")
+        for node in self.nodes:
+            if node not in masters:
                 await self.launch(node)
-            for node in masters:
-                # A replica that finds no master tries again only after a second.
-                await self.until(partial(self.answers, node), 20.0, f"{node.name} does not answer")
-            for node in self.nodes:
-                if node not in masters:
-                    await self.launch(node)
-            await self.until(self._nodes_agree, 30.0, "the nodes do not agree")
-            await self.wait_until_in_sync()
-        except BaseException:
-            await self.stop()
-            raise
+        await self.until(self._nodes_agree, 30.0, "the nodes do not agree")
+        await self.wait_until_in_sync()
 
     def _config(self, node: Node) -> list[str]:
         settings = {
