@@ -7,8 +7,11 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
+from prometheus_client import start_http_server
+
 from ddq.config import MS_PER_SECOND, Settings, check_settings
 from ddq.errors import DdqError
+from ddq.metrics import Metrics
 from ddq.store.embedded import EmbeddedStore, StoreStartError
 from ddq.store.open import Store, open_store
 from ddq.store.runner import Call
@@ -34,7 +37,7 @@ def check_options(settings: Settings, store_url: str) -> StoreUrl:
 
 @contextlib.asynccontextmanager
 async def working_store(
-    url: StoreUrl, settings: Settings, stop: asyncio.Event
+    url: StoreUrl, settings: Settings, metrics: Metrics, stop: asyncio.Event
 ) -> AsyncIterator[Store]:
     """A store that has answered once, until the block ends.
 
@@ -51,7 +54,7 @@ async def working_store(
             # dead leader's lease is only a delay.
             lease_ms = min(settings.leader_lease_ms, EMBEDDED_LEADER_LEASE_MS)
             settings = replace(settings, leader_lease_ms=lease_ms)
-        store = open_store(open_topology(reachable), settings)
+        store = open_store(open_topology(reachable), settings, metrics=metrics)
         try:
             async with _watched(store):
                 await _check_store(store, url)
@@ -109,6 +112,44 @@ async def _check_store(store: Store, url: StoreUrl) -> None:
         await store.topics.load_all(store_call(store))
     except DdqError as error:
         raise StartupError(f"the store at {url} cannot be used: {error}") from None
+
+
+@contextlib.asynccontextmanager
+async def shown_metrics(listen: str | None) -> AsyncIterator[tuple[Metrics, str | None]]:
+    """Figures that Prometheus may ask for over HTTP until the block ends, and the address.
+
+    Args:
+        listen: HOST:PORT; None: nobody may ask.
+
+    Raises:
+        StartupError: one cannot listen there.
+    """
+    if listen is None:
+        yield Metrics(), None
+        return
+    metrics = Metrics().with_process()
+    host, port = split_address(listen)
+    try:
+        server, thread = start_http_server(port, host.strip("[]"), metrics.registry)
+    except OSError as error:
+        raise StartupError(
+            f"cannot listen on {listen} for metrics: {error.strerror or error}; choose another "
+            "address"
+        ) from None
+    try:
+        yield metrics, f"{host}:{server.server_port}"
+    finally:
+        await asyncio.to_thread(server.shutdown)
+        server.server_close()
+        thread.join()
+
+
+def split_address(listen: str) -> tuple[str, int]:
+    """HOST and PORT; StartupError if it is not that."""
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65_535:
+        raise StartupError(f"cannot listen on {listen!r}; give HOST:PORT")
+    return host, int(port)
 
 
 def store_call(store: Store) -> Call:

@@ -17,6 +17,7 @@ from ddq import validation as check
 from ddq.config import MS_PER_SECOND, Settings
 from ddq.entropy import Clock
 from ddq.errors import DdqError
+from ddq.metrics import Metrics, unseen
 from ddq.status import to_status
 from ddq.store.runner import Call
 from ddq.validation import Problems
@@ -64,7 +65,9 @@ class CallFactory:
         )
 
 
-def servicer(service: object, base: type, calls: CallFactory) -> Any:
+def servicer(
+    service: object, base: type, calls: CallFactory, metrics: Metrics | None = None
+) -> Any:
     """An instance of a generated servicer class whose methods call the handlers of ``service``.
 
     Enqueue is handled by ``enqueue``, BatchAck by ``batch_ack`` and so on.
@@ -72,8 +75,12 @@ def servicer(service: object, base: type, calls: CallFactory) -> Any:
     Raises:
         AttributeError: the service lacks a handler for one of the RPCs.
     """
+    metrics = metrics or unseen()
     names = [name for name in vars(base) if not name.startswith("_")]
-    methods = {name: staticmethod(_adapt(getattr(service, _snake(name)), calls)) for name in names}
+    methods = {
+        name: staticmethod(_adapt(name, getattr(service, _snake(name)), calls, metrics))
+        for name in names
+    }
     return type(f"Adapted{base.__name__}", (base,), methods)()
 
 
@@ -81,19 +88,39 @@ def _snake(name: str) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
 
-def _adapt(handler: Handler, calls: CallFactory) -> Callable[..., Awaitable[Any]]:
-    async def method(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+def _adapt(
+    name: str, handler: Handler, calls: CallFactory, metrics: Metrics
+) -> Callable[..., Awaitable[Any]]:
+    def ended(code: grpc.StatusCode, reason: str = "") -> None:
+        metrics.rpcs.labels(name, code.name, reason).inc()
+
+    # It is there before it happens, so that an alert sees it grow.
+    metrics.rpcs.labels(name, grpc.StatusCode.INTERNAL.name, "")
+
+    async def handle(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
             call = calls.make(request, context.time_remaining())
-            return await handler(request, call)
+            reply = await handler(request, call)
+            ended(grpc.StatusCode.OK)
+            return reply
+        except asyncio.CancelledError:
+            # The caller is gone, or its deadline has passed.
+            ended(grpc.StatusCode.CANCELLED)
+            raise
         except DdqError as error:
+            ended(error.code, error.reason)
             # The stubs lack it.
             await context.abort_with_status(  # type: ignore[attr-defined]
                 rpc_status.to_status(to_status(error))
             )
         except Exception:
+            ended(grpc.StatusCode.INTERNAL)
             # A mistake of ours: the caller learns that the outcome is unknown, the log says where.
             log.exception("%s failed", type(request).__name__)
             await context.abort(grpc.StatusCode.INTERNAL, "internal error; see the server's log")
+
+    async def method(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        with metrics.rpc(name):
+            return await handle(request, context)
 
     return method

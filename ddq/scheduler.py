@@ -17,7 +17,10 @@ import hashlib
 import heapq
 import itertools
 import logging
-from dataclasses import dataclass
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
 
 from ddq.config import MS_PER_SECOND
 from ddq.errors import ClockUnsafe, DdqError, StoreMalformed, TopicNotFound
@@ -25,7 +28,7 @@ from ddq.keys import ShardId
 from ddq.store.hints import DueHint, FreeHint, Hint, Reset, TopicHint
 from ddq.store.open import Store
 from ddq.store.runner import Call
-from ddq.store.upkeep import Leadership, Outlook
+from ddq.store.upkeep import Leadership, Moved, Outlook
 from ddq.task import Topic
 
 log = logging.getLogger(__name__)
@@ -42,6 +45,8 @@ NAME_BYTES = 8
 RANK_BYTES = 4
 HAND_OVER_MAX_COUNT = 256
 SAY_AGAIN_S = 10.0
+TASK_STATES = ("scheduled", "ready", "leased", "dead")
+MALFORMED_KINDS = ("set_aside", "stray")
 
 
 @dataclass(eq=False, slots=True)
@@ -52,14 +57,19 @@ class _Shard:
         rank: of this scheduler on it.
         taken_until_s: another leads until then, as far as this one knows.
         turned_away: another led when this one last asked.
+        led_until_s: until when nobody of no higher rank takes it from this scheduler.
+        counts, oldest_ready_ms: what the last survey found.
     """
 
     id: ShardId
     rank: int
+    counts: Mapping[str, int] = field(default_factory=dict)
+    oldest_ready_ms: int = 0
     wake_s: float = float("inf")
     leadership: Leadership | None = None
     taken_until_s: float = float("-inf")
     turned_away: bool = False
+    led_until_s: float = float("-inf")
     busy: bool = False
     surveyed_s: float = float("-inf")
     failures: int = 0
@@ -82,6 +92,7 @@ class Scheduler:
         self._topics_s = float("-inf")
         self._store_ahead_ms: float | None = None
         self._name = store.entropy.token(NAME_BYTES)
+        self._metrics = store.metrics
         self._modest_until_s = float("-inf")
         self._said: dict[str, float] = {}
         self._stopping = False
@@ -139,6 +150,7 @@ class Scheduler:
         stopping = asyncio.create_task(stop.wait(), name="ddq scheduler stop")
         stopping.add_done_callback(lambda _: self._stop())
         self._be_modest()
+        self._show_figures()
         try:
             async with asyncio.TaskGroup() as visits:
                 while not stop.is_set():
@@ -265,6 +277,32 @@ class Scheduler:
             self._said[error.reason] = now_s
             log.warning("shard %s: %s; again in %.1f s", shard.id.tag, error, delay_s)
 
+    # What it shows -----------------------------------------------------------------------------
+
+    def _show_figures(self) -> None:
+        """Has the figures that are states counted when somebody asks for them."""
+        metrics = self._metrics
+        metrics.shards.set_function(lambda: len(self._shards))
+        metrics.shards_led.set_function(self._led_count)
+        for state in TASK_STATES:
+            metrics.tasks.labels(state).set_function(partial(self._sum, state))
+        for kind in MALFORMED_KINDS:
+            metrics.malformed.labels(kind).set_function(partial(self._sum, kind))
+        metrics.oldest_ready.set_function(
+            lambda: max((s.oldest_ready_ms for s in self._known()), default=0) / MS_PER_SECOND
+        )
+
+    def _known(self) -> list[_Shard]:
+        # A copy: who asks does so in a thread of its own.
+        return list(self._shards.values())
+
+    def _sum(self, counter: str) -> int:
+        return sum(shard.counts.get(counter, 0) for shard in self._known())
+
+    def _led_count(self) -> int:
+        now_s = time.monotonic()
+        return sum(s.leadership is not None and s.led_until_s > now_s for s in self._known())
+
     # One visit -----------------------------------------------------------------------------
 
     async def _work(self, shard: _Shard) -> float:
@@ -288,22 +326,26 @@ class Scheduler:
         first = shard.surveyed_s == float("-inf")
         shard.surveyed_s = now_s - self._sweep_s * (shard.rank / 256**RANK_BYTES if first else 0)
         outlook = self._note(survey.outlook)
+        self._metrics.swept.inc()
+        shard.counts = survey.counts
+        oldest_ms = survey.oldest_ready_due_ms
+        shard.oldest_ready_ms = 0 if oldest_ms is None else max(0, outlook.store_ms - oldest_ms)
         while outlook.collect_ms is not None and outlook.collect_ms <= outlook.store_ms:
             collected, outlook = await self._store.upkeep.collect(topic, shard.id, self._call())
+            self._metrics.collected.inc(collected)
             if collected == 0:
                 break
         return outlook
 
     async def _lead(self, topic: Topic, shard: _Shard) -> Outlook:
         """Moves what is due, if the shard can be led, until nothing is or it is time to stop."""
-        upkeep = self._store.upkeep
+        upkeep, loop = self._store.upkeep, asyncio.get_running_loop()
         step = upkeep.promote
         while True:
             if shard.leadership is None:
-                now_s = asyncio.get_running_loop().time()
                 acquired = await upkeep.acquire(
                     topic, shard.id, None, self._call(),
-                    rank=shard.rank, challenge=now_s >= self._modest_until_s,
+                    rank=shard.rank, challenge=loop.time() >= self._modest_until_s,
                 )  # fmt: skip
                 outlook = self._note(acquired.outlook)
                 shard.leadership = acquired.leadership
@@ -312,14 +354,18 @@ class Scheduler:
                     over_ms = outlook.store_ms + max(acquired.remaining_ms, 1)
                     shard.taken_until_s = self._local_s(over_ms)
                     return outlook
+                self._metrics.acquired.inc()
             else:
                 moved = await step(topic, shard.id, shard.leadership, self._call())
                 outlook = self._note(moved.outlook)
                 if moved.deposed:
                     log.info("shard %s is led by another scheduler now", shard.id.tag)
+                    self._metrics.deposed.inc()
                     shard.leadership = None
                     self._be_modest()
                     continue
+                self._count(step == upkeep.promote, moved)
+            shard.led_until_s = loop.time() + self._settings.leader_lease_ms / MS_PER_SECOND
             if self._stopping:
                 return outlook
             # In turn: a flood of due tasks must not keep expired leases waiting.
@@ -329,6 +375,11 @@ class Scheduler:
                 step = upkeep.promote
             else:
                 return outlook
+
+    def _count(self, promotion: bool, moved: Moved) -> None:
+        (self._metrics.promoted if promotion else self._metrics.reaped).inc(moved.count)
+        if moved.late_ms is not None:
+            self._metrics.lateness.observe(moved.late_ms / MS_PER_SECOND)
 
     def _note(self, outlook: Outlook) -> Outlook:
         """Keeps how far the store's clock is from the event loop's."""

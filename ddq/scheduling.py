@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ddq.config import Settings
-from ddq.process import StartupError, check_options, working_store
+from ddq.process import StartupError, check_options, shown_metrics, working_store
 from ddq.scheduler import Scheduler
 
 
@@ -17,17 +17,20 @@ class SchedulerOptions:
 
     Attributes:
         store_url: see ddq.store.topology.FORMS; a store of this process's own has no use.
+        metrics_listen: HOST:PORT for Prometheus; None: nowhere.
     """
 
     store_url: str
     settings: Settings = field(default_factory=Settings)
+    metrics_listen: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SchedulerInfo:
-    """A scheduler that works: its store without the password."""
+    """A scheduler that works: its store without the password, and where its metrics are."""
 
     store: str
+    metrics: str | None = None
 
 
 async def run_scheduler(
@@ -44,11 +47,14 @@ async def run_scheduler(
             "an embedded store belongs to the server that starts it, which has a scheduler of its "
             f"own: ddq serve --store {url}; or give the URL of a store that others reach as well"
         )
-    async with working_store(url, options.settings, stop) as store:
+    async with (
+        shown_metrics(options.metrics_listen) as (metrics, metrics_address),
+        working_store(url, options.settings, metrics, stop) as store,
+    ):
         scheduler = Scheduler(store)
         store.hints.listen(scheduler.on_hint)
         async with asyncio.TaskGroup() as group:
             hints = group.create_task(store.hints.run(), name="ddq hints")
-            on_ready(SchedulerInfo(str(url)))
+            on_ready(SchedulerInfo(str(url), metrics_address))
             await scheduler.run(stop)
             hints.cancel()

@@ -16,12 +16,18 @@ from ddq.admin import AdminService
 from ddq.bell import ReadyBell
 from ddq.config import LIMITS, MS_PER_SECOND, Settings
 from ddq.errors import DdqError
-from ddq.process import StartupError, check_options, store_call, working_store
+from ddq.process import (
+    StartupError,
+    check_options,
+    shown_metrics,
+    split_address,
+    store_call,
+    working_store,
+)
 from ddq.rpc import CallFactory, servicer
 from ddq.scheduler import Scheduler
 from ddq.service import QueueService
 from ddq.store.open import Store
-from ddq.store.topology import StoreUrl
 from ddq.v1 import (
     delay_queue_admin_service_pb2,
     delay_queue_admin_service_pb2_grpc,
@@ -46,20 +52,29 @@ class ServerOptions:
         store_url: see ddq.store.topology.FORMS.
         scheduler: whether it also promotes and reaps; None: if the store is embedded, since then
             no other process can.
+        metrics_listen: HOST:PORT for Prometheus; None: nowhere.
     """
 
     listen: str
     store_url: str
     scheduler: bool | None = None
     settings: Settings = field(default_factory=Settings)
+    metrics_listen: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ServerInfo:
-    """A server that is ready: its address, and its store without the password."""
+    """A server that is ready.
+
+    Attributes:
+        address: where it listens.
+        store: without the password.
+        metrics: where its metrics are; None: nowhere.
+    """
 
     address: str
     store: str
+    metrics: str | None = None
 
 
 async def run_server(
@@ -72,23 +87,29 @@ async def run_server(
         DdqError: the embedded store could not be started, or ended.
     """
     url = check_options(options.settings, options.store_url)
-    async with working_store(url, options.settings, stop) as store:
-        await _serve(options, url, store, stop, on_ready)
+    async with (
+        shown_metrics(options.metrics_listen) as (metrics, metrics_address),
+        working_store(url, options.settings, metrics, stop) as store,
+    ):
+
+        def ready(address: str) -> None:
+            on_ready(ServerInfo(address, str(url), metrics_address))
+
+        schedules = url.kind == "embedded" if options.scheduler is None else options.scheduler
+        await _serve(options, store, Scheduler(store) if schedules else None, stop, ready)
 
 
 async def _serve(
     options: ServerOptions,
-    url: StoreUrl,
     store: Store,
+    scheduler: Scheduler | None,
     stop: asyncio.Event,
-    on_ready: Callable[[ServerInfo], None],
+    on_ready: Callable[[str], None],
 ) -> None:
     bell = ReadyBell()
     store.hints.listen(bell.on_hint)
     server, health_servicer = _make_server(store, bell)
-    host, _, port_text = options.listen.rpartition(":")
-    if not host or not port_text.isdecimal() or int(port_text) > 65_535:
-        raise StartupError(f"cannot listen on {options.listen!r}; give HOST:PORT")
+    host, _ = split_address(options.listen)
     try:
         port = server.add_insecure_port(options.listen)
     except RuntimeError:
@@ -96,8 +117,6 @@ async def _serve(
             f"cannot listen on {options.listen}: the address is in use or not this machine's; "
             "choose another one"
         ) from None
-    schedules = url.kind == "embedded" if options.scheduler is None else options.scheduler
-    scheduler = Scheduler(store) if schedules else None
     if scheduler is not None:
         store.hints.listen(scheduler.on_hint)
     # The scheduler goes on while calls drain: a Retrieve that waits may still get its task.
@@ -109,7 +128,7 @@ async def _serve(
             if scheduler is not None:
                 group.create_task(scheduler.run(scheduler_stop), name="ddq scheduler")
             await server.start()
-            on_ready(ServerInfo(f"{host}:{port}", str(url)))
+            on_ready(f"{host}:{port}")
             await stop.wait()
             await health_servicer.enter_graceful_shutdown()
             await server.stop(options.settings.drain_ms / MS_PER_SECOND)
@@ -133,13 +152,17 @@ def _make_server(store: Store, bell: ReadyBell) -> tuple[grpc.aio.Server, Health
     )
     calls = CallFactory(store.settings, store.clock)
     queue = servicer(
-        QueueService(store, bell), delay_queue_service_pb2_grpc.DelayQueueServiceServicer, calls
+        QueueService(store, bell),
+        delay_queue_service_pb2_grpc.DelayQueueServiceServicer,
+        calls,
+        store.metrics,
     )
     delay_queue_service_pb2_grpc.add_DelayQueueServiceServicer_to_server(queue, server)
     admin = servicer(
         AdminService(store),
         delay_queue_admin_service_pb2_grpc.DelayQueueAdminServiceServicer,
         calls,
+        store.metrics,
     )
     delay_queue_admin_service_pb2_grpc.add_DelayQueueAdminServiceServicer_to_server(admin, server)
     health_servicer = HealthServicer()
@@ -170,6 +193,7 @@ async def _watch_health(store: Store, servicer_: HealthServicer) -> None:
                 log.warning("not serving: %s", error)
             serving = False
         was_serving = serving
+        store.metrics.serving.set(serving)
         status = (
             health_pb2.HealthCheckResponse.SERVING
             if serving

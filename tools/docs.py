@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from grpc_tools import protoc
@@ -21,6 +21,7 @@ from hypothesis import settings as hypothesis_settings
 
 from ddq import errors
 from ddq.config import DEFAULTS, LIMITS, Settings
+from ddq.metrics import ALERTS, Metrics, specs
 from ddq.store.scripts import Script, default_scripts
 from models.promises import PROMISES
 from tests import profiles
@@ -237,6 +238,31 @@ def error_table() -> str:
     return table(("reason", "code", "Python", "definite", "repeatable", ""), rows)
 
 
+def metrics() -> str:
+    """ddq/metrics.py: what is shown."""
+    hints = get_type_hints(Metrics)
+    rows = (
+        (
+            code(spec.name),
+            hints[name].__name__.lower(),
+            ", ".join(map(code, spec.labels)) or "-",
+            spec.process,
+            sentence(spec.doc),
+        )
+        for name, spec in specs().items()
+    )
+    return table(("metric", "type", "labels", "of", ""), rows)
+
+
+def alerts() -> str:
+    """ddq/metrics.py: what to alert on."""
+    rows = (
+        (sentence(alert.name), code(alert.when), sentence(alert.means), sentence(alert.do))
+        for alert in ALERTS
+    )
+    return table(("alert", "when", "means", "do"), rows)
+
+
 def test_profiles() -> str:
     """tests/profiles.py."""
     assert profiles.__file__
@@ -267,6 +293,8 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "limits": limits,
     "defaults": defaults,
     "settings": settings,
+    "metrics": metrics,
+    "alerts": alerts,
     "errors": error_table,
     "test-profiles": test_profiles,
     "planted-bugs": planted_bugs,

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from ddq.cli.exits import CommandError, ExitCode, guarded
+from ddq.cli.options import parse_address
 from ddq.cli.signals import stopping
 from ddq.errors import DdqError
 
@@ -42,6 +43,22 @@ StoreLocation = Annotated[
         ),
     ),
 ]
+MetricsListen = Annotated[
+    str | None,
+    typer.Option(
+        "--metrics-listen",
+        envvar="DDQ_METRICS_LISTEN",
+        metavar="HOST:PORT",
+        help="Where Prometheus may ask for metrics, over HTTP without authentication.",
+        parser=parse_address,
+        show_default="nowhere",
+    ),
+]
+
+
+def told_of_metrics(address: str | None) -> str:
+    """The end of the line that says what runs."""
+    return "" if address is None else f", metrics on http://{address}/metrics"
 
 
 def run_until_stopped(

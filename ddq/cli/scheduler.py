@@ -5,12 +5,24 @@ from __future__ import annotations
 from ddq import __version__
 from ddq.cli.options import with_settings
 from ddq.cli.output import say
-from ddq.cli.running import Level, LogLevel, StoreLocation, run_until_stopped
+from ddq.cli.running import (
+    Level,
+    LogLevel,
+    MetricsListen,
+    StoreLocation,
+    run_until_stopped,
+    told_of_metrics,
+)
 from ddq.config import Settings
 
 
 @with_settings
-def scheduler(settings: Settings, store: StoreLocation, log_level: Level = LogLevel.INFO) -> None:
+def scheduler(
+    settings: Settings,
+    store: StoreLocation,
+    metrics_listen: MetricsListen = None,
+    log_level: Level = LogLevel.INFO,
+) -> None:
     """Run a scheduler: it makes tasks ready when they are due and takes back expired leases.
 
     As many as you like may share a store: they share the work, and take over from each other. With
@@ -18,12 +30,14 @@ def scheduler(settings: Settings, store: StoreLocation, log_level: Level = LogLe
     """
     from ddq.scheduling import SchedulerOptions, run_scheduler  # noqa: PLC0415 - loaded when used
 
-    options = SchedulerOptions(store, settings)
+    options = SchedulerOptions(store, settings, metrics_listen)
     run_until_stopped(
         lambda stop: run_scheduler(
             options,
             stop=stop,
-            on_ready=lambda info: say(f"ddq {__version__} schedules, store {info.store}"),
+            on_ready=lambda info: say(
+                f"ddq {__version__} schedules, store {info.store}{told_of_metrics(info.metrics)}"
+            ),
         ),
         log_level,
     )

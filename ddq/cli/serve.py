@@ -7,15 +7,26 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ddq import __version__
 from ddq.cli.options import DEFAULT_ADDRESS, parse_address, with_settings
 from ddq.cli.output import say
-from ddq.cli.running import Level, LogLevel, StoreLocation, run_until_stopped
+from ddq.cli.running import (
+    Level,
+    LogLevel,
+    MetricsListen,
+    StoreLocation,
+    run_until_stopped,
+    told_of_metrics,
+)
 from ddq.config import Settings
+
+if TYPE_CHECKING:
+    # Else commands which only talk to a server would load one.
+    from ddq.server import ServerInfo, ServerOptions
 
 Listen = Annotated[
     str,
@@ -44,6 +55,7 @@ def dev(
         ),
     ] = Path("ddq-data"),
     listen: Listen = DEFAULT_ADDRESS,
+    metrics_listen: MetricsListen = None,
     log_level: Level = LogLevel.WARNING,
 ) -> None:
     """Run everything in one process: server, scheduler, and a store in a folder.
@@ -52,12 +64,14 @@ def dev(
     """
     say(f"ddq {__version__}: starting a server, a scheduler and an embedded store …")
 
-    def ready(address: str, _: str) -> None:
+    def ready(info: ServerInfo) -> None:
         program = _program()
-        where = "" if address == DEFAULT_ADDRESS else f" --address {address}"
+        where = "" if info.address == DEFAULT_ADDRESS else f" --address {info.address}"
+        metrics = f"  metrics  http://{info.metrics}/metrics\n" if info.metrics else ""
         sys.stdout.write(
-            f"  address  {address}\n"
+            f"  address  {info.address}\n"
             f"  data     {data} (kept, and found again at the next start)\n"
+            f"{metrics}"
             "\n"
             "Ready; Ctrl-C stops it. Try, in another terminal:\n"
             "\n"
@@ -67,7 +81,12 @@ def dev(
         )
         sys.stdout.flush()
 
-    _serve(listen, f"embedded:{data}", settings, log_level, ready, scheduler=True)
+    from ddq.server import ServerOptions  # noqa: PLC0415 - loaded when used
+
+    options = ServerOptions(
+        listen, f"embedded:{data}", True, settings=settings, metrics_listen=metrics_listen
+    )
+    _serve(options, log_level, ready)
     say("Stopped.")
 
 
@@ -83,6 +102,7 @@ def serve(
             show_default="on an embedded store only",
         ),
     ] = None,
+    metrics_listen: MetricsListen = None,
     log_level: Level = LogLevel.INFO,
 ) -> None:
     """Run a server on a store of your own. As many as you like may share a store.
@@ -90,31 +110,26 @@ def serve(
     Something has to run a scheduler on that store: ddq scheduler, or one of the servers.
     """
 
-    def ready(address: str, where: str) -> None:
-        say(f"ddq {__version__} on {address}, store {where}")
+    from ddq.server import ServerOptions  # noqa: PLC0415 - loaded when used
 
-    _serve(listen, store, settings, log_level, ready, scheduler=scheduler)
+    def ready(info: ServerInfo) -> None:
+        say(
+            f"ddq {__version__} on {info.address}, store {info.store}"
+            + told_of_metrics(info.metrics)
+        )
+
+    options = ServerOptions(
+        listen, store, scheduler, settings=settings, metrics_listen=metrics_listen
+    )
+    _serve(options, log_level, ready)
 
 
 def _serve(
-    listen: str,
-    store: str,
-    settings: Settings,
-    log_level: LogLevel,
-    ready: Callable[[str, str], None],
-    *,
-    scheduler: bool | None,
+    options: ServerOptions, log_level: LogLevel, ready: Callable[[ServerInfo], None]
 ) -> None:
-    # Late, so that commands which only talk to a server do not load one.
-    from ddq.server import ServerOptions, run_server  # noqa: PLC0415
+    from ddq.server import run_server  # noqa: PLC0415 - loaded when used
 
-    options = ServerOptions(listen, store, scheduler=scheduler, settings=settings)
-    run_until_stopped(
-        lambda stop: run_server(
-            options, stop=stop, on_ready=lambda info: ready(info.address, info.store)
-        ),
-        log_level,
-    )
+    run_until_stopped(lambda stop: run_server(options, stop=stop, on_ready=ready), log_level)
 
 
 def _program() -> str:

@@ -96,6 +96,7 @@ class GroupCommit:
         heartbeat: the script of a heartbeat, with its key; needed where the policy waits.
         keep_s: for so long after the last request heartbeats keep a chain unbroken.
         on_trouble: called when the node did not do what a master does.
+        on_break: called when a chain that had settled breaks.
     """
 
     def __init__(
@@ -108,12 +109,14 @@ class GroupCommit:
         heartbeat: tuple[Script, str] | None = None,
         keep_s: float = 0.0,
         on_trouble: Callable[[str], None] = lambda _: None,
+        on_break: Callable[[], None] = lambda: None,
     ) -> None:
         self._connection = connection
         self._policy = policy if policy is not None and policy.waits else None
         self._heartbeat = heartbeat
         self._keep_s = keep_s
         self._on_trouble = on_trouble
+        self._on_break = on_break
         self._timeout_s = timeout_s
         self._queue_max_count = queue_max_count
         self._queue: deque[_Waiting] = deque()
@@ -324,7 +327,11 @@ class GroupCommit:
             # show that anybody still follows this node. Ask again, with a write.
             self._beat_s = sent_s
             return replies[: len(batch)], 0, False
-        return replies[: len(batch)], answer.acked_count, self._chain.judge(answer)
+        had_settled = not self._chain.broken_because
+        good = self._chain.judge(answer)
+        if had_settled and self._chain.broken_because:
+            self._on_break()
+        return replies[: len(batch)], answer.acked_count, good
 
     def _barrier(self, now_s: float, *, alone: bool) -> list[Command]:
         """WAIT and ROLE; before them a heartbeat's write, if no script goes before them."""

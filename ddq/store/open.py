@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ddq.config import MS_PER_SECOND, SECOND_MS, Settings
 from ddq.entropy import Clock, Entropy, SystemClock, SystemEntropy
+from ddq.metrics import Metrics, unseen
 from ddq.store.barrier import DataNodes, Timing
 from ddq.store.hints import HintFeed
 from ddq.store.jobstore import JobStore
@@ -38,6 +39,7 @@ class Store:
     clock: Clock
     entropy: Entropy
     router: Router
+    metrics: Metrics
 
     async def close(self) -> None:
         """Ends the connections; what still waits is told that the store is unreachable."""
@@ -51,23 +53,28 @@ def open_store(
     scripts: Mapping[str, Script] | None = None,
     clock: Clock | None = None,
     entropy: Entropy | None = None,
+    metrics: Metrics | None = None,
 ) -> Store:
     """A store behind a topology; nothing is connected before it is used.
 
     Args:
         scripts, clock, entropy: others than the usual ones, for tests.
+        metrics: where to count; None: nowhere that is read.
 
     Raises:
         ValueError: data_nodes or durability cannot be read; see check_settings.
     """
+    metrics = metrics or unseen()
     clock = clock or SystemClock()
     entropy = entropy or SystemEntropy()
     scripts = scripts or default_scripts()
     timing = Timing.of((settings.down_after_ms or DOWN_AFTER_MS) / MS_PER_SECOND)
-    router = Router(topology, scripts, settings, DataNodes.parse(settings.data_nodes), timing)
+    router = Router(
+        topology, scripts, settings, DataNodes.parse(settings.data_nodes), timing, metrics
+    )
     durability = Durability[settings.durability.upper()]
     default = Barrier(durability, settings.fsync and durability is not Durability.FAST)
-    runner = ScriptRunner(router, default, scripts, settings, clock, entropy)
+    runner = ScriptRunner(router, default, scripts, settings, clock, entropy, metrics)
     topics = TopicRegistry(runner, clock, entropy, auto_create=settings.auto_create_topics)
     return Store(
         topics=topics,
@@ -80,4 +87,5 @@ def open_store(
         clock=clock,
         entropy=entropy,
         router=router,
+        metrics=metrics,
     )

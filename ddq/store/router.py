@@ -9,16 +9,21 @@ are gone. What they had not sent yet goes to the new master.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ddq.config import MS_PER_SECOND, Settings
 from ddq.errors import StoreUnreachable
+from ddq.metrics import Metrics
 from ddq.store.barrier import DataNodes, Policy, Timing
 from ddq.store.commit import Committed, GroupCommit, LaneClosedError, NotHereError
+from ddq.store.metered import MeteredConnection
 from ddq.store.scripts import Script
 from ddq.store.topology import Node, Topology
 from ddq.task import Durability
+
+log = logging.getLogger(__name__)
 
 MIGRATION_PAUSE_S = 0.05
 """A slot that is on its way is asked for again after this long."""
@@ -55,10 +60,13 @@ class Router:
         settings: Settings,
         nodes: DataNodes,
         timing: Timing,
+        metrics: Metrics,
     ) -> None:
         self.topology = topology
         self.nodes = nodes
         self.timing = timing
+        self._metrics = metrics
+        metrics.held.set_function(lambda: sum(lane.held_count for lane in self._lanes.values()))
         self._heartbeat = scripts["heartbeat"]
         self._settings = settings
         self._lanes: dict[tuple[Node, Barrier], GroupCommit] = {}
@@ -114,17 +122,20 @@ class Router:
             settings = self._settings
             policy = Policy(barrier.mode, barrier.fsync, self.nodes, self.timing)
             lane = self._lanes[node, barrier] = GroupCommit(
-                self.topology.connect(node),
+                MeteredConnection(self.topology.connect(node), self._metrics),
                 settings.store_timeout_ms / MS_PER_SECOND,
                 settings.store_queue_max_count,
                 policy,
                 heartbeat=(self._heartbeat, heartbeat_key(key)),
                 keep_s=settings.barrier_keep_ms / MS_PER_SECOND,
                 on_trouble=lambda reason: self.topology.suspect(node, reason),
+                on_break=self._metrics.chain_breaks.inc,
             )
         return lane
 
-    def _retire(self, node: Node, reason: str) -> None:  # noqa: ARG002 - see Topology.on_change
+    def _retire(self, node: Node, reason: str) -> None:
+        log.warning("%s is not used as a master any more: %s", node, reason)
+        self._metrics.masters_lost.inc()
         for key in [key for key in self._lanes if key[0] == node]:
             task = asyncio.create_task(self._lanes.pop(key).close(), name="ddq lane closes")
             self._closing.add(task)

@@ -11,6 +11,7 @@ from ddq import errors
 from ddq.config import Settings
 from ddq.entropy import Clock, Entropy
 from ddq.keys import TOPICS, ShardId
+from ddq.metrics import Metrics, counted_store_request
 from ddq.store.rollback import NOBODY, REGISTRY, Ledger, Ledgers, Scope, shard_scope
 from ddq.store.router import FAST, Barrier, Router, strength
 from ddq.store.scripts import Script
@@ -82,6 +83,7 @@ class ScriptRunner:
         router: finds the node of a shard, and the lane for what a reply has to wait for.
         default: the barrier of the registry, and of topics that do not say another one.
         scripts: by name; see load_scripts.
+        metrics: scripts and their errors are counted there.
     """
 
     def __init__(
@@ -92,7 +94,9 @@ class ScriptRunner:
         settings: Settings,
         clock: Clock,
         entropy: Entropy,
+        metrics: Metrics,
     ) -> None:
+        self.metrics = metrics
         self._router = router
         self._default = default
         self._scripts = scripts
@@ -106,6 +110,7 @@ class ScriptRunner:
         """What a new topic gets if it does not say."""
         return self._default
 
+    @counted_store_request
     async def run(
         self,
         topic: Topic,
@@ -149,6 +154,7 @@ class ScriptRunner:
         )
         return ScriptReply(body, receipt)
 
+    @counted_store_request
     async def run_registry(
         self, args: Sequence[str | bytes | int], call: Call, barrier: Barrier | None = None
     ) -> tuple[str, Any]:

@@ -230,6 +230,19 @@ def test_defaults_are_those_of_the_settings(cli: Cli, options: list[Any]) -> Non
     assert "enqueue hello 'hello, world' --delay 5s\n" in out
 
 
+@pytest.mark.parametrize("command", PROCESSES)
+def test_metrics_are_shown_where_it_is_asked_for(
+    command: list[str], cli: Cli, options: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli.ok(*command)
+    cli.ok(*command, "--metrics-listen", "127.0.0.1:0")
+    monkeypatch.setenv("DDQ_METRICS_LISTEN", "[::]:9")
+    cli.ok(*command)
+    assert [given.metrics_listen for given in options] == [None, "127.0.0.1:0", "[::]:9"]
+    refused = cli(*command, "--metrics-listen", "here")
+    assert (refused.status, "HOST:PORT" in refused.err) == (ExitCode.USAGE, True)
+
+
 def test_what_serve_is_told(cli: Cli, options: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DDQ_STORE", "redis://db/3")
     cli.ok("serve", "--listen", "[::1]:0")

@@ -31,6 +31,7 @@ class RunningServer:
         stop: set it to stop the server.
         task: ends when the server has stopped.
         store: the Valkey behind it.
+        metrics: HOST:PORT of its metrics.
     """
 
     address: str
@@ -40,14 +41,21 @@ class RunningServer:
     stop: asyncio.Event
     task: asyncio.Task[None]
     store: StoreServer
+    metrics: str | None
 
 
 @asynccontextmanager
 async def serving(
-    store: StoreServer, settings: Settings | None = None, *, scheduler: bool | None = True
+    store: StoreServer,
+    settings: Settings | None = None,
+    *,
+    scheduler: bool | None = True,
+    metrics: str | None = None,
 ) -> AsyncIterator[RunningServer]:
     """Runs a server on a free port of the loopback until the block ends."""
-    options = ServerOptions("127.0.0.1:0", store.url, scheduler, settings or Settings(drain_ms=1))
+    options = ServerOptions(
+        "127.0.0.1:0", store.url, scheduler, settings or Settings(drain_ms=1), metrics
+    )
     async with (
         _running(run_server, options) as (info, stop, task),
         grpc.aio.insecure_channel(info.address) as channel,
@@ -60,15 +68,16 @@ async def serving(
             stop,
             task,
             store,
+            info.metrics,
         )
 
 
 @asynccontextmanager
 async def scheduling(
-    store: StoreServer, settings: Settings | None = None
+    store: StoreServer, settings: Settings | None = None, *, metrics: str | None = None
 ) -> AsyncIterator[SchedulerInfo]:
     """Runs a scheduler until the block ends."""
-    options = SchedulerOptions(store.url, settings or Settings())
+    options = SchedulerOptions(store.url, settings or Settings(), metrics)
     async with _running(run_scheduler, options) as (info, _, _):
         yield info
 

@@ -1,0 +1,330 @@
+"""Every figure that a process gives to Prometheus, and what to alert on: two tables.
+
+Adding a figure is one line in ``Metrics``; whoever moves it is given the object. The tables in
+docs/OPERATIONS.md are generated from here. No label has values that users choose: topics, ids and
+workers have no bound, and `ddq stats` tells about one topic.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, get_type_hints
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+
+from ddq import __version__
+from ddq.errors import DdqError, all_errors
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+RPC_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+SEND_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+LATENESS_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 120)
+COUNT_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What one figure is.
+
+    Attributes:
+        process: "all", "server" (`ddq serve`) or "scheduler"; `ddq dev` has all of them.
+    """
+
+    name: str
+    doc: str
+    process: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+
+
+def figure(
+    name: str,
+    doc: str,
+    process: str,
+    labels: tuple[str, ...] = (),
+    buckets: tuple[float, ...] = (),
+) -> Any:
+    """A field of Metrics; the kind of figure is its type."""
+    return field(init=False, metadata={"spec": Spec(name, doc, process, labels, buckets)})
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """The figures of one process, in a registry of their own."""
+
+    registry: CollectorRegistry = field(
+        default_factory=lambda: CollectorRegistry(auto_describe=False)
+    )
+
+    build: Gauge = figure("ddq_build_info", "1, with the version of ddq", "all", ("version",))
+
+    serving: Gauge = figure(
+        "ddq_serving", "1 while the store answers, as grpc.health.v1 says it", "server"
+    )
+    rpcs: Counter = figure(
+        "ddq_rpcs_total", "RPCs that ended; what became of a batch's items is not in here",
+        "server", ("method", "code", "reason"),
+    )  # fmt: skip
+    rpc_seconds: Histogram = figure(
+        "ddq_rpc_seconds", "how long RPCs took; Retrieve waits on purpose", "server", ("method",),
+        RPC_BUCKETS_S,
+    )  # fmt: skip
+    rpcs_running: Gauge = figure("ddq_rpcs_running", "RPCs under way", "server", ("method",))
+
+    store_running: Gauge = figure(
+        "ddq_store_requests_running",
+        "scripts that wait for the store: to be sent, for its answer, or for the barrier", "all",
+    )  # fmt: skip
+    store_errors: Counter = figure(
+        "ddq_store_errors_total",
+        "scripts that ended in an error, by its reason; one request may be tried several times",
+        "all", ("reason",),
+    )  # fmt: skip
+    send_commands: Histogram = figure(
+        "ddq_store_send_commands", "commands in one send to the store", "all", (), COUNT_BUCKETS
+    )
+    send_seconds: Histogram = figure(
+        "ddq_store_send_seconds", "from a send to its last answer, the barrier included", "all", (),
+        SEND_BUCKETS_S,
+    )  # fmt: skip
+    sends_failed: Counter = figure(
+        "ddq_store_sends_failed_total",
+        "sends without an answer, by whether it was certainly not sent (unsent) or may have run "
+        "(lost); a new connection follows each", "all", ("how",),
+    )  # fmt: skip
+    waits: Counter = figure(
+        "ddq_barrier_waits_total", "sends that waited for replicas (WAIT or WAITAOF)", "all"
+    )
+
+    held: Gauge = figure(
+        "ddq_store_replies_held", "replies that wait for a barrier which is good", "all"
+    )
+    chain_breaks: Counter = figure(
+        "ddq_barrier_breaks_total",
+        "chains of barriers that broke; until they settle, only all replicas count", "all",
+    )  # fmt: skip
+    masters_lost: Counter = figure(
+        "ddq_masters_lost_total", "masters that were given up for another one", "all"
+    )
+
+    shards: Gauge = figure("ddq_scheduler_shards", "shards that it looks after", "scheduler")
+    shards_led: Gauge = figure(
+        "ddq_scheduler_shards_led",
+        "shards that it leads now; one without work is led by nobody", "scheduler",
+    )  # fmt: skip
+    acquired: Counter = figure(
+        "ddq_scheduler_acquired_total", "leaderships that it took", "scheduler"
+    )
+    deposed: Counter = figure(
+        "ddq_scheduler_deposed_total",
+        "batches that were refused because another leads by now; nothing moved", "scheduler",
+    )  # fmt: skip
+    promoted: Counter = figure(
+        "ddq_scheduler_promoted_total", "tasks that it made ready", "scheduler"
+    )
+    reaped: Counter = figure(
+        "ddq_scheduler_reaped_total", "attempts that it ended since their lease had expired",
+        "scheduler",
+    )  # fmt: skip
+    collected: Counter = figure(
+        "ddq_scheduler_collected_total", "tombstones and request records that it removed",
+        "scheduler",
+    )  # fmt: skip
+    swept: Counter = figure(
+        "ddq_scheduler_sweeps_total", "shards that it looked at, by the safety sweep or after a "
+        "new connection", "scheduler",
+    )  # fmt: skip
+    lateness: Histogram = figure(
+        "ddq_scheduler_lateness_seconds",
+        "of each batch of promotions: how long its first task had been due, by the store's clock; "
+        "a pause of its topic counts", "scheduler", (), LATENESS_BUCKETS_S,
+    )  # fmt: skip
+    tasks: Gauge = figure(
+        "ddq_tasks", "tasks of all topics when their shards were last swept", "scheduler",
+        ("state",),
+    )  # fmt: skip
+    oldest_ready: Gauge = figure(
+        "ddq_oldest_ready_age_seconds",
+        "how long the oldest ready task had been due when its shard was last swept", "scheduler",
+    )  # fmt: skip
+    malformed: Gauge = figure(
+        "ddq_malformed_entries", "entries that ddq did not write, since the topics were made",
+        "scheduler", ("kind",),
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(Metrics)
+        for name, spec in specs().items():
+            options: dict[str, Any] = {"buckets": spec.buckets} if spec.buckets else {}
+            made = hints[name](spec.name, spec.doc, spec.labels, registry=self.registry, **options)
+            object.__setattr__(self, name, made)
+        self.build.labels(__version__).set(1)
+        # What appears only when it happens first seems never to have grown: no alert would see it.
+        for error in all_errors():
+            self.store_errors.labels(error.reason)
+        for how in ("unsent", "lost"):
+            self.sends_failed.labels(how)
+
+    def with_process(self) -> Metrics:
+        """Adds the figures of the process itself: processor time, memory, open files."""
+        ProcessCollector(registry=self.registry)
+        return self
+
+    @contextmanager
+    def store_request(self) -> Iterator[None]:
+        """Counts a script while it runs, and its error."""
+        self.store_running.inc()
+        try:
+            yield
+        except DdqError as error:
+            self.store_errors.labels(error.reason).inc()
+            raise
+        finally:
+            self.store_running.dec()
+
+    @contextmanager
+    def rpc(self, method: str) -> Iterator[None]:
+        """Counts an RPC while it runs, and times it."""
+        running = self.rpcs_running.labels(method)
+        running.inc()
+        began_s = time.perf_counter()
+        try:
+            yield
+        finally:
+            running.dec()
+            self.rpc_seconds.labels(method).observe(time.perf_counter() - began_s)
+
+
+def specs() -> dict[str, Spec]:
+    """What each figure of Metrics is, by the name of its field."""
+    return {spec.name: spec.metadata["spec"] for spec in fields(Metrics) if "spec" in spec.metadata}
+
+
+@functools.cache
+def unseen() -> Metrics:
+    """Figures that nobody reads, for those who were given none: making them is what costs."""
+    return Metrics()
+
+
+class Metered(Protocol):
+    """Whose methods may be counted."""
+
+    @property
+    def metrics(self) -> Metrics:
+        """Where to."""
+
+
+S = TypeVar("S", bound=Metered)
+
+
+def counted_store_request(
+    method: Callable[Concatenate[S, P], Coroutine[Any, Any, R]],
+) -> Callable[Concatenate[S, P], Coroutine[Any, Any, R]]:
+    """Counts the calls of a method that runs a script."""
+
+    @functools.wraps(method)
+    async def counted(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        with self.metrics.store_request():
+            return await method(self, *args, **kwargs)
+
+    return counted
+
+
+# What to alert on ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """A condition that needs a person.
+
+    Attributes:
+        when: PromQL.
+        means: what has happened.
+        do: what to do.
+    """
+
+    name: str
+    when: str
+    means: str
+    do: str
+
+
+def _errors(*reasons: str) -> str:
+    return f'increase(ddq_store_errors_total{{reason=~"{"|".join(reasons)}"}}[5m]) > 0'
+
+
+ALERTS = (
+    Alert(
+        "no scheduler", "absent(ddq_scheduler_shards)",
+        "nothing becomes due", "start `ddq scheduler`",
+    ),
+    Alert(
+        "tasks become ready late",
+        "histogram_quantile(0.999, sum by (le) (rate(ddq_scheduler_lateness_seconds_bucket[5m])))"
+        " > 0.25",
+        "schedulers cannot keep up, or the store is slow; after a failover or a pause for a moment",
+        "look at `ddq_store_send_seconds` and the schedulers' processor time; give busy topics "
+        "more shards",
+    ),
+    Alert(
+        "rollback", _errors("ROLLBACK_DETECTED"),
+        "the store lost writes that it had acknowledged at QUORUM or ALL",
+        "find out how before you reset; until then writes are refused",
+    ),
+    Alert(
+        "clocks", _errors("CLOCK_UNSAFE"),
+        "a clock of the store or of a process is off, or the store's ran backwards",
+        "set the clocks right; see Clocks",
+    ),
+    Alert(
+        "store away", "ddq_serving == 0",
+        "a server does not reach its store, and answers UNAVAILABLE",
+        "look at the store and the network to it",
+    ),
+    Alert(
+        "outcomes unknown",
+        'rate(ddq_store_errors_total{reason="WRITE_OUTCOME_UNKNOWN"}[5m]) > 1',
+        "answers of the store are lost, or replicas do not confirm in time",
+        "look at the store, its replicas and the network",
+    ),
+    Alert(
+        "too few replicas", _errors("NOT_ENOUGH_REPLICAS"),
+        "the store's `min-replicas-to-write` is not met: it takes no writes",
+        "bring the replicas back",
+    ),
+    Alert(
+        "store full", _errors("STORE_FULL"),
+        "the store is at its `maxmemory` and takes no new tasks",
+        "let tasks end, purge, or raise `maxmemory`",
+    ),
+    Alert(
+        "overload", _errors("OVERLOADED"),
+        "more requests wait for the store than `store_queue_max_count`",
+        "fewer or larger batches, a faster disk, more shards on more nodes",
+    ),
+    Alert(
+        "schedulers depose each other", "rate(ddq_scheduler_deposed_total[10m]) > 0.1",
+        "schedulers stall for longer than `leader_lease_ms`, or come and go",
+        "give them processor time; raise `leader_lease_ms`",
+    ),
+    Alert(
+        "too few workers", "ddq_oldest_ready_age_seconds > 60",
+        "tasks are ready, and nobody takes them", "add workers; `ddq stats` says to which topic",
+    ),
+    Alert(
+        "malformed entries",
+        "max(delta(ddq_malformed_entries[1h])) > 0 or " + _errors("STORE_MALFORMED"),
+        "somebody wrote into ddq's keys, or a file was damaged", "see Malformed entries",
+    ),
+    Alert(
+        "bugs", 'increase(ddq_rpcs_total{code="INTERNAL"}[5m]) > 0',
+        "an RPC failed in a way that ddq does not know", "the server's log says where: report it",
+    ),
+)  # fmt: skip
+"""Worst first."""
