@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import os
+import signal
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -12,10 +15,13 @@ from prometheus_client import start_http_server
 from ddq.config import MS_PER_SECOND, Settings, check_settings
 from ddq.errors import DdqError
 from ddq.metrics import Metrics
+from ddq.store.checks import Examination, examine
 from ddq.store.embedded import EmbeddedStore, StoreStartError
 from ddq.store.open import Store, open_store
 from ddq.store.runner import Call
 from ddq.store.topology import StoreUrl, StoreUrlError, open_topology, parse_store_url
+
+log = logging.getLogger(__name__)
 
 EMBEDDED_LEADER_LEASE_MS = 1_000
 
@@ -57,6 +63,7 @@ async def working_store(
         store = open_store(open_topology(reachable), settings, metrics=metrics)
         try:
             async with _watched(store):
+                await _check_settings(store, url)
                 await _check_store(store, url)
                 yield store
         finally:
@@ -67,12 +74,20 @@ async def working_store(
 async def _watched(store: Store) -> AsyncIterator[None]:
     """The topology watches for failovers while the block runs."""
     watch = asyncio.create_task(store.router.topology.run(), name="ddq topology")
+    watch.add_done_callback(_end_loudly)
     try:
         yield
     finally:
         watch.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await watch
+
+
+def _end_loudly(watch: asyncio.Task[None]) -> None:
+    """A process that no longer hears of failovers must not go on as if all were well."""
+    if not watch.cancelled() and watch.exception() is not None:
+        log.critical("watching the store has failed: this process ends", exc_info=watch.exception())
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 @contextlib.asynccontextmanager
@@ -104,6 +119,42 @@ async def _store_process(url: StoreUrl, stop: asyncio.Event) -> AsyncIterator[St
             f"the embedded store ended by itself; see {embedded.folder}/valkey.log, then start "
             "again: nothing that was acknowledged is lost"
         )
+
+
+async def _check_settings(store: Store, url: StoreUrl) -> None:
+    """Refuses a store that would not keep what it confirms."""
+    try:
+        examination = await examine_store(store)
+    except DdqError as error:
+        raise StartupError(f"the store at {url} cannot be used: {error}") from None
+    if not examination.findings:
+        return
+    said = "".join(f"\n  {finding}" for finding in examination.findings)
+    if is_warning(store.settings):
+        log.warning("the store at %s does not keep what it confirms:%s", url, said)
+        return
+    raise StartupError(
+        f"the store at {url} would not keep what it confirms, as durability "
+        f"{store.settings.durability} promises:{said}"
+    )
+
+
+async def examine_store(store: Store) -> Examination:
+    """Looks at the store's settings, and has the barrier follow its timing.
+
+    Raises:
+        StoreUnreachable: no master can be asked.
+    """
+    deadline_s = store_call(store).deadline_s
+    router, settings = store.router, store.settings
+    examination = await examine(router.topology, router.nodes, settings, deadline_s)
+    router.keep_time(examination.timing(settings))
+    return examination
+
+
+def is_warning(settings: Settings) -> bool:
+    """Whether findings are only said."""
+    return settings.durability == "fast" or not settings.store_checks
 
 
 async def _check_store(store: Store, url: StoreUrl) -> None:

@@ -19,6 +19,8 @@ from ddq.errors import DdqError
 from ddq.process import (
     StartupError,
     check_options,
+    examine_store,
+    is_warning,
     shown_metrics,
     split_address,
     store_call,
@@ -27,6 +29,7 @@ from ddq.process import (
 from ddq.rpc import CallFactory, servicer
 from ddq.scheduler import Scheduler
 from ddq.service import QueueService
+from ddq.store.checks import Finding
 from ddq.store.open import Store
 from ddq.v1 import (
     delay_queue_admin_service_pb2,
@@ -184,10 +187,16 @@ def _make_server(store: Store, bell: ReadyBell) -> tuple[grpc.aio.Server, Health
 async def _watch_health(store: Store, servicer_: HealthServicer) -> None:
     """SERVING while the store answers."""
     was_serving = True
+    said: tuple[Finding, ...] = ()
     while True:
         try:
             await store.topics.load_all(store_call(store))
-            serving = True
+            findings = (await examine_store(store)).findings
+            if findings != said:
+                for finding in findings:
+                    log.error("the store does not keep what it confirms: %s", finding)
+                said = findings
+            serving = not findings or is_warning(store.settings)
         except DdqError as error:
             if was_serving:
                 log.warning("not serving: %s", error)

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 MIGRATION_PAUSE_S = 0.05
 """A slot that is on its way is asked for again after this long."""
+MOVES_AT_ONCE_COUNT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,7 @@ class Router:
             StoreUnreachable: it had no effect; nobody serves its keys now.
             DdqError: as GroupCommit.run.
         """
+        moves = 0
         while True:
             node = await self.topology.node_of(keys[0], deadline_s)
             lane = self._lane(node, barrier, keys[0])
@@ -96,8 +98,12 @@ class Router:
                 self._lanes.pop((node, barrier), None)
             except NotHereError as error:
                 redirect = self.topology.redirected(node, error.reply)
-                if redirect is not None and not redirect.asking:
-                    continue
+                if redirect is not None and not redirect.asking and node != redirect.node:
+                    # At once, the first time: the map knows better now. Two nodes that point at
+                    # each other are not asked without end.
+                    moves += 1
+                    if moves <= MOVES_AT_ONCE_COUNT:
+                        continue
                 # A slot that is on its way is nowhere as a whole: a script needs all its keys.
                 await self._pause(deadline_s, script, error)
 
@@ -105,6 +111,14 @@ class Router:
         if asyncio.get_running_loop().time() + MIGRATION_PAUSE_S >= deadline_s:
             raise StoreUnreachable(f"{script.name} was not run before the deadline: {error}")
         await asyncio.sleep(MIGRATION_PAUSE_S)
+
+    def keep_time(self, timing: Timing | None) -> None:
+        """Chains follow this timing from now on; those that are open begin anew."""
+        if timing is None or timing == self.timing:
+            return
+        self.timing = timing
+        for node in {node for node, _ in self._lanes}:
+            self._close_lanes(node)
 
     def lanes(self) -> Mapping[tuple[Node, Barrier], GroupCommit]:
         """Those that are open, to look at."""
@@ -136,6 +150,9 @@ class Router:
     def _retire(self, node: Node, reason: str) -> None:
         log.warning("%s is not used as a master any more: %s", node, reason)
         self._metrics.masters_lost.inc()
+        self._close_lanes(node)
+
+    def _close_lanes(self, node: Node) -> None:
         for key in [key for key in self._lanes if key[0] == node]:
             task = asyncio.create_task(self._lanes.pop(key).close(), name="ddq lane closes")
             self._closing.add(task)

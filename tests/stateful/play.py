@@ -16,7 +16,7 @@ from tests.stateful.judge import deliveries, judge
 from tests.stateful.story import TOPIC, Actor, History
 from tests.stateful.world import Choose, World, simulated
 
-STEPS_MAX_COUNT = 120
+STEPS_MAX_COUNT = 160
 
 
 @dataclass(frozen=True)

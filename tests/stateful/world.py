@@ -147,6 +147,11 @@ class Wire:
         try:
             async with asyncio.timeout(timeout_s):
                 for command in commands:
+                    if command[0] == "ROLE":
+                        # Together with the WAIT before it: a replica that leaves in between makes
+                        # the answer more careful, never less.
+                        replies.append(self._world.cluster.role(self._node))
+                        continue
                     stop = Stop(
                         self._process,
                         command,
@@ -449,8 +454,6 @@ class World:
         self.stops.remove(stop)
         if stop.command[0] == "WAIT":
             reply: Reply = self.cluster.acked(stop.node, stop.connection.position)
-        elif stop.command[0] == "ROLE":
-            reply = self.cluster.role(stop.node)
         else:
             before = len(stop.node.log)
             reply, hints = self.cluster.run(stop.node, stop.command, self.now_ms())

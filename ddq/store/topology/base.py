@@ -110,6 +110,9 @@ class Topology(Protocol):
         Whenever it opens it asks ROLE first, and raises NotSentError if that is not a master's.
         """
 
+    def look_at(self, node: Node) -> Connection:
+        """A connection to any node, a replica too, without a look at its role: to read settings."""
+
     def suspect(self, node: Node, error: BaseException | str) -> None:
         """Something went wrong there: look again before it is used next.
 

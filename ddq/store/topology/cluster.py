@@ -231,6 +231,10 @@ class ClusterTopology:
 
         return probe
 
+    def look_at(self, node: Node) -> Connection:
+        """See Topology.look_at."""
+        return self._connect(node)
+
     def suspect(self, node: Node, error: BaseException | str) -> None:
         """See Topology.suspect."""
         if node in self._epochs or node in self._slots:

@@ -183,6 +183,10 @@ class SentinelTopology:
     def _raise_doubt(self) -> None:
         self._doubt = next(self._doubts)
 
+    def look_at(self, node: Node) -> Connection:
+        """See Topology.look_at."""
+        return self._connect(node)
+
     def suspect(self, node: Node, error: BaseException | str) -> None:
         """See Topology.suspect."""
         if node == self._master:

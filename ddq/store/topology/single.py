@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from redis.asyncio.connection import AbstractConnection
 
 from ddq.errors import StoreUnreachable
-from ddq.store.connection import Connection, NotSentError, RedisConnection, Reply
+from ddq.store.connection import Command, Connection, NotSentError, RedisConnection, Reply
 from ddq.store.topology.base import Listener, Redirect, Replica, SentinelSettings
 from ddq.store.topology.master import MasterConnection, ask_role
 from ddq.store.topology.node import Node
@@ -51,6 +51,12 @@ class SingleTopology:
         """See Topology.connect."""
         return MasterConnection(RedisConnection(self._make), node)
 
+    def look_at(self, node: Node) -> Connection:
+        """See Topology.look_at; of several nodes only the one is known how to reach."""
+        if node == self._node:
+            return RedisConnection(self._make)
+        return UnreachableConnection(f"there is no URL for {node}")
+
     def suspect(self, node: Node, error: BaseException | str) -> None:
         """See Topology.suspect; there is no other node to look for."""
 
@@ -71,6 +77,20 @@ class SingleTopology:
 
     async def close(self) -> None:
         """See Topology.close."""
+
+
+class UnreachableConnection:
+    """A Connection to a node that nobody knows how to reach."""
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+
+    async def send(self, commands: Sequence[Command], timeout_s: float) -> list[Reply]:  # noqa: ARG002
+        """See Connection.send."""
+        raise NotSentError(self._reason)
+
+    async def close(self) -> None:
+        """See Connection.close."""
 
 
 async def replicas_by_role(
