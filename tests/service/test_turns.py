@@ -143,3 +143,9 @@ def test_turns_are_remembered_for_so_many_shards_only() -> None:
         first,
         last,
     ]
+    turns.ask(first)
+    turns.ask(ShardId("new", 0))
+    assert turns.order([first, last], lambda shard: shard) == [last, first], "asked again"
+    for number in range(REMEMBERED_MAX_COUNT - 2):
+        turns.ask(ShardId(f"other{number}", 0))
+    assert turns.order([first, ShardId("x", 0)], lambda shard: shard)[1] == first, "still known"

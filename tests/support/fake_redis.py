@@ -59,6 +59,11 @@ class FakeRedis:
         assert self._node is not None
         return self._node
 
+    @property
+    def open_count(self) -> int:
+        """Connections that are open now."""
+        return len(self._writers)
+
     def answer(self, command: tuple[str, ...]) -> Any:
         """The reply to one command; an ReplyError is one too."""
         raise NotImplementedError
