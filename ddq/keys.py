@@ -67,3 +67,10 @@ class ShardId:
 def shard_of(task_id: str, shards: int) -> int:
     """The index of the shard that keeps a task: the first 8 bytes of SHA-256(id) modulo shards."""
     return int.from_bytes(hashlib.sha256(task_id.encode()).digest()[:8], "big") % shards
+
+
+def heartbeat_key(key: str) -> str:
+    """A key of the heartbeat's own, in the slot of ``key``: on the same node."""
+    start, end = key.find("{"), key.find("}")
+    tag = key[start + 1 : end] if 0 <= start < end else key
+    return f"ddq:heartbeat:{{{tag}}}"

@@ -34,6 +34,7 @@ from ddq.errors import (
     StoreUnreachable,
     WriteOutcomeUnknown,
 )
+from ddq.keys import heartbeat_key
 from ddq.store.barrier import Answer, Chain, Policy
 from ddq.store.connection import Command, Connection, NotSentError, Reply, ReplyLostError
 from ddq.store.scripts import Script
@@ -93,7 +94,7 @@ class GroupCommit:
         timeout_s: longest wait for one pipeline.
         queue_max_count: requests that may wait; one more is refused with Overloaded.
         policy: what replies wait for; None: for the node alone.
-        heartbeat: the script of a heartbeat, with its key; needed where the policy waits.
+        heartbeat: the script of a heartbeat; needed where the policy waits.
         keep_s: for so long after the last request heartbeats keep a chain unbroken.
         on_trouble: called when the node did not do what a master does.
         on_break: called when a chain that had settled breaks.
@@ -106,7 +107,7 @@ class GroupCommit:
         queue_max_count: int,
         policy: Policy | None = None,
         *,
-        heartbeat: tuple[Script, str] | None = None,
+        heartbeat: Script | None = None,
         keep_s: float = 0.0,
         on_trouble: Callable[[str], None] = lambda _: None,
         on_break: Callable[[], None] = lambda: None,
@@ -114,6 +115,7 @@ class GroupCommit:
         self._connection = connection
         self._policy = policy if policy is not None and policy.waits else None
         self._heartbeat = heartbeat
+        self._beat_key = ""
         self._keep_s = keep_s
         self._on_trouble = on_trouble
         self._on_break = on_break
@@ -272,6 +274,8 @@ class GroupCommit:
                 self._refuse(waiting, reply)
             else:
                 self._held.append((waiting, reply))
+                # Slots move: a heartbeat for one that is gone would keep this lane from settling.
+                self._beat_key = heartbeat_key(waiting.keys[0])
         if good:
             self._let_go(acked)
         if missing:
@@ -350,8 +354,7 @@ class GroupCommit:
         commands: list[Command] = []
         if alone:
             assert self._heartbeat is not None
-            script, key = self._heartbeat
-            commands.append(("EVAL", script.source, 1, key))
+            commands.append(("EVAL", self._heartbeat.source, 1, self._beat_key))
         if policy.fsync:
             commands.append(("WAITAOF", 1, replicas, wait_ms))
         else:

@@ -91,7 +91,7 @@ class Router:
         moves = 0
         while True:
             node = await self.topology.node_of(keys[0], deadline_s)
-            lane = self._lane(node, barrier, keys[0])
+            lane = self._lane(node, barrier)
             try:
                 return await lane.run(script, keys, args, deadline_s)
             except LaneClosedError:
@@ -130,7 +130,7 @@ class Router:
         await asyncio.gather(*(lane.close() for lane in lanes), *self._closing)
         await self.topology.close()
 
-    def _lane(self, node: Node, barrier: Barrier, key: str) -> GroupCommit:
+    def _lane(self, node: Node, barrier: Barrier) -> GroupCommit:
         lane = self._lanes.get((node, barrier))
         if lane is None:
             settings = self._settings
@@ -140,7 +140,7 @@ class Router:
                 settings.store_timeout_ms / MS_PER_SECOND,
                 settings.store_queue_max_count,
                 policy,
-                heartbeat=(self._heartbeat, heartbeat_key(key)),
+                heartbeat=self._heartbeat,
                 keep_s=settings.barrier_keep_ms / MS_PER_SECOND,
                 on_trouble=lambda reason: self.topology.suspect(node, reason),
                 on_break=self._metrics.chain_breaks.inc,
@@ -157,10 +157,3 @@ class Router:
             task = asyncio.create_task(self._lanes.pop(key).close(), name="ddq lane closes")
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
-
-
-def heartbeat_key(key: str) -> str:
-    """A key of the heartbeat's own, in the slot of ``key``: on the same node."""
-    start, end = key.find("{"), key.find("}")
-    tag = key[start + 1 : end] if 0 <= start < end else key
-    return f"ddq:heartbeat:{{{tag}}}"

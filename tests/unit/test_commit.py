@@ -48,7 +48,7 @@ def policy(mode: Durability, nodes: int, *, fsync: bool = False, window_s: float
     return Policy(mode, fsync, DataNodes(nodes), Timing(window_s, settle_s=30.0))
 
 
-HEARTBEAT = (default_scripts()["heartbeat"], "ddq:heartbeat:{t}")
+HEARTBEAT = default_scripts()["heartbeat"]
 
 
 def guarded(connection: FakeConnection, of: Policy) -> GroupCommit:
@@ -212,8 +212,28 @@ async def test_a_reply_is_held_until_a_heartbeat_finds_all_replicas() -> None:
     kinds = [[command[0] for command in commands] for commands in connection.sent]
     assert kinds == [["EVALSHA", "WAIT", "ROLE"], *[["EVAL", "WAIT", "ROLE"]] * 2]
     assert [commands[0][1:] for commands in connection.sent[1:]] == [
-        (HEARTBEAT[0].source, 1, HEARTBEAT[1])
+        (HEARTBEAT.source, 1, "ddq:heartbeat:{key}")
     ] * 2
+    await commit.close()
+
+
+async def test_a_heartbeat_goes_where_the_last_answer_came_from() -> None:
+    """A slot that has moved away would answer every heartbeat with MOVED, and hold all replies."""
+    moved = redis.exceptions.MovedError("1 elsewhere:1")
+
+    def answer(commands: Sequence[Command]) -> list[Reply]:
+        replies = [moved if "{gone}" in str(command) else b"OK" for command in commands[:-2]]
+        return [*replies, 2 if commands[0][0] == "EVAL" else 0, role("a", "b")]
+
+    connection = FakeConnection(answer)
+    commit = guarded(connection, policy(Durability.ALL, 3, window_s=0.01))
+    deadline_s = asyncio.get_running_loop().time() + 30
+    for tag in ("here", "still"):
+        await commit.run(SCRIPT, [f"ddq:control:{{{tag}}}"], [], deadline_s)
+        (beat, *_) = connection.sent[-1]
+        assert beat == ("EVAL", HEARTBEAT.source, 1, f"ddq:heartbeat:{{{tag}}}")
+        with pytest.raises(NotHereError):
+            await commit.run(SCRIPT, ["ddq:control:{gone}"], [], deadline_s)
     await commit.close()
 
 
