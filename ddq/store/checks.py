@@ -154,7 +154,7 @@ def _no_config(node: Node) -> Finding:
 def _of_node(
     node: Node, config: Mapping[str, str], nodes: DataNodes, settings: Settings
 ) -> list[Finding]:
-    wanted = [
+    wanted: list[tuple[str, tuple[str, ...], str]] = [
         ("appendonly", ("yes",), "a restart loses all that came since the last snapshot"),
         ("maxmemory-policy", ("noeviction",), "the store drops tasks and fences at will"),
     ]
