@@ -48,6 +48,7 @@ class Ability(StrEnum):
     CLOCK = "clock"
     DISK = "disk"
     FULL_DISK = "full-disk"
+    STRAY = "stray"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,9 @@ class Cluster(Protocol):
     def data_nodes(self) -> str:
         """The addresses of the configured data nodes, with commas between them."""
 
+    def group(self, node: Node) -> Sequence[Node]:
+        """The configured data nodes that hold the same data as this one, itself included."""
+
     async def start(self) -> None:
         """Returns when every replica is in sync and every Sentinel knows all of the others."""
 
@@ -131,6 +135,16 @@ class Cluster(Protocol):
         Args:
             coordinated: pause writes and wait for the replica first; without, writes are lost.
         """
+
+
+class Stray(Protocol):
+    """A replica that nobody configured can be attached."""
+
+    async def attach_stray(self) -> Node:
+        """Starts one more replica of the present master; returns when it is in sync."""
+
+    async def detach_stray(self, node: Node) -> None:
+        """Ends it."""
 
 
 class Kill(Protocol):

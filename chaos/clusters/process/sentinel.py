@@ -12,7 +12,7 @@ from pathlib import Path
 
 from chaos.clusters import ClusterError, Node, NodeKind, Role
 from chaos.clusters.process.nodes import BASE_CONFIG, DATA_PORT, SENTINEL_PORT, ProcessCluster
-from chaos.clusters.resp import ReplyError, as_list, as_pairs, as_text
+from chaos.clusters.resp import ReplyError, as_info, as_list, as_pairs, as_text
 
 MASTER_NAME = "mymaster"
 # An old master is demoted after four hellos, and what a node is comes from INFO.
@@ -78,6 +78,10 @@ class SentinelCluster(ProcessCluster):
     @property
     def nodes(self) -> Sequence[Node]:
         return [*self.data, *self.strays, *self.sentinels]
+
+    def group(self, node: Node) -> Sequence[Node]:  # noqa: ARG002
+        """All of them: there is one master."""
+        return self.data
 
     @property
     def quorum(self) -> int:
@@ -177,6 +181,22 @@ class SentinelCluster(ProcessCluster):
             f"sentinel failover-timeout {name} {self.failover_timeout_ms}",
             *(known if replicas is not None else ()),
         ]
+
+    async def attach_stray(self) -> Node:
+        """Starts one more replica of the present master; returns when it is in sync."""
+        master = await self.master()
+        node = self._data_node(len(self.data) + len(self.strays) + 1)
+        self.strays.append(node)
+        lines = [*self._data_config(node), f"replicaof {master.ip} {master.port}"]
+        self.write_config(node, lines)
+        await self.launch(node)
+        await self.wait_until_in_sync()
+        return node
+
+    async def detach_stray(self, node: Node) -> None:
+        """Ends it; the Sentinels go on remembering it as a replica that is down."""
+        await self.kill(node)
+        self.strays.remove(node)
 
     async def _set_periods(self) -> None:
         for sentinel in self.sentinels:
@@ -280,10 +300,15 @@ class SentinelCluster(ProcessCluster):
         timeout_s = self.failover_timeout_ms / 1_000 * 2
 
         async def accepted() -> bool:
-            # Refused while the last one goes on: the new master is there before its end.
-            return await self.command(self.sentinels[0], *words) == "OK"
+            for sentinel in self.sentinels:
+                # One whose clock jumped says yes, and then does nothing for 30 s.
+                info = as_info(await self.command(sentinel, "INFO", "sentinel"))
+                if info["sentinel_tilt"] == "0":
+                    # Refused while the last one goes on: its master is there before its end.
+                    return await self.command(sentinel, *words) == "OK"
+            return False
 
-        await self.until(accepted, timeout_s, f"{self.sentinels[0].name} refuses a failover")
+        await self.until(accepted, timeout_s, "no Sentinel accepts a failover")
         return await self.wait_for_master(old, timeout_s)
 
 

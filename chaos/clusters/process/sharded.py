@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from chaos.clusters import ClusterError, Node, NodeKind, Role
+from chaos.clusters import Ability, ClusterError, Node, NodeKind, Role
 from chaos.clusters.process.nodes import BASE_CONFIG, DATA_PORT, ProcessCluster
 from chaos.clusters.resp import ReplyError, as_info, as_list, as_text
 
@@ -84,6 +84,18 @@ class ShardedCluster(ProcessCluster):
     @property
     def data_nodes(self) -> str:
         return ",".join(node.address for node in self.nodes)
+
+    @property
+    def unavailable(self) -> Mapping[Ability, str]:
+        """Each ability that there is not, with the reason and the remedy."""
+        return {
+            **super().unavailable,
+            Ability.STRAY: "a replica of a Cluster is a member of it; use a SentinelCluster",
+        }
+
+    def group(self, node: Node) -> Sequence[Node]:
+        """The nodes of its shard."""
+        return self.shards[self.shard_of(node)]
 
     def shard_of(self, node: Node) -> int:
         """The number of the shard that the node belongs to."""

@@ -1,0 +1,303 @@
+"""The catalogue: every kind of fault, whom it may hit, and which durability promises to bear it.
+
+The claims are those of docs/GUARANTEES.md: QUORUM bears the crash, pause or isolation of any one
+host at a time; ALL also partitions that split a host, any choice of replica, and planned failovers;
+FAST bears what brings no failover.
+"""
+
+from __future__ import annotations
+
+from chaos.clusters import Ability, NotAvailableError
+from chaos.faults import partitions
+from chaos.faults.clocks import ClockDriftFault, ClockJumpFault
+from chaos.faults.disks import FullDiskFault, ReturnFault
+from chaos.faults.model import Kind, Mode, Row
+from chaos.faults.network import CutLinkFault, toxic
+from chaos.faults.orders import (
+    ClientKillFault,
+    FailoverFault,
+    ScriptFlushFault,
+    SentinelCrashFault,
+)
+from chaos.faults.partitions import partition
+from chaos.faults.settings import PriorityFault, StrayReplicaFault
+from chaos.faults.signals import KillFault, PauseFault
+
+NOBODY: frozenset[Mode] = frozenset()
+ALL = frozenset({Mode.ALL})
+QUORUM = frozenset({Mode.QUORUM, Mode.ALL})
+EVERY = frozenset(Mode)
+
+_SIGNAL_TARGETS = {
+    "master": QUORUM,
+    "replica": EVERY,
+    "sentinel": EVERY,
+    "master-host": QUORUM,
+    "replica-host": EVERY,
+    "api": EVERY,
+    "scheduler": EVERY,
+    "scheduler-leader": EVERY,
+    "worker": EVERY,
+}
+_LINK_TARGETS = {"api-store": EVERY, "scheduler-store": EVERY, "client-api": EVERY}
+_SIDES = ("both", "inside", "outside")
+_STREAMS = ("upstream", "downstream")
+
+KINDS: tuple[Kind, ...] = (
+    Kind(
+        "kill",
+        Row.SIGNALS,
+        "SIGKILL; started again when healed, a data node through ddq node",
+        _SIGNAL_TARGETS,
+        KillFault,
+        needs=frozenset({Ability.KILL}),
+        hold=(0.1, 5.0),
+    ),
+    Kind(
+        "pause",
+        Row.SIGNALS,
+        "SIGSTOP; short around down-after is where a majority under WAIT alone loses writes",
+        _SIGNAL_TARGETS,
+        PauseFault,
+        needs=frozenset({Ability.PAUSE}),
+        hold=(1.0, 3.0),
+    ),
+    Kind(
+        "partition-host",
+        Row.PARTITION,
+        "whole hosts against the rest, both ways or one way; the minority keeps its clients",
+        {"master-host": QUORUM, "replica-host": EVERY},
+        partition(partitions.around),
+        needs=frozenset({Ability.PARTITION}),
+        strengths={"direction": ("both", "in", "out"), "clients": _SIDES},
+        hold=(1.0, 12.0),
+    ),
+    Kind(
+        "partition-short",
+        Row.PARTITION,
+        "the master's host cut off for about as long as Sentinel waits",
+        {"master-host": QUORUM},
+        partition(partitions.around),
+        needs=frozenset({Ability.PARTITION}),
+        strengths={"clients": _SIDES},
+        hold=(1.0, 3.0),
+    ),
+    Kind(
+        "partition-node",
+        Row.PARTITION,
+        "a data node or a Sentinel against the rest, cut from what is beside it on its host",
+        {"master": ALL, "replica": EVERY, "sentinel": EVERY},
+        partition(partitions.around),
+        needs=frozenset({Ability.PARTITION}),
+        strengths={"direction": ("both", "in", "out"), "clients": _SIDES},
+        hold=(1.0, 12.0),
+    ),
+    Kind(
+        "partition-through",
+        Row.PARTITION,
+        "through hosts: master and one replica against all the rest, with or without a Sentinel",
+        {"master": ALL},
+        partition(partitions.through),
+        needs=frozenset({Ability.PARTITION}),
+        strengths={"sentinels": (0, 1), "clients": ("both", "inside")},
+        hold=(5.0, 12.0),
+    ),
+    Kind(
+        "partition-ring",
+        Row.PARTITION,
+        "two hosts lose each other and keep the third: every host sees a majority",
+        {"master": ALL},
+        partition(partitions.ring),
+        needs=frozenset({Ability.PARTITION}),
+        hold=(1.0, 12.0),
+    ),
+    Kind(
+        "partition-clients",
+        Row.PARTITION,
+        "clients lose a node that is well",
+        {"master": EVERY, "sentinel": EVERY, "replica": EVERY},
+        partition(partitions.clients),
+        needs=frozenset({Ability.PARTITION}),
+        strengths={"direction": ("both", "in", "out")},
+        hold=(1.0, 12.0),
+    ),
+    Kind(
+        "slow",
+        Row.CONNECTIONS,
+        "every packet is late",
+        _LINK_TARGETS,
+        toxic("latency", lambda strength: {"latency": strength["latency_ms"], "jitter": 20}),
+        strengths={"latency_ms": (50, 200, 1_000), "stream": _STREAMS},
+    ),
+    Kind(
+        "stalled",
+        Row.CONNECTIONS,
+        "nothing arrives any more, and nobody closes: half open",
+        _LINK_TARGETS,
+        toxic("timeout", lambda _: {"timeout": 0}),
+        strengths={"stream": _STREAMS},
+    ),
+    Kind(
+        "reset",
+        Row.CONNECTIONS,
+        "every connection is reset",
+        _LINK_TARGETS,
+        toxic("reset_peer", lambda _: {"timeout": 0}),
+        strengths={"stream": _STREAMS},
+    ),
+    Kind(
+        "sliced",
+        Row.CONNECTIONS,
+        "data arrives in small pieces, with pauses between them",
+        _LINK_TARGETS,
+        toxic("slicer", lambda _: {"average_size": 64, "size_variation": 32, "delay": 500}),
+        strengths={"stream": _STREAMS},
+    ),
+    Kind(
+        "throttled",
+        Row.CONNECTIONS,
+        "little bandwidth",
+        _LINK_TARGETS,
+        toxic("bandwidth", lambda strength: {"rate": strength["rate_kib_s"]}),
+        strengths={"rate_kib_s": (8, 64), "stream": _STREAMS},
+    ),
+    Kind(
+        "cut",
+        Row.CONNECTIONS,
+        "connections are closed, and new ones refused",
+        _LINK_TARGETS,
+        CutLinkFault,
+    ),
+    Kind(
+        "clock-jump",
+        Row.CLOCK,
+        "a clock is wrong from one moment to the next; calls may end with CLOCK_UNSAFE",
+        {"master": EVERY, "replica": EVERY, "master-host": EVERY},
+        ClockJumpFault,
+        needs=frozenset({Ability.CLOCK}),
+        strengths={"offset_ms": (-60_000, -2_500, -500, 500, 2_500, 3_600_000)},
+        hold=(2.0, 6.0),
+        exempt=frozenset({"G6"}),
+    ),
+    Kind(
+        "clock-drift",
+        Row.CLOCK,
+        "a clock runs at the wrong speed",
+        {"master": EVERY, "replica": EVERY, "master-host": EVERY},
+        ClockDriftFault,
+        needs=frozenset({Ability.CLOCK}),
+        strengths={"rate_ppm": (-50_000, -5_000, 5_000, 50_000)},
+        hold=(2.0, 10.0),
+        exempt=frozenset({"G6"}),
+    ),
+    Kind(
+        "failover",
+        Row.ORDER,
+        "a failover that nobody needed, with COORDINATED",
+        {"master": QUORUM},
+        FailoverFault,
+        strengths={"coordinated": (True,)},
+        hold=(0.0, 1.0),
+    ),
+    Kind(
+        "failover-plain",
+        Row.ORDER,
+        "a failover that nobody needed, and that Sentinel makes without waiting for the replica",
+        {"master": ALL},
+        FailoverFault,
+        strengths={"coordinated": (False,)},
+        hold=(0.0, 1.0),
+    ),
+    Kind(
+        "sentinel-crash",
+        Row.ORDER,
+        "the master dies, and the Sentinel that leads its failover dies while it does",
+        {"master": ALL},
+        SentinelCrashFault,
+        needs=frozenset({Ability.KILL}),
+        strengths={"moment": ("crash-after-election", "crash-after-promotion")},
+        hold=(0.0, 1.0),
+    ),
+    Kind(
+        "script-flush",
+        Row.ORDER,
+        "SCRIPT FLUSH: the node forgets every script",
+        {"master": EVERY},
+        ScriptFlushFault,
+        hold=(0.0, 0.0),
+    ),
+    Kind(
+        "client-kill",
+        Row.ORDER,
+        "CLIENT KILL: every client's connection is closed, hints included",
+        {"master": EVERY},
+        ClientKillFault,
+        hold=(0.0, 0.0),
+    ),
+    Kind(
+        "empty-disk",
+        Row.DISK,
+        "killed, its disk emptied, and back at once through ddq node",
+        {"master": QUORUM, "replica": EVERY},
+        ReturnFault,
+        needs=frozenset({Ability.KILL, Ability.DISK}),
+        hold=(0.0, 1.0),
+    ),
+    Kind(
+        "truncated-log",
+        Row.DISK,
+        "killed, the end of its append-only file gone, and back at once through ddq node",
+        {"master": QUORUM, "replica": EVERY},
+        ReturnFault,
+        needs=frozenset({Ability.KILL, Ability.DISK}),
+        strengths={"tail_bytes": (1_000, 100_000)},
+        hold=(0.0, 1.0),
+    ),
+    Kind(
+        "returning-master",
+        Row.DISK,
+        "as empty-disk, without ddq node: every replica follows the empty master down",
+        {"master": NOBODY},
+        ReturnFault,
+        needs=frozenset({Ability.KILL, Ability.DISK}),
+        strengths={"guarded": (False,)},
+        hold=(0.0, 1.0),
+    ),
+    Kind(
+        "full-disk",
+        Row.DISK,
+        "no room for the append-only file: the node refuses writes",
+        {"master": EVERY, "replica": EVERY},
+        FullDiskFault,
+        needs=frozenset({Ability.FULL_DISK}),
+        hold=(1.0, 5.0),
+    ),
+    Kind(
+        "priorities",
+        Row.SETTINGS,
+        "Sentinel prefers one replica whatever it has received, or never takes it",
+        {"replica": ALL},
+        PriorityFault,
+        strengths={"priority": (0, 1)},
+        hold=(2.0, 10.0),
+    ),
+    Kind(
+        "stray-replica",
+        Row.SETTINGS,
+        "a replica outside data_nodes answers WAIT like any other",
+        {"master": ALL},
+        StrayReplicaFault,
+        needs=frozenset({Ability.STRAY}),
+        hold=(2.0, 10.0),
+    ),
+)
+
+
+def kind(name: str) -> Kind:
+    """A kind by its name; NotAvailableError if there is none."""
+    for found in KINDS:
+        if found.name == name:
+            return found
+    raise NotAvailableError(
+        f"no fault is called {name!r}; there are {', '.join(k.name for k in KINDS)}"
+    )

@@ -1,0 +1,89 @@
+"""Disks that lose what they held, or take no more."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from chaos.clusters import Disk, FullDisk, Kill, Node, NodeKind
+from chaos.faults.model import FAILOVER_TIMEOUT_S, DidNotHappenError, Evidence, Strength, World
+from chaos.faults.targets import nodes, one
+
+
+class ReturnFault:
+    """A data node dies and is back at once, without its data or the end of it: a power loss.
+
+    Strength:
+        tail_bytes: how much of the append-only file is gone; 0 for the whole disk.
+        guarded: whether it is started through ``ddq node``. False is what nobody promises to bear.
+    """
+
+    def __init__(self, world: World, target: str, strength: Strength) -> None:
+        self._cluster = world.cluster
+        self._target = target
+        self._tail_bytes = int(strength.get("tail_bytes", 0))
+        self._guarded = bool(strength.get("guarded", True))
+        self._node: Node | None = None
+        self._was_master = False
+        self._gone_bytes = 0
+
+    async def inject(self) -> Evidence:
+        """Kills it, damages its disk, starts it."""
+        found = await nodes(self._cluster, self._target)
+        self._node = one([n for n in found if n.kind is NodeKind.DATA], self._target)
+        self._was_master = self._node == await self._cluster.master()
+        disk, kill = cast("Disk", self._cluster), cast("Kill", self._cluster)
+        await kill.kill(self._node)
+        try:
+            if self._tail_bytes:
+                self._gone_bytes = await disk.truncate_log(self._node, self._tail_bytes)
+            else:
+                await disk.empty_disk(self._node)
+        finally:
+            await kill.restart(self._node, guarded=self._guarded)
+        return {"node": self._node.name, "gone_bytes": self._gone_bytes}
+
+    async def verify(self) -> Evidence:
+        """Something went, and a guarded master has given way."""
+        assert self._node is not None
+        if self._tail_bytes and not self._gone_bytes:
+            raise DidNotHappenError(f"{self._node.name} had nothing to lose")
+        if not (self._was_master and self._guarded):
+            return {}
+        new = await self._cluster.wait_for_master(self._node, FAILOVER_TIMEOUT_S)
+        return {"old_master": self._node.name, "new_master": new.name}
+
+    async def heal(self) -> None:
+        """Nothing to undo: it has been started."""
+
+
+class FullDiskFault:
+    """A data node has no room for its append-only file, and refuses to write."""
+
+    def __init__(self, world: World, target: str, strength: Strength) -> None:  # noqa: ARG002
+        self._world = world
+        self._target = target
+        self._node: Node | None = None
+
+    @property
+    def _disk(self) -> FullDisk:
+        return cast("FullDisk", self._world.cluster)
+
+    async def inject(self) -> Evidence:
+        """Fills it."""
+        found = await nodes(self._world.cluster, self._target)
+        self._node = one([n for n in found if n.kind is NodeKind.DATA], self._target)
+        await self._disk.fill_disk(self._node)
+        return {"node": self._node.name}
+
+    async def verify(self) -> Evidence:
+        """It is still full."""
+        assert self._node is not None
+        free_bytes = await self._disk.free_disk_bytes(self._node)
+        if free_bytes:
+            raise DidNotHappenError(f"{self._node.name} has {free_bytes} bytes of room again")
+        return {}
+
+    async def heal(self) -> None:
+        """Gives the room back."""
+        if self._node is not None:
+            await self._disk.free_disk(self._node)

@@ -1,0 +1,159 @@
+"""Words for faults: a kind, its target, its strength, and what it leaves as evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from chaos.clusters import Ability, Cluster, ClusterError
+from models.promises import PROMISES, Scope
+
+if TYPE_CHECKING:
+    from chaos.faults.links import Link
+
+Value: TypeAlias = "str | int | float | bool"
+Strength: TypeAlias = Mapping[str, Value]
+# What a fault saw of itself: names and numbers for the history.
+Evidence: TypeAlias = dict[str, "Value | list[str]"]
+
+ALL_PROMISES = frozenset(promise.id for promise in PROMISES)
+_EVER = frozenset(promise.id for promise in PROMISES if promise.in_fast is Scope.ALWAYS)
+
+# A Sentinel that dies while it leads costs two failover-timeouts.
+FAILOVER_TIMEOUT_S = 60.0
+
+
+class DidNotHappenError(ClusterError):
+    """A fault was injected and nothing came of it; the run has not tested what it says."""
+
+
+class Mode(StrEnum):
+    """A topic's durability."""
+
+    FAST = "fast"
+    QUORUM = "quorum"
+    ALL = "all"
+
+
+class Row(StrEnum):
+    """The rows of the table of faults in docs/VERIFICATION.md."""
+
+    SIGNALS = "kill, stop and continue"
+    PARTITION = "partition"
+    CONNECTIONS = "slow, stalled, cut, reset, sliced, throttled connections"
+    CLOCK = "clock jump and drift"
+    ORDER = "wrong order on purpose"
+    DISK = "disk"
+    SETTINGS = "unequal or unknown replicas"
+
+
+class Victim(Protocol):
+    """One process that signals can be sent to, of the store or of ddq."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def kill(self) -> None:
+        """SIGKILL; returns when it is gone."""
+
+    async def restart(self) -> None:
+        """Starts it again, the way it was started."""
+
+    async def pause(self) -> None:
+        """SIGSTOP; returns when the kernel has stopped it."""
+
+    async def resume(self) -> None:
+        """SIGCONT."""
+
+    def alive(self) -> bool:
+        """Whether its process exists."""
+
+    def paused(self) -> bool:
+        """Whether the kernel says that it is stopped."""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What faults act on.
+
+    Attributes:
+        cluster: the store.
+        processes: those of ddq by the name of a target, found at the moment of the fault: who leads
+            is not known before.
+        client_ips: where ddq's connections to the store come from. Loopback connections come from
+            127.0.0.1 unless somebody binds them.
+        links: connections that go through Toxiproxy, by the name of a target.
+    """
+
+    cluster: Cluster
+    processes: Mapping[str, Callable[[], Awaitable[Victim]]] = field(default_factory=dict)
+    client_ips: Sequence[str] = ("127.0.0.1",)
+    links: Mapping[str, Link] = field(default_factory=dict)
+
+
+class Fault(Protocol):
+    """One fault, once."""
+
+    async def inject(self) -> Evidence:
+        """Makes it happen; says to whom.
+
+        Raises:
+            NotAvailableError: not on this cluster, or not here.
+        """
+
+    async def verify(self) -> Evidence:
+        """After it was held, before it is healed: shows that it happened.
+
+        Quick wherever the length of the hold matters: what came of it shows later.
+
+        Raises:
+            DidNotHappenError: it did not.
+        """
+
+    async def heal(self) -> None:
+        """Undoes what can be undone; may be called without or before ``inject``, and twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A row of the catalogue.
+
+    Attributes:
+        targets: whom it may hit, each with the durability modes that promise to bear it.
+        needs: abilities of the cluster.
+        strengths: what a seed may choose from, by the name of the parameter.
+        hold: for how long, as multiples of Sentinel's down-after: from, to.
+        exempt: promises that are not judged while it lasts, by their own wording.
+    """
+
+    name: str
+    row: Row
+    doc: str
+    targets: Mapping[str, frozenset[Mode]]
+    make: Callable[[World, str, Strength], Fault]
+    needs: frozenset[Ability] = frozenset()
+    strengths: Mapping[str, Sequence[Value]] = field(default_factory=dict)
+    hold: tuple[float, float] = (1.0, 5.0)
+    exempt: frozenset[str] = frozenset()
+
+    def promises(self, target: str, mode: Mode) -> frozenset[str]:
+        """The ids of the promises that must survive it in this mode."""
+        kept = ALL_PROMISES if mode in self.targets[target] else _EVER
+        return kept - self.exempt
+
+    def unavailable(self, world: World, target: str) -> str | None:
+        """Why it cannot be had in this world, and what would help; None if it can."""
+        for ability in sorted(self.needs):
+            if why := world.cluster.unavailable.get(ability):
+                return f"{ability}: {why}"
+        if target in PROCESS_TARGETS and target not in world.processes:
+            return f"{target}: this run starts no such process"
+        if target in LINK_TARGETS and target not in world.links:
+            return f"{target}: this run has no Toxiproxy between the two"
+        return None
+
+
+PROCESS_TARGETS = frozenset({"api", "scheduler", "scheduler-leader", "worker"})
+LINK_TARGETS = frozenset({"api-store", "scheduler-store", "client-api"})

@@ -1,0 +1,83 @@
+"""Replicas that are not alike, or that nobody has configured."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import cast
+
+from chaos.clusters import Node, Stray
+from chaos.clusters.resp import as_pairs
+from chaos.faults.model import DidNotHappenError, Evidence, Strength, World
+from chaos.faults.targets import nodes, one
+
+_DEFAULT_PRIORITY = 100
+
+
+class PriorityFault:
+    """Sentinel prefers one replica, whatever that one has received.
+
+    Strength:
+        priority: lower is preferred; 0 is never promoted, and still answers WAIT.
+    """
+
+    def __init__(self, world: World, target: str, strength: Strength) -> None:
+        self._cluster = world.cluster
+        self._target = target
+        self._priority = int(strength.get("priority", 1))
+        self._node: Node | None = None
+
+    async def inject(self) -> Evidence:
+        """CONFIG SET replica-priority."""
+        self._node = one(await nodes(self._cluster, self._target), self._target)
+        await self._set(self._node, self._priority)
+        return {"node": self._node.name, "priority": self._priority}
+
+    async def _set(self, node: Node, priority: int) -> None:
+        await self._cluster.command(node, "CONFIG", "SET", "replica-priority", str(priority))
+
+    async def verify(self) -> Evidence:
+        """It says so itself."""
+        assert self._node is not None
+        reply = await self._cluster.command(self._node, "CONFIG", "GET", "replica-priority")
+        if as_pairs(reply).get("replica-priority") != str(self._priority):
+            raise DidNotHappenError(f"{self._node.name} answers {reply!r}")
+        return {}
+
+    async def heal(self) -> None:
+        """As all others."""
+        node, self._node = self._node, None
+        if node is not None:
+            # One that is down comes back with the priority of its file.
+            with contextlib.suppress(OSError):
+                await self._set(node, _DEFAULT_PRIORITY)
+
+
+class StrayReplicaFault:
+    """A replica that is no configured data node attaches itself, and answers WAIT too."""
+
+    def __init__(self, world: World, target: str, strength: Strength) -> None:  # noqa: ARG002
+        self._cluster = world.cluster
+        self._node: Node | None = None
+
+    @property
+    def _stray(self) -> Stray:
+        return cast("Stray", self._cluster)
+
+    async def inject(self) -> Evidence:
+        """Starts it and waits until it is in sync."""
+        self._node = await self._stray.attach_stray()
+        return {"node": self._node.name}
+
+    async def verify(self) -> Evidence:
+        """The master counts one more than there should be."""
+        assert self._node is not None
+        role = await self._cluster.command(await self._cluster.master(), "ROLE")
+        if self._node.ip not in str(role):
+            raise DidNotHappenError(f"{self._node.name} is not attached: {role!r}")
+        return {}
+
+    async def heal(self) -> None:
+        """Ends it."""
+        if self._node is not None:
+            await self._stray.detach_stray(self._node)
+            self._node = None

@@ -1,0 +1,119 @@
+"""Finds whom a fault is to hit, at the moment when it hits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from chaos.clusters import Cluster, ClusterError, Kill, Node, NodeKind, NotAvailableError, Pause
+from chaos.faults.model import FAILOVER_TIMEOUT_S, Victim, World
+
+
+@dataclass(frozen=True, slots=True)
+class NodeVictim:
+    """A node of the store as a victim."""
+
+    cluster: Cluster
+    node: Node
+
+    @property
+    def name(self) -> str:
+        return self.node.name
+
+    async def kill(self) -> None:
+        """SIGKILL; returns when it is gone."""
+        await cast("Kill", self.cluster).kill(self.node)
+
+    async def restart(self) -> None:
+        """Starts it again; a data node through ``ddq node``."""
+        await cast("Kill", self.cluster).restart(self.node)
+
+    async def pause(self) -> None:
+        """SIGSTOP; returns when the kernel has stopped it."""
+        await cast("Pause", self.cluster).pause(self.node)
+
+    async def resume(self) -> None:
+        """SIGCONT."""
+        await cast("Pause", self.cluster).resume(self.node)
+
+    def alive(self) -> bool:
+        """Whether its process exists."""
+        return cast("Kill", self.cluster).alive(self.node)
+
+    def paused(self) -> bool:
+        """Whether the kernel says that it is stopped."""
+        return cast("Pause", self.cluster).paused(self.node)
+
+
+async def victims(world: World, target: str) -> list[Victim]:
+    """The processes that a target stands for.
+
+    Raises:
+        NotAvailableError: this run has none of that kind.
+    """
+    if target in world.processes:
+        return [await world.processes[target]()]
+    return [NodeVictim(world.cluster, node) for node in await nodes(world.cluster, target)]
+
+
+async def nodes(cluster: Cluster, target: str) -> list[Node]:
+    """The nodes that a target stands for.
+
+    Args:
+        target: master, replica, sentinel; each of them with ``-host`` for all that stands and falls
+            with it; or the name of a node or host.
+
+    Raises:
+        NotAvailableError: this cluster has none of that kind.
+    """
+    if target.endswith("-host"):
+        (chosen,) = await nodes(cluster, target.removesuffix("-host"))
+        return on_host(cluster, chosen.host)
+    match target:
+        case "master":
+            return [await _master(cluster)]
+        case "replica":
+            return [(await replicas(cluster))[0]]
+        case "sentinel":
+            return [await _sentinel(cluster)]
+        case _:
+            named = [node for node in cluster.nodes if target in {node.name, node.host}]
+            if not named:
+                raise NotAvailableError(f"{target}: this run has no such node or process")
+            return named
+
+
+async def _master(cluster: Cluster) -> Node:
+    """Waits for one: the fault before may not be repaired yet."""
+    return await cluster.wait_for_master(None, FAILOVER_TIMEOUT_S)
+
+
+async def replicas(cluster: Cluster) -> list[Node]:
+    """Those of the present master."""
+    master = await _master(cluster)
+    found = [node for node in cluster.group(master) if node != master]
+    if not found:
+        raise NotAvailableError("replica: this cluster has none")
+    return found
+
+
+async def _sentinel(cluster: Cluster) -> Node:
+    """One that is not on the master's host, else it is that host's fault."""
+    sentinels = [node for node in cluster.nodes if node.kind is NodeKind.SENTINEL]
+    if not sentinels:
+        raise NotAvailableError("sentinel: this cluster has none")
+    master = await _master(cluster)
+    return next((node for node in sentinels if node.host != master.host), sentinels[0])
+
+
+def on_host(cluster: Cluster, host: str) -> list[Node]:
+    """Every node of a host."""
+    return [node for node in cluster.nodes if node.host == host]
+
+
+def one(found: Sequence[Node], target: str) -> Node:
+    """The single node that some faults need."""
+    if len(found) != 1:
+        raise ClusterError(f"{target} is {len(found)} nodes; this fault takes one")
+    return found[0]

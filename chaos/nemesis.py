@@ -1,0 +1,239 @@
+"""Decides which fault comes when, from a seed, and makes it so.
+
+A schedule is tracks that run beside each other, each of steps that follow one another. It is
+written down before it is played, and what was written plays again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+from chaos.clusters import ClusterError, NotAvailableError
+from chaos.clusters.resp import ReplyError
+from chaos.faults.catalogue import KINDS, kind
+from chaos.faults.model import DidNotHappenError, Evidence, Kind, Mode, Value, World
+
+SETTLE_TIMEOUT_S = 90.0
+_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One fault of a schedule.
+
+    Attributes:
+        kind, target, strength: see the catalogue.
+        wait_ms: after the step before it.
+        hold_ms: between inject and heal.
+        settle: wait until the store is in sync again before the track goes on. Without, the next
+            fault comes while the last one is still being repaired.
+    """
+
+    kind: str
+    target: str
+    strength: Mapping[str, Value] = field(default_factory=dict)
+    wait_ms: int = 0
+    hold_ms: int = 0
+    settle: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Which faults come when.
+
+    Attributes:
+        seed: what it was drawn from; None if it was written by hand.
+        down_after_ms: Sentinel's, which the times are relative to.
+    """
+
+    tracks: tuple[tuple[Step, ...], ...]
+    down_after_ms: int
+    seed: int | None = None
+
+    def beside(self, other: Schedule) -> Schedule:
+        """Both at once."""
+        return replace(self, tracks=(*self.tracks, *other.tracks))
+
+    def without(self, track: int, step: int) -> Schedule:
+        """One step fewer, to cut a failing schedule down."""
+        steps = self.tracks[track]
+        fewer = (*steps[:step], *steps[step + 1 :])
+        return replace(self, tracks=(*self.tracks[:track], fewer, *self.tracks[track + 1 :]))
+
+    def to_json(self) -> str:
+        """What schedule.json holds."""
+        return json.dumps({"format": _FORMAT, **asdict(self)}, indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Schedule:
+        """Reads what ``to_json`` wrote.
+
+        Raises:
+            ValueError: it is no such thing; the message says what is wrong.
+        """
+        try:
+            document: dict[str, Any] = json.loads(text)
+            if document.pop("format") != _FORMAT:
+                raise ValueError(f"its format is not {_FORMAT}")
+            tracks = tuple(tuple(Step(**s) for s in steps) for steps in document.pop("tracks"))
+            for step in (step for steps in tracks for step in steps):
+                if step.target not in kind(step.kind).targets:
+                    raise ValueError(f"{step.kind} cannot hit {step.target}")
+            return cls(tracks=tracks, **document)
+        except (AttributeError, KeyError, NotAvailableError, TypeError, ValueError) as error:
+            raise ValueError(f"not a schedule: {error}") from None
+
+
+def draw(
+    seed: int,
+    *,
+    duration_ms: int,
+    down_after_ms: int,
+    mode: Mode | None = None,
+    kinds: Sequence[Kind] = KINDS,
+    possible: Callable[[Kind, str], bool] = lambda _kind, _target: True,
+    tracks_count: int = 1,
+) -> Schedule:
+    """Draws a schedule; equal arguments give an equal one.
+
+    Args:
+        duration_ms: about how long it is to last, without the time that the store takes to settle.
+        mode: only what this durability promises to bear; None for everything.
+        possible: what can be had here, as ``Kind.unavailable`` says.
+        tracks_count: how many faults may be there at a time. More than one goes beyond what QUORUM
+            claims: one host at a time.
+
+    Raises:
+        ValueError: nothing is left to choose from.
+    """
+    chosen = [
+        (each, target)
+        for each in kinds
+        for target, modes in each.targets.items()
+        if (mode is None or mode in modes) and possible(each, target)
+    ]
+    if not chosen:
+        raise ValueError("no fault is possible here that this mode promises to bear")
+    dice = random.Random(seed)
+    tracks = tuple(
+        _draw_track(dice, chosen, duration_ms=duration_ms, down_after_ms=down_after_ms)
+        for _ in range(tracks_count)
+    )
+    return Schedule(tracks, down_after_ms, seed)
+
+
+def _draw_track(
+    dice: random.Random,
+    chosen: Sequence[tuple[Kind, str]],
+    *,
+    duration_ms: int,
+    down_after_ms: int,
+) -> tuple[Step, ...]:
+    steps: list[Step] = []
+    elapsed_ms = 0
+    # Every kind comes before any comes again: a short run then has as many of them as it can.
+    deck: list[tuple[Kind, str]] = []
+    while True:
+        if not deck:
+            deck = list(chosen)
+            dice.shuffle(deck)
+        each, target = deck.pop()
+        low, high = each.hold
+        step = Step(
+            each.name,
+            target,
+            {name: dice.choice(values) for name, values in each.strengths.items()},
+            wait_ms=round(dice.uniform(0.5, 2.0) * down_after_ms),
+            hold_ms=round(dice.uniform(low, high) * down_after_ms),
+            # Now and then the next fault comes before the store has recovered from the last one.
+            settle=dice.random() < 0.75,
+        )
+        elapsed_ms += step.wait_ms + step.hold_ms
+        if steps and elapsed_ms > duration_ms:
+            return (*steps[:-1], replace(steps[-1], settle=True))
+        steps.append(step)
+
+
+class Phase(StrEnum):
+    """What became of a step."""
+
+    INJECTED = "injected"
+    VERIFIED = "verified"
+    HEALED = "healed"
+    SETTLED = "settled"
+    NOT_AVAILABLE = "not-available"
+    DID_NOT_HAPPEN = "did-not-happen"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One moment of a step, for the history.
+
+    Attributes:
+        number: of the step, the same for all its events: ``track.step``.
+    """
+
+    number: str
+    phase: Phase
+    step: Step
+    evidence: Evidence = field(default_factory=dict)
+
+
+async def play(schedule: Schedule, world: World, tell: Callable[[Event], None]) -> None:
+    """Plays a schedule to its end; every fault is healed when it returns, however it does.
+
+    Faults that cannot be had here, and those that did not happen, are told and passed over.
+    """
+    async with asyncio.TaskGroup() as group:
+        for number, steps in enumerate(schedule.tracks):
+            group.create_task(_play_track(number, steps, world, tell))
+
+
+async def _play_track(
+    number: int, steps: Sequence[Step], world: World, tell: Callable[[Event], None]
+) -> None:
+    for position, step in enumerate(steps):
+        await asyncio.sleep(step.wait_ms / 1_000)
+        await _play_step(f"{number}.{position}", step, world, tell)
+
+
+async def _play_step(number: str, step: Step, world: World, tell: Callable[[Event], None]) -> None:
+    def say(phase: Phase, evidence: Evidence | None = None) -> None:
+        tell(Event(number, phase, step, evidence or {}))
+
+    each = kind(step.kind)
+    if why := each.unavailable(world, step.target):
+        say(Phase.NOT_AVAILABLE, {"why": why})
+        return
+    before = await _master(world)
+    fault = each.make(world, step.target, step.strength)
+    try:
+        say(Phase.INJECTED, await fault.inject())
+        await asyncio.sleep(step.hold_ms / 1_000)
+        say(Phase.VERIFIED, await fault.verify())
+    except NotAvailableError as error:
+        say(Phase.NOT_AVAILABLE, {"why": str(error)})
+    except (DidNotHappenError, OSError, ReplyError) as error:
+        # Beside another fault, or behind one that is not settled, a node may not be there to hit.
+        say(Phase.DID_NOT_HAPPEN, {"why": str(error)})
+    finally:
+        await fault.heal()
+    say(Phase.HEALED)
+    if step.settle:
+        await world.cluster.wait_until_in_sync(SETTLE_TIMEOUT_S)
+        after = await world.cluster.wait_for_master(None, SETTLE_TIMEOUT_S)
+        say(Phase.SETTLED, {"old_master": before, "new_master": after.name})
+
+
+async def _master(world: World) -> str:
+    """Its name; empty while there is none."""
+    try:
+        return (await world.cluster.master()).name
+    except ClusterError:
+        return ""

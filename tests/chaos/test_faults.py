@@ -1,0 +1,223 @@
+"""The catalogue of faults: each one happens, says so, and is undone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from chaos.clusters import Node, NotAvailableError
+from chaos.clusters.process import FAST_PERIODS_MS, SentinelCluster, ShardedCluster
+from chaos.faults import KINDS, Mode, Row, Victim, World, kind
+from chaos.faults.catalogue import ALL, EVERY, QUORUM
+from chaos.faults.model import PROCESS_TARGETS
+from chaos.nemesis import Event, Phase, Schedule, Step, play
+
+
+def test_the_catalogue_has_every_row_once_and_says_who_bears_what() -> None:
+    assert {each.row for each in KINDS} == set(Row)
+    assert max(Counter(each.name for each in KINDS).values()) == 1
+    for each in KINDS:
+        assert each.targets
+        assert each.hold[0] <= each.hold[1]
+        # A mode that waits for more never bears less.
+        assert set(each.targets.values()) <= {frozenset(), ALL, QUORUM, EVERY}, each.name
+    everything = {f"G{n}" for n in range(1, 14)}
+    assert kind("kill").promises("master", Mode.QUORUM) == everything
+    # A failover in FAST loses what it has acknowledged, by design.
+    assert kind("kill").promises("master", Mode.FAST) == {"G1", "G11"}
+    assert kind("kill").promises("replica", Mode.FAST) == everything
+    assert kind("partition-through").promises("master", Mode.QUORUM) == {"G1", "G11"}
+    assert kind("clock-jump").promises("master", Mode.ALL) == everything - {"G6"}
+    with pytest.raises(NotAvailableError, match="no fault is called"):
+        kind("meteor")
+
+
+def test_what_a_run_does_not_have_is_said() -> None:
+    world = World(_NoCluster())  # type: ignore[arg-type]
+    for target in PROCESS_TARGETS:
+        assert "no such process" in str(kind("kill").unavailable(world, target))
+    assert "no Toxiproxy" in str(kind("slow").unavailable(world, "api-store"))
+    assert kind("kill").unavailable(world, "master") is None
+
+
+@asynccontextmanager
+async def running(cluster: SentinelCluster | ShardedCluster) -> AsyncIterator[World]:
+    try:
+        await cluster.start()
+        yield World(cluster)
+    finally:
+        await cluster.stop()
+
+
+async def run(world: World, *steps: Step) -> list[Event]:
+    events: list[Event] = []
+    await play(Schedule((steps,), down_after_ms=1_000), world, events.append)
+    return events
+
+
+def phases(events: list[Event]) -> list[tuple[str, Phase]]:
+    return [(event.step.kind, event.phase) for event in events]
+
+
+IN_FULL = [Phase.INJECTED, Phase.VERIFIED, Phase.HEALED, Phase.SETTLED]
+
+
+async def test_faults_of_a_sentinel_cluster_happen_and_are_undone(tmp_path: Path) -> None:
+    cluster = SentinelCluster(
+        folder=tmp_path, sentinel_periods_ms=FAST_PERIODS_MS, clocks=True, disk_bytes=8_000_000
+    )
+    steps = [
+        Step("kill", "replica-host", hold_ms=100),
+        Step("pause", "sentinel", hold_ms=100),
+        Step("partition-ring", "master", hold_ms=300),
+        Step("partition-host", "replica-host", {"direction": "in"}, hold_ms=300),
+        Step("clock-jump", "master", {"offset_ms": 60_000}, hold_ms=100),
+        Step("clock-drift", "replica", {"rate_ppm": 50_000}, hold_ms=600),
+        Step("full-disk", "replica", hold_ms=100),
+        Step("script-flush", "master"),
+        Step("priorities", "replica", {"priority": 0}),
+        Step("stray-replica", "master"),
+        Step("failover", "master", {"coordinated": True}),
+        Step("truncated-log", "master", {"tail_bytes": 100}),
+    ]
+    async with running(cluster) as world:
+        for each in steps:
+            if why := kind(each.kind).unavailable(world, each.target):
+                pytest.skip(f"{each.kind}: {why}")
+        before = await cluster.master()
+        writing = asyncio.create_task(_write_for_ever(cluster))
+        try:
+            events = await run(world, *steps)
+        finally:
+            writing.cancel()
+            await asyncio.wait([writing])
+        wanted = [(each.kind, phase) for each in steps for phase in IN_FULL]
+        assert phases(events) == wanted, [event for event in events if "why" in event.evidence]
+        settled = [event for event in events if event.phase is Phase.SETTLED]
+        moved = [
+            e.step.kind for e in settled if e.evidence["old_master"] != e.evidence["new_master"]
+        ]
+        assert moved == ["failover", "truncated-log"]
+        # Nothing is left of any of them.
+        assert before in cluster.data
+        for node in cluster.data:
+            assert cluster.alive(node)
+            assert not cluster.paused(node)
+            assert abs(await cluster.clock_offset_ms(node)) < 500
+            assert await cluster.free_disk_bytes(node) > 0
+
+
+async def _write_for_ever(cluster: SentinelCluster) -> None:
+    """Something for an append-only file to hold."""
+    while True:
+        await asyncio.sleep(0.05)
+        for node in cluster.data:
+            try:
+                await cluster.command(node, "SET", "key", "x" * 100, timeout_s=0.2)
+            except Exception:  # noqa: BLE001, S112
+                continue
+
+
+async def test_a_cut_through_a_host_leaves_the_master_a_replica_and_its_clients(
+    tmp_path: Path,
+) -> None:
+    cluster = SentinelCluster(folder=tmp_path, sentinel_periods_ms=FAST_PERIODS_MS)
+    async with running(cluster) as world:
+        each = kind("partition-through")
+        if why := each.unavailable(world, "master"):
+            pytest.skip(why)
+        old = await cluster.master()
+        fault = each.make(world, "master", {"sentinels": 0})
+        await fault.inject()
+        try:
+            new = await cluster.wait_for_master(other_than=old)
+            # The worst row of the measured table: a replica has it, so WAIT 1 says yes, and all of
+            # it is lost.
+            assert await cluster.command(old, "SET", "key", "value") == "OK"
+            (inside,) = (node for node in cluster.data if node not in {old, new})
+
+            async def inside_has_it() -> bool:
+                return await cluster.command(inside, "GET", "key") == "value"
+
+            await cluster.until(inside_has_it, 5, "the replica on the master's side has nothing")
+            await fault.verify()
+        finally:
+            await fault.heal()
+        await cluster.wait_until_in_sync()
+        assert await cluster.command(new, "GET", "key") is None
+
+
+async def test_what_was_not_there_to_be_hit_did_not_happen(tmp_path: Path) -> None:
+    cluster = ShardedCluster(folder=tmp_path)
+    async with running(cluster) as world:
+        events = await run(
+            world,
+            Step("kill", "sentinel"),
+            # Nobody but the watcher is connected, and he is not counted among clients.
+            Step("partition-clients", "master"),
+            Step("stray-replica", "master"),
+        )
+        told = {event.step.kind: event for event in events if "why" in event.evidence}
+        assert told["kill"].phase is Phase.NOT_AVAILABLE
+        assert told["stray-replica"].phase is Phase.NOT_AVAILABLE
+        if kind("partition-clients").unavailable(world, "master") is None:
+            assert told["partition-clients"].phase is Phase.DID_NOT_HAPPEN
+
+
+class FakeVictim:
+    """A process that notes what is done to it."""
+
+    def __init__(self, done: list[str]) -> None:
+        self._done = done
+        self.name = "scheduler-2"
+
+    async def kill(self) -> None:
+        self._done.append("kill")
+
+    async def restart(self) -> None:
+        self._done.append("restart")
+
+    async def pause(self) -> None:
+        self._done.append("pause")
+
+    async def resume(self) -> None:
+        self._done.append("resume")
+
+    def alive(self) -> bool:
+        return "kill" not in self._done
+
+    def paused(self) -> bool:
+        return "pause" in self._done
+
+
+async def test_a_run_that_is_cancelled_heals_first() -> None:
+    done: list[str] = []
+    world = World(_NoCluster(), processes={"scheduler-leader": lambda: _found(done)})  # type: ignore[arg-type]
+    injected = asyncio.Event()
+    step = Step("pause", "scheduler-leader", hold_ms=60_000)
+    schedule = Schedule(((step,),), down_after_ms=1_000)
+    playing = asyncio.create_task(play(schedule, world, lambda _: injected.set()))
+    await injected.wait()
+    assert done == ["pause"]
+    playing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await playing
+    assert done == ["pause", "resume"]
+
+
+async def _found(done: list[str]) -> Victim:
+    return FakeVictim(done)
+
+
+class _NoCluster:
+    """Has every ability and no node."""
+
+    unavailable: dict[str, str] = {}  # noqa: RUF012
+
+    async def master(self) -> Node:
+        raise NotAvailableError("there is no cluster here")
