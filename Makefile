@@ -70,6 +70,7 @@ e2e: $(READY) ## run the end-to-end tests, which need Go and Node
 	@# Built before and not inside a test, whose time is limited.
 	@tools/gotool.sh git-chglog >/dev/null
 	@tools/gotool.sh grpcurl >/dev/null
+	@tools/gotool.sh server >/dev/null
 	@$(BIN)/python -m pytest tests/e2e $(ARGS)
 
 .PHONY: bugs
