@@ -219,6 +219,7 @@ async def _play_step(number: str, step: Step, world: World, tell: Callable[[Even
         say(Phase.VERIFIED, await fault.verify())
     except NotAvailableError as error:
         say(Phase.NOT_AVAILABLE, {"why": str(error)})
+        return
     except (DidNotHappenError, OSError, ReplyError) as error:
         # Beside another fault, or behind one that is not settled, a node may not be there to hit.
         say(Phase.DID_NOT_HAPPEN, {"why": str(error)})

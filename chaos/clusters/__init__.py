@@ -157,8 +157,9 @@ class Kill(Protocol):
         """Starts a node that is down; returns when it was started, not when it is in sync.
 
         Args:
-            guarded: a data node goes through ``ddq node``, which may keep it waiting; else the
-                bare server is started with the configuration that it had.
+            guarded: a data node is kept waiting until it cannot lead any more, by ``ddq node``
+                where there are Sentinels; else the bare server is started at once, with the
+                configuration that it had.
         """
 
     def alive(self, node: Node) -> bool:

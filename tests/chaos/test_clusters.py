@@ -15,6 +15,7 @@ from chaos.clusters import Ability, Cut, Node, Role
 from chaos.clusters.process import FAST_PERIODS_MS, SentinelCluster, ShardedCluster
 from chaos.clusters.process.firewall import remove_rules_of
 from chaos.clusters.process.launch import process_state
+from chaos.clusters.process.sharded import SLOTS_COUNT
 from chaos.clusters.process.sweep import sweep
 from chaos.clusters.resp import ReplyError
 
@@ -78,11 +79,17 @@ async def test_a_shard_fails_over_alone_and_a_slot_moves_with_its_keys(tmp_path:
 
         other = (cluster.shard_of(source) + 1) % 3
         before = await cluster.master(other)
+        tags = (f"{{{n}}}" for n in range(10_000))
+        mine = next(tag for tag in tags if cluster.slot_of(tag) * 3 // SLOTS_COUNT == other)
+        await cluster.command(before, "SET", mine, "acknowledged")
+        await cluster.wait_until_in_sync()
         await cluster.kill(before)
+        await cluster.empty_disk(before)
+        await cluster.restart(before)
         target = await cluster.wait_for_master(other_than=before)
         assert cluster.shard_of(target) == other
-        await cluster.restart(before)
         await cluster.wait_until_in_sync()
+        assert await cluster.command(target, "GET", mine) == "acknowledged"
 
         await cluster.migrate_slot(slot, target)
         assert await cluster.owner(slot) == target

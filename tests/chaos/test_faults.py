@@ -163,6 +163,9 @@ async def test_what_was_not_there_to_be_hit_did_not_happen(tmp_path: Path) -> No
             Step("stray-replica", "master"),
         )
         told = {event.step.kind: event for event in events if "why" in event.evidence}
+        assert [event.phase for event in events if event.step.kind == "kill"] == [
+            Phase.NOT_AVAILABLE
+        ]
         assert told["kill"].phase is Phase.NOT_AVAILABLE
         assert told["stray-replica"].phase is Phase.NOT_AVAILABLE
         if kind("partition-clients").unavailable(world, "master") is None:

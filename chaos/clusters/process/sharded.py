@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,11 @@ _SHARDS = "abc"
 _PER_SHARD = 3
 _MIGRATE_BATCH_COUNT = 100
 _MIGRATE_TIMEOUT_MS = 5_000
+_LATER = """
+import os, sys, time
+time.sleep(float(sys.argv[1]))
+os.execv(sys.argv[2], sys.argv[2:])
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +123,16 @@ class ShardedCluster(ProcessCluster):
                 await self.launch(node)
         await self.until(self._nodes_agree, 30.0, "the nodes do not agree")
         await self.wait_until_in_sync()
+
+    def entrypoint(self, node: Node) -> Sequence[str] | None:
+        """The server, later than the others need to elect somebody.
+
+        In a Cluster there are no Sentinels to ask. A master that is back before it was missed is
+        followed by its replicas, also when its disk is empty.
+        """
+        delay_s = 2 * self.node_timeout_ms / 1_000 + 1
+        return [sys.executable, "-I", "-S", "-c", _LATER, str(delay_s), str(self.server),
+                str(self.config(node))]  # fmt: skip
 
     def _config(self, node: Node) -> list[str]:
         settings = {
