@@ -89,6 +89,10 @@ branches: $(READY) ## list the branches that levels 2 and 3 never visit, each wi
 bench: $(READY) ## measure how late deliveries are
 	@$(BIN)/python -m tests.bench.lateness $(ARGS)
 
+.PHONY: bench-idle
+bench-idle: $(READY) ## measure what a scheduler costs that has little to do
+	@$(BIN)/python -m tests.bench.idle $(ARGS)
+
 .PHONY: fmt
 fmt: $(READY) ## format the code and sort its imports
 	@$(BIN)/ruff check --quiet --select I --fix .

@@ -17,6 +17,7 @@ import hashlib
 import heapq
 import itertools
 import logging
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -45,6 +46,9 @@ NAME_BYTES = 8
 RANK_BYTES = 4
 HAND_OVER_MAX_COUNT = 256
 SAY_AGAIN_S = 10.0
+# The sweep goes round in so many steps: what is looked at together shares a send, which is cheaper
+# by far than to wake up for each shard.
+SWEEP_STEPS = 64
 TASK_STATES = ("scheduled", "ready", "leased", "dead")
 MALFORMED_KINDS = ("set_aside", "stray")
 
@@ -55,6 +59,7 @@ class _Shard:
 
     Attributes:
         rank: of this scheduler on it.
+        sweep_s: when the sweep comes to it; never yet, or hints were lost: at once.
         taken_until_s: another leads until then, as far as this one knows.
         turned_away: another led when this one last asked.
         led_until_s: until when nobody of no higher rank takes it from this scheduler.
@@ -71,7 +76,7 @@ class _Shard:
     turned_away: bool = False
     led_until_s: float = float("-inf")
     busy: bool = False
-    surveyed_s: float = float("-inf")
+    sweep_s: float = float("-inf")
     failures: int = 0
 
 
@@ -120,7 +125,7 @@ class Scheduler:
         elif isinstance(hint, Reset):
             self._topics_s = float("-inf")
             for shard in self._shards.values():
-                shard.surveyed_s = shard.taken_until_s = float("-inf")
+                shard.sweep_s = shard.taken_until_s = float("-inf")
                 self._wake(shard, now_s)
         self._nudge.set()
 
@@ -310,7 +315,7 @@ class Scheduler:
         loop = asyncio.get_running_loop()
         topic = await self._store.topics.require(shard.id.topic, self._call())
         outlook: Outlook | None = None
-        if shard.surveyed_s + self._sweep_s <= loop.time():
+        if shard.sweep_s <= loop.time():
             outlook = await self._survey(topic, shard)
         taken = shard.leadership is None and shard.taken_until_s > loop.time()
         if outlook is None or ((outlook.promotable or outlook.reapable) and not taken):
@@ -320,11 +325,13 @@ class Scheduler:
     async def _survey(self, topic: Topic, shard: _Shard) -> Outlook:
         """Looks without leading, and collects what is to be forgotten."""
         survey = await self._store.upkeep.survey(topic, shard.id, self._call())
+        # The first time comes sooner, by another part of the interval on each shard, so that from
+        # then on the sweep goes round evenly.
+        first = shard.sweep_s == float("-inf")
+        in_s = self._sweep_s * (1 - shard.rank / 256**RANK_BYTES if first else 1)
+        step_s = self._sweep_s / SWEEP_STEPS
         now_s = asyncio.get_running_loop().time()
-        # The first time a part of the interval counts as over, another one on each shard, so that
-        # from then on the sweep goes round evenly.
-        first = shard.surveyed_s == float("-inf")
-        shard.surveyed_s = now_s - self._sweep_s * (shard.rank / 256**RANK_BYTES if first else 0)
+        shard.sweep_s = math.ceil((now_s + in_s) / step_s) * step_s
         outlook = self._note(survey.outlook)
         self._metrics.swept.inc()
         shard.counts = survey.counts
@@ -355,6 +362,7 @@ class Scheduler:
                     shard.taken_until_s = self._local_s(over_ms)
                     return outlook
                 self._metrics.acquired.inc()
+                log.debug("leads shard %s by epoch %d", shard.id.tag, acquired.leadership.epoch)
             else:
                 moved = await step(topic, shard.id, shard.leadership, self._call())
                 outlook = self._note(moved.outlook)
@@ -390,7 +398,7 @@ class Scheduler:
     def _next_moment(self, shard: _Shard, outlook: Outlook) -> float:
         known = [at_ms for at_ms in (outlook.due_ms, outlook.expiry_ms) if at_ms is not None]
         moments = (self._moment_s(shard, at_ms) for at_ms in known)
-        return min([shard.surveyed_s + self._sweep_s, *moments])
+        return min([shard.sweep_s, *moments])
 
     async def _resign_all(self) -> None:
         """Hands over, so that the next leader need not wait for the leases to run out."""

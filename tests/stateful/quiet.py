@@ -45,14 +45,7 @@ class Quiet:
         """Everything up to a moment."""
         world = self.world
         for _ in range(STEPS_MAX_COUNT):
-            if not self._hints:
-                world.hints.clear()
-            ways: list[Callable[[], Any]] = [partial(self._run, stop) for stop in world.stops]
-            ways += [partial(self._answer, position) for position in range(len(self._answers))]
-            ways += [partial(world._hint, position) for position in range(len(world.hints))]
-            if ways:
-                self._random.choice(ways)()
-                world.loop.settle()
+            if self.run_one():
                 continue
             timer_s = world.loop.next_timer_s()
             if timer_s is None or timer_s > end_s:
@@ -60,6 +53,19 @@ class Quiet:
                 return
             world.loop.move_to(timer_s)
         raise AssertionError("G6 bounded lateness: somebody asks again and again")
+
+    def run_one(self) -> bool:
+        """One thing that can happen now; False when nothing can."""
+        world = self.world
+        if not self._hints:
+            world.hints.clear()
+        ways: list[Callable[[], Any]] = [partial(self._run, stop) for stop in world.stops]
+        ways += [partial(self._answer, position) for position in range(len(self._answers))]
+        ways += [partial(world._hint, position) for position in range(len(world.hints))]
+        if ways:
+            self._random.choice(ways)()
+            world.loop.settle()
+        return bool(ways)
 
     def _run(self, stop: Stop) -> None:
         """What a command did may be told of by a hint before its own answer is there."""

@@ -135,6 +135,25 @@ def test_after_lost_hints_everything_is_looked_at(stateful_socket: str) -> None:
         assert _promoted(it) == ["x"]
 
 
+def test_hints_that_are_lost_during_a_visit_lead_to_another_one(stateful_socket: str) -> None:
+    with quiet(stateful_socket, 0) as it:
+        actor = Actor(it.world, it.history, "client")
+        it.world.start_schedulers()
+        it.run_until(0.01)
+        surveys = it.ran["scheduler1", "survey"]
+        it.world.spawn(actor.enqueue("x", 0), "producer")
+        while not any(stop.process == "scheduler1" for stop in it.world.stops):
+            if not it.run_one():
+                timer_s = it.world.loop.next_timer_s()
+                assert timer_s is not None
+                it.world.loop.move_to(timer_s)
+        it.world.loop.call_soon(it.scheduler().on_hint, Reset())
+        it.world.loop.settle()
+        it.run_until(0.02)
+        assert it.ran["scheduler1", "survey"] == surveys + 1
+        assert _promoted(it) == ["x"]
+
+
 def test_shards_of_a_topic_that_has_gone_are_forgotten(stateful_socket: str) -> None:
     """Else they are asked for until the process ends."""
     with quiet(stateful_socket, 0) as it:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from unittest import mock
 
 import pytest
 
+from ddq.scheduler import Scheduler
 from ddq.store.upkeep import Leadership
 from tests.stateful.quiet import Quiet, quiet
 from tests.stateful.story import Actor
@@ -186,3 +188,21 @@ def test_a_stopping_scheduler_leaves_the_rest_of_a_backlog_to_others(stateful_so
         # A script that the store does not know yet is sent twice.
         assert it.ran["scheduler1", "resign"] in {1, 2}
         assert b"nonce" not in it.world.cluster.client("one").hgetall(it.world.shard.key("control"))
+
+
+@pytest.mark.parametrize("sweep_s", [0.3, 0.7, 1.1])
+def test_a_sweep_is_one_survey_and_nothing_else(stateful_socket: str, sweep_s: float) -> None:
+    """Whatever the clock's fractions round to: else it asks again and again until time moves on."""
+    with (
+        quiet(stateful_socket, 0, schedulers=2) as it,
+        mock.patch.object(Scheduler, "_sweep_s", property(lambda _: sweep_s)),
+    ):
+        busy(it, "task", 1)
+        start(it, 1)
+        it.run_until(1.0)
+        before = it.ran.copy()
+        for now_s in range(2, 102):
+            it.run_until(float(now_s))
+        ran = {script: n for (_, script), n in (it.ran - before).items()}
+        assert ran.keys() == {"survey"}
+        assert ran["survey"] == pytest.approx(100 / sweep_s, rel=0.03)
