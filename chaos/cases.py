@@ -22,12 +22,16 @@ class Delivery:
         begin_ns: no lease of it can have happened before: when a Retrieve with this request_id
             was first sent.
         end_ns: when it was first told.
-        at_ms: when it happened by the store's clock, as far as replies tell: a repeat is answered
-            later than the lease was made, but its expiry is the first one's.
+        at_ms: when it happened by the store's clock, at the latest, as far as replies tell: a
+            repeat is answered later than the lease was made, but its expiry is the first one's.
+        early_ms: the same, at the earliest: repeats may have asked for leases of other lengths.
+        lease_ms: the shortest that a Retrieve with this request_id asked for; None: not known.
         sightings: every Retrieve that told of it.
     """
 
-    __slots__ = ("at_ms", "begin_ns", "end_ns", "lease", "op", "sightings")
+    __slots__ = (
+        "at_ms", "begin_ns", "early_ms", "end_ns", "lease", "lease_ms", "op", "sightings",
+    )  # fmt: skip
 
     def __init__(self, lease: Lease, op: Op, begin_ns: int) -> None:
         self.lease = lease
@@ -36,9 +40,16 @@ class Delivery:
         self.end_ns = op.end_ns
         self.sightings = [op]
         self.at_ms = lease.store_ms
-        lease_ms = op.request.lease_ms
-        if lease_ms is not None:
-            self.at_ms = min(self.at_ms, lease.expire_ms - lease_ms)
+        self.early_ms = 0
+        self.lease_ms: int | None = None
+
+    def granted(self, spans_ms: list[int | None]) -> None:
+        """Takes in how long a lease was asked for: so long before its expiry it was made."""
+        known = [span_ms for span_ms in spans_ms if span_ms is not None]
+        if len(known) == len(spans_ms):
+            self.lease_ms = min(known)
+            self.at_ms = min(self.at_ms, self.lease.expire_ms - min(known))
+            self.early_ms = min(self.at_ms, self.lease.expire_ms - max(known))
 
     @property
     def order(self) -> tuple[int, int]:
@@ -129,11 +140,23 @@ class Grouped:
         began: dict[str, int] = {}
         for op in history.ops:
             _PLACE[op.op](self, op, began)
+        asked_ms = self._asked_ms()
         for case in self.cases.values():
+            for delivery in case.deliveries:
+                request = delivery.op.request
+                delivery.granted(asked_ms.get(request.request_id) or [request.lease_ms])
             if len(case.deliveries) > 1:
                 case.deliveries.sort(key=lambda delivery: delivery.order)
         for position, entry in enumerate(journal.entries if journal else ()):
             self.case(entry.topic, entry.id).entries.append((position, entry))
+
+    def _asked_ms(self) -> dict[str, list[int | None]]:
+        """For requests that were repeated: how long the leases were that each asked for."""
+        asked: dict[str, list[int | None]] = {}
+        for op in self.retrieves:
+            if op.request.request_id:
+                asked.setdefault(op.request.request_id, []).append(op.request.lease_ms)
+        return {request_id: spans for request_id, spans in asked.items() if len(spans) > 1}
 
     def case(self, topic: str, task_id: str) -> Case:
         """The task's case, made if there is none."""

@@ -165,6 +165,11 @@ def _retrieves(view: View) -> None:
     ]
     if not open_ops or not view.clock.known:
         return
+    told = {
+        op.request.request_id
+        for op in view.grouped.retrieves
+        if op.ok and op.reply.leases and op.request.request_id
+    }
     groups: dict[str, list[Entry]] = {}
     for case in view.cases:
         known = {delivery.lease.revision for delivery in case.deliveries}
@@ -188,7 +193,8 @@ def _retrieves(view: View) -> None:
             if topic in op.request.topics:
                 claims[tag].append(op)
                 candidates += 1
-        if not candidates:
+        # What a repeat was told of may be this one's doing.
+        if not candidates and op.request.request_id not in told:
             op.fate = "absent"
     for ops in claims.values():
         if len(ops) == 1:

@@ -124,7 +124,8 @@ class Tale:
                     state=State.CANCELLED if old.state == State.SCHEDULED else State.PURGED,
                     revision=new.revision - 1,
                 )
-                self._entry("replace", old, ended, tag)
+                name = "replace" if old.state == State.SCHEDULED else "purge"
+                self._entry(name, old, ended, tag)
             old = None
         self._entry(op, old, new, tag)
 

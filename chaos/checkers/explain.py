@@ -174,8 +174,8 @@ class Search:
         store_ms = int(getattr(told, "store_ms", 0))
         if op.op == "enqueue" and op.request.delay_ms is not None and told.created:
             return int(min(store_ms, told.due_ms - op.request.delay_ms))
-        if op.op == "retrieve" and op.request.lease_ms is not None:
-            return int(min(store_ms, told.expire_ms - op.request.lease_ms))
+        if op.op == "retrieve":
+            return self._case.tokens[told.token].early_ms
         # It may have been a repeat that was answered so late.
         return 0
 

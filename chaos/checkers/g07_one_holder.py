@@ -37,7 +37,7 @@ def _ended(view: View, case: Case, first: Delivery, second: Delivery) -> bool:
 
 def _judge(view: View, found: Found, case: Case, first: Delivery, second: Delivery) -> None:
     expire_ms = first.lease.expire_ms
-    lease_ms = first.op.request.lease_ms
+    lease_ms = first.lease_ms
     held_ns = None if lease_ms is None else first.begin_ns + lease_ms * MS
     # A prolongation that nobody was told of proves nothing.
     for op in case.with_token(first.lease.token, "extend"):

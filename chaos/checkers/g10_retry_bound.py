@@ -70,9 +70,9 @@ def _backoff(
     if case.reschedules and any(op.outcome != "fail" for op in case.reschedules):
         return  # whoever reschedules says when
     nacks = case.with_token(first.lease.token, "nack")
-    if any(op.request.delay_ms is not None and op.may_have_happened for op in nacks):
+    ended = [op for op in nacks if op.may_have_happened and op.begin_ns < second.end_ns]
+    if any(op.request.delay_ms is not None for op in ended):
         return  # its own delay is G5's
-    ended = [op for op in nacks if op.may_have_happened]
     if ended:
         # Not before it was sent; which of several took effect is not known.
         began_ns = min(op.begin_ns for op in ended)
