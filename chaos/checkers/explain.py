@@ -216,6 +216,10 @@ class Search:
         lease = self._told(op)
         if task is None or task.state != State.READY:
             return task, "EMPTY"
+        if (lease.promotion, lease.run, lease.attempt) != (
+            task.promotion, task.run, task.attempt + 1
+        ):  # fmt: skip
+            return task, "ANOTHER"
         leased = replace(
             task, state=State.LEASED, at_ms=lease.expire_ms, attempt=task.attempt + 1,
             token=lease.token.encode(), settled=(b"", ""),
@@ -285,7 +289,7 @@ def _fits(op: Op, status: str) -> bool:
         return status == "CREATED" or (not op.reply.created and status == "EXISTS")
     if op.op == "cancel":
         return status == "CANCELLED" or (op.reply.already and status == "ALREADY")
-    return op.op == "purge" or status in {"OK", "LEASED"}
+    return op.op == "purge" or status == ("LEASED" if op.op == "retrieve" else "OK")
 
 
 __all__ = ["Search", "TooLargeError"]

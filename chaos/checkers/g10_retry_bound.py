@@ -110,12 +110,27 @@ def _entries(view: View, found: Found, case: Case) -> None:
     if not case.entries:
         return
     known = bool(case.enqueues) or case.topic in view.run.topics
-    most = (view.policy(case).max_attempts or 1) if known else sys.maxsize
+    policy = view.policy(case) if known else Policy(sys.maxsize, 0)
+    most = policy.max_attempts or 1
+    # Whoever names a delay need not wait for the backoff.
+    waits = {"expire"} if any(op.request.delay_ms is not None for op in case.nacks) else {
+        "expire", "nack"
+    }  # fmt: skip
     leases: dict[tuple[int, int], int] = {}
     before: Entry | None = None
     for witness in case.entries:
         entry = witness[1]
         key = (entry.incarnation, entry.run)
+        if entry.op in waits and entry.after == "scheduled":
+            backoff_ms = base_backoff_ms(policy, entry.attempt)
+            if entry.due_ms < entry.at_ms + backoff_ms and not view.journal_alone:
+                story = (
+                    f"is to be tried again {entry.due_ms - entry.at_ms} ms after attempt "
+                    f"{entry.attempt} ended at {entry.at_ms} ms, sooner than the backoff of "
+                    f"{backoff_ms:.0f} ms"
+                )
+                found.anomalies.append(view.of_entries("G10", story, witness))
+                return
         if entry.op == "release":
             leases[key] = leases.get(key, 0) - 1
         elif entry.op == "lease":

@@ -30,6 +30,7 @@ class Teller:
         self.leases: list[Lease] = []
         self.requests: list[str] = []
         self.lives = 0
+        self.acts = 0
 
     def how(self) -> dict[str, Any]:
         """Mostly answered; sometimes the reply is lost, or the request."""
@@ -41,7 +42,8 @@ class Teller:
         return how
 
     def task(self) -> str:
-        return f"task{self.rng.randrange(6)}"
+        # Few at a time, so that operations meet; ever new ones, so that there is something to do.
+        return f"task{self.acts // 12 + self.rng.randrange(5)}"
 
     def lease(self) -> Lease | None:
         return self.rng.choice(self.leases[-6:]) if self.leases else None
@@ -50,6 +52,7 @@ class Teller:
         tale, rng = self.tale, self.rng
         chosen = rng.choice([self.produce, self.deliver, self.settle, self.settle, self.operate])
         chosen()
+        self.acts += 1
         tale.wait(rng.choice([0.0, 0.01, 0.1, 0.3]))
         if rng.random() < 0.7:
             tale.reap()
