@@ -25,6 +25,8 @@ VERSION ?= $(notdir $(BRANCH))
 TAG ?=
 # Where the links of release notes point to; empty keeps them relative.
 BASE_URL ?=
+# The folder of a chaos run.
+RUN ?=
 # What `make nightly` draws its examples from; the same number draws the same ones.
 SEED ?= $(shell date +%s)
 
@@ -66,12 +68,16 @@ nightly: $(READY) ## run the tests with many more examples, drawn from SEED
 		--hypothesis-profile=nightly --hypothesis-seed=$(SEED) $(ARGS) 2>&1 | tee -a artifacts/nightly.log
 
 .PHONY: e2e
-e2e: $(READY) ## run the end-to-end tests, which need Go and Node
+e2e: $(READY) ## run the end-to-end tests, which need Go, Node and Chromium with its driver
 	@# Built before and not inside a test, whose time is limited.
 	@tools/gotool.sh git-chglog >/dev/null
 	@tools/gotool.sh grpcurl >/dev/null
 	@tools/gotool.sh server >/dev/null
 	@$(BIN)/python -m pytest tests/e2e $(ARGS)
+
+.PHONY: chaos-check
+chaos-check: $(READY) ## judge a saved run again: make chaos-check RUN=chaos/runs/...
+	@$(BIN)/python -m chaos check "$(RUN)" $(ARGS)
 
 .PHONY: bugs
 bugs: $(READY) ## plant every known mistake, one at a time, and see it caught (minutes)

@@ -14,23 +14,25 @@ from chaos.view import View
 
 
 def check(view: View) -> Found:
-    """Each acknowledged cancel against what came after it, each refused one against the rest."""
+    """Each acknowledged cancel against what came after it, each refusal against all the rest."""
     found = Found(anomalies=[*broken_order(view, "G4"), *broken_links(view, "G4")])
     searched = 0
     for case in view.cases:
-        refused = []
         for cancel in case.cancels:
             if cancel.ok:
                 found.looked_at += 1
                 _final(view, found, case, cancel)
-            elif cancel.outcome == "fail" and cancel.error in STATUS:
-                found.looked_at += 1
-                if not _obvious(case, cancel):
-                    refused.append(cancel)
+        said = [
+            op
+            for op in (*case.cancels, *case.reschedules)
+            if op.outcome == "fail" and op.error in STATUS
+        ]
+        found.looked_at += len(said)
+        refused = [op for op in said if not _obvious(case, op)]
         if refused:
             searched += 1
             _true_when_said(view, found, case, refused)
-    found.figures = {"refused cancels that needed a search": searched}
+    found.figures = {"tasks with refusals that needed a search": searched}
     return found
 
 
@@ -135,7 +137,7 @@ def _true_when_said(view: View, found: Found, case: Case, refused: list[Op]) -> 
             cancel = refused[0]
     except TooLargeError:
         found.unknown.append(
-            f"task {case.name}: whether a refused cancel was true took more than "
+            f"task {case.name}: whether a refusal was true took more than "
             f"{view.bounds.search_nodes} tries"
         )
         return

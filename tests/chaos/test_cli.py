@@ -1,0 +1,91 @@
+"""``python -m chaos check``: what it prints, what it leaves, and what its status says."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from chaos.cli import main
+from chaos.synthetic import write_run
+from tests.chaos.test_promises import g1, once
+
+
+def test_the_status_is_the_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    valid = write_run(tmp_path / "valid", once())
+    assert main(["check", str(valid.folder)]) == 0
+    assert "verdict: VALID" in capsys.readouterr().out
+
+    tale = once()
+    g1(tale)
+    invalid = write_run(tmp_path / "invalid", tale)
+    assert main(["check", str(invalid.folder)]) == 1
+    shown = capsys.readouterr().out
+    assert "G1 no phantom: task work/a was delivered with 'another' at 3.1" in shown
+    assert "verdict: INVALID" in shown
+    results = json.loads(invalid.results.read_bytes())
+    assert results["verdict"] == "INVALID"
+    assert results["promises"][0]["anomalies"][0]["task"] == "a"
+    assert "<title>" in invalid.report.read_text()
+
+    unknown = write_run(tmp_path / "unknown", once(), journal=False)
+    assert main(["check", str(unknown.folder)]) == 2
+    assert "G3 UNKNOWN: needs the surviving journal" in capsys.readouterr().out
+
+
+def test_a_journal_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = write_run(tmp_path, once())
+    assert main(["check", "--journal", str(run.journal), "--max-attempts", "5"]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "history.jsonl", "journal.jsonl", "final.json",
+    }  # fmt: skip
+    shown = capsys.readouterr().out
+    assert "G12" in shown
+    assert "G2 " not in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["check"], "name a run's folder, or a journal"),
+        (["check", "none"], "none/history.jsonl: No such file or directory"),
+        (["check", "run", "--frob"], "No such option"),
+        (["check", "run"], "history.jsonl line 2: JSON is malformed"),
+    ],
+)
+def test_what_cannot_be_judged_is_no_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    arguments: list[str], says: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    run = write_run(tmp_path / "run", once())
+    lines = run.history.read_bytes().splitlines(keepends=True)
+    run.history.write_bytes(b"".join([lines[0], b"{frob}\n", *lines[1:]]))
+    assert main(arguments) == 3
+    captured = capsys.readouterr()
+    assert says in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+
+
+def test_a_bug_of_the_harness_is_no_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def bug(*_: object) -> None:
+        raise ZeroDivisionError("oh")
+
+    monkeypatch.setattr("chaos.cli.write_report", bug)
+    assert main(["check", str(write_run(tmp_path, once()).folder)]) == 3
+    assert "ZeroDivisionError: oh" in capsys.readouterr().err
+
+
+def test_it_is_a_program(tmp_path: Path) -> None:
+    write_run(tmp_path, once())
+    ran = subprocess.run(
+        [sys.executable, "-m", "chaos", "check", str(tmp_path)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (ran.returncode, ran.stderr) == (0, "")
