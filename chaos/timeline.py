@@ -113,7 +113,11 @@ def timeline(history: History) -> Timeline:
                 found.windows.append(window)
                 open_faults[key] = window
             elif key in open_faults:
-                open_faults.pop(key).end_ns = note.time_ns
+                window = open_faults.pop(key)
+                window.end_ns = note.time_ns
+                # Whether it happened is known only behind it.
+                window.verified = window.verified and fault.verified
+                window.detail = "; ".join(filter(None, (window.detail, fault.detail)))
         elif note.op == "role":
             role = note.value.role
             span = Span(note.process, role, note.time_ns, -1)
