@@ -1,0 +1,269 @@
+"""The processes of ddq as local processes, on loopback addresses of the cluster's own net."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from chaos.clusters import ClusterError
+from chaos.clusters.process.launch import Child, launch
+from chaos.clusters.process.sentinel import SentinelCluster
+from chaos.clusters.process.sharded import ShardedCluster
+from chaos.faults.model import Victim
+from chaos.system import SystemOptions
+from ddq.client import Client
+from ddq.errors import DdqError
+
+API_PORT = 50_051
+METRICS_PORT = 9_100
+_FIRST_API, _FIRST_SCHEDULER = 101, 121
+_POLL_S = 0.05
+_HTTP_TIMEOUT_S = 0.5
+
+
+@dataclass(eq=False, slots=True)
+class DdqProcess:
+    """One process of ddq; a ``Victim``.
+
+    Attributes:
+        command: starts it, the same each time.
+        says: words in its log that tell that it is ready.
+    """
+
+    name: str
+    ip: str
+    command: Sequence[str]
+    folder: Path
+    says: str
+    _child: Child | None = field(default=None)
+    _log_start: int = 0
+
+    @property
+    def log(self) -> Path:
+        """What it says, of all its lives."""
+        return self.folder / f"{self.name}.log"
+
+    async def restart(self) -> None:
+        """Starts it; returns when it was started, not when it is ready."""
+        if self.alive():
+            raise ClusterError(f"{self.name} runs; kill it before it is started again")
+        self._log_start = self.log.stat().st_size if self.log.exists() else 0
+        self._child = await launch(
+            self.command, log=self.log, cwd=self.folder, env={"GRPC_VERBOSITY": "NONE"}
+        )
+
+    def ready(self) -> bool:
+        """Whether it has said so in this life."""
+        if not self.alive():
+            raise ClusterError(f"{self.name} ended: {self._last_words()}")
+        with self.log.open("rb") as log:
+            log.seek(self._log_start)
+            return self.says.encode() in log.read()
+
+    def _last_words(self) -> str:
+        return self._child.last_words() if self._child else "it was never started"
+
+    async def kill(self) -> None:
+        """SIGKILL; returns when it is gone."""
+        if self._child is not None:
+            await self._child.kill()
+
+    async def terminate(self) -> None:
+        """SIGTERM; returns when it has ended."""
+        if self._child is not None:
+            self._child.signal(signal.SIGTERM)
+            await self._child.wait()
+
+    async def pause(self) -> None:
+        """SIGSTOP; returns when the kernel has stopped it."""
+        if self._child is None or not self._child.alive:
+            raise ClusterError(f"{self.name} is down and cannot be stopped")
+        self._child.signal(signal.SIGSTOP)
+        child = self._child
+        while child.alive and not child.stopped:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.001)
+
+    async def resume(self) -> None:
+        """SIGCONT."""
+        if self._child is not None:
+            self._child.signal(signal.SIGCONT)
+
+    def alive(self) -> bool:
+        """Whether its process exists."""
+        return self._child is not None and self._child.alive
+
+    def paused(self) -> bool:
+        """Whether the kernel says that it is stopped."""
+        return self.alive() and self._child is not None and self._child.stopped
+
+
+class ProcessSystem:
+    """``ddq serve`` and ``ddq scheduler`` beside a cluster of local processes; a ``System``.
+
+    Their connections to the store come from 127.0.0.1, which no partition between nodes names: who
+    speaks to a master goes on speaking to it while that is cut off from all others.
+
+    Args:
+        folder: where logs go.
+        maps: by the name of a link (api-store, scheduler-store), through which addresses its
+            proxies let one reach others.
+    """
+
+    def __init__(
+        self,
+        cluster: SentinelCluster | ShardedCluster,
+        folder: Path,
+        options: SystemOptions,
+        *,
+        maps: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> None:
+        self.folder = folder
+        self._cluster = cluster
+        self._options = options
+        self._maps = maps or {}
+        self._apis = [
+            self._process(
+                f"api{n + 1}",
+                cluster.net.ip(_FIRST_API + n),
+                ["serve", "--listen", f"{cluster.net.ip(_FIRST_API + n)}:{API_PORT}"],
+                " on ",
+            )
+            for n in range(options.apis)
+        ]
+        self._schedulers = [
+            self._process(
+                f"scheduler{n + 1}", cluster.net.ip(_FIRST_SCHEDULER + n), ["scheduler"],
+                " schedules, store ",
+            )
+            for n in range(options.schedulers)
+        ]  # fmt: skip
+
+    def _process(self, name: str, ip: str, words: Sequence[str], says: str) -> DdqProcess:
+        program = (
+            [str(Path(sys.executable).parent / "ddq")]
+            if not self._options.bug
+            else [sys.executable, "-m", "chaos.bugs.launch", self._options.bug]
+        )
+        link = "api-store" if words[0] == "serve" else "scheduler-store"
+        reached = ",".join(f"{a}={b}" for a, b in self._maps.get(link, {}).items())
+        command = [
+            *program, *words,
+            "--store", self._cluster.store_url,
+            "--data-nodes", self._cluster.data_nodes,
+            "--metrics-listen", f"{ip}:{METRICS_PORT}",
+            *(["--store-address-map", reached] if reached else []),
+            *self._options.flags(),
+        ]  # fmt: skip
+        return DdqProcess(name, ip, command, self.folder, says)
+
+    @property
+    def apis(self) -> Sequence[DdqProcess]:
+        """Those of ``ddq serve``."""
+        return self._apis
+
+    @property
+    def schedulers(self) -> Sequence[DdqProcess]:
+        """Those of ``ddq scheduler``."""
+        return self._schedulers
+
+    @property
+    def addresses(self) -> Sequence[str]:
+        """Where the APIs are reached."""
+        return [f"{api.ip}:{API_PORT}" for api in self._apis]
+
+    async def start(self) -> None:
+        """Returns when every API serves and every scheduler schedules."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            for process in (*self._apis, *self._schedulers):
+                await process.restart()
+            await self.wait_until_serving()
+            for scheduler in self._schedulers:
+                await self._until(scheduler.ready, f"{scheduler.name} does not schedule")
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Ends every process; may be called at any time, and twice."""
+        for process in (*self._apis, *self._schedulers):
+            await process.kill()
+
+    async def terminate(self, process: Victim) -> None:
+        """SIGTERM; returns when it has ended by itself."""
+        assert isinstance(process, DdqProcess)
+        await process.terminate()
+
+    async def wait_until_serving(self, timeout_s: float = 30.0) -> None:
+        """Waits until every API says that it serves; ClusterError if one does not in time."""
+        for api, address in zip(self._apis, self.addresses, strict=True):
+
+            async def serves(address: str = address) -> bool:
+                return await _serves(address)
+
+            await self._until(serves, f"{api.name} does not serve (see {api.log})", timeout_s)
+
+    async def _until(
+        self,
+        condition: Callable[[], Awaitable[bool] | bool],
+        otherwise: str,
+        timeout_s: float = 30.0,
+    ) -> None:
+        end_s = time.monotonic() + timeout_s
+        while True:
+            holds = condition()
+            if holds if isinstance(holds, bool) else await holds:
+                return
+            if time.monotonic() > end_s:
+                raise ClusterError(f"{otherwise} within {timeout_s:g} s")
+            await asyncio.sleep(_POLL_S)
+
+    async def metrics(self, process: Victim) -> Mapping[str, float]:
+        """What a process tells Prometheus, summed over labels; empty if it does not answer."""
+        assert isinstance(process, DdqProcess)
+        if not process.alive() or process.paused():
+            return {}
+        try:
+            text = await _http_get(process.ip, METRICS_PORT, "/metrics")
+        except OSError:
+            return {}
+        sums: dict[str, float] = {}
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                sums[sample.name] = sums.get(sample.name, 0.0) + sample.value
+        return sums
+
+    async def leader(self) -> DdqProcess:
+        """The scheduler that leads most shards now; ClusterError if none leads any."""
+        found = await asyncio.gather(*map(self.metrics, self._schedulers))
+        led = [metrics.get("ddq_scheduler_shards_led", 0.0) for metrics in found]
+        most = max(led)
+        if not most:
+            raise ClusterError("no scheduler leads a shard")
+        return self._schedulers[led.index(most)]
+
+
+async def _serves(address: str) -> bool:
+    async with Client(address) as client:
+        try:
+            return await client.check_health(timeout_s=1.0)
+        except DdqError:
+            return False
+
+
+async def _http_get(ip: str, port: int, path: str) -> str:
+    async with asyncio.timeout(_HTTP_TIMEOUT_S):
+        reader, writer = await asyncio.open_connection(ip, port)
+        try:
+            writer.write(f"GET {path} HTTP/1.0\r\nHost: {ip}\r\n\r\n".encode())
+            answer = await reader.read()
+        finally:
+            writer.transport.abort()
+    return answer.partition(b"\r\n\r\n")[2].decode()

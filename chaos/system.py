@@ -1,0 +1,84 @@
+"""The system under test: the processes of ddq on a store cluster, each of which can be hurt.
+
+Where they run is a matter of its implementations: ``chaos/clusters/process/system.py`` has them as
+local processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from chaos.faults.model import Mode, Victim
+
+
+@dataclass(frozen=True, slots=True)
+class SystemOptions:
+    """What the processes of ddq are started with.
+
+    Attributes:
+        durability, fsync: defaults of the server, which each topic of the run takes.
+        apis, schedulers: how many of each.
+        settings: further settings of both by their name in ddq/config.py, as text.
+        bug: name of a planted bug (chaos/bugs); "" for ddq as it is.
+    """
+
+    durability: Mode = Mode.QUORUM
+    fsync: bool = False
+    apis: int = 3
+    schedulers: int = 3
+    leader_lease_ms: int = 2_000
+    settings: Mapping[str, str] = field(default_factory=dict)
+    bug: str = ""
+
+    def flags(self) -> list[str]:
+        """What ``ddq serve`` and ``ddq scheduler`` are given beside store and addresses."""
+        settings = {
+            "durability": self.durability.value,
+            "leader_lease_ms": str(self.leader_lease_ms),
+            **self.settings,
+        }
+        given = [f"--{name.replace('_', '-')}={text}" for name, text in settings.items()]
+        return [*given, "--fsync" if self.fsync else "--no-fsync"]
+
+
+class System(Protocol):
+    """The processes of ddq, from their start to their end.
+
+    Attributes:
+        folder: where their logs are.
+    """
+
+    folder: Path
+
+    @property
+    def apis(self) -> Sequence[Victim]:
+        """Those of ``ddq serve``."""
+
+    @property
+    def schedulers(self) -> Sequence[Victim]:
+        """Those of ``ddq scheduler``."""
+
+    @property
+    def addresses(self) -> Sequence[str]:
+        """Where the APIs are reached, in the order of ``apis``."""
+
+    async def start(self) -> None:
+        """Returns when every API serves and every scheduler schedules."""
+
+    async def stop(self) -> None:
+        """Ends every process; may be called at any time, and twice."""
+
+    async def wait_until_serving(self, timeout_s: float = 30.0) -> None:
+        """Waits until every API says that it serves; ClusterError if one does not in time."""
+
+    async def metrics(self, process: Victim) -> Mapping[str, float]:
+        """What a process tells Prometheus, summed over labels; empty if it does not answer."""
+
+    async def leader(self) -> Victim:
+        """The scheduler that leads most shards now; ClusterError if none leads any."""
+
+    async def terminate(self, process: Victim) -> None:
+        """SIGTERM; returns when it has ended by itself."""
