@@ -1,0 +1,119 @@
+"""One producer or worker: a recorded client with dice of its own, and a tempo."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from chaos.recorder import Recorder
+from ddq.errors import DdqError
+
+PATIENCE_S = (1.5, 4.0, 10.0)
+"""How long callers wait: the short ones see unknown outcomes, the long ones repeat through it."""
+
+
+@dataclass(eq=False, slots=True)
+class Load:
+    """What all actors of a run share.
+
+    Attributes:
+        topics: where their tasks go.
+        rate: operations a second that the producers of the run start together.
+        producing: False once no new task is to come.
+        draining: whoever gets a task ends it, at once and for good.
+        stopped: set when workers have nothing left to do.
+    """
+
+    topics: Sequence[str]
+    rate: float
+    producing: bool = True
+    draining: bool = False
+    stopped: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass(eq=False, slots=True)
+class Actor:
+    """One logical process.
+
+    Attributes:
+        number: of its kind, from 0.
+        share: of the load's rate.
+    """
+
+    load: Load
+    recorder: Recorder
+    dice: random.Random
+    number: int
+    share: float
+    _count: int = 0
+    _next_s: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """Of the process, whatever life it is in."""
+        return self.recorder.process.partition(".")[0]
+
+    def topic(self) -> str:
+        """One of them."""
+        return self.dice.choice(self.load.topics)
+
+    def new_id(self) -> str:
+        """An id that nobody else gives."""
+        self._count += 1
+        return f"{self.name}-{self._count}"
+
+    def patience_s(self) -> float:
+        """How long this request may take."""
+        return self.dice.choice(PATIENCE_S)
+
+    async def pace(self, operations: int = 1) -> None:
+        """Waits for its turn: so many operations at the share of the rate that is its own."""
+        loop = asyncio.get_running_loop()
+        now_s = loop.time()
+        # What was missed while a request hung is not caught up: the load would come in one lump.
+        self._next_s = max(self._next_s, now_s - 1.0)
+        self._next_s += operations / (self.load.rate * self.share) * self.dice.uniform(0.5, 1.5)
+        if self._next_s > now_s:
+            await asyncio.sleep(self._next_s - now_s)
+
+
+@contextlib.contextmanager
+def refused() -> Iterator[None]:
+    """Errors are part of the story, and written down by the recorder."""
+    with contextlib.suppress(DdqError):
+        yield
+
+
+def ms(value: float) -> timedelta:
+    """A span."""
+    return timedelta(milliseconds=value)
+
+
+Part = Callable[[Actor], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What the clients of a run do.
+
+    Attributes:
+        produce: one round of a producer; it paces itself.
+        work: one round of a worker: retrieve and what follows.
+        shards: of each topic.
+    """
+
+    name: str
+    doc: str
+    produce: Part
+    work: Part
+    producers: int = 12
+    workers: int = 8
+    topics: int = 2
+    shards: int = 2
+
+
+__all__ = ["Actor", "Load", "Workload", "ms", "refused"]

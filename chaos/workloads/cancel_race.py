@@ -1,0 +1,39 @@
+"""Every task is cancelled about when it becomes due: both outcomes of the race, many times."""
+
+from __future__ import annotations
+
+import asyncio
+
+from chaos.workloads.actor import Actor, Workload, ms, refused
+from chaos.workloads.working import finish, retrieve
+from ddq.client import NewTask
+
+
+async def produce(actor: Actor) -> None:
+    """One task, and two callers who want it gone."""
+    recorder, dice, topic = actor.recorder, actor.dice, actor.topic()
+    task_id = actor.new_id()
+    delay_ms = dice.randrange(100, 1_500)
+    await actor.pace(2)
+    with refused():
+        await recorder.enqueue(
+            topic, NewTask(task_id.encode(), task_id, delay=ms(delay_ms)), timeout_s=4.0
+        )
+    await asyncio.sleep(max(0.0, (delay_ms + dice.uniform(-15, 15)) / 1_000))
+    with refused():
+        await recorder.cancel(
+            topic, task_id, revoke=dice.random() < 0.2, timeout_s=actor.patience_s()
+        )
+
+
+async def work(actor: Actor) -> None:
+    """Takes what is left and holds it for a moment, so that cancels meet leases too."""
+    for lease in await retrieve(actor, max_tasks=2):
+        await asyncio.sleep(0 if actor.load.draining else actor.dice.random() * 0.05)
+        await finish(actor, lease)
+
+
+CANCEL_RACE = Workload(
+    "cancel-race", "every task is cancelled at the moment of its promotion", produce, work,
+    producers=24,
+)  # fmt: skip

@@ -1,0 +1,59 @@
+"""A bit of everything: delays, cancels at the moment of promotion, reschedules, repeats."""
+
+from __future__ import annotations
+
+import asyncio
+
+from chaos.workloads.actor import Actor, Workload, ms, refused
+from chaos.workloads.working import retrieve, treat
+from ddq.client import NewTask
+
+MOST_DELAY_MS = 10_000
+
+
+async def produce(actor: Actor) -> None:
+    """One task's story."""
+    recorder, dice, topic = actor.recorder, actor.dice, actor.topic()
+    task_id = actor.new_id()
+    kind = dice.random()
+    # Whoever is to meet the promotion waits for it; the others may be due much later.
+    delay_ms = dice.randrange(50, 600) if kind < 0.45 else _delay_ms(actor)
+    task = NewTask(task_id.encode(), task_id, delay=ms(delay_ms))
+    await actor.pace()
+    with refused():
+        await recorder.enqueue(topic, task, timeout_s=actor.patience_s())
+    if kind < 0.30:
+        await asyncio.sleep(max(0.0, (delay_ms + dice.uniform(-12, 12)) / 1_000))
+        with refused():
+            await recorder.cancel(topic, task_id, revoke=kind < 0.04, timeout_s=actor.patience_s())
+        if kind > 0.25:
+            with refused():
+                await recorder.cancel(topic, task_id, timeout_s=4.0)
+    elif kind < 0.45:
+        await asyncio.sleep(max(0.0, (delay_ms + dice.uniform(-25, 5)) / 1_000))
+        with refused():
+            await recorder.reschedule(
+                topic, task_id, delay=ms(dice.randrange(0, 800)), timeout_s=actor.patience_s()
+            )
+    elif kind < 0.55:
+        with refused():
+            await recorder.enqueue(topic, task, timeout_s=actor.patience_s())
+    elif kind < 0.60:
+        with refused():
+            await recorder.get(topic, task_id, timeout_s=4.0)
+
+
+def _delay_ms(actor: Actor) -> int:
+    """Most are due soon: what is due after the faults sees none of them."""
+    if actor.dice.random() < 0.5:
+        return actor.dice.randrange(0, 1_000)
+    return actor.dice.randrange(0, MOST_DELAY_MS)
+
+
+async def work(actor: Actor) -> None:
+    """Some leases, each treated somehow."""
+    for lease in await retrieve(actor):
+        await treat(actor, lease)
+
+
+MIXED = Workload("mixed", "delays, cancels, reschedules, repeats, workers that die", produce, work)

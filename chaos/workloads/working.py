@@ -1,0 +1,64 @@
+"""What workers do with a lease, for better or worse."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+
+from chaos.workloads.actor import Actor, ms, refused
+from ddq.client import Lease
+
+LEASE_MS = 2_000
+WAIT_MS = 500
+
+
+async def retrieve(actor: Actor, max_tasks: int = 4, lease_ms: int = LEASE_MS) -> list[Lease]:
+    """Some leases; now and then the request is repeated, as after a lost reply."""
+    request_id = secrets.token_hex(8)
+    leases: list[Lease] = []
+    with refused():
+        leases = await actor.recorder.retrieve(
+            actor.load.topics, max_tasks=max_tasks, lease=ms(lease_ms), wait=ms(WAIT_MS),
+            request_id=request_id, timeout_s=4.0,
+        )  # fmt: skip
+        if leases and actor.dice.random() < 0.03 and not actor.load.draining:
+            with refused():
+                await actor.recorder.retrieve(
+                    actor.load.topics, max_tasks=max_tasks, lease=ms(lease_ms),
+                    request_id=request_id, timeout_s=4.0,
+                )  # fmt: skip
+    return leases
+
+
+async def finish(actor: Actor, lease: Lease) -> None:
+    """Acks."""
+    with refused():
+        await actor.recorder.ack(lease, timeout_s=actor.patience_s())
+
+
+async def treat(actor: Actor, lease: Lease) -> None:
+    """Most are acked; some are failed, handed back, extended, abandoned, or acked twice or late."""
+    recorder, chance = actor.recorder, actor.dice.random()
+    if actor.load.draining or chance < 0.70:
+        await finish(actor, lease)
+        return
+    with refused():
+        if chance < 0.76:
+            return  # its worker has died
+        if chance < 0.82:
+            delay = ms(actor.dice.randrange(20, 500)) if chance < 0.79 else None
+            await recorder.nack(lease, error="on purpose", delay=delay, timeout_s=4.0)
+        elif chance < 0.86:
+            await recorder.release(lease, timeout_s=4.0)
+        elif chance < 0.90:
+            await recorder.extend(lease, ms(2 * LEASE_MS), timeout_s=4.0)
+            await recorder.ack(lease, timeout_s=4.0)
+        elif chance < 0.93:
+            # About when it runs out: accepted unless somebody else has it by then.
+            await asyncio.sleep(LEASE_MS / 1_000 + actor.dice.uniform(-0.1, 0.3))
+            await recorder.ack(lease, timeout_s=4.0)
+        elif chance < 0.97:
+            await recorder.ack(lease, timeout_s=actor.patience_s())
+            await recorder.ack(lease, timeout_s=4.0)
+        else:
+            await recorder.nack(lease, error="for good", dead_letter=True, timeout_s=4.0)
