@@ -98,6 +98,41 @@ bench: $(READY) ## measure how late deliveries are
 .PHONY: bench-idle
 bench-idle: $(READY) ## measure what a scheduler costs that has little to do
 	@$(BIN)/python -m tests.bench.idle $(ARGS)
+# What is left empty is chosen by the program; it says what it chose.
+SCENARIO ?=
+DURATION ?=
+RATE ?=
+DURABILITY ?=
+FSYNC ?=
+CLUSTER ?=
+RUN ?=
+# SEED has a default of its own, for `make nightly`: here only one that was given counts.
+CHAOS_SEED = $(if $(filter command environment,$(firstword $(origin SEED))),$(SEED))
+CHAOS = $(BIN)/python -m chaos
+CHAOS_FLAGS = $(if $(CHAOS_SEED),--seed $(CHAOS_SEED)) $(if $(RATE),--rate $(RATE)) \
+	$(if $(CLUSTER),--cluster $(CLUSTER)) $(ARGS)
+CHAOS_MODE = $(if $(DURABILITY),--durability $(DURABILITY)) $(if $(FSYNC),--fsync)
+
+.PHONY: chaos
+chaos: $(READY) ## run the core scenarios, or SCENARIO=, and judge them (under ten minutes)
+	@$(CHAOS) $(if $(SCENARIO),run $(SCENARIO) $(if $(DURATION),--duration $(DURATION)),all) \
+		$(CHAOS_MODE) $(CHAOS_FLAGS)
+
+.PHONY: chaos-smoke
+chaos-smoke: $(READY) ## run the scenarios that say most in a minute or two
+	@$(CHAOS) smoke $(CHAOS_MODE) $(CHAOS_FLAGS)
+
+.PHONY: chaos-nightly
+chaos-nightly: $(READY) ## run every scenario in every mode, and many drawn ones (hours; goes on)
+	@$(CHAOS) nightly $(CHAOS_FLAGS)
+
+.PHONY: chaos-replay
+chaos-replay: $(READY) ## run the schedule of RUN= again
+	@$(CHAOS) replay "$(RUN)" $(if $(DURABILITY),--durability $(DURABILITY))
+
+.PHONY: chaos-check
+chaos-check: $(READY) ## judge the history of RUN= again
+	@$(CHAOS) check "$(RUN)" $(ARGS)
 
 .PHONY: fmt
 fmt: $(READY) ## format the code and sort its imports

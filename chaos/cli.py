@@ -13,8 +13,11 @@ from rich.console import Console
 from typer.main import get_command
 
 from chaos.bounds import Bounds
+from chaos.clusters import ClusterError
+from chaos.commands import register
 from chaos.history import BadHistoryError
 from chaos.judge import judge, judge_journal, write_results
+from chaos.plan import saved_bounds
 from chaos.report import write_report
 from chaos.run import Run
 from chaos.show import show
@@ -29,12 +32,7 @@ app = typer.Typer(
 )
 
 EXIT_CODES = "Exit status: 0 VALID, 1 INVALID, 2 UNKNOWN, 3 it could not be judged."
-_DEFAULTS = Bounds()
-
-
-@app.callback()
-def _commands() -> None:
-    """Makes typer keep the name of a command that is the only one."""
+register(app, EXIT_CODES)
 
 
 @app.command(epilog=EXIT_CODES)
@@ -47,24 +45,41 @@ def check(  # noqa: PLR0917 - typer calls it by name
         int | None, typer.Option(help="With --journal: of every task's retry policy.")
     ] = None,
     clock_error_ms: Annotated[
-        int, typer.Option(help="How far the store's clock may be off (G5, G7, G10).")
-    ] = _DEFAULTS.clock_error_ms,
-    lateness_ms: Annotated[int, typer.Option(help="G6 when healthy.")] = _DEFAULTS.lateness_ms,
+        int | None, typer.Option(help="How far the store's clock may be off (G5, G7, G10).")
+    ] = None,
+    lateness_ms: Annotated[int | None, typer.Option(help="G6 when healthy.")] = None,
     recovery_ms: Annotated[
-        int, typer.Option(help="G6 after a fault: leadership time-out + settling time + 2 s.")
-    ] = _DEFAULTS.recovery_ms,
+        int | None,
+        typer.Option(help="G6 after a fault: leadership time-out + settling time + 2 s."),
+    ] = None,
 ) -> None:
-    """Judges a saved run again, without a cluster; writes results.json and report.html into it."""
+    """Judges a saved run again, without a cluster; writes results.json and report.html into it.
+
+    Bounds that are not given are those of the run.
+    """
     if journal is not None and run is None:
         judgement = judge_journal(journal, max_attempts)
     elif run is not None and journal is None:
-        judgement = judge(Run(run), Bounds(clock_error_ms, lateness_ms, recovery_ms))
+        judgement = judge(Run(run), _bounds(Run(run), clock_error_ms, lateness_ms, recovery_ms))
         write_results(Run(run), judgement.results)
         write_report(Run(run), judgement)
     else:
         raise typer.BadParameter("name a run's folder, or a journal with --journal")
     show(judgement.results, Console())
     raise typer.Exit(judgement.results.exit_code)
+
+
+def _bounds(
+    run: Run, clock_error_ms: int | None, lateness_ms: int | None, recovery_ms: int | None
+) -> Bounds:
+    bounds = saved_bounds(run.schedule)
+    if clock_error_ms is not None:
+        bounds.clock_error_ms = clock_error_ms
+    if lateness_ms is not None:
+        bounds.lateness_ms = lateness_ms
+    if recovery_ms is not None:
+        bounds.recovery_ms = recovery_ms
+    return bounds
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -77,8 +92,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(get_command(app).main(arguments, prog_name="chaos", standalone_mode=False) or 0)
     except typer.TyperException as error:
         problem = f"{error.format_message()} (try --help)"
-    except (BadHistoryError, OSError) as error:
+    except (BadHistoryError, ClusterError, OSError) as error:
         problem = str(error)
+    except (KeyboardInterrupt, typer.Abort):
+        problem = "interrupted"
     except Exception:  # noqa: BLE001 - the last resort: a bug of the harness
         problem = f"internal error\n{traceback.format_exc()}"
     print(f"chaos: {problem}", file=sys.stderr)

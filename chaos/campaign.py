@@ -1,0 +1,143 @@
+"""Several runs after one another: each with its verdict, and one exit status for all."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from chaos.clusters import ClusterError
+from chaos.history import BadHistoryError
+from chaos.judge import Results
+from chaos.plan import RunPlan
+from chaos.runner import RUNS, conclude, leaves, new_folder, perform
+from chaos.show import COLOURS, show
+from chaos.verdict import HARNESS_FAILED
+from ddq.errors import DdqError
+
+
+class Outcome(msgspec.Struct):
+    """How one run ended.
+
+    Attributes:
+        verdict: VALID, UNKNOWN, INVALID, or FAILED: the harness failed.
+        broken: promises that were.
+    """
+
+    name: str
+    verdict: str
+    folder: str = ""
+    broken: list[str] = []
+    operations: int = 0
+    failovers: int = 0
+    seconds: float = 0.0
+    problem: str = ""
+
+    @property
+    def exit_code(self) -> int:
+        """As ``chaos/verdict.py`` has it."""
+        return {"VALID": 0, "UNKNOWN": 2, "INVALID": 1}.get(self.verdict, HARNESS_FAILED)
+
+
+def run_one(plan: RunPlan, console: Console, runs: Path = RUNS) -> Outcome:
+    """One run with its table. Ctrl-C ends it; what it has done until then is judged."""
+    folder, began_s = new_folder(plan, runs), time.monotonic()
+    console.print(f"[bold]{plan.name}[/]  [dim]{folder}[/]", soft_wrap=True, highlight=False)
+    problems: list[str] = []
+    interrupted = False
+    try:
+        problems = _perform(plan, folder, console)
+    except KeyboardInterrupt:
+        interrupted = True
+        problems = ["it was interrupted"]
+    outcome = _conclude(plan, folder, problems, console)
+    outcome.seconds = round(time.monotonic() - began_s, 1)
+    if interrupted:
+        raise KeyboardInterrupt
+    return outcome
+
+
+def _perform(plan: RunPlan, folder: Path, console: Console) -> list[str]:
+    problems: list[str] = []
+    try:
+        problems = asyncio.run(perform(plan, folder, console))
+    except* (ClusterError, DdqError, OSError) as errors:
+        problems = [f"the run failed: {error}" for error in leaves(errors)]
+    return problems
+
+
+def _conclude(plan: RunPlan, folder: Path, problems: list[str], console: Console) -> Outcome:
+    try:
+        results = conclude(plan, folder, problems)
+    except BadHistoryError as error:
+        # It did not come as far as a history.
+        problem = "; ".join([*problems, str(error)])
+        console.print(f"[red]failed[/]: {problem}", soft_wrap=True, highlight=False)
+        return Outcome(plan.name, "FAILED", str(folder), problem=problem)
+    show(results, console)
+    console.print(f"report: {folder / 'report.html'}", soft_wrap=True, highlight=False)
+    return _outcome(plan, folder, results)
+
+
+def _outcome(plan: RunPlan, folder: Path, results: Results) -> Outcome:
+    return Outcome(
+        plan.name,
+        results.verdict,
+        str(folder),
+        [promise.id for promise in results.promises if promise.verdict == "INVALID"],
+        sum(results.operations.values()),
+        results.failovers,
+        problem="; ".join(results.problems),
+    )
+
+
+def run_all(
+    plans: Iterable[RunPlan], console: Console, *, runs: Path = RUNS, resume: Path | None = None
+) -> list[Outcome]:
+    """Run after run, and a table of all.
+
+    Args:
+        resume: where outcomes are kept; what is in there is not run again.
+    """
+    outcomes: list[Outcome] = []
+    known = {outcome.name: outcome for outcome in _kept(resume)} if resume else {}
+    try:
+        for plan in plans:
+            outcome = known.get(plan.name) or run_one(plan, console, runs)
+            outcomes.append(outcome)
+            if resume is not None and plan.name not in known:
+                resume.parent.mkdir(parents=True, exist_ok=True)
+                with resume.open("ab") as file:
+                    file.write(msgspec.json.encode(outcome) + b"\n")
+    finally:
+        show_outcomes(outcomes, console)
+    return outcomes
+
+
+def _kept(path: Path) -> Iterator[Outcome]:
+    if path.exists():
+        for line in path.read_bytes().splitlines():
+            yield msgspec.json.decode(line, type=Outcome)
+
+
+def show_outcomes(outcomes: Sequence[Outcome], console: Console) -> None:
+    """The table at the end."""
+    table = Table("run", "verdict", "broken", "operations", "failovers", "seconds", box=None)
+    for one in outcomes:
+        colour = COLOURS.get(one.verdict, "red")
+        table.add_row(
+            one.name, f"[bold {colour}]{one.verdict}[/]", " ".join(one.broken),
+            f"{one.operations:,}", str(one.failovers), f"{one.seconds:.0f}",
+        )  # fmt: skip
+    console.print(table)
+
+
+def exit_code(outcomes: Sequence[Outcome]) -> int:
+    """INVALID before a failure of the harness before UNKNOWN: what was found, was found."""
+    codes = {outcome.exit_code for outcome in outcomes}
+    return next((code for code in (1, HARNESS_FAILED, 2) if code in codes), 0)

@@ -1,0 +1,182 @@
+"""The commands that run something: run, smoke, all, nightly, replay."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from chaos.campaign import exit_code, run_all
+from chaos.faults import Mode
+from chaos.places import choose
+from chaos.plan import RunPlan, read_plan
+from chaos.run import Run
+from chaos.runner import RUNS
+from chaos.scenarios import CORE, DEFAULT_MODE, REGRESSION, SMOKE, scenario
+
+Seed = Annotated[int | None, typer.Option(help="What everything random comes from; else any.")]
+Duration = Annotated[
+    float, typer.Option(help="Seconds; a scenario is repeated until they have passed. 0: once.")
+]
+Rate = Annotated[float, typer.Option(help="Operations a second that producers start.")]
+Durability = Annotated[
+    Mode | None,
+    typer.Option(help="Else QUORUM where it claims the scenario's faults, and ALL elsewhere."),
+]
+Fsync = Annotated[bool, typer.Option("--fsync", help="Replies also wait for the disks.")]
+ClusterKind = Annotated[
+    str | None,
+    typer.Option("--cluster", help="docker or process; else docker if an engine answers."),
+]
+DownAfter = Annotated[int, typer.Option(help="Sentinel's down-after-milliseconds.")]
+WorkloadName = Annotated[str, typer.Option("--workload", help="Instead of the scenario's own.")]
+BugName = Annotated[str, typer.Option("--bug", help="Plant this bug (see chaos/bugs).")]
+
+DEFAULTS = RunPlan("", 0, DEFAULT_MODE)
+NIGHTLY_EXPLORATORY = 20
+NIGHTLY_EXPLORATORY_S = 180.0
+
+
+def _plans(
+    names: tuple[str, ...] | list[str], durability: Mode | None, template: RunPlan, out: Console
+) -> list[RunPlan]:
+    """One for each scenario, in its mode; says which have none."""
+    plans = []
+    for name in names:
+        mode = scenario(name).mode(durability)
+        if mode is None:
+            out.print(f"{name}: no mode claims its faults; it runs in the matrix only")
+            continue
+        plans.append(replace(template, scenario=name, mode=mode))
+    return plans
+
+
+def _template(
+    out: Console,
+    *,
+    seed: int | None,
+    cluster: str | None,
+    rate: float,
+    down_after_ms: int,
+    duration: float = 0.0,
+    fsync: bool = False,
+    workload: str = "",
+    bug: str = "",
+) -> RunPlan:
+    """What all runs of a command have in common; says where they take place, and the seed."""
+    kind, why = choose(cluster)
+    number = random.SystemRandom().randrange(1_000_000) if seed is None else seed
+    out.print(f"{why}; seed {number}", highlight=False, soft_wrap=True)
+    return replace(
+        DEFAULTS, seed=number, duration_s=duration, rate=rate, fsync=fsync, cluster=kind,
+        down_after_ms=down_after_ms, workload=workload, bug=bug,
+    )  # fmt: skip
+
+
+def run(  # noqa: PLR0917 - typer calls it by name
+    scenarios: Annotated[list[str], typer.Argument(help="Names; see chaos/scenarios.py.")],
+    seed: Seed = None,
+    duration: Duration = 0.0,
+    rate: Rate = DEFAULTS.rate,
+    durability: Durability = None,
+    fsync: Fsync = False,
+    cluster: ClusterKind = None,
+    down_after_ms: DownAfter = DEFAULTS.down_after_ms,
+    workload: WorkloadName = "",
+    bug: BugName = "",
+    seeds: Annotated[int, typer.Option(help="How many, one after the other.")] = 1,
+) -> None:
+    """Runs scenarios, and judges each."""
+    out = Console()
+    template = _template(
+        out, seed=seed, cluster=cluster, rate=rate, down_after_ms=down_after_ms,
+        duration=duration, fsync=fsync, workload=workload, bug=bug,
+    )  # fmt: skip
+    plans = _plans(scenarios, durability, template, out)
+    every = [replace(plan, seed=plan.seed + n) for n in range(seeds) for plan in plans]
+    raise typer.Exit(exit_code(run_all(every, out)))
+
+
+def smoke(  # noqa: PLR0917 - typer calls it by name
+    seed: Seed = None,
+    rate: Rate = DEFAULTS.rate,
+    durability: Durability = None,
+    fsync: Fsync = False,
+    cluster: ClusterKind = None,
+    down_after_ms: DownAfter = DEFAULTS.down_after_ms,
+) -> None:
+    """The scenarios that say most in about 90 seconds."""
+    out = Console()
+    template = _template(
+        out, seed=seed, cluster=cluster, rate=rate, down_after_ms=down_after_ms, fsync=fsync
+    )
+    raise typer.Exit(exit_code(run_all(_plans(SMOKE, durability, template, out), out)))
+
+
+def every(  # noqa: PLR0917 - typer calls it by name
+    seed: Seed = None,
+    rate: Rate = DEFAULTS.rate,
+    durability: Durability = None,
+    fsync: Fsync = False,
+    cluster: ClusterKind = None,
+    down_after_ms: DownAfter = DEFAULTS.down_after_ms,
+) -> None:
+    """The core of the regression scenarios, in less than ten minutes."""
+    out = Console()
+    template = _template(
+        out, seed=seed, cluster=cluster, rate=rate, down_after_ms=down_after_ms, fsync=fsync
+    )
+    raise typer.Exit(exit_code(run_all(_plans(CORE, durability, template, out), out)))
+
+
+def nightly(
+    seed: Seed = None,
+    rate: Rate = DEFAULTS.rate,
+    cluster: ClusterKind = None,
+    down_after_ms: DownAfter = DEFAULTS.down_after_ms,
+    resume: Annotated[
+        Path, typer.Option(help="Outcomes are kept here; the same file and seed go on from there.")
+    ] = RUNS / "nightly.jsonl",
+) -> None:
+    """Every scenario in every mode that claims it, then many that the seed composes; hours."""
+    out = Console()
+    template = _template(out, seed=seed, cluster=cluster, rate=rate, down_after_ms=down_after_ms)
+    plans = [
+        replace(template, scenario=each.name, mode=mode, fsync=fsync)
+        for each in REGRESSION
+        for mode in sorted(each.modes)
+        for fsync in ((False, True) if mode is Mode.ALL else (False,))
+    ]
+    plans += [
+        replace(
+            template, scenario="exploratory", seed=template.seed + n, mode=mode,
+            duration_s=NIGHTLY_EXPLORATORY_S,
+        )
+        for n in range(NIGHTLY_EXPLORATORY)
+        for mode in (Mode.QUORUM, Mode.ALL)
+    ]  # fmt: skip
+    raise typer.Exit(exit_code(run_all(plans, out, resume=resume)))
+
+
+def replay(
+    folder: Annotated[Path, typer.Argument(help="The folder that a run left.")],
+    durability: Durability = None,
+) -> None:
+    """Runs a saved run's schedule again: the same faults, seed and settings."""
+    plan = read_plan(Run(folder).schedule)
+    if durability is not None:
+        plan = replace(plan, mode=durability)
+    raise typer.Exit(exit_code(run_all([plan], Console())))
+
+
+def register(app: typer.Typer, epilog: str) -> None:
+    """Adds them to the program."""
+    app.command(epilog=epilog)(run)
+    app.command(epilog=epilog)(smoke)
+    app.command(name="all", epilog=epilog)(every)
+    app.command(epilog=epilog)(nightly)
+    app.command(epilog=epilog)(replay)

@@ -1,0 +1,116 @@
+"""The clients of a run: producers that make tasks, workers that take them, until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Sequence
+
+from chaos.recorder import Recorder
+from chaos.workloads import Actor, Load, Workload
+from chaos.writer import HistoryWriter
+from ddq.client import Client
+
+DRAIN_PERIOD_S = 0.5
+
+
+class Crowd:
+    """Everybody who works on the queue.
+
+    Args:
+        clients: one for each order of the APIs, so that their first choices differ.
+        seed: what every actor's dice come from, together with its name.
+    """
+
+    def __init__(
+        self,
+        workload: Workload,
+        writer: HistoryWriter,
+        clients: Sequence[Client],
+        *,
+        seed: str,
+        rate: float,
+    ) -> None:
+        self.topics = [f"{workload.name}{n + 1}" for n in range(workload.topics)]
+        self.load = Load(self.topics, rate)
+        self._workload = workload
+        self._producers = [
+            self._actor(f"p{n}", n, writer, clients, seed) for n in range(workload.producers)
+        ]
+        self._workers = [
+            self._actor(f"w{n}", n, writer, clients, seed) for n in range(workload.workers)
+        ]
+        self._observer = self._actor("observer", 0, writer, clients, seed)
+        self._producing: list[asyncio.Task[None]] = []
+
+    def _actor(
+        self, name: str, number: int, writer: HistoryWriter, clients: Sequence[Client], seed: str
+    ) -> Actor:
+        recorder = Recorder(writer, clients[number % len(clients)], name)
+        return Actor(
+            self.load, recorder, random.Random(f"{seed}/{name}"), number,
+            1 / self._workload.producers,
+        )  # fmt: skip
+
+    @property
+    def unknowns(self) -> int:
+        """Operations whose outcome nobody knows."""
+        return sum(
+            actor.recorder.unknowns for actor in (*self._producers, *self._workers, self._observer)
+        )
+
+    @contextlib.asynccontextmanager
+    async def at_work(self) -> AsyncIterator[None]:
+        """Everybody works while the block runs; workers stay until its end."""
+        async with asyncio.TaskGroup() as group:
+            workers = [
+                group.create_task(self._work(actor), name=f"chaos {actor.name}")
+                for actor in self._workers
+            ]
+            self._producing = [
+                group.create_task(self._produce(actor), name=f"chaos {actor.name}")
+                for actor in self._producers
+            ]
+            try:
+                yield
+            finally:
+                self.load.producing = False
+                self.load.stopped.set()
+                for task in (*workers, *self._producing):
+                    task.cancel()
+
+    async def _produce(self, actor: Actor) -> None:
+        while self.load.producing:
+            await self._workload.produce(actor)
+
+    async def _work(self, actor: Actor) -> None:
+        while not self.load.stopped.is_set():
+            await self._workload.work(actor)
+
+    async def stop_producing(self) -> None:
+        """Returns when the last producer has finished what it was at."""
+        self.load.producing = False
+        await asyncio.gather(*self._producing)
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Workers end whatever they get; True when there is nothing left to get."""
+        self.load.draining = True
+        try:
+            async with asyncio.timeout(timeout_s):
+                while await self._open_count():  # noqa: ASYNC110 - nobody tells
+                    await asyncio.sleep(DRAIN_PERIOD_S)
+        except TimeoutError:
+            return False
+        self.load.stopped.set()
+        return True
+
+    async def _open_count(self) -> int:
+        count = 0
+        for topic in self.topics:
+            counts = (await self._observer.recorder.stats(topic, timeout_s=10.0)).counts
+            count += counts.scheduled + counts.ready + counts.leased
+        return count
+
+
+__all__ = ["Crowd"]

@@ -1,0 +1,91 @@
+"""Writes down what the nemesis does, and when the queue works again after it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+
+from chaos.nemesis import Event, Phase
+from chaos.operations import Fault
+from chaos.progress import Progress
+from chaos.writer import HistoryWriter
+from ddq.client import Client
+from ddq.errors import DdqError
+
+PROBE_TOPIC = "chaos-probe"
+PROBE_TIMEOUT_S = 1.0
+PROBE_PAUSE_S = 0.05
+
+
+class Faulting:
+    """Takes the nemesis's events.
+
+    A fault's window ends when, after its healing, a write is acknowledged again at the run's
+    durability: from then on G6 counts.
+
+    Args:
+        client: for probes, which are no part of the history.
+        group: where probes run.
+    """
+
+    def __init__(
+        self,
+        writer: HistoryWriter,
+        progress: Progress,
+        client: Client,
+        group: asyncio.TaskGroup,
+    ) -> None:
+        self._writer = writer
+        self._progress = progress
+        self._client = client
+        self._group = group
+        self._numbers = itertools.count()
+        self._happened: dict[str, bool] = {}
+        self.not_available: dict[str, str] = {}
+        self.did_not_happen: dict[str, str] = {}
+
+    def tell(self, event: Event) -> None:
+        """One moment of a step."""
+        step, name = event.step, f"{event.step.kind} {event.step.target}"
+        detail = ", ".join(f"{key} {value}" for key, value in event.evidence.items())
+        match event.phase:
+            case Phase.INJECTED:
+                self._progress.faults[event.number] = name
+                self._happened[event.number] = False
+                self._writer.note(
+                    "nemesis", "fault", Fault(step.kind, step.target, "inject", detail=detail)
+                )
+            case Phase.VERIFIED:
+                self._happened[event.number] = True
+            case Phase.NOT_AVAILABLE:
+                self.not_available[name] = str(event.evidence.get("why", ""))
+            case Phase.DID_NOT_HAPPEN:
+                self.did_not_happen[f"{event.number} {name}"] = str(event.evidence.get("why", ""))
+            case Phase.HEALED if event.number in self._happened:
+                self._group.create_task(
+                    self._until_served(event, detail), name=f"chaos probe {event.number}"
+                )
+            case _:
+                pass
+
+    async def _until_served(self, event: Event, detail: str) -> None:
+        await self.probe()
+        self._progress.faults.pop(event.number, None)
+        happened = self._happened.pop(event.number)
+        fault = Fault(event.step.kind, event.step.target, "heal", happened, detail)
+        self._writer.note("nemesis", "fault", fault)
+
+    async def probe(self) -> None:
+        """Returns when a write is acknowledged."""
+        while True:
+            try:
+                await self._client.enqueue(
+                    PROBE_TOPIC, task_id=f"probe-{next(self._numbers)}", timeout_s=PROBE_TIMEOUT_S
+                )
+            except DdqError:
+                await asyncio.sleep(PROBE_PAUSE_S)
+            else:
+                return
+
+
+__all__ = ["PROBE_TOPIC", "Faulting"]

@@ -1,0 +1,151 @@
+"""What scenarios are made of, plans that come back from disk, and what a campaign concludes."""
+
+from __future__ import annotations
+
+import random
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from chaos.campaign import Outcome, exit_code, run_all
+from chaos.faults import KINDS, Mode
+from chaos.gates import GATES
+from chaos.history import BadHistoryError, History, Note
+from chaos.judge import PromiseResult, Results
+from chaos.junit import write_junit
+from chaos.operations import Fault
+from chaos.plan import RunPlan, read_plan, save_plan, saved_bounds
+from chaos.scenarios import CORE, REGRESSION, SCENARIOS, SMOKE, scenario
+from chaos.timeline import timeline
+from chaos.workloads.actor import Actor, Load
+
+
+def test_every_scenario_draws_equal_faults_from_equal_seeds_and_claims_what_its_faults_allow() -> (
+    None
+):
+    for each in SCENARIOS.values():
+        mode = each.mode(None)
+        assert mode is not None, each.name
+        one, same, other = (
+            each.schedule(seed, 2_000, mode, lambda _kind, _target: True) for seed in (7, 7, 8)
+        )
+        assert one == same
+        assert one.down_after_ms == 2_000
+        for step in (step for track in one.tracks for step in track):
+            claimed = next(kind for kind in KINDS if kind.name == step.kind).targets[step.target]
+            assert mode in claimed, (each.name, step)
+        if each.name in {"master-paused", "everything", "exploratory"}:
+            assert one != other
+    assert scenario("cut-through-a-host").mode(None) is Mode.ALL
+    assert scenario("cut-through-a-host").mode(Mode.FAST) is Mode.FAST
+    assert scenario("master-killed").mode(None) is Mode.QUORUM
+    assert set(CORE) | set(SMOKE) <= set(SCENARIOS)
+    assert all(gate in GATES for each in REGRESSION for gate in each.gates)
+
+
+def test_the_pauses_around_down_after_are_spread_over_their_whole_range() -> None:
+    holds = sorted(
+        step.hold_ms / 2_000
+        for step in scenario("master-paused")
+        .schedule(3, 2_000, Mode.QUORUM, lambda *_: True)
+        .tracks[0]
+    )
+    assert len(holds) == 5
+    for n, hold in enumerate(holds):
+        assert 1 + 0.4 * n <= hold <= 1 + 0.4 * (n + 1)
+
+
+def test_a_plan_comes_back_from_disk_with_what_was_played(tmp_path: Path) -> None:
+    plan = RunPlan("master-killed", 11, Mode.ALL, fsync=True, rate=12.5, workload="bank")
+    schedule = scenario(plan.scenario).schedule(11, 2_000, plan.mode, lambda *_: True)
+    path = tmp_path / "schedule.json"
+    save_plan(path, plan, {"failovers": 2}, [schedule])
+    assert read_plan(path) == replace(plan, schedules=(schedule,))
+    assert saved_bounds(path).recovery_ms == 5_800
+    path.write_text("{}")
+    with pytest.raises(BadHistoryError, match="no plan"):
+        read_plan(path)
+
+
+def test_what_was_found_outweighs_what_could_not_be_found() -> None:
+    valid, unknown, invalid, failed = (
+        Outcome(word, word) for word in ("VALID", "UNKNOWN", "INVALID", "FAILED")
+    )
+    assert exit_code([valid]) == 0
+    assert exit_code([valid, unknown]) == 2
+    assert exit_code([unknown, failed]) == 3
+    assert exit_code([unknown, invalid, failed]) == 1
+
+
+def test_a_campaign_goes_on_where_it_was_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[str] = []
+
+    def run_one(plan: RunPlan, _console: Console, _runs: Path) -> Outcome:
+        if len(ran) == 1:
+            raise KeyboardInterrupt
+        ran.append(plan.name)
+        return Outcome(plan.name, "VALID")
+
+    monkeypatch.setattr("chaos.campaign.run_one", run_one)
+    plans = [RunPlan("master-killed", seed, Mode.QUORUM) for seed in (1, 2)]
+    resume, quiet = tmp_path / "deep" / "kept.jsonl", Console(quiet=True)
+    with pytest.raises(KeyboardInterrupt):
+        run_all(plans, quiet, resume=resume)
+    ran.clear()
+    assert [one.verdict for one in run_all(plans, quiet, resume=resume)] == ["VALID", "VALID"]
+    assert ran == [plans[1].name]
+
+
+def test_junit_has_a_failure_for_what_is_invalid_and_an_error_for_what_is_not_known(
+    tmp_path: Path,
+) -> None:
+    told = {"story": 'G2 no loss: task <1> & "2"', "lost_lineage": False}
+    results = Results(
+        "INVALID",
+        [
+            PromiseResult("G2", "no loss", "INVALID", anomaly_count=1, anomalies=[told]),
+            PromiseResult("G3", "promote once", "UNKNOWN", unknown=["no journal"]),
+            PromiseResult("G4", "cancel is final", "VALID"),
+        ],
+        problems=["it was interrupted"],
+    )
+    write_junit(tmp_path / "junit.xml", "here", results)
+    suite = ET.parse(tmp_path / "junit.xml").getroot()  # noqa: S314 - written here
+    assert suite.attrib["tests"] == "4"
+    assert (suite.attrib["failures"], suite.attrib["errors"]) == ("1", "2")
+    failure = suite.find(".//failure")
+    assert failure is not None
+    assert failure.attrib["message"] == told["story"]
+
+
+def test_a_fault_that_was_not_seen_to_happen_does_not_count() -> None:
+    history = History([], [], [], end_ns=9)
+    for time_ns, phase, verified in ((1, "inject", True), (2, "heal", False)):
+        fault = Fault("kill", "master", phase, verified, f"at {time_ns}")  # type: ignore[arg-type]
+        history.notes.append(Note(0, time_ns, "nemesis", "fault", fault))
+    (window,) = timeline(history).windows
+    assert not window.verified
+    assert window.detail == "at 1; at 2"
+
+
+async def test_an_actor_keeps_its_share_of_the_rate_and_does_not_catch_up_in_one_lump(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr("chaos.workloads.actor.asyncio.sleep", sleep)
+    recorder = type("Nobody", (), {"process": "p0.3"})()
+    actor = Actor(Load(["t"], rate=10.0), recorder, random.Random(1), 0, share=0.1)
+    for _ in range(50):
+        await actor.pace()
+    # One a second, less what may be caught up: nobody waited for the sleeps here.
+    assert 45 < slept[-1] < 55
+    assert [actor.new_id(), actor.new_id()] == ["p0-1", "p0-2"]
