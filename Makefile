@@ -75,10 +75,6 @@ e2e: $(READY) ## run the end-to-end tests, which need Go, Node and Chromium with
 	@tools/gotool.sh server >/dev/null
 	@$(BIN)/python -m pytest tests/e2e $(ARGS)
 
-.PHONY: chaos-check
-chaos-check: $(READY) ## judge a saved run again: make chaos-check RUN=chaos/runs/...
-	@$(BIN)/python -m chaos check "$(RUN)" $(ARGS)
-
 .PHONY: bugs
 bugs: $(READY) ## plant every known mistake, one at a time, and see it caught (minutes)
 	@$(BIN)/python -m tests.bugs $(ARGS)
@@ -98,6 +94,7 @@ bench: $(READY) ## measure how late deliveries are
 .PHONY: bench-idle
 bench-idle: $(READY) ## measure what a scheduler costs that has little to do
 	@$(BIN)/python -m tests.bench.idle $(ARGS)
+
 # What is left empty is chosen by the program; it says what it chose.
 SCENARIO ?=
 DURATION ?=

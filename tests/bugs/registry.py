@@ -7,17 +7,18 @@ by which it may be caught: a crash, or an assertion made for it, does not count.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import Any
 from unittest import mock
 
 from ddq.scheduler import Scheduler
-from ddq.store.barrier import Answer, Chain
+from ddq.store.barrier import Answer, Chain, Timing
 from ddq.store.jobstore import JobStore, Removed
-from ddq.store.runner import Call
+from ddq.store.runner import Call, ScriptRunner
 from ddq.task import Outcome, TaskState
+from tests.stateful.world import TIMING
 
 ANY = frozenset(f"G{number}" for number in range(1, 14))
 
@@ -64,6 +65,72 @@ def _set(*promises: str) -> frozenset[str]:
 
 
 # Patches of functions ----------------------------------------------------------------------
+
+
+@contextmanager
+def _timed(timing: Timing) -> Iterator[None]:
+    with mock.patch("tests.stateful.world.TIMING", timing):
+        yield
+
+
+def _not_settling() -> AbstractContextManager[None]:
+    """A majority counts at once: also on a master that came back a moment ago."""
+    return _timed(Timing(TIMING.window_s, settle_s=0.0))
+
+
+def _not_minding_silence() -> AbstractContextManager[None]:
+    """However long nobody confirmed anything, a majority goes on counting."""
+    return _timed(Timing(window_s=1e6, settle_s=TIMING.settle_s))
+
+
+@contextmanager
+def _not_minding_who_leaves() -> Iterator[None]:
+    """The replica that was promoted is not missed."""
+    true_judge = Chain.judge
+
+    def judge(self: Chain, answer: Answer) -> bool:
+        return true_judge(self, replace(answer, attached=frozenset()))
+
+    with mock.patch.object(Chain, "judge", judge):
+        yield
+
+
+def _without_barrier(*scripts: str) -> Callable[[], AbstractContextManager[None]]:
+    """The replies of some scripts wait for nothing."""
+
+    @contextmanager
+    def patched() -> Iterator[None]:
+        true_run = ScriptRunner.run
+
+        async def run(
+            self: ScriptRunner, topic: Any, shard: Any, name: str, args: Any, call: Call
+        ) -> Any:
+            if name in scripts:
+                call = replace(call, durable=False)
+            return await true_run(self, topic, shard, name, args, call)
+
+        with mock.patch.object(ScriptRunner, "run", run):
+            yield
+
+    return patched
+
+
+@contextmanager
+def _refusals_do_not_wait() -> Iterator[None]:
+    """What changed nothing, so it seems, need not wait: "not found", "too late"."""
+    true_run = ScriptRunner.run
+
+    async def run(
+        self: ScriptRunner, topic: Any, shard: Any, name: str, args: Any, call: Call
+    ) -> Any:
+        if name == "remove" and call.durable:
+            looked = await self.run(topic, shard, "get", [0, args[1]], replace(call, durable=False))
+            if looked.body[0][0][0] == b"NOT_FOUND":
+                call = replace(call, durable=False)
+        return await true_run(self, topic, shard, name, args, call)
+
+    with mock.patch.object(ScriptRunner, "run", run):
+        yield
 
 
 @contextmanager
@@ -466,6 +533,44 @@ BUGS: tuple[Bug, ...] = (
                 ),
             ),
         ),
+        levels=(4,),
+    ),
+    Bug(
+        "settling time left out",
+        _set("G2", "G3", "G4", "G7", "G9", "G13"),
+        "a master that was paused acknowledges with the replica that nobody told yet",
+        patch=_not_settling,
+        levels=(4,),
+        durability="quorum",
+    ),
+    Bug(
+        "silence is not minded",
+        _set("G2", "G3", "G4", "G7", "G9", "G13"),
+        "WAIT 1 behind a pause of 1.5 s lost 2,120 to 14,952 writes in 9 of 9 runs",
+        patch=_not_minding_silence,
+        levels=(4,),
+        durability="quorum",
+    ),
+    Bug(
+        "who leaves is not missed",
+        _set("G2", "G3", "G4", "G7", "G9", "G13"),
+        "an election that lasts until the master is back breaks no silence",
+        patch=_not_minding_who_leaves,
+        levels=(4,),
+        durability="quorum",
+    ),
+    Bug(
+        "reads do not wait",
+        _set("G2", "G4", "G9"),
+        "a deposed master still knows the task that was cancelled elsewhere",
+        patch=_without_barrier("get", "list"),
+        levels=(4,),
+    ),
+    Bug(
+        "refusals do not wait",
+        _set("G4"),
+        "a deposed master has never heard of the task",
+        patch=_refusals_do_not_wait,
         levels=(4,),
     ),
 )
