@@ -11,7 +11,20 @@ from pathlib import Path
 
 import pytest
 
-from chaos.clusters import Ability, Cut, Node, Role
+from chaos.clusters import (
+    Ability,
+    Clock,
+    Cluster,
+    Cut,
+    Disk,
+    FullDisk,
+    Kill,
+    Node,
+    Partition,
+    Pause,
+    Role,
+    Stray,
+)
 from chaos.clusters.process import FAST_PERIODS_MS, SentinelCluster, ShardedCluster
 from chaos.clusters.process.firewall import remove_rules_of
 from chaos.clusters.process.launch import process_state
@@ -150,6 +163,16 @@ async def test_a_nodes_clock_and_disk_can_be_spoilt_and_are_good_again() -> None
     finally:
         await cluster.stop()
     assert not cluster.folder.exists()
+
+
+def _conform(
+    one: SentinelCluster, other: ShardedCluster
+) -> tuple[list[Cluster], list[Kill], list[Pause], list[Partition], list[Clock], list[Disk], Stray]:
+    """For the type checker: the abilities are reached by a cast, which believes anything."""
+    both = [one, other]
+    full: list[FullDisk] = [*both]
+    assert len(full) == len(both)
+    return [*both], [*both], [*both], [*both], [*both], [*both], one
 
 
 async def require(cluster: SentinelCluster, *abilities: Ability) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from chaos.clusters import Node, NotAvailableError
-from chaos.clusters.process import FAST_PERIODS_MS, SentinelCluster, ShardedCluster
+from chaos.clusters.process import FAST_PERIODS_MS, SentinelCluster, Service, ShardedCluster
+from chaos.clusters.process.launch import process_state
 from chaos.faults import KINDS, Mode, Row, Victim, World, kind
 from chaos.faults.catalogue import ALL, EVERY, QUORUM
 from chaos.faults.model import PROCESS_TARGETS
@@ -170,6 +172,35 @@ async def test_what_was_not_there_to_be_hit_did_not_happen(tmp_path: Path) -> No
         assert told["stray-replica"].phase is Phase.NOT_AVAILABLE
         if kind("partition-clients").unavailable(world, "master") is None:
             assert told["partition-clients"].phase is Phase.DID_NOT_HAPPEN
+
+
+async def test_a_process_of_ddq_is_hit_by_the_same_faults(tmp_path: Path) -> None:
+    service = Service(
+        "api-1", [sys.executable, "-c", "import time; time.sleep(600)"], folder=tmp_path
+    )
+    world = World(_NoCluster(), processes={"api": lambda: _given(service)})  # type: ignore[arg-type]
+    await service.start()
+    first = service.child.pid
+    try:
+        events = await run(
+            world,
+            Step("pause", "api", hold_ms=1, settle=False),
+            Step("kill", "api", hold_ms=1, settle=False),
+        )
+        assert phases(events) == [
+            (name, phase) for name in ("pause", "kill") for phase in IN_FULL[:-1]
+        ]
+        assert events[0].evidence == {"paused": ["api-1"]}
+        assert service.alive()
+        assert not service.paused()
+        assert service.child.pid != first
+        assert process_state(first) is None
+    finally:
+        await service.kill()
+
+
+async def _given(service: Service) -> Victim:
+    return service
 
 
 class FakeVictim:
