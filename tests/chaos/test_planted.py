@@ -22,7 +22,7 @@ from tests.chaos.test_promises import broken, judged
 from tests.chaos.test_random_tales import tell
 
 Step = Callable[[Shard, Any, Context], tuple[Shard, Any]]
-SEEDS = range(8)
+SEEDS = range(12)
 
 
 def set_task(shard: Shard, task_id: str, **changes: Any) -> Shard:

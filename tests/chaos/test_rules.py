@@ -1,0 +1,153 @@
+"""Promises have several rules; each is broken here where no other rule of that promise sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from chaos.operations import Lease, Policy
+from chaos.synthetic import Tale
+from tests.chaos.test_hard_cases import moved
+from tests.chaos.test_promises import (
+    broken,
+    claimed,
+    entry,
+    found,
+    g12_two_owners,
+    judged,
+    once,
+    stories,
+    two_leases,
+)  # fmt: skip
+
+
+def accept(tale: Tale, op: str, **reply: object) -> None:
+    event = found(tale, op, "fail")
+    event["type"], event["reply"] = "ok", {"revision": 99, **reply}
+
+
+def order() -> Tale:
+    tale = once()
+    tale.get("a")
+    found(tale, "get")["reply"]["revision"] = 1
+    return tale
+
+
+def early_by_the_store() -> Tale:
+    tale = once()
+    found(tale, "retrieve")["reply"]["leases"][0]["due_ms"] += 5_000
+    return tale
+
+
+def shared_by_the_store() -> Tale:
+    tale = two_leases()
+    del found(tale, "retrieve", "invoke")["request"]["lease_ms"]
+    found(tale, "retrieve")["reply"]["leases"][0]["expire_ms"] += 60_000
+    return tale
+
+
+def shared_by_the_controller() -> Tale:
+    tale = two_leases()
+    found(tale, "retrieve", "invoke")["request"]["lease_ms"] += 60_000
+    return tale
+
+
+def rescheduled() -> Tale:
+    tale = Tale(policy=Policy(5, 0, 0, 1.0, 0.0))
+    tale.enqueue("a")
+    tale.promote()
+    lease = tale.lease(lease_ms=500)
+    tale.wait(1)
+    tale.reap()
+    tale.reschedule("a", delay_ms=60_000)
+    tale.ack(lease)
+    accept(tale, "ack")
+    return tale
+
+
+def revoked() -> Tale:
+    tale = Tale()
+    tale.enqueue("a")
+    tale.promote()
+    lease = tale.lease()
+    tale.cancel("a", revoke=True)
+    tale.extend(lease)
+    accept(tale, "extend")
+    return tale
+
+
+def two_verdicts() -> Tale:
+    tale = once()
+    (lease,) = found(tale, "retrieve")["reply"]["leases"]
+    tale.nack(_lease(lease))
+    accept(tale, "nack", state="dead")
+    return tale
+
+
+def told_again() -> Tale:
+    tale = Tale()
+    tale.enqueue("a")
+    tale.promote()
+    tale.ack(tale.lease(request_id="r"))
+    tale.retrieve(request_id="r")
+    lease = found(tale, "retrieve")["reply"]["leases"][0]
+    revision = found(tale, "ack")["reply"]["revision"]
+    found(tale, "retrieve", nth=1)["reply"] = {"leases": [lease | {"revision": revision}]}
+    return tale
+
+
+def moved_twice() -> Tale:
+    tale = moved()
+    again = entry(tale, "reschedule")
+    for _ in range(2):
+        tale.journal.insert(tale.journal.index(again) + 1, dict(again))
+    return tale
+
+
+def late_long_after_a_fault() -> Tale:
+    tale = Tale()
+    tale.fault("kill", "n1", "inject")
+    tale.fault("kill", "n1", "heal")
+    tale.wait(30)
+    tale.enqueue("a")
+    tale.wait(0.6)
+    tale.promote()
+    tale.ack(tale.lease())
+    return tale
+
+
+def _lease(lease: dict[str, object]) -> Lease:
+    return Lease(**lease)  # type: ignore[arg-type]
+
+
+RULES: list[tuple[str, Callable[[], Tale], bool]] = [
+    ("G9", order, True),
+    ("G5", early_by_the_store, False),
+    ("G7", shared_by_the_store, False),
+    ("G7", shared_by_the_controller, False),
+    ("G8", rescheduled, False),
+    ("G8", revoked, False),
+    ("G8", two_verdicts, False),
+    ("G9", told_again, False),
+    ("G13", moved_twice, True),
+    ("G6", late_long_after_a_fault, True),
+]
+
+
+@pytest.mark.parametrize(
+    ("promise", "tale", "journal"), RULES, ids=[f"{p}-{t.__name__}" for p, t, _ in RULES]
+)
+def test_each_rule_finds_what_it_is_for(
+    tmp_path: Path, promise: str, tale: Callable[[], Tale], journal: bool
+) -> None:
+    results = judged(tmp_path, tale(), journal=journal)
+    assert promise in broken(results), stories(results)
+
+
+def test_what_a_lost_lineage_claimed_is_void(tmp_path: Path) -> None:
+    tale = claimed()
+    g12_two_owners(tale)
+    found(tale, "leader", "info", 0)["reply"]["lineage"] = "dead"
+    assert not broken(judged(tmp_path, tale))
