@@ -24,6 +24,14 @@ from tests.stateful.hunt import Catch, hunt_steps, hunt_stories
 from tests.stateful.play import Plot
 
 ONE_NODE = Plot()
+ROLLBACK = Plot("all", failovers_max_count=1, rollback=True)
+
+
+def plot_of(bug: Bug, level: int) -> Plot:
+    """The kind of stories in which a bug is looked for; see Bug.levels."""
+    if level == 3:
+        return ONE_NODE
+    return ROLLBACK if level == 5 else Plot(bug.durability, failovers_max_count=2)
 
 
 def catch(socket: str, bug: Bug, examples: int, *, shrink: bool) -> Catch | None:
@@ -34,8 +42,7 @@ def catch(socket: str, bug: Bug, examples: int, *, shrink: bool) -> Catch | None
             if level == 2:
                 found = hunt_steps(socket, texts, examples, shrink=shrink)
             else:
-                plot = ONE_NODE if level == 3 else Plot(bug.durability, failovers_max_count=2)
-                found = hunt_stories(socket, texts, plot, examples, shrink=shrink)
+                found = hunt_stories(socket, texts, plot_of(bug, level), examples, shrink=shrink)
             if found is not None:
                 return found
     return None
@@ -77,7 +84,7 @@ def main() -> int:
                 console.print(f"{bug.name}: caught by {row[0]} at level {row[1]} after {row[2]}")
                 if options.stories:
                     console.print(found.story, markup=False)
-            accused = _accuse(socket)
+            accused = None if options.only else _accuse(socket)
         finally:
             runner.run(store.stop())
     console.print(table)
@@ -98,6 +105,7 @@ def _accuse(socket: str) -> Catch | None:
         or hunt_stories(socket, None, ONE_NODE, 200, shrink=True)
         or hunt_stories(socket, None, Plot("all", failovers_max_count=2), 200, shrink=True)
         or hunt_stories(socket, None, Plot("quorum", failovers_max_count=2), 200, shrink=True)
+        or hunt_stories(socket, None, ROLLBACK, 200, shrink=True)
     )
 
 

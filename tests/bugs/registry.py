@@ -31,7 +31,8 @@ class Bug:
         edits: (script, text, other text); the text must be there exactly once.
         patch: a context manager that changes code while it lasts.
         durability: of a story with failovers.
-        levels: where it is looked for: 2, or 3 on one node, or 4 for level 3 with failovers.
+        levels: where it is looked for: 2, or 3 on one node, 4 for level 3 with failovers, or 5 for
+            level 3 on a store that loses what it had confirmed.
     """
 
     name: str
@@ -113,6 +114,13 @@ def _without_barrier(*scripts: str) -> Callable[[], AbstractContextManager[None]
             yield
 
     return patched
+
+
+@contextmanager
+def _nobody_remembers() -> Iterator[None]:
+    """No process tells the store what it was told."""
+    with mock.patch.object(ScriptRunner, "_ledger", lambda *_: None):
+        yield
 
 
 @contextmanager
@@ -572,5 +580,12 @@ BUGS: tuple[Bug, ...] = (
         "a deposed master has never heard of the task",
         patch=_refusals_do_not_wait,
         levels=(4,),
+    ),
+    Bug(
+        "no rollback counter",
+        _set("G2"),
+        "a store that comes back empty, or without its tail, is served as if it were new",
+        patch=_nobody_remembers,
+        levels=(5,),
     ),
 )

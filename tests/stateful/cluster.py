@@ -158,6 +158,20 @@ class Cluster:
         self._copy(self.nodes[self.master], self.nodes[self.deposed])
         self.deposed = None
 
+    def lose_tail(self, kept: int) -> None:
+        """Every node comes back with the first commands of the master's log only.
+
+        So it goes when a master lost the unwritten end of its file, and was back before anybody
+        had noticed: its replicas follow it down.
+        """
+        log = self.nodes[self.master].log[:kept]
+        for node in self.nodes.values():
+            self._clients[node.database].flushdb()
+            node.log = []
+            for command, now_ms in log:
+                self._replay(node, command, now_ms)
+            node.replicas = {name: len(node.log) for name in node.replicas}
+
     def _copy(self, source: Node, target: Node) -> None:
         """A full synchronisation."""
         reader, writer = self._clients[source.database], self._clients[target.database]

@@ -13,6 +13,7 @@ from typing import Any
 from models.operations import HELD, State
 from models.queue import Shard
 from tests.stateful.story import Event, History
+from tests.stateful.world import Loss
 
 
 class PromiseBrokenError(AssertionError):
@@ -87,10 +88,51 @@ def judge(history: History, final: Shard, journal: list[dict[str, Any]], *, drai
             _cancel_is_final(event, events, by_id, final)
         elif event.op == "Ack" and event.ok:
             _ack_is_final(event, by_id, final)
+        elif event.op == "GetTask":
+            _read_is_true(event, events)
         if event.op in {"Ack", "Nack", "Extend", "Release"} and event.ok:
             _fenced(event, by_id)
     _idempotent(by_id, events)
     _journal(journal)
+
+
+def judge_silence(history: History, lost: Loss | None) -> None:
+    """Nothing may be said, as if nothing had happened, by a store that lost what it had confirmed.
+
+    Args:
+        lost: when, in the history's moments, and the greatest revision that was kept.
+
+    Raises:
+        PromiseBrokenError: something was said.
+    """
+    if lost is None:
+        return
+    told = [
+        event for event in history.events
+        if event.ok and (event.ended or 0) <= lost.moment and _revision(event) > lost.kept_revision
+    ]  # fmt: skip
+    if not told:
+        return
+    for event in history.events:
+        if event.began <= lost.moment:
+            continue
+        denied = event.error is not None and event.error.reason in _STATEMENTS
+        _require(
+            not (event.ok or denied),
+            "G2 no loss",
+            f"{told[0].op} (op {told[0].ended}) was acknowledged and lost, and {event.op} (op "
+            f"{event.ended}) was answered as if nothing had happened",
+        )
+
+
+_STATEMENTS = {
+    "TASK_NOT_FOUND", "TASK_FINISHED", "TASK_LEASED", "TASK_READY", "LEASE_LOST",
+    "TASK_ID_CONFLICT", "TOPIC_NOT_FOUND",
+}  # fmt: skip
+
+
+def _revision(event: Event) -> int:
+    return int(getattr(getattr(event.reply, "result", None), "revision", 0))
 
 
 def _require(condition: bool, promise: str, story: str) -> None:
@@ -231,6 +273,36 @@ def _cancel_is_final(
             not after and (task is None or task.state not in HELD or task.state == State.DEAD),
             "G4 cancel is final",
             f"{task_id} was said to have finished (op {event.ended}), and lived on",
+        )
+
+
+def _read_is_true(event: Event, events: list[Event]) -> None:
+    """What a reader is told is not behind what others were told before it asked."""
+    before = [
+        e for e in events
+        if e.ok and e.ended is not None and e.ended < event.began
+        and (e.request.task.id if e.op == "Enqueue" else getattr(e.request, "id", "")) == (
+            event.request.id
+        )
+    ]  # fmt: skip
+    if event.error is not None and event.error.reason == "TASK_NOT_FOUND":
+        _require(
+            not any(e.op == "Enqueue" for e in before),
+            "G2 no loss",
+            f"{event.request.id} was not there for a reader (op {event.ended}) after it was "
+            "acknowledged",
+        )
+    if not event.ok:
+        return
+    for earlier in before:
+        if earlier.op not in {"Cancel", "Ack"}:
+            continue
+        promise = "G4 cancel is final" if earlier.op == "Cancel" else "G9 ack is final"
+        _require(
+            event.reply.task.revision >= earlier.reply.result.revision,
+            promise,
+            f"a reader saw {event.request.id} alive (op {event.ended}) after its {earlier.op} was "
+            f"acknowledged (op {earlier.ended})",
         )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from ddq.store.runner import Call
 from ddq.store.scripts import Script, load_scripts
 from tests.stateful.dump import read_shard
-from tests.stateful.judge import deliveries, judge
+from tests.stateful.judge import deliveries, judge, judge_silence
 from tests.stateful.story import TOPIC, Actor, History
 from tests.stateful.world import Choose, World, simulated
 
@@ -27,12 +27,15 @@ class Plot:
         durability: of the topic: what replies wait for.
         failovers_max_count: how often the store may fork; 0: it is one node. In "quorum" the
             failovers are those of whole hosts, at the pace of a real Sentinel; else anything goes.
+        rollback: whether all nodes may come back without the end of what they had confirmed: a
+            fault that no durability claims, and that must not go unnoticed.
         faults: whether replies are lost, commands broken, hints dropped and scripts flushed.
     """
 
     durability: str = "quorum"
     failovers_max_count: int = 0
     faults: bool = True
+    rollback: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,11 +64,15 @@ def play(socket: str, scripts: Mapping[str, Script], plot: Plot, choose: Choose)
         PromiseBrokenError, DisagreementError: the story broke a promise. The last lines of
             ``error.__notes__`` are the story.
     """
-    world = World(socket, scripts, choose, plot.durability, plot.faults, plot.failovers_max_count)
+    world = World(
+        socket, scripts, choose, plot.durability, plot.faults, plot.failovers_max_count,
+        apis=1 if plot.rollback else 2, rollback=plot.rollback,
+    )  # fmt: skip
     history = History()
+    world.moment = history.tick
     try:
         try:
-            _act(world, history)
+            (_act_until_lost if plot.rollback else _act)(world, history)
             races = _races(world, history)
         except AssertionError as error:
             error.add_note("\n".join(world.story))
@@ -97,6 +104,19 @@ def _act(world: World, history: History) -> None:
     assert drained, "G6 bounded lateness: the store never came to rest"
 
 
+def _act_until_lost(world: World, history: History) -> None:
+    """The story ends with what the process that was told of the lost writes says afterwards."""
+    setting = world.spawn(_make_topic(world), "operator")
+    assert world.drain(lambda: setting.done() and not world.cluster.lagging())
+    world.start_schedulers()
+    clients = _cast(world, history)
+    world.calm = False
+    for _ in range(STEPS_MAX_COUNT):
+        if all(client.done() for client in clients) or not world.step():
+            break
+    judge_silence(history, world.lost)
+
+
 async def _make_topic(world: World) -> None:
     store = world.processes["api1"].store
     settings = replace(store.topics.default_settings, journal=True, lease_ms=100)
@@ -108,12 +128,21 @@ def _cast(world: World, history: History) -> list[asyncio.Task[None]]:
     """Two tasks, who cancels or moves one, and two workers."""
     producer = Actor(world, history, "producer")
     other = Actor(world, history, "canceller")
+    reader = Actor(world, history, "reader")
     delays_ms = (0, 20, 60)
 
     async def produce() -> None:
         delay_ms = delays_ms[world.choose(3)]
         await producer.enqueue("x", delay_ms)
         await producer.enqueue("y", delay_ms, max_attempts=1)
+        if world.choose(2):
+            # The same once more: nothing happens, and that has to be true.
+            await producer.enqueue("x", delay_ms)
+
+    async def read() -> None:
+        for _ in range(2):
+            await asyncio.sleep((0.0, 0.03, 0.1)[world.choose(3)])
+            await reader.look(("x", "y")[world.choose(2)])
 
     async def interfere() -> None:
         await asyncio.sleep((0.0, 0.05, 0.2)[world.choose(3)])
@@ -131,6 +160,7 @@ def _cast(world: World, history: History) -> list[asyncio.Task[None]]:
     return [
         world.spawn(produce(), "producer"),
         world.spawn(interfere(), "canceller"),
+        world.spawn(read(), "reader"),
         *(world.spawn(worker.work(3), worker.name) for worker in workers),
     ]
 

@@ -138,6 +138,10 @@ class Actor:
         )
         await self.ask(rpcs.CANCEL, "cancel", request)
 
+    async def look(self, task_id: str) -> None:
+        """Reads a task."""
+        await self.ask(rpcs.GET_TASK, "get_task", pb.GetTaskRequest(topic=TOPIC, id=task_id))
+
     async def reschedule(self, task_id: str, delay_ms: int) -> None:
         """Gives a task another due time."""
         request = pb.RescheduleRequest(topic=TOPIC, id=task_id, request_id=self.name_request())

@@ -22,6 +22,7 @@ pytestmark = LONG
 ONE_NODE = Plot()
 ANY_FAILOVERS = Plot("all", failovers_max_count=2)
 HOST_FAILOVERS = Plot("quorum", failovers_max_count=2)
+ROLLBACK = Plot("all", failovers_max_count=1, rollback=True)
 WITHOUT_BARRIER = Plot("fast", failovers_max_count=1)
 
 _BOTH_SIDES = (
@@ -66,6 +67,11 @@ def test_promises_hold_through_failovers(stateful_socket: str, plot: Plot) -> No
     nothing can have happened behind its back: nothing breaks either."""
     races = stories(stateful_socket, plot, 1.0)
     assert races["failover"] > races["stories"] / 4
+
+
+def test_a_store_that_lost_what_it_confirmed_is_not_served(stateful_socket: str) -> None:
+    """All nodes come back without the end of what they had: whoever was told of it notices."""
+    stories(stateful_socket, ROLLBACK, 0.4)
 
 
 def test_both_sides_of_each_race_are_reached(stateful_socket: str) -> None:

@@ -76,6 +76,19 @@ def simulated(texts: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+@dataclass(frozen=True)
+class Loss:
+    """The store came back without the end of what it had.
+
+    Attributes:
+        moment: of the history.
+        kept_revision: the greatest that is still there.
+    """
+
+    moment: int
+    kept_revision: int
+
+
 @dataclass(eq=False)
 class Stop:
     """A command that waits for its turn."""
@@ -243,6 +256,7 @@ class World:
     faults: bool = True
     failovers_max_count: int = 0
     apis: int = 2
+    rollback: bool = False
     schedulers: int = 2
     stops: list[Stop] = field(default_factory=list)
     hints: list[tuple[str, bytes]] = field(default_factory=list)
@@ -257,6 +271,9 @@ class World:
         self.cut: str | None = None
         self._cut_s = self._healed_s = float("-inf")
         self._frozen = False
+        self._topic_made = 0
+        self.lost: Loss | None = None
+        self.moment: Callable[[], int] = int
         self.tasks: list[asyncio.Task[None]] = []
         self.stopping = asyncio.Event()
         self.trace = hashlib.sha256()
@@ -296,6 +313,7 @@ class World:
 
     def start_schedulers(self) -> None:
         """They run until the story ends."""
+        self._topic_made = len(self.cluster.nodes[self.cluster.master].log)
         for process in self.processes.values():
             if process.scheduler is not None:
                 self.spawn(process.scheduler.run(self.stopping), process.name)
@@ -387,6 +405,10 @@ class World:
             ways.append((f"hint doubled {process}", partial(self._double_hint, position)))
         ways.append(("scripts flushed", self.cluster.flush_scripts))
         cluster = self.cluster
+        if self.rollback:
+            if self.lost is None:
+                ways.append(("ALL NODES LOSE THEIR TAIL", self._lose_tail))
+            return ways
         if cluster.deposed is not None:
             ways.append(("old master learns", self._heal))
             if cluster.nodes[cluster.deposed].replicas:
@@ -424,6 +446,21 @@ class World:
                 for name in cluster.best_replicas()
             ]
         return ways
+
+    def _lose_tail(self) -> None:
+        """Down to a prefix that still has the topic."""
+        master = self.cluster.nodes[self.cluster.master]
+        kept = self._topic_made + self.choose(len(master.log) - self._topic_made + 1)
+        for node in self.cluster.nodes.values():
+            for stop in [stop for stop in self.stops if stop.node is node]:
+                self._break(stop)
+            for wire in self.wires:
+                wire.die(node)
+        self.cluster.lose_tail(kept)
+        sequence = self.cluster.client(self.cluster.master).hget(
+            self.shard.key("control"), "sequence"
+        )
+        self.lost = Loss(self.moment(), int(sequence or 0))
 
     def _cut(self, *, frozen: bool) -> None:
         self.cut, self._frozen, self._cut_s = self.cluster.master, frozen, self.loop.time()

@@ -284,13 +284,15 @@ local function load(id)
   return t
 end
 
+local acting_epoch   -- of the scheduler that this call is of; nil for every other caller
+
 local function journal(op, t, from)
   if control.journal ~= 1 then return end
   redis.call('XADD', K.journal, 'MAXLEN', '~', control.journal_max, '*',
     'op', op, 'id', t.id, 'incarnation', t.incarnation, 'revision', t.revision,
     'from', from and NAME[from] or 'none', 'to', NAME[t.state], 'promotion', t.promotion,
     'attempt', t.attempt, 'run', t.run, 'due_ms', t.due_ms, 'at_ms', now,
-    'epoch', control.epoch, 'lineage', CALL.lineage)
+    'epoch', acting_epoch or control.epoch, 'lineage', CALL.lineage)
 end
 
 -- The one way a task changes: index, counters, record and journal move together.
