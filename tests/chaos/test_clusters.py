@@ -34,7 +34,9 @@ from chaos.clusters.resp import ReplyError
 
 
 async def test_a_killed_master_is_replaced_and_a_failover_can_be_asked_for(tmp_path: Path) -> None:
-    cluster = SentinelCluster(folder=tmp_path, sentinel_periods_ms=FAST_PERIODS_MS)
+    cluster = SentinelCluster(
+        folder=tmp_path, sentinel_periods_ms=FAST_PERIODS_MS, down_after_ms=3_000
+    )
     try:
         await cluster.start()
         first = await cluster.master()
@@ -63,7 +65,9 @@ async def test_a_killed_master_is_replaced_and_a_failover_can_be_asked_for(tmp_p
 async def test_a_paused_master_is_stopped_in_the_kernel_and_demoted_when_it_goes_on(
     tmp_path: Path,
 ) -> None:
-    cluster = SentinelCluster(folder=tmp_path, sentinel_periods_ms=FAST_PERIODS_MS)
+    cluster = SentinelCluster(
+        folder=tmp_path, sentinel_periods_ms=FAST_PERIODS_MS, down_after_ms=3_000
+    )
     try:
         await cluster.start()
         first = await cluster.master()
@@ -118,7 +122,7 @@ async def test_a_shard_fails_over_alone_and_a_slot_moves_with_its_keys(tmp_path:
 
 
 async def test_a_cut_off_host_drops_packets_and_its_clients_stay_with_it() -> None:
-    cluster = SentinelCluster(sentinel_periods_ms=FAST_PERIODS_MS)
+    cluster = SentinelCluster(sentinel_periods_ms=FAST_PERIODS_MS, down_after_ms=3_000)
     await require(cluster, Ability.PARTITION)
     try:
         await cluster.start()
@@ -169,10 +173,17 @@ def _conform(
     one: SentinelCluster, other: ShardedCluster
 ) -> tuple[list[Cluster], list[Kill], list[Pause], list[Partition], list[Clock], list[Disk], Stray]:
     """For the type checker: the abilities are reached by a cast, which believes anything."""
-    both = [one, other]
-    full: list[FullDisk] = [*both]
-    assert len(full) == len(both)
-    return [*both], [*both], [*both], [*both], [*both], [*both], one
+    full: list[FullDisk] = [one, other]
+    assert full
+    return (
+        [one, other],
+        [one, other],
+        [one, other],
+        [one, other],
+        [one, other],
+        [one, other],
+        one,
+    )
 
 
 async def require(cluster: SentinelCluster, *abilities: Ability) -> None:

@@ -71,7 +71,11 @@ IN_FULL = [Phase.INJECTED, Phase.VERIFIED, Phase.HEALED, Phase.SETTLED]
 
 async def test_faults_of_a_sentinel_cluster_happen_and_are_undone(tmp_path: Path) -> None:
     cluster = SentinelCluster(
-        folder=tmp_path, sentinel_periods_ms=FAST_PERIODS_MS, clocks=True, disk_bytes=8_000_000
+        folder=tmp_path,
+        sentinel_periods_ms=FAST_PERIODS_MS,
+        down_after_ms=3_000,
+        clocks=True,
+        disk_bytes=8_000_000,
     )
     steps = [
         Step("kill", "replica-host", hold_ms=100),

@@ -182,6 +182,13 @@ class SentinelCluster(ProcessCluster):
             *(known if replicas is not None else ()),
         ]
 
+    async def set_down_after(self, down_after_ms: int) -> None:
+        """Changes when the Sentinels take a silent node for down."""
+        words = ("SENTINEL", "SET", MASTER_NAME, "down-after-milliseconds", str(down_after_ms))
+        for sentinel in self.sentinels:
+            await self.command(sentinel, *words)
+        self.down_after_ms = down_after_ms
+
     async def attach_stray(self) -> Node:
         """Starts one more replica of the present master; returns when it is in sync."""
         master = await self.master()
