@@ -131,6 +131,14 @@ chaos-replay: $(READY) ## run the schedule of RUN= again
 chaos-check: $(READY) ## judge the history of RUN= again
 	@$(CHAOS) check "$(RUN)" $(ARGS)
 
+.PHONY: chaos-matrix
+chaos-matrix: $(READY) ## measure what each durability loses under each fault, a few times each
+	@$(CHAOS) matrix $(if $(CLUSTER),--cluster $(CLUSTER)) $(ARGS)
+
+.PHONY: sweep
+sweep: $(READY) ## the same with many steps, on local processes (hours; goes on where it stopped)
+	@$(CHAOS) sweep $(ARGS)
+
 .PHONY: fmt
 fmt: $(READY) ## format the code and sort its imports
 	@$(BIN)/ruff check --quiet --select I --fix .

@@ -17,6 +17,7 @@ from chaos.plan import RunPlan, read_plan
 from chaos.run import Run
 from chaos.runner import RUNS
 from chaos.scenarios import CORE, DEFAULT_MODE, REGRESSION, SMOKE, scenario
+from chaos.sweep.command import run_matrix, run_sweep
 
 Seed = Annotated[int | None, typer.Option(help="What everything random comes from; else any.")]
 Duration = Annotated[
@@ -180,3 +181,5 @@ def register(app: typer.Typer, epilog: str) -> None:
     app.command(name="all", epilog=epilog)(every)
     app.command(epilog=epilog)(nightly)
     app.command(epilog=epilog)(replay)
+    app.command(name="sweep", epilog=epilog)(run_sweep)
+    app.command(name="matrix", epilog=epilog)(run_matrix)

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chaos.clusters import Ability, Cluster
-from chaos.clusters.process import SentinelCluster
+from chaos.clusters.process import SentinelCluster, ShardedCluster
 from chaos.clusters.process.system import ProcessSystem
 from chaos.faults import Victim, World
 from chaos.faults.links import GRPC_HELLO, STORE_HELLO, Link, Toxiproxy
 from chaos.plan import RunPlan
-from chaos.scenarios import SCENARIOS
 from chaos.system import System, SystemOptions
 
 DISK_BYTES = 64 * 1024 * 1024
@@ -54,24 +53,45 @@ def choose(asked: str | None) -> tuple[str, str]:
     return "process", f"cluster: local processes ({why})"
 
 
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What faults need of a place.
+
+    Attributes:
+        links: that have to go through Toxiproxy.
+        sharded: a Cluster, instead of Sentinel.
+    """
+
+    abilities: frozenset[Ability] = frozenset()
+    links: frozenset[str] = frozenset()
+    sharded: bool = False
+
+
 @contextlib.asynccontextmanager
-async def open_place(plan: RunPlan, folder: Path) -> AsyncIterator[Place]:
+async def open_place(plan: RunPlan, folder: Path, needs: Needs) -> AsyncIterator[Place]:
     """Starts everything; ends everything when the block does, however it does."""
-    async with _process_place(plan, folder) as place:
+    async with _process_place(plan, folder, needs) as place:
         yield place
 
 
+def _cluster(plan: RunPlan, folder: Path, needs: Needs) -> SentinelCluster | ShardedCluster:
+    clocks = Ability.CLOCK in needs.abilities
+    disk_bytes = DISK_BYTES if Ability.FULL_DISK in needs.abilities else None
+    appendfsync = "always" if plan.fsync else "everysec"
+    if needs.sharded:
+        return ShardedCluster(
+            folder=folder, node_timeout_ms=plan.down_after_ms, appendfsync=appendfsync,
+            clocks=clocks, disk_bytes=disk_bytes,
+        )  # fmt: skip
+    return SentinelCluster(
+        folder=folder, down_after_ms=plan.down_after_ms, appendfsync=appendfsync,
+        clocks=clocks, disk_bytes=disk_bytes,
+    )  # fmt: skip
+
+
 @contextlib.asynccontextmanager
-async def _process_place(plan: RunPlan, folder: Path) -> AsyncIterator[Place]:
-    needs = SCENARIOS[plan.scenario].needs if plan.scenario in SCENARIOS else frozenset(Ability)
-    links_wanted = SCENARIOS[plan.scenario].links if plan.scenario in SCENARIOS else frozenset()
-    cluster = SentinelCluster(
-        folder=folder / "store",
-        down_after_ms=plan.down_after_ms,
-        clocks=Ability.CLOCK in needs,
-        disk_bytes=DISK_BYTES if Ability.FULL_DISK in needs else None,
-        appendfsync="always" if plan.fsync else "everysec",
-    )
+async def _process_place(plan: RunPlan, folder: Path, needs: Needs) -> AsyncIterator[Place]:
+    cluster = _cluster(plan, folder / "store", needs)
     options = SystemOptions(
         plan.mode, plan.fsync, leader_lease_ms=plan.leader_lease_ms, bug=plan.bug
     )
@@ -82,11 +102,11 @@ async def _process_place(plan: RunPlan, folder: Path) -> AsyncIterator[Place]:
         await cluster.start()
         missing = [f"{ability}: {why}" for ability, why in cluster.unavailable.items()]
         links: dict[str, Link] = {}
-        if links_wanted and not TOXIPROXY.exists():
+        if needs.links and not TOXIPROXY.exists():
             missing.append(
                 f"Toxiproxy: {TOXIPROXY} is not there; `tools/gotool.sh server` builds it"
             )
-        elif links_wanted:
+        elif needs.links:
             links = await _links(stack, cluster, folder, options)
         system = ProcessSystem(
             cluster, folder / "ddq", options,
@@ -101,7 +121,10 @@ async def _process_place(plan: RunPlan, folder: Path) -> AsyncIterator[Place]:
 
 
 async def _links(
-    stack: contextlib.AsyncExitStack, cluster: SentinelCluster, folder: Path, options: SystemOptions
+    stack: contextlib.AsyncExitStack,
+    cluster: SentinelCluster | ShardedCluster,
+    folder: Path,
+    options: SystemOptions,
 ) -> dict[str, Link]:
     toxiproxy = Toxiproxy(TOXIPROXY, cluster.net.ip(_TOXIPROXY_LAST), folder)
     stack.push_async_callback(toxiproxy.stop)
@@ -133,4 +156,4 @@ def _victims(system: System) -> dict[str, Callable[[], Awaitable[Victim]]]:
     return {"api": api, "scheduler": scheduler, "scheduler-leader": leader}
 
 
-__all__ = ["Place", "choose", "docker_missing", "open_place"]
+__all__ = ["Needs", "Place", "choose", "docker_missing", "open_place"]

@@ -28,7 +28,7 @@ from chaos.judge import Results, judge, write_results
 from chaos.junit import write_junit
 from chaos.nemesis import Schedule, play
 from chaos.operations import Phase, Policy, RunNote, TopicSettings
-from chaos.places import Place, open_place
+from chaos.places import Needs, Place, open_place
 from chaos.plan import RunPlan, save_plan
 from chaos.progress import Progress, shown
 from chaos.report import write_report
@@ -86,7 +86,7 @@ async def perform(plan: RunPlan, folder: Path, console: Console) -> list[str]:
     progress = Progress(f"{plan.name}: {told.guards}")
     save_plan(run.schedule, plan, gates, [])
     async with (
-        open_place(plan, folder) as place,
+        open_place(plan, folder, Needs(told.needs, told.links)) as place,
         _clients(place) as clients,
         shown(progress, console),
     ):

@@ -1,0 +1,14 @@
+"""``ddq`` with one planted bug: the bug's name, and what ddq is given."""
+
+from __future__ import annotations
+
+import sys
+
+from chaos.bugs.registry import bug
+from ddq.cli import main
+
+if __name__ == "__main__":
+    planted = bug(sys.argv[1])
+    planted.plant()
+    print(f"PLANTED BUG {planted.name}: {planted.doc}", file=sys.stderr, flush=True)
+    sys.exit(main(sys.argv[2:]))

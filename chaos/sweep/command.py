@@ -1,0 +1,124 @@
+"""``python -m chaos sweep`` and ``matrix``."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markdown import Markdown
+
+from chaos.faults import Mode
+from chaos.places import choose
+from chaos.runner import RUNS
+from chaos.sweep.faults import ROWS, row
+from chaos.sweep.run import SweepPlan, sweep
+from chaos.sweep.table import COLUMNS, Cell, heading, markdown
+from chaos.verdict import HARNESS_FAILED
+
+MATRIX_STEPS = 3
+
+Rows = Annotated[list[str] | None, typer.Argument(help="Names of rows; all if none is given.")]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option("--column", help="fast, quorum, all, or rule-off for QUORUM without the rule."),
+]
+Steps = Annotated[int, typer.Option(help="Of each row; 0: as many as the row says.")]
+DownAfter = Annotated[int, typer.Option(help="Sentinel's down-after-milliseconds.")]
+Folder = Annotated[Path, typer.Option(help="What is in it is not measured again.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Empty the folder first.")]
+ClusterKind = Annotated[str | None, typer.Option("--cluster", help="process or docker.")]
+
+_BY_NAME = {"rule-off" if not rule else mode.value: (mode, rule) for mode, rule in COLUMNS}
+
+
+def exit_code(cells: Sequence[Cell]) -> int:
+    """1: something was lost that is claimed; 2: a control lost nothing, or a cell is empty."""
+    if any(cell.broken for cell in cells):
+        return 1
+    if any(cell.failed and not cell.steps for cell in cells):
+        return HARNESS_FAILED
+    controls = [cell for cell in cells if not cell.rule]
+    blind = bool(controls) and not any(cell.lost for cell in controls)
+    return 2 if blind or not all(cell.steps for cell in cells) else 0
+
+
+def _perform(plan: SweepPlan, out: Console, *, fresh: bool) -> None:
+    if fresh and plan.folder.exists():
+        shutil.rmtree(plan.folder)
+    found = asyncio.run(sweep(plan, out))
+    out.print(Markdown(markdown(found, plan.command)))
+    for cell in found:
+        if cell.broken:
+            where = f"{cell.row} in {cell.mode.upper()}"
+            out.print(f"[red]INVALID[/]: {where} lost {cell.lost:,} of {cell.acked:,}")
+    controls = [cell for cell in found if not cell.rule]
+    if controls:
+        lost = sum(cell.lost for cell in controls)
+        out.print(f"control ({heading(*_BY_NAME['rule-off'])}): {lost:,} lost")
+    out.print(f"table: {plan.folder / 'sweep.md'}", highlight=False, soft_wrap=True)
+    raise typer.Exit(exit_code(found))
+
+
+def _columns(names: Sequence[str] | None) -> list[tuple[Mode, bool]]:
+    try:
+        return [_BY_NAME[name] for name in names or _BY_NAME]
+    except KeyError as error:
+        raise typer.BadParameter(f"no column {error}; there are {', '.join(_BY_NAME)}") from None
+
+
+def run_sweep(  # noqa: PLR0917 - typer calls it by name
+    rows: Rows = None,
+    column: Columns = None,
+    steps: Steps = 0,
+    down_after_ms: DownAfter = 1_000,
+    folder: Folder = RUNS / "sweep",
+    fresh: Fresh = False,
+) -> None:
+    """Measures what each durability loses under each fault; on local processes; hours in whole."""
+    _start(
+        "make sweep", rows=rows, column=column, steps=steps, down_after_ms=down_after_ms,
+        folder=folder, fresh=fresh, cluster="process",
+    )  # fmt: skip
+
+
+def run_matrix(  # noqa: PLR0917 - typer calls it by name
+    rows: Rows = None,
+    column: Columns = None,
+    steps: Steps = MATRIX_STEPS,
+    down_after_ms: DownAfter = 1_000,
+    folder: Folder = RUNS / "matrix",
+    fresh: Fresh = False,
+    cluster: ClusterKind = None,
+) -> None:
+    """The same with a few steps a cell, in containers where they can be had."""
+    _start(
+        "make chaos-matrix", rows=rows, column=column, steps=steps, down_after_ms=down_after_ms,
+        folder=folder, fresh=fresh, cluster=cluster,
+    )  # fmt: skip
+
+
+def _start(
+    command: str,
+    *,
+    rows: Sequence[str] | None,
+    column: Sequence[str] | None,
+    steps: int,
+    down_after_ms: int,
+    folder: Path,
+    fresh: bool,
+    cluster: str | None,
+) -> None:
+    out = Console()
+    kind, why = choose(cluster)
+    out.print(why, highlight=False)
+    try:
+        chosen = [row(name) for name in rows] if rows else list(ROWS)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    plan = SweepPlan(chosen, _columns(column), folder, command, steps, kind, down_after_ms)
+    _perform(plan, out, fresh=fresh)

@@ -1,0 +1,229 @@
+"""The rows of the sweep: one fault each, and who promises to lose nothing under it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from chaos.clusters import Ability
+from chaos.faults import KINDS, Mode
+from chaos.faults.catalogue import ALL, EVERY, NOBODY, QUORUM
+from chaos.faults.model import Value
+from chaos.nemesis import Schedule, Step
+
+SHORTEST, LONGEST = 1.0, 3.0
+"""Of pauses and cuts, as multiples of down-after."""
+BLIND_FOR = 4.0
+"""For so many down-afters longer clients see no Sentinel: an old master takes as long to step down
+as Sentinel takes to tell it."""
+
+Tracks = Callable[[float], list[list[Step]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One fault.
+
+    Attributes:
+        claimed: modes that promise to lose nothing under it.
+        tracks: of a step at this place of the sweep, 0 to 1; times in thousandths of down-after.
+        steps: how many by default.
+        sharded: on a Cluster instead of Sentinel.
+    """
+
+    name: str
+    doc: str
+    claimed: frozenset[Mode]
+    tracks: Tracks
+    steps: int = 3
+    sharded: bool = False
+
+    def schedule(self, n: int, of: int, down_after_ms: int) -> Schedule:
+        """Of step ``n`` of ``of``."""
+        at = n / (of - 1) if of > 1 else 0.5
+        tracks = tuple(
+            tuple(
+                Step(
+                    step.kind, step.target, step.strength, step.wait_ms * down_after_ms // 1_000,
+                    step.hold_ms * down_after_ms // 1_000, settle=False,
+                )
+                for step in track
+            )
+            for track in self.tracks(at)
+        )  # fmt: skip
+        return Schedule(tracks, down_after_ms)
+
+    @property
+    def needs(self) -> frozenset[Ability]:
+        """Abilities of the cluster."""
+        kinds = {step.kind for track in self.tracks(0.5) for step in track}
+        return frozenset().union(*(each.needs for each in KINDS if each.name in kinds))
+
+
+def _do(kind: str, target: str, hold: float, wait: float = 0.0, **strength: Value) -> Step:
+    return Step(kind, target, strength, round(wait * 1_000), round(hold * 1_000), settle=False)
+
+
+def _length(at: float) -> float:
+    return SHORTEST + (LONGEST - SHORTEST) * at
+
+
+def _blind(hold: float) -> list[list[Step]]:
+    """Clients that see no Sentinel believe in the old master until that refuses them."""
+    return [[_do("partition-clients", f"s{n}", hold, direction="both")] for n in (1, 2, 3)]
+
+
+def _returning(kind: str, strength: Mapping[str, Value]) -> Tracks:
+    return lambda _: [[Step(kind, "master", strength, hold_ms=500, settle=False)]]
+
+
+ROWS: tuple[Row, ...] = (
+    Row(
+        "pause",
+        "master paused (SIGSTOP) for 1 to 3 down-afters; clients hear from the Sentinels",
+        QUORUM,
+        lambda at: [[_do("pause", "master", _length(at))]],
+        steps=20,
+    ),
+    Row(
+        "pause-blind",
+        "the same, with clients that see no Sentinel and stay with the old master",
+        QUORUM,
+        lambda at: [
+            [_do("pause", "master", _length(at))],
+            *_blind(_length(at) + BLIND_FOR),
+        ],
+        steps=20,
+    ),
+    Row(
+        "cut",
+        "master's host cut off for 1 to 3 down-afters; clients reach both sides",
+        QUORUM,
+        lambda at: [[_do("partition-short", "master-host", _length(at), clients="both")]],
+        steps=20,
+    ),
+    Row(
+        "cut-blind",
+        "the same, with clients that see no Sentinel and stay with the old master",
+        QUORUM,
+        lambda at: [
+            [_do("partition-short", "master-host", _length(at), clients="both")],
+            *_blind(_length(at) + BLIND_FOR),
+        ],
+        steps=20,
+    ),
+    Row(
+        "long-cut",
+        "master's host cut off for 8 down-afters, with its clients",
+        QUORUM,
+        lambda _: [[_do("partition-host", "master-host", 8.0, direction="both", clients="inside")]],
+    ),
+    Row(
+        "kill",
+        "master killed (SIGKILL), started again 5 down-afters later through ddq node",
+        QUORUM,
+        lambda _: [[_do("kill", "master", 5.0)]],
+        steps=20,
+    ),
+    Row(
+        "kill-lagging",
+        "one replica paused for 0.6 down-afters, master killed in the middle of it",
+        QUORUM,
+        lambda _: [[_do("pause", "replica", 0.6)], [_do("kill", "master", 5.0, wait=0.5)]],
+    ),
+    Row(
+        "failover-coordinated",
+        "SENTINEL FAILOVER … COORDINATED",
+        QUORUM,
+        lambda _: [[_do("failover", "master", 0.5, coordinated=True)]],
+    ),
+    Row(
+        "failover-plain",
+        "SENTINEL FAILOVER",
+        ALL,
+        lambda _: [[_do("failover-plain", "master", 0.5, coordinated=False)]],
+    ),
+    Row(
+        "empty-disk",
+        "master killed, disk emptied, started at once through ddq node",
+        QUORUM,
+        _returning("empty-disk", {}),
+    ),
+    Row(
+        "truncated-log",
+        "master killed, 100 kB of its append-only file gone, started at once through ddq node",
+        QUORUM,
+        _returning("truncated-log", {"tail_bytes": 100_000}),
+    ),
+    Row(
+        "empty-disk-unguarded",
+        "the same with a bare valkey-server",
+        NOBODY,
+        _returning("returning-master", {"guarded": False}),
+    ),
+    Row(
+        "isolate-heal-crash",
+        "master's host cut off for 5 down-afters and healed; the next master killed at once",
+        QUORUM,
+        lambda _: [
+            [
+                _do("partition-host", "master-host", 5.0, direction="both", clients="both"),
+                _do("kill", "master", 5.0, wait=0.3),
+            ]
+        ],
+    ),
+    Row(
+        "cut-through-host",
+        "{master + one replica} cut from the rest for 6 down-afters",
+        ALL,
+        lambda _: [[_do("partition-through", "master", 6.0, sentinels=0, clients="inside")]],
+    ),
+    Row(
+        "cut-through-host-and-sentinel",
+        "{master + one replica + one Sentinel} cut from the rest for 6 down-afters",
+        ALL,
+        lambda _: [[_do("partition-through", "master", 6.0, sentinels=1, clients="inside")]],
+    ),
+    Row(
+        "stray-replica",
+        "a replica outside data_nodes attached; a configured one behind; master killed",
+        ALL,
+        lambda _: [
+            [_do("stray-replica", "master", 8.0)],
+            [_do("pause", "replica", 0.6, wait=2.0)],
+            [_do("kill", "master", 5.0, wait=2.5)],
+        ],
+    ),
+    Row(
+        "unequal-priorities",
+        "Sentinel prefers the replica that is behind; master killed",
+        ALL,
+        lambda _: [
+            [_do("priorities", "replica", 8.0, priority=1)],
+            [_do("pause", "replica", 0.6, wait=1.0)],
+            [_do("kill", "master", 5.0, wait=1.5)],
+        ],
+    ),
+    Row(
+        "clock-ahead",
+        "master's clock jumps by an hour for 3 down-afters",
+        EVERY,
+        lambda _: [[_do("clock-jump", "master", 3.0, offset_ms=3_600_000)]],
+    ),
+    Row(
+        "cluster-cut",
+        "Cluster, {A, A1} cut from {A2, B, C} for 6 node-timeouts",
+        ALL,
+        lambda _: [[_do("partition-through", "master", 6.0, sentinels=0, clients="both")]],
+        sharded=True,
+    ),
+)
+"""In the order of the table."""
+
+
+def row(name: str) -> Row:
+    """A row by its name; ValueError if there is none."""
+    for found in ROWS:
+        if found.name == name:
+            return found
+    raise ValueError(f"no row is called {name!r}; there are: {'; '.join(r.name for r in ROWS)}")

@@ -1,0 +1,203 @@
+"""Goes through rows and modes, step by step, and keeps each step as it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+
+from chaos.clusters import ClusterError
+from chaos.clusters.process import ShardedCluster
+from chaos.clusters.resp import ReplyError
+from chaos.faults import Mode
+from chaos.places import Needs, Place, open_place
+from chaos.plan import RunPlan
+from chaos.runner import leaves
+from chaos.sweep.faults import Row
+from chaos.sweep.step import StepResult, measure
+from chaos.sweep.table import Cell, cells, heading, markdown
+from ddq.client import Client, Durability
+from ddq.errors import DdqError
+
+RULE_OFF = "rule-off"
+"""The planted bug that counts any majority: the control."""
+
+
+@dataclass(frozen=True, slots=True)
+class SweepPlan:
+    """What is swept.
+
+    Attributes:
+        steps: of each row; 0: as many as the row says.
+        folder: where steps, table and logs are; what is in it already is not run again.
+    """
+
+    rows: Sequence[Row]
+    columns: Sequence[tuple[Mode, bool]]
+    folder: Path
+    command: str
+    steps: int = 0
+    cluster: str = "process"
+    down_after_ms: int = 1_000
+    fsync: bool = False
+
+    def of(self, row: Row) -> int:
+        """How many steps a row has."""
+        return self.steps or row.steps
+
+    @property
+    def log(self) -> Path:
+        """One line a step."""
+        return self.folder / "steps.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    row: Row
+    mode: Mode
+    rule: bool
+    number: int
+    of: int
+
+    @property
+    def key(self) -> tuple[str, str, bool, int, int]:
+        return (self.row.name, self.mode.value, self.rule, self.number, self.of)
+
+    @property
+    def setting(self) -> tuple[Mode, bool, Needs]:
+        """Jobs of one setting may follow one another on one cluster."""
+        return (self.mode, self.rule, Needs(self.row.needs, sharded=self.row.sharded))
+
+
+async def sweep(plan: SweepPlan, console: Console) -> list[Cell]:
+    """Runs what is not there yet, and writes sweep.json and sweep.md."""
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    done = read_steps(plan.log)
+    jobs = [job for job in _jobs(plan) if job.key not in {step.key for step in done}]
+    console.print(f"{len(jobs)} steps to run, {len(done)} are in {plan.log}", highlight=False)
+    at = 0
+    while at < len(jobs):
+        at += await _run_on_one_place(plan, jobs[at:], done, console)
+    return write_tables(plan, done)
+
+
+def _jobs(plan: SweepPlan) -> Iterator[_Job]:
+    """By setting, so that clusters are started as seldom as can be."""
+    for mode, rule in plan.columns:
+        for row in sorted(plan.rows, key=lambda row: (row.sharded, sorted(row.needs))):
+            for number in range(plan.of(row)):
+                yield _Job(row, mode, rule, number, plan.of(row))
+
+
+async def _run_on_one_place(
+    plan: SweepPlan, jobs: Sequence[_Job], done: list[StepResult], console: Console
+) -> int:
+    """Runs jobs until the setting changes or the cluster did not recover; returns how many."""
+    mode, rule, needs = jobs[0].setting
+    folder = plan.folder / "places" / time.strftime("%H-%M-%S")
+    run = RunPlan(
+        "sweep", 0, mode, fsync=plan.fsync, cluster=plan.cluster,
+        down_after_ms=plan.down_after_ms, bug="" if rule else RULE_OFF,
+    )  # fmt: skip
+    count = 0
+    try:
+        async with open_place(run, folder, needs) as place, _clients(place) as clients:
+            for job in jobs:
+                if job.setting != jobs[0].setting:
+                    break
+                count += 1
+                step = await _run_step(plan, job, place, clients)
+                _keep(plan, done, step, console)
+                if step.problem:
+                    break
+    except* (ClusterError, DdqError, OSError) as errors:
+        problem = "; ".join(str(error) for error in leaves(errors))
+        # The place could not be made or ended: its first step is the one that failed.
+        count += 1
+        job = jobs[count - 1]
+        _keep(plan, done, _failed(job, problem), console)
+    return count
+
+
+async def _run_step(
+    plan: SweepPlan, job: _Job, place: Place, clients: Sequence[Client]
+) -> StepResult:
+    schedule = job.row.schedule(job.number, job.of, plan.down_after_ms)
+    topic = _topic(place, f"sweep-{time.monotonic_ns()}")
+    problem = ""
+    step: StepResult | None = None
+    try:
+        step = await measure(place, clients, schedule, topic, Durability[job.mode.value.upper()])
+        step = _named(step, job)
+    except* (ClusterError, DdqError, OSError, ReplyError) as errors:
+        problem = "; ".join(str(error) for error in leaves(errors))
+    return step if step is not None else _failed(job, problem)
+
+
+def _named(step: StepResult, job: _Job) -> StepResult:
+    step.row, step.mode, step.rule = job.row.name, job.mode.value, job.rule
+    step.number, step.of = job.number, job.of
+    return step
+
+
+def _failed(job: _Job, problem: str) -> StepResult:
+    return StepResult(
+        job.row.name, job.mode.value, job.rule, job.number, job.of, happened=False,
+        problem=problem or "it failed",
+    )  # fmt: skip
+
+
+def _topic(place: Place, name: str) -> str:
+    """On the first shard of a Cluster, which is the one that is hurt."""
+    if not isinstance(place.cluster, ShardedCluster):
+        return name
+    first = range(16_384 // len(place.cluster.shards))
+    tries = (f"{name}-{n}" for n in range(1_000))
+    return next(
+        each for each in tries if place.cluster.slot_of(f"ddq:payloads:{{{each}}}") in first
+    )
+
+
+def _keep(plan: SweepPlan, done: list[StepResult], step: StepResult, console: Console) -> None:
+    done.append(step)
+    with plan.log.open("ab") as log:
+        log.write(msgspec.json.encode(step) + b"\n")
+    where = f"{heading(Mode(step.mode), step.rule)}, {step.row}, step {step.number + 1}/{step.of}"
+    if step.problem:
+        told = f"failed: {step.problem}"
+    else:
+        what = "" if step.happened else " (did not happen)"
+        back = f", back {step.back_s:.1f} s after the new master" if step.back_s else ""
+        told = (
+            f"{step.acked:,} acknowledged, {step.unknown} unknown, {step.lost:,} LOST, "
+            f"outage {step.outage_s:.1f} s{back}{what}"
+        )
+    console.print(f"{where}: {told}", highlight=False, markup=False, soft_wrap=True)
+    write_tables(plan, done)
+
+
+@contextlib.asynccontextmanager
+async def _clients(place: Place) -> AsyncIterator[list[Client]]:
+    async with contextlib.AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(Client(address)) for address in place.addresses]
+
+
+def read_steps(log: Path) -> list[StepResult]:
+    """The steps that were kept; those that failed are to be run again."""
+    if not log.exists():
+        return []
+    steps = [msgspec.json.decode(line, type=StepResult) for line in log.read_bytes().splitlines()]
+    return [step for step in steps if not step.problem]
+
+
+def write_tables(plan: SweepPlan, done: Sequence[StepResult]) -> list[Cell]:
+    """sweep.json for programs, sweep.md for people."""
+    found = cells(done)
+    (plan.folder / "sweep.json").write_bytes(msgspec.json.format(msgspec.json.encode(found)))
+    (plan.folder / "sweep.md").write_text(markdown(found, plan.command))
+    return found
