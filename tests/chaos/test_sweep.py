@@ -1,0 +1,114 @@
+"""What the sweep plays and what it makes of it; a real one is `make sweep`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from rich.console import Console
+
+from chaos.bugs.registry import BUGS, bug
+from chaos.faults import Mode
+from chaos.faults.catalogue import NOBODY
+from chaos.sweep.command import exit_code
+from chaos.sweep.faults import ROWS, row
+from chaos.sweep.run import RULE_OFF, SweepPlan, read_steps, sweep
+from chaos.sweep.step import StepResult
+from chaos.sweep.table import cells, markdown
+from models.promises import BY_ID
+
+
+def step(
+    name: str = "pause", mode: str = "quorum", number: int = 0, *, rule: bool = True, **more: object
+) -> StepResult:
+    seen: dict[str, object] = {"happened": True, "acked": 100, "outage_s": 1.0, **more}
+    return StepResult(name, mode, rule, number, 2, **seen)  # type: ignore[arg-type]
+
+
+def test_pauses_and_cuts_go_evenly_from_one_to_three_times_down_after() -> None:
+    for name in ("pause", "pause-blind", "cut", "cut-blind"):
+        assert row(name).steps >= 20
+        holds = [row(name).schedule(n, 5, 1_000).tracks[0][0].hold_ms for n in range(5)]
+        assert holds == [1_000, 1_500, 2_000, 2_500, 3_000]
+    # Those who are blind stay so until the old master has stepped down.
+    assert row("pause-blind").schedule(4, 5, 2_000).tracks[1][0].hold_ms == 14_000
+
+
+def test_the_rows_are_all_that_the_issue_names_and_claim_what_the_contract_does() -> None:
+    assert {each.name for each in ROWS if each.claimed == NOBODY} == {"empty-disk-unguarded"}
+    assert {each.name for each in ROWS if Mode.QUORUM not in each.claimed} == {
+        "failover-plain", "empty-disk-unguarded", "cut-through-host",
+        "cut-through-host-and-sentinel", "stray-replica", "unequal-priorities", "cluster-cut",
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="no row is called 'x'"):
+        row("x")
+
+
+def test_a_cell_counts_only_what_happened_and_says_what_was_lost() -> None:
+    found = cells(
+        [
+            step(number=0, outage_s=2.0, back_s=0.5),
+            step(number=1, lost=7, outage_s=5.0, back_s=1.5),
+            step(number=0, happened=False, lost=3),
+            step(number=1, happened=False, problem="the cluster did not start"),
+            step(mode="quorum", rule=False, lost=3),
+            step("empty-disk-unguarded", lost=9),
+        ]
+    )
+    pause, control, unguarded = found
+    assert (pause.steps, pause.acked, pause.lost, pause.lossy_steps) == (2, 200, 7, 1)
+    assert (pause.outage_p50_s, pause.outage_max_s, pause.back_p95_s) == (2.0, 5.0, 1.5)
+    assert (pause.did_not_happen, pause.failed, pause.broken) == (1, 1, True)
+    assert not control.broken
+    assert not unguarded.broken
+    text = markdown(found, "make sweep")
+    assert "**lost 7 of 200 in 1 of 2 steps**; 2.0 s, 5.0 s" in text
+    assert "| lost 3 of 100 in 1 of 1 steps; 1.0 s, 1.0 s |" in text
+
+
+def test_a_claim_that_is_lost_is_invalid_and_a_control_that_loses_nothing_proves_nothing() -> None:
+    control, blind = step(rule=False, lost=3), step(rule=False)
+    assert exit_code(cells([step(), control])) == 0
+    assert exit_code(cells([step(lost=1), control])) == 1
+    assert exit_code(cells([step(), blind])) == 2
+    assert exit_code(cells([step(happened=False)])) == 2
+    assert exit_code(cells([step(happened=False, problem="no cluster")])) == 3
+
+
+async def test_a_sweep_goes_on_with_the_steps_that_are_missing_or_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = SweepPlan([row("pause"), row("cut")], [(Mode.QUORUM, True)], tmp_path, "make sweep", 2)
+    asked: list[tuple[str, int]] = []
+
+    async def run_on_one_place(
+        plan: SweepPlan, jobs: list[object], done: list[StepResult], _: Console
+    ) -> int:
+        job = jobs[0]
+        asked.append((job.row.name, job.number))  # type: ignore[attr-defined]
+        failed = "it failed" if len(asked) == 2 else ""
+        result = step(job.row.name, number=job.number, problem=failed)  # type: ignore[attr-defined]
+        done.append(result)
+        with plan.log.open("ab") as log:
+            log.write(msgspec.json.encode(result) + b"\n")
+        return 1
+
+    monkeypatch.setattr("chaos.sweep.run._run_on_one_place", run_on_one_place)
+    quiet = Console(quiet=True)
+    await sweep(plan, quiet)
+    assert asked == [("cut", 0), ("cut", 1), ("pause", 0), ("pause", 1)]
+    asked.clear()
+    await sweep(plan, quiet)
+    assert asked == [("cut", 1)]
+    assert len(read_steps(plan.log)) == 4
+    assert "| pause: " in (tmp_path / "sweep.md").read_text()
+
+
+def test_every_planted_bug_names_promises_that_there_are() -> None:
+    assert RULE_OFF in BUGS
+    for each in BUGS.values():
+        assert each.breaks <= BY_ID.keys()
+        assert each.breaks
+    with pytest.raises(ValueError, match="no bug is called 'none'"):
+        bug("none")
