@@ -408,8 +408,18 @@ EXPLORATORY = Scenario(
     duration_s=60.0,
 )
 
+FAILOVER = Scenario(
+    "failover",
+    "what a failover may take with it, by mode",
+    lambda _: [[_step("kill", "master", 2.5) for _ in range(5)]],
+    duration_s=10.0,
+    failovers=1,
+)
+
 SMOKE = ("master-killed", "master-paused", "scheduler-leader-stopped")
-SCENARIOS: Mapping[str, Scenario] = {each.name: each for each in (*REGRESSION, EXPLORATORY)}
+SCENARIOS: Mapping[str, Scenario] = {
+    each.name: each for each in (*REGRESSION, EXPLORATORY, FAILOVER)
+}
 CORE = tuple(each.name for each in REGRESSION if each.core)
 
 
