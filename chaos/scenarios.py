@@ -159,6 +159,18 @@ REGRESSION: tuple[Scenario, ...] = (
         core=True,
     ),
     Scenario(
+        "old-master-believed",
+        "an old master that goes on in the moment after its replacement, with clients that have "
+        "heard nothing, acknowledges nothing",
+        lambda _: [
+            [_step("pause-until-replaced", "master", 3.0, wait=3.0, settle=False)],
+            [_step("partition-clients", "sentinels", 8.0, direction="both")],
+        ],
+        duration_s=20.0,
+        failovers=0,
+        core=True,
+    ),
+    Scenario(
         "master-cut-off",
         "a master's host that is cut off, for a moment or for long, with clients on its side, "
         "acknowledges nothing that the others lack",

@@ -21,7 +21,7 @@ from chaos.faults.orders import (
 )
 from chaos.faults.partitions import partition
 from chaos.faults.settings import PriorityFault, StrayReplicaFault
-from chaos.faults.signals import KillFault, PauseFault
+from chaos.faults.signals import KillFault, PauseFault, PauseUntilReplacedFault
 
 NOBODY: frozenset[Mode] = frozenset()
 ALL = frozenset({Mode.ALL})
@@ -61,6 +61,16 @@ KINDS: tuple[Kind, ...] = (
         PauseFault,
         needs=frozenset({Ability.PAUSE}),
         hold=(1.0, 3.0),
+    ),
+    Kind(
+        "pause-until-replaced",
+        Row.SIGNALS,
+        "SIGSTOP until a replica has been promoted, and then no longer: the other replica is still "
+        "the old master's",
+        {"master": QUORUM},
+        PauseUntilReplacedFault,
+        needs=frozenset({Ability.PAUSE}),
+        hold=(0.0, 2.0),
     ),
     Kind(
         "partition-host",
@@ -115,7 +125,7 @@ KINDS: tuple[Kind, ...] = (
         "partition-clients",
         Row.PARTITION,
         "clients lose a node that is well",
-        {"master": EVERY, "sentinel": EVERY, "replica": EVERY},
+        {"master": EVERY, "sentinel": EVERY, "sentinels": EVERY, "replica": EVERY},
         partition(partitions.clients),
         needs=frozenset({Ability.PARTITION}),
         strengths={"direction": ("both", "in", "out")},

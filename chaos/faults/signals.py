@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
-from chaos.faults.model import DidNotHappenError, Evidence, Strength, Victim, World
-from chaos.faults.targets import victims
+from chaos.clusters import Node, Role
+from chaos.faults.model import (
+    FAILOVER_TIMEOUT_S,
+    DidNotHappenError,
+    Evidence,
+    Strength,
+    Victim,
+    World,
+)
+from chaos.faults.targets import replicas, victims
+
+_POLL_S = 0.005
 
 
 class KillFault:
@@ -66,3 +77,55 @@ class PauseFault:
         """SIGCONT."""
         while self._victims:
             await self._victims.pop().resume()
+
+
+class PauseUntilReplacedFault:
+    """Freezes the master for exactly as long as it takes until a replica is promoted.
+
+    Then it goes on at once: for the 0.5 to 0.9 s until Sentinel takes its other replica from it, it
+    has a majority and is not the master.
+    """
+
+    def __init__(self, world: World, target: str, strength: Strength) -> None:  # noqa: ARG002
+        self._world = world
+        self._target = target
+        self._victim: Victim | None = None
+        self._replaced = False
+
+    async def inject(self) -> Evidence:
+        """SIGSTOP, and SIGCONT when there is another one."""
+        others = await replicas(self._world.cluster)
+        (self._victim,) = await victims(self._world, self._target)
+        since_s = time.monotonic()
+        await self._victim.pause()
+        try:
+            async with asyncio.timeout(FAILOVER_TIMEOUT_S):
+                successor = await self._promoted(others)
+        except TimeoutError:
+            raise DidNotHappenError("nobody was promoted though the master was paused") from None
+        await self._victim.resume()
+        self._replaced = True
+        paused_ms = round((time.monotonic() - since_s) * 1_000)
+        return {"paused": [self._victim.name], "paused_ms": paused_ms, "successor": successor.name}
+
+    async def _promoted(self, others: list[Node]) -> Node:
+        cluster = self._world.cluster
+        while True:
+            for node, role in zip(
+                others, await asyncio.gather(*map(cluster.role, others)), strict=True
+            ):
+                if role is Role.MASTER:
+                    return node
+            await asyncio.sleep(_POLL_S)
+
+    async def verify(self) -> Evidence:
+        """It was replaced."""
+        if not self._replaced:
+            raise DidNotHappenError(f"the master of {self._target} was not replaced")
+        return {}
+
+    async def heal(self) -> None:
+        """SIGCONT."""
+        victim, self._victim = self._victim, None
+        if victim is not None:
+            await victim.resume()

@@ -62,7 +62,7 @@ async def nodes(cluster: Cluster, target: str) -> list[Node]:
 
     Args:
         target: master, replica, sentinel; each of them with ``-host`` for all that stands and falls
-            with it; or the name of a node or host.
+            with it; sentinels for all of those; or the name of a node or host.
 
     Raises:
         NotAvailableError: this cluster has none of that kind.
@@ -77,6 +77,8 @@ async def nodes(cluster: Cluster, target: str) -> list[Node]:
             return [(await replicas(cluster))[0]]
         case "sentinel":
             return [await _sentinel(cluster)]
+        case "sentinels":
+            return _sentinels(cluster)
         case _:
             named = [node for node in cluster.nodes if target in {node.name, node.host}]
             if not named:
@@ -98,11 +100,16 @@ async def replicas(cluster: Cluster) -> list[Node]:
     return found
 
 
-async def _sentinel(cluster: Cluster) -> Node:
-    """One that is not on the master's host, else it is that host's fault."""
+def _sentinels(cluster: Cluster) -> list[Node]:
     sentinels = [node for node in cluster.nodes if node.kind is NodeKind.SENTINEL]
     if not sentinels:
         raise NotAvailableError("sentinel: this cluster has none")
+    return sentinels
+
+
+async def _sentinel(cluster: Cluster) -> Node:
+    """One that is not on the master's host, else it is that host's fault."""
+    sentinels = _sentinels(cluster)
     master = await _master(cluster)
     return next((node for node in sentinels if node.host != master.host), sentinels[0])
 

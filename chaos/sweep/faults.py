@@ -70,7 +70,7 @@ def _length(at: float) -> float:
 
 def _blind(hold: float) -> list[list[Step]]:
     """Clients that see no Sentinel believe in the old master until that refuses them."""
-    return [[_do("partition-clients", f"s{n}", hold, direction="both")] for n in (1, 2, 3)]
+    return [[_do("partition-clients", "sentinels", hold, direction="both")]]
 
 
 def _returning(kind: str, strength: Mapping[str, Value]) -> Tracks:
@@ -94,6 +94,16 @@ ROWS: tuple[Row, ...] = (
             *_blind(_length(at) + BLIND_FOR),
         ],
         steps=20,
+    ),
+    Row(
+        "pause-until-replaced",
+        "master paused exactly until a replica is promoted; clients see no Sentinel",
+        QUORUM,
+        lambda _: [
+            [_do("pause-until-replaced", "master", BLIND_FOR, wait=0.1)],
+            *_blind(2 * BLIND_FOR),
+        ],
+        steps=5,
     ),
     Row(
         "cut",
