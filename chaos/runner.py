@@ -40,6 +40,7 @@ from chaos.writer import HistoryWriter
 from ddq import __version__
 from ddq.client import Client, Durability, RetryPolicy
 from ddq.client import TopicSettings as ClientSettings
+from ddq.errors import RollbackDetected
 
 RUNS = Path("chaos/runs")
 WARM_UP_S = 2.0
@@ -144,11 +145,22 @@ async def _live(  # noqa: PLR0917 - the parts of one story
         await asyncio.sleep(TAIL_S)
         enter("drain")
         await crowd.stop_producing()
-        drained = await crowd.drain(DRAIN_TIMEOUT_S)
+        drained = await _drain(place, crowd, writer, story)
         enter("end")
     if not drained:
         story.problems.append(f"it was not drained within {DRAIN_TIMEOUT_S:g} s")
     return drained
+
+
+async def _drain(place: Place, crowd: Crowd, writer: HistoryWriter, story: _Story) -> bool:
+    """Whether it came to its end; where ddq refuses to go on, an operator's reset comes first."""
+    try:
+        return await crowd.drain(DRAIN_TIMEOUT_S)
+    except RollbackDetected as error:
+        story.problems.append(f"reset by `ddq store accept-rollback`, since {error}")
+        writer.note("operator", "phase", Phase("accept-rollback"))
+        await place.system.accept_rollback()
+    return await crowd.drain(DRAIN_TIMEOUT_S)
 
 
 async def _fault(

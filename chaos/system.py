@@ -80,5 +80,8 @@ class System(Protocol):
     async def leader(self) -> Victim:
         """The scheduler that leads most shards now; ClusterError if none leads any."""
 
+    async def accept_rollback(self) -> None:
+        """The operator's way out after ROLLBACK_DETECTED: what the store lost is lost."""
+
     async def terminate(self, process: Victim) -> None:
         """SIGTERM; returns when it has ended by itself."""

@@ -97,6 +97,11 @@ async def measure(
         await asyncio.sleep(AFTER_S)
         ended_s = time.monotonic()
     held = await _held(place.cluster, topic)
+    lost = sum(task_id not in held for task_id in written.acked_s)
+    if lost:
+        # It has noticed, and takes nothing more until an operator says so: the next step would
+        # measure that.
+        await place.system.accept_rollback()
     times = sorted([began_s, *written.acked_s.values(), ended_s])
     first_s = next((at for at in times[1:-1] if elected_s and at > elected_s[0]), None)
     return StepResult(
@@ -104,7 +109,7 @@ async def measure(
             happened=not told.failed,
             acked=len(written.acked_s),
             unknown=written.unknown,
-            lost=sum(task_id not in held for task_id in written.acked_s),
+            lost=lost,
             outage_s=round(max(b - a for a, b in itertools.pairwise(times)), 3),
             back_s=round(first_s - elected_s[0], 3) if elected_s and first_s else None,
         refused=dict(written.refused),

@@ -201,6 +201,18 @@ class ProcessSystem:
         assert isinstance(process, DdqProcess)
         await process.terminate()
 
+    async def accept_rollback(self) -> None:
+        """``ddq store accept-rollback``."""
+        command = [
+            str(Path(sys.executable).parent / "ddq"), "store", "accept-rollback", "--yes",
+            "--store", self._cluster.store_url, "--data-nodes", self._cluster.data_nodes,
+            *self._options.flags(),
+        ]  # fmt: skip
+        log = self.folder / "accept-rollback.log"
+        child = await launch(command, log=log, cwd=self.folder)
+        if await child.wait():
+            raise ClusterError(f"ddq store accept-rollback failed: {child.last_words()}")
+
     async def wait_until_serving(self, timeout_s: float = 30.0) -> None:
         """Waits until every API says that it serves; ClusterError if one does not in time."""
         for api, address in zip(self._apis, self.addresses, strict=True):
