@@ -15,10 +15,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import msgspec
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from grpc_tools import protoc
 from hypothesis import settings as hypothesis_settings
 
+from chaos.sweep import table as sweep_table
+from chaos.sweep.table import Cell
 from ddq import errors
 from ddq.config import DEFAULTS, LIMITS, Settings
 from ddq.metrics import ALERTS, Metrics, specs
@@ -30,6 +33,7 @@ from tools.gen import include_paths, sources
 from tools.repo import ROOT, Repo, ToolError
 
 PAGES = (
+    "docs/GUARANTEES.md",
     "README.md",
     "docs/ARCHITECTURE.md",
     "docs/API.md",
@@ -286,8 +290,50 @@ def planted_bugs() -> str:
     return table(("mistake", "promises that it may be caught by", "looked for at level"), rows)
 
 
+def guarantees() -> str:
+    """models/promises.py, by durability."""
+    always = "kept"
+    return table(
+        ("promise", "FAST", "QUORUM", "ALL"),
+        ((f"{p.id} {p.name}", p.in_fast.value, always, always) for p in PROMISES),
+    ) + (
+        "\n\n*kept*: across a failover too, under every fault that the mode claims "
+        "([below](#what-a-mode-waits-for))."
+    )
+
+
+SWEEP = ROOT / "docs" / "sweep.json"
+"""What `make sweep` measured; its chaos/runs/sweep/sweep.json, kept with the page that shows it."""
+
+
+def _swept() -> list[Cell]:
+    return msgspec.json.decode(SWEEP.read_bytes(), type=list[Cell])
+
+
+def sweep() -> str:
+    """docs/sweep.json: every row."""
+    return sweep_table.markdown(_swept(), "make sweep").strip()
+
+
+def sweep_in_short() -> str:
+    """docs/sweep.json: how many rows each mode kept of those that it claims, and what it lost."""
+    rows = []
+    for mode, rule in sweep_table.COLUMNS:
+        cells = [c for c in _swept() if (c.mode, c.rule) == (mode.value, rule) and c.steps]
+        claimed = [cell for cell in cells if cell.claimed]
+        lossy = [cell for cell in cells if cell.lost]
+        lost, acked = sum(cell.lost for cell in cells), sum(cell.acked for cell in cells)
+        kept = f"{sum(c.kept for c in claimed)} of {len(claimed)}" if claimed else "claims none"
+        losses = f"{lost:,} of {acked:,}, under {len(lossy)} of {len(cells)} faults"
+        rows.append((sweep_table.heading(mode, rule), kept, losses))
+    return table(("mode", "claimed faults that it kept", "acknowledged tasks lost in all"), rows)
+
+
 PARTS: Mapping[str, Callable[[], str]] = {
     "promises": promises,
+    "guarantees": guarantees,
+    "sweep": sweep,
+    "sweep-in-short": sweep_in_short,
     "scripts": scripts,
     "rpcs": rpcs,
     "limits": limits,
