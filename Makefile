@@ -75,6 +75,14 @@ e2e: $(READY) ## run the end-to-end tests, which need Go, Node and Chromium with
 	@tools/gotool.sh server >/dev/null
 	@$(BIN)/python -m pytest tests/e2e $(ARGS)
 
+.PHONY: image
+image: ## build the container images ddq:local and ddq-chaos:local (needs Docker)
+	@tools/image.sh
+
+.PHONY: test-docker
+test-docker: $(READY) image ## test the cluster in containers (needs Docker)
+	@$(BIN)/python -m pytest tests/docker $(ARGS)
+
 .PHONY: bugs
 bugs: $(READY) ## plant every known mistake, one at a time, and see it caught (minutes)
 	@$(BIN)/python -m tests.bugs $(ARGS)

@@ -49,6 +49,7 @@ class Ability(StrEnum):
     DISK = "disk"
     FULL_DISK = "full-disk"
     STRAY = "stray"
+    CABLE = "cable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +199,19 @@ class Partition(Protocol):
 
     async def heal(self, name: str | None = None) -> None:
         """Lets packets through again: those of one partition, or all."""
+
+
+class Cable(Protocol):
+    """Hosts can be taken off the network, from everybody, watchers included."""
+
+    async def unplug(self, host: str) -> None:
+        """Takes a host off it; its processes run on and lose every address."""
+
+    async def plug(self, host: str) -> None:
+        """Puts it back, with the addresses that it had."""
+
+    def unplugged(self, host: str) -> bool:
+        """Whether it is off."""
 
 
 class Clock(Protocol):

@@ -28,9 +28,13 @@ def why_unavailable() -> str | None:
     return None
 
 
-def environment(offset_file: Path) -> dict[str, str]:
-    """What a process must be started with so that ``set_offset`` moves its clock."""
-    path = library()
+def environment(offset_file: Path, preload: Path | None = None) -> dict[str, str]:
+    """What a process must be started with so that ``set_offset`` moves its clock.
+
+    Args:
+        preload: the library; the wheel's if not given.
+    """
+    path = preload or library()
     assert path is not None
     set_offset(offset_file, 0)
     return {

