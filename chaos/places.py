@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from chaos.clusters import Ability, Cluster
+from chaos.clusters import Ability, Cluster, NotAvailableError
 from chaos.clusters.process import SentinelCluster, ShardedCluster
 from chaos.clusters.process.system import ProcessSystem
 from chaos.faults import Victim, World
@@ -17,6 +17,7 @@ from chaos.system import System, SystemOptions
 
 DISK_BYTES = 64 * 1024 * 1024
 _TOXIPROXY_LAST = 190
+_Cluster = SentinelCluster | ShardedCluster
 TOXIPROXY = Path(__file__).parent.parent / ".tools" / "bin" / "server"
 
 
@@ -40,7 +41,10 @@ class Place:
 
 def docker_missing() -> str | None:
     """Why runs cannot take place in containers here; None if they can."""
-    return "the container cluster is not part of this version"
+    # Late: the engine's library is slow to load, and runs in processes do without.
+    from chaos.clusters.docker import why_unavailable  # noqa: PLC0415
+
+    return why_unavailable()
 
 
 def choose(asked: str | None) -> tuple[str, str]:
@@ -67,31 +71,69 @@ class Needs:
     sharded: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Ground:
+    """How the parts of a place are made on one kind of cluster.
+
+    Attributes:
+        always_proxied: whether connections go through Toxiproxy when no fault of the run needs it.
+        client_ips: where the store sees ddq come from, with Toxiproxy between them or without.
+    """
+
+    cluster: Callable[..., _Cluster]
+    sharded: Callable[..., _Cluster] | None
+    toxiproxy: Callable[[_Cluster, Path], Toxiproxy]
+    why_no_toxiproxy: Callable[[], str | None]
+    system: Callable[..., ProcessSystem]
+    client_ips: Callable[[ProcessSystem, Toxiproxy | None], list[str]]
+    always_proxied: bool = False
+
+
+def _why_no_toxiproxy() -> str | None:
+    if TOXIPROXY.exists():
+        return None
+    return f"Toxiproxy: {TOXIPROXY} is not there; `tools/gotool.sh server` builds it"
+
+
+_PROCESSES = _Ground(
+    cluster=SentinelCluster,
+    sharded=ShardedCluster,
+    toxiproxy=lambda cluster, folder: Toxiproxy(TOXIPROXY, cluster.net.ip(_TOXIPROXY_LAST), folder),
+    why_no_toxiproxy=_why_no_toxiproxy,
+    system=ProcessSystem,
+    # Of those who bind no address.
+    client_ips=lambda system, toxiproxy: ["127.0.0.1"],  # noqa: ARG005
+)
+
+
+def _containers() -> _Ground:
+    from chaos.clusters.docker import DockerCluster  # noqa: PLC0415
+    from chaos.clusters.docker.system import DockerSystem, DockerToxiproxy  # noqa: PLC0415
+
+    def toxiproxy(cluster: _Cluster, folder: Path) -> DockerToxiproxy:
+        assert isinstance(cluster, DockerCluster)
+        return DockerToxiproxy(cluster, folder)
+
+    def client_ips(system: ProcessSystem, toxiproxy: Toxiproxy | None) -> list[str]:
+        assert isinstance(system, DockerSystem)
+        return [toxiproxy.ip] if isinstance(toxiproxy, DockerToxiproxy) else system.ips
+
+    return _Ground(
+        cluster=DockerCluster,
+        sharded=None,
+        toxiproxy=toxiproxy,
+        why_no_toxiproxy=lambda: None,
+        system=DockerSystem,
+        client_ips=client_ips,
+        always_proxied=True,
+    )
+
+
 @contextlib.asynccontextmanager
 async def open_place(plan: RunPlan, folder: Path, needs: Needs) -> AsyncIterator[Place]:
     """Starts everything; ends everything when the block does, however it does."""
-    async with _process_place(plan, folder, needs) as place:
-        yield place
-
-
-def _cluster(plan: RunPlan, folder: Path, needs: Needs) -> SentinelCluster | ShardedCluster:
-    clocks = Ability.CLOCK in needs.abilities
-    disk_bytes = DISK_BYTES if Ability.FULL_DISK in needs.abilities else None
-    appendfsync = "always" if plan.fsync else "everysec"
-    if needs.sharded:
-        return ShardedCluster(
-            folder=folder, node_timeout_ms=plan.down_after_ms, appendfsync=appendfsync,
-            clocks=clocks, disk_bytes=disk_bytes,
-        )  # fmt: skip
-    return SentinelCluster(
-        folder=folder, down_after_ms=plan.down_after_ms, appendfsync=appendfsync,
-        clocks=clocks, disk_bytes=disk_bytes,
-    )  # fmt: skip
-
-
-@contextlib.asynccontextmanager
-async def _process_place(plan: RunPlan, folder: Path, needs: Needs) -> AsyncIterator[Place]:
-    cluster = _cluster(plan, folder / "store", needs)
+    ground = _containers() if plan.cluster == "docker" else _PROCESSES
+    cluster = _cluster(plan, ground, folder / "store", needs)
     options = SystemOptions(
         plan.mode, plan.fsync, leader_lease_ms=plan.leader_lease_ms, bug=plan.bug
     )
@@ -102,13 +144,17 @@ async def _process_place(plan: RunPlan, folder: Path, needs: Needs) -> AsyncIter
         await cluster.start()
         missing = [f"{ability}: {why}" for ability, why in cluster.unavailable.items()]
         links: dict[str, Link] = {}
-        if needs.links and not TOXIPROXY.exists():
-            missing.append(
-                f"Toxiproxy: {TOXIPROXY} is not there; `tools/gotool.sh server` builds it"
-            )
-        elif needs.links:
-            links = await _links(stack, cluster, folder, options)
-        system = ProcessSystem(
+        toxiproxy: Toxiproxy | None = None
+        if needs.links or ground.always_proxied:
+            if why := ground.why_no_toxiproxy():
+                missing.append(why)
+            else:
+                toxiproxy = ground.toxiproxy(cluster, folder)
+                stack.push_async_callback(toxiproxy.stop)
+                await toxiproxy.start()
+                apis = ground.system(cluster, folder / "ddq", options).addresses
+                links = await _links(toxiproxy, cluster, list(apis))
+        system = ground.system(
             cluster, folder / "ddq", options,
             maps={name: link.address_map for name, link in links.items()},
         )  # fmt: skip
@@ -116,21 +162,27 @@ async def _process_place(plan: RunPlan, folder: Path, needs: Needs) -> AsyncIter
         await system.start()
         reached = links["client-api"].address_map if links else {}
         addresses = [reached.get(address, address) for address in system.addresses]
-        world = World(cluster, _victims(system), links=links)
+        client_ips = ground.client_ips(system, toxiproxy)
+        world = World(cluster, _victims(system), client_ips, links)
         yield Place(folder, cluster, system, world, addresses, missing)
 
 
-async def _links(
-    stack: contextlib.AsyncExitStack,
-    cluster: SentinelCluster | ShardedCluster,
-    folder: Path,
-    options: SystemOptions,
-) -> dict[str, Link]:
-    toxiproxy = Toxiproxy(TOXIPROXY, cluster.net.ip(_TOXIPROXY_LAST), folder)
-    stack.push_async_callback(toxiproxy.stop)
-    await toxiproxy.start()
+def _cluster(plan: RunPlan, ground: _Ground, folder: Path, needs: Needs) -> _Cluster:
+    options = {
+        "folder": folder,
+        "appendfsync": "always" if plan.fsync else "everysec",
+        "clocks": Ability.CLOCK in needs.abilities,
+        "disk_bytes": DISK_BYTES if Ability.FULL_DISK in needs.abilities else None,
+    }
+    if not needs.sharded:
+        return ground.cluster(**options, down_after_ms=plan.down_after_ms)
+    if ground.sharded is None:
+        raise NotAvailableError("a Cluster runs as local processes only; give --cluster process")
+    return ground.sharded(**options, node_timeout_ms=plan.down_after_ms)
+
+
+async def _links(toxiproxy: Toxiproxy, cluster: _Cluster, apis: list[str]) -> dict[str, Link]:
     nodes = [node.address for node in cluster.nodes]
-    apis = list(ProcessSystem(cluster, folder, options).addresses)
     return {
         "api-store": await toxiproxy.link("api-store", nodes, STORE_HELLO),
         "scheduler-store": await toxiproxy.link("scheduler-store", nodes, STORE_HELLO),

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Build the container images: `ddq`, which operators deploy, and `chaos`, which the chaos harness runs.
 #
-#   tools/image.sh [TARGET=TAG ...]     by default: ddq=ddq:local chaos=ddq-chaos:local
+#   tools/image.sh [--if-engine] [TARGET=TAG ...]     by default: ddq=ddq:local chaos=ddq-chaos:local
+#
+# --if-engine: where no container engine answers, do nothing and be content.
 #
 # What a build needs of this machine it takes from the environment, and none of it is in an image:
 #   DDQ_CA_FILE (else SSL_CERT_FILE)    certificate authorities, where TLS goes through one's own
@@ -18,6 +20,14 @@ base=debian:trixie-slim
 
 say() { echo "image: $*" >&2; }
 
+optional=no
+if [ "${1:-}" = --if-engine ]; then
+    optional=yes
+    shift
+fi
+if [ "$optional" = yes ] && ! docker version >/dev/null 2>&1; then
+    exit 0
+fi
 if ! command -v docker >/dev/null; then
     say "the program docker is missing; install Debian's docker.io"
     exit 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,13 +117,8 @@ class Toxiproxy:
         Raises:
             NotAvailableError: the binary was not built.
         """
-        if not self._binary.exists():
-            raise NotAvailableError(
-                f"{self._binary} is not there; `tools/gotool.sh server` builds it (needs Go)"
-            )
         command = [str(self._binary), "-host", self._ip, "-port", str(API_PORT)]
-        log = self._folder / "toxiproxy.log"
-        self._child = await launch(command, log=log, cwd=self._folder)
+        self._child = await self._launch(command, self._folder / "toxiproxy.log")
         self._api.update_api_consumer(self._ip, API_PORT)
         try:
             async with asyncio.timeout(READY_TIMEOUT_S):
@@ -133,6 +128,13 @@ class Toxiproxy:
                     await asyncio.sleep(_POLL_S)
         except TimeoutError:
             raise ClusterError(f"Toxiproxy does not answer: {self._child.last_words()}") from None
+
+    async def _launch(self, command: Sequence[str], log: Path) -> Child:
+        if not self._binary.exists():
+            raise NotAvailableError(
+                f"{self._binary} is not there; `tools/gotool.sh server` builds it (needs Go)"
+            )
+        return await launch(command, log=log, cwd=self._folder)
 
     @staticmethod
     def _answers() -> bool:

@@ -190,10 +190,10 @@ async def test_nothing_outlives_a_harness_that_is_stopped_or_killed_and_the_next
         sys.executable, "-c", _HARNESS, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
     assert harness.stdout is not None
-    folder, number = (await harness.stdout.readline()).decode().split()
-    assert len(things_of(client, int(number))) == _THINGS
     engine = Engine(0)
     try:
+        folder, number = (await harness.stdout.readline()).decode().split()
+        assert len(things_of(client, int(number))) == _THINGS
         # What belongs to a living run stays.
         await sweep(engine)
         assert len(things_of(client, int(number))) == _THINGS
@@ -205,6 +205,10 @@ async def test_nothing_outlives_a_harness_that_is_stopped_or_killed_and_the_next
         assert things_of(client, int(number)) == []
         assert not await asyncio.to_thread(Path(folder).exists)
     finally:
+        if harness.returncode is None:
+            harness.kill()
+            await harness.wait()
+        await sweep(engine)
         engine.close()
 
 

@@ -175,14 +175,20 @@ class DockerCluster(SentinelCluster):
             network_mode=self.hosts.network_of(node.host),
         )
 
-    async def launch_in(self, name: str, command: Sequence[str], **options: Any) -> Child:
-        """Starts any program in a container of this run; see ``launch_container``."""
+    async def launch_in(
+        self, name: str, command: Sequence[str], *, folder: Path | None = None, **options: Any
+    ) -> Child:
+        """Starts any program in a container of this run; see ``launch_container``.
+
+        Args:
+            folder: what it sees under the same path; the cluster's own if not given.
+        """
         return await launch_container(
             self.engine,
             # Names are not free again at once.
             f"{self.prefix}-{name}-{next(self._names)}",
             command,
-            folder=self.folder,
+            folder=folder or self.folder,
             image=self.image,
             **options,
         )

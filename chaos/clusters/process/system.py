@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -28,6 +29,14 @@ _POLL_S = 0.05
 _HTTP_TIMEOUT_S = 0.5
 
 
+class Launcher(Protocol):
+    """Starts a program; see ``launch``."""
+
+    async def __call__(
+        self, command: Sequence[str], *, log: Path, cwd: Path, env: Mapping[str, str] | None = None
+    ) -> Child: ...
+
+
 @dataclass(eq=False, slots=True)
 class DdqProcess:
     """One process of ddq; a ``Victim``.
@@ -35,6 +44,7 @@ class DdqProcess:
     Attributes:
         command: starts it, the same each time.
         says: words in its log that tell that it is ready.
+        launcher: what starts it.
     """
 
     name: str
@@ -42,6 +52,7 @@ class DdqProcess:
     command: Sequence[str]
     folder: Path
     says: str
+    launcher: Launcher = launch
     _child: Child | None = field(default=None)
     _log_start: int = 0
 
@@ -55,7 +66,7 @@ class DdqProcess:
         if self.alive():
             raise ClusterError(f"{self.name} runs; kill it before it is started again")
         self._log_start = self.log.stat().st_size if self.log.exists() else 0
-        self._child = await launch(
+        self._child = await self.launcher(
             self.command, log=self.log, cwd=self.folder, env={"GRPC_VERBOSITY": "NONE"}
         )
 
@@ -146,22 +157,27 @@ class ProcessSystem:
         ]  # fmt: skip
 
     def _process(self, name: str, ip: str, words: Sequence[str], says: str) -> DdqProcess:
-        program = (
-            [str(Path(sys.executable).parent / "ddq")]
-            if not self._options.bug
-            else [sys.executable, "-m", "chaos.bugs.launch", self._options.bug]
-        )
         link = "api-store" if words[0] == "serve" else "scheduler-store"
         reached = ",".join(f"{a}={b}" for a, b in self._maps.get(link, {}).items())
         command = [
-            *program, *words,
+            *self._program(), *words,
             "--store", self._cluster.store_url,
             "--data-nodes", self._cluster.data_nodes,
             "--metrics-listen", f"{ip}:{METRICS_PORT}",
             *(["--store-address-map", reached] if reached else []),
             *self._options.flags(),
         ]  # fmt: skip
-        return DdqProcess(name, ip, command, self.folder, says)
+        return DdqProcess(name, ip, command, self.folder, says, self._launcher(name, ip))
+
+    def _program(self) -> list[str]:
+        """The command behind which the words of ddq come."""
+        if self._options.bug:
+            return [sys.executable, "-m", "chaos.bugs.launch", self._options.bug]
+        return [str(Path(sys.executable).parent / "ddq")]
+
+    def _launcher(self, name: str, ip: str) -> Launcher:  # noqa: ARG002
+        """What starts the process of this name and address."""
+        return launch
 
     @property
     def apis(self) -> Sequence[DdqProcess]:
