@@ -97,7 +97,7 @@ class Cluster(Protocol):
 
     @property
     def data_nodes(self) -> str:
-        """The addresses of the configured data nodes, with commas between them."""
+        """What ``ddq --data-nodes`` is given: addresses with commas, or in a Cluster how many."""
 
     def group(self, node: Node) -> Sequence[Node]:
         """The configured data nodes that hold the same data as this one, itself included."""

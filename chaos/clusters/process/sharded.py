@@ -85,11 +85,12 @@ class ShardedCluster(ProcessCluster):
 
     @property
     def store_url(self) -> str:
-        return f"cluster://{self.data_nodes}"
+        return f"cluster://{','.join(node.address for node in self.nodes)}"
 
     @property
     def data_nodes(self) -> str:
-        return ",".join(node.address for node in self.nodes)
+        """How many each shard has: which ones those are is for the Cluster to say."""
+        return str(_PER_SHARD)
 
     @property
     def unavailable(self) -> Mapping[Ability, str]:
