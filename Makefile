@@ -57,7 +57,7 @@ demo: $(READY) ## watch producers, workers, retries, cancels and a killed worker
 	@$(BIN)/ddq demo
 
 .PHONY: test
-test: $(READY) ## run the tests (those of e2e and bench have targets of their own)
+test: $(READY) ## run the tests (those of e2e, bench and failover have targets of their own)
 	@$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
 .PHONY: nightly
@@ -148,6 +148,10 @@ chaos-replay: $(READY) chaos-image ## run the schedule of RUN= again
 .PHONY: chaos-check
 chaos-check: $(READY) ## judge the history of RUN= again
 	@$(CHAOS) check "$(RUN)" $(ARGS)
+
+.PHONY: failover
+failover: $(READY) ## fail the store and the processes over under traffic, and judge it (minutes)
+	@$(BIN)/python -m pytest tests/failover $(ARGS)
 
 .PHONY: chaos-matrix
 chaos-matrix: $(READY) ## measure what each durability loses under each fault, a few times each

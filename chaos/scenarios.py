@@ -142,7 +142,7 @@ REGRESSION: tuple[Scenario, ...] = (
         "master-killed",
         "a killed master takes nothing with it that was acknowledged",
         lambda dice: [
-            [_step("kill", "master", hold) for hold in _times(dice, 3, 0.2, 4.0)],
+            [_step("kill", "master", hold) for hold in _times(dice, 2, 0.2, 4.0)],
         ],
         failovers=2,
         core=True,
@@ -152,7 +152,7 @@ REGRESSION: tuple[Scenario, ...] = (
         "a master that is paused for about as long as Sentinel waits acknowledges nothing that its "
         "successor lacks",
         lambda dice: [
-            [_step("pause", "master", hold) for hold in _times(dice, 5, 1.0, 3.0)],
+            [_step("pause", "master", hold) for hold in _times(dice, 3, 1.0, 3.0)],
         ],
         duration_s=35.0,
         failovers=1,
@@ -178,7 +178,7 @@ REGRESSION: tuple[Scenario, ...] = (
             [
                 *(
                     _step("partition-short", "master-host", hold, clients="both")
-                    for hold in _times(dice, 3, 1.0, 3.0)
+                    for hold in _times(dice, 2, 1.0, 3.0)
                 ),
                 _step("partition-host", "master-host", 8.0, direction="both", clients="both"),
             ],
@@ -209,14 +209,14 @@ REGRESSION: tuple[Scenario, ...] = (
     Scenario(
         "planned-failover",
         "a coordinated failover loses nothing",
-        lambda _: [[_step("failover", "master", 0.5, coordinated=True) for _ in range(3)]],
+        lambda _: [[_step("failover", "master", 0.5, coordinated=True) for _ in range(2)]],
         failovers=2,
         core=True,
     ),
     Scenario(
         "plain-failover",
         "a failover that Sentinel makes without waiting for the replica loses nothing in ALL",
-        lambda _: [[_step("failover-plain", "master", 0.5, coordinated=False) for _ in range(3)]],
+        lambda _: [[_step("failover-plain", "master", 0.5, coordinated=False) for _ in range(2)]],
         failovers=2,
         core=True,
     ),
