@@ -290,6 +290,20 @@ class GroupCommit:
         if tells_of_lost_role(error):
             self._on_trouble(str(error))
 
+    def _refuse_what_did_not_run(self, batch: list[_Waiting], replies: Sequence[Reply]) -> None:
+        """Of a send to who is no master any more, those that it refused to run are no riddle.
+
+        A coordinated failover pauses writes, and refuses them once it is over: were their outcome
+        unknown, a cancel that is repeated and then comes too late could not be told so.
+        """
+        for waiting, reply in zip(batch, replies, strict=False):
+            if isinstance(reply, redis.exceptions.NoScriptError):
+                _fail(waiting, StoreUnreachable("the node is no master any more"))
+            elif isinstance(reply, redis.exceptions.RedisError):
+                error = store_error(waiting.script, reply)
+                if isinstance(reply, _NOT_HERE) or isinstance(error, StoreUnreachable):
+                    self._refuse(waiting, reply)
+
     def _let_go(self, acked: int) -> None:
         for waiting, reply in self._held:
             if not waiting.future.done():
@@ -323,7 +337,11 @@ class GroupCommit:
             raise WriteOutcomeUnknown(f"the store's answer was lost: {error}") from error
         if self._policy is None:
             return replies, 0, True
-        answer = _read_barrier(replies[-2:], sent_s, loop.time(), fsync=self._policy.fsync)
+        try:
+            answer = _read_barrier(replies[-2:], sent_s, loop.time(), fsync=self._policy.fsync)
+        except WriteOutcomeUnknown:
+            self._refuse_what_did_not_run(batch, replies)
+            raise
         if self._chain is None:
             self._chain = Chain(self._policy)
         if all(isinstance(reply, redis.exceptions.RedisError) for reply in replies[:-2]):

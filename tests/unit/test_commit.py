@@ -201,6 +201,29 @@ async def test_who_is_no_master_any_more_confirms_nothing(answer: object) -> Non
     assert troubles
 
 
+@pytest.mark.parametrize(
+    "refusal",
+    [redis.exceptions.ReadOnlyError("READONLY You can't write"), redis.exceptions.NoScriptError()],
+)
+async def test_what_a_deposed_master_refused_to_run_is_no_riddle(refusal: Exception) -> None:
+    # A coordinated failover pauses writes, and refuses those that waited when it is over.
+    def answer(commands: Sequence[Command]) -> list[Reply]:
+        return ["done", refusal, 0, [b"slave", b"ip", 1, b"connected", 7]]
+
+    connection = FakeConnection(answer)
+    connection.free.clear()
+    commit = guarded(connection, policy(Durability.QUORUM, 3))
+    asked = [run(commit, value) for value in ("ran", "refused")]
+    await turns()
+    connection.free.set()
+    with pytest.raises(WriteOutcomeUnknown):
+        await asked[0]
+    with pytest.raises(StoreUnreachable):
+        await asked[1]
+    assert len(connection.sent) == 1
+    await commit.close()
+
+
 async def test_a_reply_is_held_until_a_heartbeat_finds_all_replicas() -> None:
     """WAIT covers everything that its connection wrote before."""
     acked = iter([0, 1, 2])
