@@ -161,6 +161,18 @@ chaos-matrix: $(READY) ## measure what each durability loses under each fault, a
 sweep: $(READY) ## the same with many steps, on local processes (hours; goes on where it stopped)
 	@$(CHAOS) sweep $(ARGS)
 
+.PHONY: failover-rolling
+failover-rolling: $(READY) ## restart everything one after the other under traffic: nothing is lost or fails
+	@$(CHAOS) rolling $(if $(DURABILITY),--durability $(DURABILITY)) $(if $(RATE),--rate $(RATE)) $(ARGS)
+
+.PHONY: failover-latency
+failover-latency: $(READY) ## measure how long a failover is felt, by operation and durability
+	@$(CHAOS) latency $(if $(RATE),--rate $(RATE)) $(ARGS)
+
+.PHONY: failover-migrate
+failover-migrate: $(READY) ## move a topic's slots between the masters of a Cluster under traffic
+	@$(CHAOS) migrate $(if $(RATE),--rate $(RATE)) $(ARGS)
+
 .PHONY: fmt
 fmt: $(READY) ## format the code and sort its imports
 	@$(BIN)/ruff check --quiet --select I --fix .

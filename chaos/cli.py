@@ -19,6 +19,7 @@ from chaos.commands import register
 from chaos.history import BadHistoryError
 from chaos.judge import judge, judge_journal, write_results
 from chaos.plan import saved_bounds
+from chaos.planned import command as planned
 from chaos.report import write_report
 from chaos.run import Run
 from chaos.show import show
@@ -34,6 +35,7 @@ app = typer.Typer(
 
 EXIT_CODES = "Exit status: 0 VALID, 1 INVALID, 2 UNKNOWN, 3 it could not be judged."
 register(app, EXIT_CODES)
+planned.register(app, EXIT_CODES)
 
 
 @app.command(epilog=EXIT_CODES)

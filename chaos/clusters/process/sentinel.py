@@ -104,7 +104,7 @@ class SentinelCluster(ProcessCluster):
             await self._start_by_bootstrap(first, others)
         else:
             await self._start_in_place(first, others)
-        await self.until(self._sentinels_agree, 20.0, "the Sentinels do not know each other")
+        await self.until_sentinels_agree()
 
     async def _start_in_place(self, first: Node, others: Sequence[Node]) -> None:
         self.write_config(first, self._data_config(first))
@@ -213,6 +213,10 @@ class SentinelCluster(ProcessCluster):
         for name, period_ms in self._sentinel_periods_ms.items():
             for sentinel in self.sentinels:
                 await self.command(sentinel, "SENTINEL", "DEBUG", name, str(period_ms))
+
+    async def until_sentinels_agree(self, timeout_s: float = 20.0) -> None:
+        """Waits until each one sees everybody else, healthy."""
+        await self.until(self._sentinels_agree, timeout_s, "the Sentinels do not know each other")
 
     async def _sentinels_agree(self) -> bool:
         """Whether each one sees the master, every replica and every other Sentinel, all healthy."""

@@ -1,0 +1,98 @@
+"""The commands for what operators do: rolling, latency, migrate."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from chaos.clusters import ClusterError
+from chaos.faults import Mode
+from chaos.planned.failovers import Measured, latency
+from chaos.planned.migration import MIGRATION
+from chaos.planned.rolling import ROLLING
+from chaos.planned.story import PlannedRun, Story, failed_lines, perform
+from chaos.runner import conclude, leaves, new_folder
+from chaos.show import show
+from chaos.verdict import Verdict
+from ddq.errors import DdqError
+
+Durability = Annotated[Mode, typer.Option(help="Of every topic.")]
+Rate = Annotated[float, typer.Option(help="Operations a second that producers start.")]
+DownAfter = Annotated[int, typer.Option(help="Sentinel's down-after-milliseconds.")]
+
+
+def tell(story: Story, plan: PlannedRun, console: Console) -> Path:
+    """Runs it and judges it; leaves with INVALID's status if a request failed.
+
+    Returns:
+        The run's folder.
+    """
+    folder = new_folder(plan)
+    console.print(f"[bold]{plan.name}[/]  [dim]{folder}[/]", soft_wrap=True, highlight=False)
+    problems: list[str] = []
+    try:
+        problems = asyncio.run(perform(story, plan, folder, console))
+    except* (ClusterError, DdqError, OSError) as errors:
+        problems = [f"the run failed: {error}" for error in leaves(errors)]
+    results = conclude(plan, folder, problems)
+    show(results, console)
+    lines = failed_lines(folder)
+    for line in lines:
+        console.print(f"[red]{line}[/]", soft_wrap=True, highlight=False)
+    if not lines:
+        console.print("no request failed")
+    if results.exit_code or lines:
+        raise typer.Exit(max(results.exit_code, 0) if not lines else Verdict.INVALID.exit_code)
+    return folder
+
+
+def _plan(name: str, durability: Mode, rate: float, down_after_ms: int) -> PlannedRun:
+    words = f"{name} --durability {durability.value} --rate {rate:g}"
+    return PlannedRun(
+        name.partition(" ")[0], 1, durability, rate=rate, down_after_ms=down_after_ms,
+        words=f"{words} --down-after-ms {down_after_ms}",
+    )  # fmt: skip
+
+
+def rolling(
+    durability: Durability = Mode.QUORUM, rate: Rate = 60.0, down_after_ms: DownAfter = 2_000
+) -> None:
+    """Restarts every process of ddq and of the store, one after the other, under traffic."""
+    tell(ROLLING, _plan("rolling", durability, rate, down_after_ms), Console())
+
+
+def migrate(
+    durability: Durability = Mode.QUORUM, rate: Rate = 60.0, down_after_ms: DownAfter = 2_000
+) -> None:
+    """Moves the slots of a topic's shards between the masters of a Cluster, under traffic."""
+    tell(MIGRATION, _plan("migrate", durability, rate, down_after_ms), Console())
+
+
+def failover_latency(
+    count: Annotated[int, typer.Option(min=1, help="How often the master is killed.")] = 5,
+    rate: Rate = 40.0,
+    down_after_ms: DownAfter = 2_000,
+) -> None:
+    """Measures how long a failover is felt, for each operation at each durability."""
+    console, measured = Console(), Measured()
+    name = f"latency --count {count}"
+    try:
+        tell(latency(count, measured), _plan(name, Mode.QUORUM, rate, down_after_ms), console)
+    finally:
+        console.print(measured.table())
+        console.print(f"{len(measured.elected_ms)} failovers, load {os.getloadavg()[0]:.1f}")
+
+
+def register(app: typer.Typer, epilog: str) -> None:
+    """Adds them to the program."""
+    app.command(epilog=epilog)(rolling)
+    app.command(epilog=epilog)(migrate)
+    app.command(name="latency", epilog=epilog)(failover_latency)
+
+
+__all__ = ["register", "tell"]

@@ -1,0 +1,71 @@
+"""Callers who wait for half a minute, so that what fails for them fails for everybody."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+
+from chaos.workloads.actor import Actor, Workload, ms, refused
+from ddq.client import Lease, NewTask
+
+PATIENCE_S = 30.0
+# No lease runs out while its holder waits: an ack that is refused for that would be no failure.
+LEASE_MS = 120_000
+WAIT_MS = 500
+_MAX_TASKS = 4
+_MOST_DELAY_MS = 2_000
+
+
+async def produce(actor: Actor) -> None:
+    """One task: enqueued, and some cancelled, moved, looked at or enqueued again."""
+    recorder, dice, topic = actor.recorder, actor.dice, actor.topic()
+    task_id, kind = actor.new_id(), dice.random()
+    delay_ms = dice.randrange(0, _MOST_DELAY_MS)
+    task = NewTask(task_id.encode(), task_id, delay=ms(delay_ms))
+    await actor.pace()
+    with refused():
+        await recorder.enqueue(topic, task, timeout_s=PATIENCE_S)
+    if kind < 0.25:
+        await asyncio.sleep(dice.uniform(0, delay_ms) / 1_000)
+        with refused():
+            await recorder.cancel(topic, task_id, timeout_s=PATIENCE_S)
+    elif kind < 0.35:
+        delay = ms(dice.randrange(0, _MOST_DELAY_MS))
+        with refused():
+            await recorder.reschedule(topic, task_id, delay=delay, timeout_s=PATIENCE_S)
+    elif kind < 0.45:
+        with refused():
+            await recorder.enqueue(topic, task, timeout_s=PATIENCE_S)
+    elif kind < 0.55:
+        with refused():
+            await recorder.get(topic, task_id, timeout_s=PATIENCE_S)
+
+
+async def work(actor: Actor) -> None:
+    """Some leases, each ended."""
+    leases: list[Lease] = []
+    with refused():
+        leases = await actor.recorder.retrieve(
+            actor.load.topics, max_tasks=_MAX_TASKS, lease=ms(LEASE_MS), wait=ms(WAIT_MS),
+            request_id=secrets.token_hex(8), timeout_s=PATIENCE_S,
+        )  # fmt: skip
+    for lease in leases:
+        await _treat(actor, lease)
+
+
+async def _treat(actor: Actor, lease: Lease) -> None:
+    recorder = actor.recorder
+    chance = 1.0 if actor.load.draining else actor.dice.random()
+    with refused():
+        if chance < 0.08:
+            await recorder.nack(lease, error="on purpose", timeout_s=PATIENCE_S)
+            return
+        if chance < 0.14:
+            await recorder.release(lease, timeout_s=PATIENCE_S)
+            return
+        if chance < 0.24:
+            await recorder.extend(lease, ms(LEASE_MS), timeout_s=PATIENCE_S)
+        await recorder.ack(lease, timeout_s=PATIENCE_S)
+
+
+PATIENT = Workload("patient", "every kind of request, each with 30 s to succeed", produce, work)
