@@ -12,13 +12,31 @@ from rich.console import Console
 from rich.table import Table
 
 from chaos.clusters import ClusterError
+from chaos.faults import KINDS, Row
+from chaos.gates import GATES, Gate, measure
 from chaos.history import BadHistoryError
-from chaos.judge import Results
+from chaos.judge import Judgement
 from chaos.plan import RunPlan
+from chaos.resolve import resolve
 from chaos.runner import RUNS, conclude, leaves, new_folder, perform
 from chaos.show import COLOURS, show
 from chaos.verdict import HARNESS_FAILED
 from ddq.errors import DdqError
+
+WHOLE_GATES = {
+    "operations": 20_000.0,
+    "failovers": 4.0,
+    "operations during faults": 500.0,
+    "cancels that beat the promotion": 20.0,
+    "cancels that the promotion beat": 20.0,
+    "reschedules that beat the promotion": 20.0,
+    "reschedules that the promotion beat": 20.0,
+    "stale tokens refused": 1.0,
+    "deposed batches refused": 1.0,
+    "unknowns later proved applied": 1.0,
+    "unknowns later proved absent": 1.0,
+}
+"""Of all the runs of `make chaos` together."""
 
 
 class Outcome(msgspec.Struct):
@@ -27,6 +45,8 @@ class Outcome(msgspec.Struct):
     Attributes:
         verdict: VALID, UNKNOWN, INVALID, or FAILED: the harness failed.
         broken: promises that were.
+        measured: every gate, whether the run had to meet it or not.
+        rows: of the table of faults, those of which a fault was verified.
     """
 
     name: str
@@ -37,6 +57,8 @@ class Outcome(msgspec.Struct):
     failovers: int = 0
     seconds: float = 0.0
     problem: str = ""
+    measured: dict[str, float] = {}
+    rows: list[str] = []
 
     @property
     def exit_code(self) -> int:
@@ -73,18 +95,21 @@ def _perform(plan: RunPlan, folder: Path, console: Console) -> list[str]:
 
 def _conclude(plan: RunPlan, folder: Path, problems: list[str], console: Console) -> Outcome:
     try:
-        results = conclude(plan, folder, problems)
+        judgement = conclude(plan, folder, problems)
     except BadHistoryError as error:
         # It did not come as far as a history.
         problem = "; ".join([*problems, str(error)])
         console.print(f"[red]failed[/]: {problem}", soft_wrap=True, highlight=False)
         return Outcome(plan.name, "FAILED", str(folder), problem=problem)
-    show(results, console)
+    show(judgement.results, console)
     console.print(f"report: {folder / 'report.html'}", soft_wrap=True, highlight=False)
-    return _outcome(plan, folder, results)
+    return _outcome(plan, folder, judgement)
 
 
-def _outcome(plan: RunPlan, folder: Path, results: Results) -> Outcome:
+def _outcome(plan: RunPlan, folder: Path, judgement: Judgement) -> Outcome:
+    results, view = judgement.results, judgement.view
+    kinds = {window.kind for window in view.timeline.windows if window.verified}
+    gates = measure(view, resolve(view), dict.fromkeys(GATES, 0.0))
     return Outcome(
         plan.name,
         results.verdict,
@@ -93,6 +118,8 @@ def _outcome(plan: RunPlan, folder: Path, results: Results) -> Outcome:
         sum(results.operations.values()),
         results.failovers,
         problem="; ".join(results.problems),
+        measured={gate.name: gate.measured for gate in gates},
+        rows=sorted({each.row.value for each in KINDS if each.name in kinds}),
     )
 
 
@@ -135,6 +162,28 @@ def show_outcomes(outcomes: Sequence[Outcome], console: Console) -> None:
             f"{one.operations:,}", str(one.failovers), f"{one.seconds:.0f}",
         )  # fmt: skip
     console.print(table)
+
+
+def whole_gates(outcomes: Sequence[Outcome]) -> list[Gate]:
+    """What all runs of `make chaos` have met together, against what proves anything."""
+    rows = {row for outcome in outcomes for row in outcome.rows}
+    sums = {
+        name: sum(outcome.measured.get(name, 0.0) for outcome in outcomes) for name in WHOLE_GATES
+    }
+    gates = [Gate(name, sums[name], required) for name, required in WHOLE_GATES.items()]
+    return [*gates, Gate("rows of the table of faults", len(rows), len(Row))]
+
+
+def show_whole(outcomes: Sequence[Outcome], console: Console) -> bool:
+    """Prints those gates; whether all were met."""
+    gates = whole_gates(outcomes)
+    for gate in gates:
+        mark = "[green]met[/]" if gate.met else "[yellow]not met[/]"
+        console.print(
+            f"all runs: gate {mark}: {gate.name} {gate.measured:g}, required {gate.required:g}",
+            highlight=False,
+        )
+    return all(gate.met for gate in gates)
 
 
 def exit_code(outcomes: Sequence[Outcome]) -> int:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from chaos.campaign import exit_code, run_all
+from chaos.campaign import exit_code, run_all, show_whole
 from chaos.faults import Mode
 from chaos.places import choose
 from chaos.plan import RunPlan, read_plan
@@ -18,6 +18,7 @@ from chaos.run import Run
 from chaos.runner import RUNS
 from chaos.scenarios import CORE, DEFAULT_MODE, REGRESSION, SMOKE, scenario
 from chaos.sweep.command import run_matrix, run_sweep
+from chaos.verdict import Verdict
 
 Seed = Annotated[int | None, typer.Option(help="What everything random comes from; else any.")]
 Duration = Annotated[
@@ -131,7 +132,9 @@ def every(  # noqa: PLR0917 - typer calls it by name
     template = _template(
         out, seed=seed, cluster=cluster, rate=rate, down_after_ms=down_after_ms, fsync=fsync
     )
-    raise typer.Exit(exit_code(run_all(_plans(CORE, durability, template, out), out)))
+    outcomes = run_all(_plans(CORE, durability, template, out), out)
+    met = show_whole(outcomes, out)
+    raise typer.Exit(exit_code(outcomes) or (0 if met else Verdict.UNKNOWN.exit_code))
 
 
 def nightly(

@@ -24,7 +24,7 @@ from chaos.clusters.resp import ReplyError
 from chaos.collect import collect_final, write_journal
 from chaos.crowd import Crowd
 from chaos.faulting import PROBE_TOPIC, Faulting
-from chaos.judge import Results, judge, write_results
+from chaos.judge import Judgement, judge, write_results
 from chaos.junit import write_junit
 from chaos.nemesis import Schedule, play
 from chaos.operations import Phase, Policy, RunNote, TopicSettings
@@ -285,7 +285,7 @@ async def _collect(
         await write_journal(run.journal, store, dict.fromkeys(topics, workload.shards))
 
 
-def conclude(plan: RunPlan, folder: Path, problems: list[str]) -> Results:
+def conclude(plan: RunPlan, folder: Path, problems: list[str]) -> Judgement:
     """Check and report: of what is on disk, however far the run came."""
     run = Run(folder)
     judgement = judge(run, plan.bounds)
@@ -296,7 +296,7 @@ def conclude(plan: RunPlan, folder: Path, problems: list[str]) -> Results:
     write_results(run, results)
     write_report(run, judgement)
     write_junit(folder / "junit.xml", plan.name, results)
-    return results
+    return judgement
 
 
 __all__ = ["RUNS", "conclude", "leaves", "new_folder", "perform"]

@@ -21,7 +21,7 @@ ALWAYS = {promise.id for promise in PROMISES if promise.in_fast is Scope.ALWAYS}
 async def judged(plan: RunPlan, folder: Path) -> Results:
     """A run and its verdict."""
     problems = await perform(plan, folder, Console(quiet=True))
-    return conclude(plan, folder, problems)
+    return conclude(plan, folder, problems).results
 
 
 def stories(results: Results) -> str:

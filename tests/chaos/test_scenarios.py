@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from chaos.campaign import Outcome, exit_code, run_all
-from chaos.faults import KINDS, Mode
+from chaos.campaign import WHOLE_GATES, Outcome, exit_code, run_all, whole_gates
+from chaos.faults import KINDS, Mode, Row
 from chaos.gates import GATES
 from chaos.history import BadHistoryError, History, Note
 from chaos.judge import PromiseResult, Results
@@ -78,6 +78,18 @@ def test_what_was_found_outweighs_what_could_not_be_found() -> None:
     assert exit_code([valid, unknown]) == 2
     assert exit_code([unknown, failed]) == 3
     assert exit_code([unknown, invalid, failed]) == 1
+
+
+def test_all_runs_together_have_gates_of_their_own() -> None:
+    enough = dict.fromkeys(WHOLE_GATES, 10_000.0)
+    runs = [
+        Outcome("a", "VALID", measured=enough, rows=[row.value for row in list(Row)[:4]]),
+        Outcome("b", "VALID", measured=enough, rows=[row.value for row in list(Row)[4:]]),
+    ]
+    assert WHOLE_GATES.keys() <= GATES.keys()
+    assert all(gate.met for gate in whole_gates(runs))
+    unmet = {gate.name for gate in whole_gates(runs[:1]) if not gate.met}
+    assert unmet == {"operations", "rows of the table of faults"}
 
 
 def test_a_campaign_goes_on_where_it_was_stopped(
