@@ -11,6 +11,7 @@ import msgspec
 from chaos.bounds import Bounds
 from chaos.faults import Mode
 from chaos.history import BadHistoryError
+from chaos.machine import HOPS
 from chaos.nemesis import Schedule
 
 SETTLING_S = 1.8
@@ -62,11 +63,15 @@ class RunPlan:
             f"{f' --bug {self.bug}' if self.bug else ''}"
         )
 
-    @property
-    def bounds(self) -> Bounds:
-        """G6's bound after a fault is: leadership time-out + settling time + 2 s."""
+    def bounds(self, timers_late_ms: float = 0.0) -> Bounds:
+        """G6's bound after a fault is: leadership time-out + settling time + 2 s.
+
+        Args:
+            timers_late_ms: what the machine adds to a healthy lateness, once for each hop.
+        """
         recovery_s = self.leader_lease_ms / 1_000 + SETTLING_S + RECOVERY_MARGIN_S
-        return Bounds(recovery_ms=round(recovery_s * 1_000))
+        healthy_ms = Bounds().lateness_ms + HOPS * timers_late_ms
+        return Bounds(lateness_ms=round(healthy_ms), recovery_ms=round(recovery_s * 1_000))
 
 
 class _Saved(msgspec.Struct):
@@ -79,7 +84,13 @@ class _Saved(msgspec.Struct):
     faults: list[dict[str, object]]
 
 
-def save_plan(path: Path, plan: RunPlan, gates: dict[str, float], played: list[Schedule]) -> None:
+def save_plan(
+    path: Path,
+    plan: RunPlan,
+    gates: dict[str, float],
+    played: list[Schedule],
+    timers_late_ms: float = 0.0,
+) -> None:
     """Writes schedule.json; again whenever another schedule begins."""
     run = {
         name: getattr(plan, name)
@@ -89,7 +100,7 @@ def save_plan(path: Path, plan: RunPlan, gates: dict[str, float], played: list[S
         )
     }  # fmt: skip
     saved = _Saved(
-        plan.command, {**run, "mode": plan.mode.value}, gates, plan.bounds,
+        plan.command, {**run, "mode": plan.mode.value}, gates, plan.bounds(timers_late_ms),
         [json.loads(schedule.to_json()) for schedule in played],
     )  # fmt: skip
     path.write_bytes(msgspec.json.format(msgspec.json.encode(saved)) + b"\n")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import xml.etree.ElementTree as ET
+from array import array
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from chaos.gates import GATES
 from chaos.history import BadHistoryError, History, Note
 from chaos.judge import PromiseResult, Results
 from chaos.junit import write_junit
+from chaos.machine import timers
 from chaos.operations import Fault
 from chaos.plan import RunPlan, read_plan, save_plan, saved_bounds
 from chaos.scenarios import CORE, REGRESSION, SCENARIOS, SMOKE, scenario
@@ -62,9 +65,10 @@ def test_a_plan_comes_back_from_disk_with_what_was_played(tmp_path: Path) -> Non
     plan = RunPlan("master-killed", 11, Mode.ALL, fsync=True, rate=12.5, workload="bank")
     schedule = scenario(plan.scenario).schedule(11, 2_000, plan.mode, lambda *_: True)
     path = tmp_path / "schedule.json"
-    save_plan(path, plan, {"failovers": 2}, [schedule])
+    save_plan(path, plan, {"failovers": 2}, [schedule], timers_late_ms=20.0)
     assert read_plan(path) == replace(plan, schedules=(schedule,))
-    assert saved_bounds(path).recovery_ms == 5_800
+    # What it is judged by: the machine's own lateness counts once for each hop.
+    assert (saved_bounds(path).recovery_ms, saved_bounds(path).lateness_ms) == (5_800, 310)
     path.write_text("{}")
     with pytest.raises(BadHistoryError, match="no plan"):
         read_plan(path)
@@ -143,6 +147,15 @@ def test_a_fault_that_was_not_seen_to_happen_does_not_count() -> None:
     (window,) = timeline(history).windows
     assert not window.verified
     assert window.detail == "at 1; at 2"
+
+
+async def test_the_machine_says_how_late_its_own_timers_are(tmp_path: Path) -> None:
+    async with timers(tmp_path) as measured:
+        assert measured.late_ms() == 0.0
+        while not measured.late_ms():  # noqa: ASYNC110 - another process writes it
+            await asyncio.sleep(0.05)
+    (tmp_path / "timers.bin").write_bytes(array("d", [0.001] * 999 + [0.5, 0.7]).tobytes() + b"cut")
+    assert measured.late_ms() == 500.0
 
 
 async def test_an_actor_keeps_its_share_of_the_rate_and_does_not_catch_up_in_one_lump(
