@@ -153,6 +153,10 @@ chaos-check: $(READY) ## judge the history of RUN= again
 failover: $(READY) ## fail the store and the processes over under traffic, and judge it (minutes)
 	@$(BIN)/python -m pytest tests/failover $(ARGS)
 
+.PHONY: chaos-bugs
+chaos-bugs: $(READY) ## plant the mistakes that only a cluster shows, and see each found (minutes)
+	@$(CHAOS) bugs $(if $(CLUSTER),--cluster $(CLUSTER)) $(ARGS)
+
 .PHONY: chaos-matrix
 chaos-matrix: $(READY) ## measure what each durability loses under each fault, a few times each
 	@$(CHAOS) matrix $(if $(CLUSTER),--cluster $(CLUSTER)) $(ARGS)

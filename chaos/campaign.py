@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import msgspec
@@ -87,10 +88,22 @@ def run_one(plan: RunPlan, console: Console, runs: Path = RUNS) -> Outcome:
 def _perform(plan: RunPlan, folder: Path, console: Console) -> list[str]:
     problems: list[str] = []
     try:
-        problems = asyncio.run(perform(plan, folder, console))
+        with _planted(plan):
+            problems = asyncio.run(perform(plan, folder, console))
     except* (ClusterError, DdqError, OSError) as errors:
         problems = [f"the run failed: {error}" for error in leaves(errors)]
     return problems
+
+
+def _planted(plan: RunPlan) -> AbstractContextManager[object]:
+    """A bug of the client library; those of the server are in its processes."""
+    if not plan.bug:
+        return nullcontext()
+    # Late: who runs ddq as it is must not load its server.
+    from chaos.bugs.registry import bug  # noqa: PLC0415
+
+    planted = bug(plan.bug)
+    return planted.plant() if planted.in_client else nullcontext()
 
 
 def _conclude(plan: RunPlan, folder: Path, problems: list[str], console: Console) -> Outcome:

@@ -177,6 +177,26 @@ def replay(
     raise typer.Exit(exit_code(run_all([plan], Console())))
 
 
+def bugs(
+    names: Annotated[list[str] | None, typer.Argument(help="All if none is given.")] = None,
+    runs: Annotated[int, typer.Option(help="Of each, with seeds one after the other.")] = 1,
+    seed: Annotated[int, typer.Option(help="The first one.")] = 1,
+    cluster: ClusterKind = None,
+) -> None:
+    """Plants the mistakes that only a cluster shows, one at a time, and sees each found."""
+    # Late: who runs ddq as it is must not load its server.
+    from chaos.bugs.hunt import hunt  # noqa: PLC0415
+
+    out = Console()
+    kind, why = choose(cluster)
+    out.print(why, highlight=False, soft_wrap=True)
+    try:
+        survived = hunt(names or [], range(seed, seed + runs), kind, out)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    raise typer.Exit(1 if survived else 0)
+
+
 def register(app: typer.Typer, epilog: str) -> None:
     """Adds them to the program."""
     app.command(epilog=epilog)(run)
@@ -184,5 +204,6 @@ def register(app: typer.Typer, epilog: str) -> None:
     app.command(name="all", epilog=epilog)(every)
     app.command(epilog=epilog)(nightly)
     app.command(epilog=epilog)(replay)
+    app.command(epilog="Exit status: 0 all were found, 1 one survived.")(bugs)
     app.command(name="sweep", epilog=epilog)(run_sweep)
     app.command(name="matrix", epilog=epilog)(run_matrix)

@@ -135,7 +135,7 @@ async def open_place(plan: RunPlan, folder: Path, needs: Needs) -> AsyncIterator
     ground = _containers() if plan.cluster == "docker" else _PROCESSES
     cluster = _cluster(plan, ground, folder / "store", needs)
     options = SystemOptions(
-        plan.mode, plan.fsync, leader_lease_ms=plan.leader_lease_ms, bug=plan.bug
+        plan.mode, plan.fsync, leader_lease_ms=plan.leader_lease_ms, bug=_server_bug(plan)
     )
     (folder / "ddq").mkdir(parents=True, exist_ok=True)
     (folder / "store").mkdir(parents=True, exist_ok=True)
@@ -165,6 +165,16 @@ async def open_place(plan: RunPlan, folder: Path, needs: Needs) -> AsyncIterator
         client_ips = ground.client_ips(system, toxiproxy)
         world = World(cluster, _victims(system), client_ips, links)
         yield Place(folder, cluster, system, world, addresses, missing)
+
+
+def _server_bug(plan: RunPlan) -> str:
+    """The planted bug that processes of ddq are started with; those of clients are not theirs."""
+    if not plan.bug:
+        return ""
+    # Late: who runs ddq as it is must not load its server.
+    from chaos.bugs.registry import bug  # noqa: PLC0415
+
+    return "" if bug(plan.bug).in_client else plan.bug
 
 
 def _cluster(plan: RunPlan, ground: _Ground, folder: Path, needs: Needs) -> _Cluster:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Literal
 
+from chaos.checkers.g12_one_leader import SHARDS_LED
 from chaos.clusters import ClusterError, Node, NodeKind, Role
 from chaos.clusters.resp import ReplyError
 from chaos.operations import Leader, Metric
@@ -72,6 +73,8 @@ class Watch:
                     self._writer.note(
                         process.name, "leader", Leader(f"{led:g} shards", leads=bool(led))
                     )
+                # Sampled, not only when it changes: that it lasts is what counts.
+                self._writer.note(process.name, "metric", Metric(SHARDS_LED, led))
                 for name, counted in COUNTED.items():
                     value = metrics.get(name)
                     if value is not None and self._metrics.get((process.name, name)) != value:

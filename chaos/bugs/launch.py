@@ -9,6 +9,6 @@ from ddq.cli import main
 
 if __name__ == "__main__":
     planted = bug(sys.argv[1])
-    planted.plant()
     print(f"PLANTED BUG {planted.name}: {planted.doc}", file=sys.stderr, flush=True)
-    sys.exit(main(sys.argv[2:]))
+    with planted.plant():
+        sys.exit(main(sys.argv[2:]))

@@ -1,14 +1,25 @@
-"""The planted bugs, by name: what is patched, and by which promise it is to be found."""
+"""The planted bugs, by name: what is patched, where it is found, and by which promise."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from unittest import mock
 
+from chaos.faults import Mode
+from ddq.client import convert
+from ddq.errors import OutcomeUnknown
+from ddq.store import scripts
 from ddq.store.barrier import Answer, Chain, DataNodes, Policy, Timing
 
 WAIT_S = 2.0
 """How long WAIT may take, where nothing else bounds it."""
+SLOW_CLOCK = timedelta(seconds=3)
+
+Planted = Callable[[], AbstractContextManager[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,69 +28,128 @@ class Bug:
 
     Attributes:
         breaks: promises by which it may be found.
-        plant: patches the process.
+        scenario, mode: where it is found; see chaos/scenarios.py.
+        plant: patches the process while it lasts.
+        in_client: the client library has it, and with it the harness; else the processes of ddq.
     """
 
     name: str
     doc: str
     breaks: frozenset[str]
-    plant: Callable[[], None]
+    scenario: str
+    mode: Mode
+    plant: Planted
+    in_client: bool = False
 
 
-def _rule_off() -> None:
+@contextmanager
+def _rule_off() -> Iterator[None]:
     """A majority counts at any time, as with plain WAIT."""
 
     def judge(chain: Chain, answer: Answer) -> bool:
         return answer.acked_count >= chain.policy.nodes.majority_replicas_count
 
-    _patch(Timing, "of", staticmethod(lambda _down_after_s: Timing(WAIT_S, 0.0)))
-    _patch(Chain, "judge", judge)
-    _patch(Chain, "wants_all", lambda _chain, _now_s: False)
+    with _no_settling(), mock.patch.object(Chain, "judge", judge):
+        yield
 
 
-def _wait_left_out() -> None:
+@contextmanager
+def _no_settling() -> Iterator[None]:
+    timing = staticmethod(lambda _down_after_s: Timing(WAIT_S, 0.0))
+    with (
+        mock.patch.object(Timing, "of", timing),
+        mock.patch.object(Chain, "wants_all", return_value=False),
+    ):
+        yield
+
+
+def _wait_left_out() -> AbstractContextManager[Any]:
     """Replies leave when the master has it, whatever the topic says."""
-    _patch(Policy, "waits", property(lambda _: False))
+    return mock.patch.object(Policy, "waits", property(lambda _: False))
 
 
-def _wait_with_too_few() -> None:
+@contextmanager
+def _wait_with_too_few() -> Iterator[None]:
     """One replica is enough, in ALL too."""
 
     def judge(_chain: Chain, answer: Answer) -> bool:
         return answer.acked_count >= 1
 
-    _patch(Timing, "of", staticmethod(lambda _down_after_s: Timing(WAIT_S, 0.0)))
-    _patch(DataNodes, "replicas_count", property(lambda nodes: min(1, nodes.count - 1)))
-    _patch(Chain, "judge", judge)
+    one = property(lambda nodes: min(1, nodes.count - 1))
+    with (
+        _no_settling(),
+        mock.patch.object(DataNodes, "replicas_count", one),
+        mock.patch.object(Chain, "judge", judge),
+    ):
+        yield
 
 
-def _patch(owner: type, name: str, value: object) -> None:
-    setattr(owner, name, value)
+def _timeout_is_failure() -> AbstractContextManager[Any]:
+    """Who hears nothing takes it for "no"."""
+    return mock.patch.object(OutcomeUnknown, "definite", True)
+
+
+def _client_clock() -> AbstractContextManager[Any]:
+    """The client reckons when a task is due, by a clock that is slow."""
+    put = convert.put_schedule
+
+    def put_schedule(message: Any, delay: timedelta | None, due: datetime | None) -> None:
+        if delay is None:
+            put(message, delay, due)
+        else:
+            put(message, None, datetime.now(UTC) - SLOW_CLOCK + delay)
+
+    return mock.patch.object(convert, "put_schedule", put_schedule)
+
+
+def _edited(text: str, other: str) -> AbstractContextManager[Any]:
+    """Scripts with another text in the place of this one."""
+    parse = scripts.parse_script
+
+    def parse_script(name: str, _body: str, parts: Mapping[str, str]) -> scripts.Script:
+        changed = {part: source.replace(text, other) for part, source in parts.items()}
+        assert any(changed[part] != parts[part] for part in parts), f"{text!r} is in no script"
+        return parse(name, changed[name], changed)
+
+    return mock.patch.object(scripts, "parse_script", parse_script)
+
+
+def _epoch_unchecked() -> AbstractContextManager[Any]:
+    """Whoever has led once goes on leading."""
+    return _edited("return control.nonce == nonce and control.epoch == epoch", "return true")
 
 
 BUGS: Mapping[str, Bug] = {
     bug.name: bug
     for bug in (
         Bug(
-            "rule-off",
-            "a majority under WAIT counts at any time",
-            frozenset({"G2"}),
-            _rule_off,
+            "rule-off", "a majority under WAIT counts at any time",
+            frozenset({"G2", "G4", "G7", "G9"}), "old-master-believed", Mode.QUORUM, _rule_off,
         ),
         Bug(
-            "wait-left-out",
-            "replies leave when the master has it",
-            frozenset({"G2", "G4", "G9"}),
-            _wait_left_out,
+            "wait-left-out", "replies leave when the master has it",
+            frozenset({"G2", "G4", "G9"}), "old-master-believed", Mode.QUORUM, _wait_left_out,
         ),
         Bug(
-            "wait-with-too-few",
-            "ALL waits for one replica",
-            frozenset({"G2", "G4", "G9"}),
-            _wait_with_too_few,
+            "wait-with-too-few", "ALL waits for one replica",
+            frozenset({"G2", "G4", "G9"}), "cut-through-a-host", Mode.ALL, _wait_with_too_few,
+        ),
+        Bug(
+            "timeout-is-failure", "who hears nothing takes it for no",
+            frozenset({"G1", "G2", "G3", "G4", "G9"}), "master-killed", Mode.QUORUM,
+            _timeout_is_failure, in_client=True,
+        ),
+        Bug(
+            "epoch-unchecked", "a scheduler that was deposed goes on",
+            frozenset({"G3", "G8", "G12"}), "scheduler-leader-stopped", Mode.QUORUM,
+            _epoch_unchecked,
+        ),
+        Bug(
+            "client-clock", "the client reckons when a task is due, by a clock 3 s slow",
+            frozenset({"G5"}), "planned-failover", Mode.QUORUM, _client_clock, in_client=True,
         ),
     )
-}
+}  # fmt: skip
 
 
 def bug(name: str) -> Bug:

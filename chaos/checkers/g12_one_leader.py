@@ -6,9 +6,15 @@ only where the transition it was said with is in the surviving journal.
 
 from __future__ import annotations
 
+from chaos.history import Note
 from chaos.journal import Entry
 from chaos.verdict import Anomaly, Found
-from chaos.view import View, seconds
+from chaos.view import MS, View, seconds
+
+SHARDS_LED = "shards_led"
+"""A metric of schedulers: how many shards each believes to lead; sampled all through a run."""
+PROBE_SHARDS = 1
+"""Of a topic of the harness itself, which is no part of the history."""
 
 
 def check(view: View) -> Found:
@@ -42,4 +48,33 @@ def check(view: View) -> Found:
                 f"(op {index}) and by {note.process} at {seconds(note.time_ns)} (op {note.index})"
             )
             found.anomalies.append(Anomaly("G12", story, claim.topic, events=(index, note.index)))
+    found.anomalies += _too_many(view)
     return found
+
+
+def _too_many(view: View) -> list[Anomaly]:
+    """More shards led than there are, for longer than it takes a deposed one to find out.
+
+    For a moment two may believe that they lead; that is what fencing is for. Who is refused stops
+    believing it, so if it lasts, nobody was refused.
+    """
+    shards = sum(topic.shards for topic in view.run.topics.values()) + PROBE_SHARDS
+    led: dict[str, float] = {}
+    since: Note | None = None
+    for note in view.history.notes:
+        if note.op != "metric" or note.value.name != SHARDS_LED:
+            continue
+        led[note.process] = note.value.value
+        if sum(led.values()) <= shards:
+            since = None
+        elif since is None:
+            since = note
+        elif note.time_ns - since.time_ns > view.bounds.recovery_ms * MS:
+            who = ", ".join(f"{process} {count:g}" for process, count in led.items() if count)
+            story = (
+                f"from {seconds(since.time_ns)} (op {since.index}) to {seconds(note.time_ns)} "
+                f"(op {note.index}) schedulers led more than the {shards} shards that there are: "
+                f"{who}"
+            )
+            return [Anomaly("G12", story, events=(since.index, note.index))]
+    return []

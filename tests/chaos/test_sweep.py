@@ -8,15 +8,13 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from chaos.bugs.registry import BUGS, bug
 from chaos.faults import Mode
 from chaos.faults.catalogue import NOBODY
 from chaos.sweep.command import exit_code
 from chaos.sweep.faults import ROWS, row
-from chaos.sweep.run import RULE_OFF, SweepPlan, read_steps, sweep
+from chaos.sweep.run import SweepPlan, read_steps, sweep
 from chaos.sweep.step import StepResult
 from chaos.sweep.table import cells, markdown
-from models.promises import BY_ID
 
 
 def step(
@@ -103,12 +101,3 @@ async def test_a_sweep_goes_on_with_the_steps_that_are_missing_or_failed(
     assert asked == [("cut", 1)]
     assert len(read_steps(plan.log)) == 4
     assert "| pause: " in (tmp_path / "sweep.md").read_text()
-
-
-def test_every_planted_bug_names_promises_that_there_are() -> None:
-    assert RULE_OFF in BUGS
-    for each in BUGS.values():
-        assert each.breaks <= BY_ID.keys()
-        assert each.breaks
-    with pytest.raises(ValueError, match="no bug is called 'none'"):
-        bug("none")

@@ -1,0 +1,88 @@
+"""The planted bugs of a cluster: each changes what it says, and only while it is planted."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from chaos.bounds import Bounds
+from chaos.bugs.hunt import found_by
+from chaos.bugs.registry import BUGS, bug
+from chaos.campaign import Outcome
+from chaos.checkers import g12_one_leader
+from chaos.history import History, Note
+from chaos.journal import Journal
+from chaos.operations import Metric, RunNote, TopicSettings
+from chaos.scenarios import scenario
+from chaos.view import View
+from ddq.client import NewTask, convert
+from ddq.errors import OutcomeUnknown
+from ddq.store.barrier import DataNodes, Policy, Timing
+from ddq.store.scripts import load_scripts
+from ddq.task import Durability
+from models.promises import BY_ID
+
+NODES = DataNodes(3)
+
+
+def policy(mode: Durability = Durability.QUORUM) -> Policy:
+    return Policy(mode, fsync=False, nodes=NODES, timing=Timing.of(1.0))
+
+
+def test_every_bug_has_a_scenario_that_bears_its_faults_and_promises_that_there_are() -> None:
+    for each in BUGS.values():
+        assert each.mode in scenario(each.scenario).modes, each.name
+        assert each.breaks
+        assert each.breaks <= BY_ID.keys()
+    with pytest.raises(ValueError, match="no bug is called 'none'"):
+        bug("none")
+
+
+def test_a_bug_changes_something_while_it_is_planted() -> None:
+    def seen() -> list[object]:
+        spec = convert.task_spec(NewTask(b"", "a", delay=timedelta(seconds=5)), "a")
+        return [
+            policy().waits,
+            Timing.of(1.0),
+            NODES.replicas_count,
+            OutcomeUnknown.definite,
+            load_scripts()["promote"].source,
+            spec.WhichOneof("schedule"),
+        ]
+
+    whole = seen()
+    for each in BUGS.values():
+        with each.plant():
+            assert seen() != whole, each.name
+        assert seen() == whole, each.name
+
+
+def test_a_bug_is_found_only_by_a_promise_that_it_breaks() -> None:
+    planted = bug("client-clock")
+    assert found_by(planted, Outcome("a", "INVALID", broken=["G5", "G6"])) == ["G5"]
+    assert found_by(planted, Outcome("a", "INVALID", broken=["G6"])) == []
+    assert found_by(planted, Outcome("a", "UNKNOWN", broken=[])) == []
+    assert found_by(planted, Outcome("a", "FAILED", broken=["G5"])) == []
+
+
+def led(*samples: tuple[float, str, float]) -> list[str]:
+    """What G12 finds in samples of (seconds, scheduler, shards led), of two shards and a probe."""
+    history = History([], [], [])
+    topics = {"t": TopicSettings(shards=2)}
+    history.notes.append(Note(0, 0, "harness", "run", RunNote(topics=topics)))
+    for index, (at_s, process, count) in enumerate(samples, 1):
+        value = Metric(g12_one_leader.SHARDS_LED, count)
+        history.notes.append(Note(index, round(at_s * 1e9), process, "metric", value))
+    view = View(history, Journal([], []), None, Bounds(recovery_ms=5_000))
+    return [anomaly.story for anomaly in g12_one_leader.check(view).anomalies]
+
+
+def test_two_schedulers_that_go_on_leading_the_same_shards_break_one_leader() -> None:
+    healthy = [(n, "a", 2.0) for n in range(9)] + [(9 + n, "b", 1.0) for n in range(9)]
+    assert led(*healthy) == []
+    # For a moment both may believe it.
+    assert led((1, "a", 3), (2, "b", 3), (4, "a", 3), (5, "a", 0), (9, "b", 3)) == []
+    (story,) = led((1, "a", 3), (2, "b", 3), (4, "a", 3), (6, "b", 3), (8, "a", 3))
+    assert "more than the 3 shards" in story
+    assert "a 3, b 3" in story
