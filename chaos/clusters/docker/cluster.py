@@ -77,6 +77,8 @@ class DockerCluster(SentinelCluster):
         self.prefix = f"ddq-chaos-{self.net.number}-{secrets.token_hex(3)}"
         self.hosts = Hosts(self.engine, self.prefix, self.prefix, self.folder, image)
         self._names = itertools.count(1)
+        # By name, the container that was started last.
+        self._last: dict[str, ContainerChild] = {}
         self._closed = False
 
     def _take_net(self) -> ContainerNet:
@@ -161,8 +163,6 @@ class DockerCluster(SentinelCluster):
     async def _run(self, node: Node, command: Sequence[str]) -> None:
         if node.host not in self.hosts:
             await self._make_host(node.host)
-        if node in self._children:
-            await self.remove(self._children.pop(node))
         config = ["sh", "-c", _WITH_CONFIG, "sh", str(self.template(node)), str(self.config(node))]
         small = self._disk_bytes and node.kind is NodeKind.DATA
         env = fakeclock.environment(self._offset_file(node), _FAKETIME) if self._clocks else {}
@@ -178,12 +178,17 @@ class DockerCluster(SentinelCluster):
     async def launch_in(
         self, name: str, command: Sequence[str], *, folder: Path | None = None, **options: Any
     ) -> Child:
-        """Starts any program in a container of this run; see ``launch_container``.
+        """Starts a program in a container of this run, in place of the last one of that name.
+
+        See ``launch_container``.
 
         Args:
             folder: what it sees under the same path; the cluster's own if not given.
         """
-        return await launch_container(
+        if name in self._last:
+            # The engine may not know of its end yet, and would not give its address away.
+            await self._last.pop(name).remove()
+        self._last[name] = await launch_container(
             self.engine,
             # Names are not free again at once.
             f"{self.prefix}-{name}-{next(self._names)}",
@@ -192,12 +197,7 @@ class DockerCluster(SentinelCluster):
             image=self.image,
             **options,
         )
-
-    @staticmethod
-    async def remove(child: Child) -> None:
-        """Removes the container of a program that has ended."""
-        if isinstance(child, ContainerChild):
-            await child.remove()
+        return self._last[name]
 
     def entrypoint(self, node: Node) -> Sequence[str] | None:
         """``ddq node`` for a data node."""

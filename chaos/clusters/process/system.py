@@ -198,8 +198,11 @@ class ProcessSystem:
         """Returns when every API serves and every scheduler schedules."""
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
-            for process in (*self._apis, *self._schedulers):
-                await process.restart()
+            # All at once: containers take their time, most of it waiting.
+            restarts = [process.restart() for process in (*self._apis, *self._schedulers)]
+            for failed in await asyncio.gather(*restarts, return_exceptions=True):
+                if failed is not None:
+                    raise failed
             await self.wait_until_serving()
             for scheduler in self._schedulers:
                 await self._until(scheduler.ready, f"{scheduler.name} does not schedule")
