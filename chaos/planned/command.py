@@ -39,7 +39,7 @@ def tell(story: Story, plan: PlannedRun, console: Console) -> Path:
         problems = asyncio.run(perform(story, plan, folder, console))
     except* (ClusterError, DdqError, OSError) as errors:
         problems = [f"the run failed: {error}" for error in leaves(errors)]
-    results = conclude(plan, folder, problems)
+    results = conclude(plan, folder, problems).results
     show(results, console)
     lines = failed_lines(folder)
     for line in lines:
