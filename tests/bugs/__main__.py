@@ -19,19 +19,10 @@ from rich.console import Console
 from rich.table import Table
 
 from ddq.store.embedded import EmbeddedStore
+from tests.bugs.plots import ONE_NODE, ROLLBACK, plot_of
 from tests.bugs.registry import BUGS, Bug, texts_of
 from tests.stateful.hunt import Catch, hunt_steps, hunt_stories
 from tests.stateful.play import Plot
-
-ONE_NODE = Plot()
-ROLLBACK = Plot("all", failovers_max_count=1, rollback=True)
-
-
-def plot_of(bug: Bug, level: int) -> Plot:
-    """The kind of stories in which a bug is looked for; see Bug.levels."""
-    if level == 3:
-        return ONE_NODE
-    return ROLLBACK if level == 5 else Plot(bug.durability, failovers_max_count=2)
 
 
 def catch(socket: str, bug: Bug, examples: int, *, shrink: bool) -> Catch | None:

@@ -6,10 +6,10 @@ import contextlib
 
 import pytest
 
+from tests.bugs.plots import plot_of
 from tests.bugs.registry import ANY, BUGS, texts_of
 from tests.profiles import LONG
 from tests.stateful.hunt import hunt_steps, hunt_stories
-from tests.stateful.play import Plot
 
 pytestmark = LONG
 
@@ -34,11 +34,13 @@ def test_the_stateful_machine_is_not_blind(stateful_socket: str, name: str) -> N
     assert found.promise in bug.breaks
 
 
-@pytest.mark.parametrize("name", ["lateness rests on hints", "dedup path does not write"])
+@pytest.mark.parametrize(
+    "name", ["lateness rests on hints", "settling time left out", "no rollback counter"]
+)
 def test_the_interleavings_are_not_blind(stateful_socket: str, name: str) -> None:
     """With the bug they go red, by a promise that the bug breaks."""
     bug = next(bug for bug in BUGS if bug.name == name)
-    plot = Plot() if bug.levels == (3,) else Plot(bug.durability, failovers_max_count=2)
+    plot = plot_of(bug, bug.levels[0])
     with bug.patch() if bug.patch else contextlib.nullcontext():
         found = hunt_stories(stateful_socket, texts_of(bug), plot, 2_000, shrink=False)
     assert found is not None
