@@ -8,6 +8,9 @@ from dataclasses import dataclass
 TOPICS = "ddq:topics"
 """HASH: topic name -> uid, revision, JSON document; "#" -> number of topics ever made."""
 
+TOPICS_CONFIRMED = f"ddq:confirmed:{{{TOPICS}}}"
+"""HASH: p:process -> calls that it was confirmed, and when; recovery. In the slot of TOPICS."""
+
 HINTS = "ddq:hints"
 """Channel of the wake-up hints.
 

@@ -10,7 +10,7 @@ from typing import Any
 from ddq import errors
 from ddq.config import Settings
 from ddq.entropy import Clock, Entropy
-from ddq.keys import TOPICS, ShardId
+from ddq.keys import TOPICS, TOPICS_CONFIRMED, ShardId
 from ddq.metrics import Metrics, counted_store_request
 from ddq.store.rollback import NOBODY, REGISTRY, Ledger, Ledgers, Scope, shard_scope
 from ddq.store.router import FAST, Barrier, Router, strength
@@ -172,7 +172,7 @@ class ScriptRunner:
         confirmed = ledger.arguments(REGISTRY) if ledger else NOBODY
         committed = await self._router.run(
             self._scripts["registry"],
-            [TOPICS],
+            [TOPICS, TOPICS_CONFIRMED],
             [*args, call.not_after_ms, *confirmed],
             call.deadline_s,
             barrier,

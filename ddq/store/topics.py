@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 from ddq.entropy import Clock, Entropy
@@ -23,18 +23,26 @@ Args = Sequence[str | bytes | int]
 
 UID_BYTES = 16
 _ATTEMPTS_MAX_COUNT = 4
-_OWN = b"#"
-"""Begins the fields that are no topics: how many there were, and the counters of processes."""
+_SETTINGS = frozenset(each.name for each in fields(TopicSettings))
+_LATER_SETTINGS = {"fsync": False}
+"""Those that 0.1 does not know, with what it does without them."""
+_COUNTER_FIELD = b"#"
 
 
 def pack_document(topic: Topic) -> bytes:
     """What the registry keeps beside uid and revision, as JSON that people can read."""
+    settings = asdict(topic.settings) | {"durability": topic.settings.durability.name}
+    # A setting that came later is written only where it is used: a process of an older version
+    # then leaves that topic out, which is better than to treat it as if it had asked for less.
+    for name, unused in _LATER_SETTINGS.items():
+        if settings[name] == unused:
+            del settings[name]
     document = {
         "shards": topic.shards,
         "created_ms": topic.created_ms,
         "paused": topic.paused,
         "state": "DELETING" if topic.deleting else "ACTIVE",
-        "settings": asdict(topic.settings) | {"durability": topic.settings.durability.name},
+        "settings": settings,
     }
     return json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
 
@@ -48,6 +56,11 @@ def unpack_topic(name: str, record: bytes) -> Topic:
     try:
         document = json.loads(record[UID_BYTES + 8 :])
         settings = dict(document["settings"])
+        if unknown := sorted(settings.keys() - _SETTINGS):
+            raise StoreMalformed(
+                f"topic {name!r} has settings that this ddq does not know ({', '.join(unknown)}): "
+                "a newer ddq gave them; upgrade this process"
+            )
         settings["retry_policy"] = RetryPolicy(**settings["retry_policy"])
         settings["durability"] = Durability[settings["durability"]]
         return Topic(
@@ -104,7 +117,7 @@ class TopicRegistry:
         _, pairs = await self._runner.run_registry(["all", "", "", 0, ""], call)
         topics, malformed = [], []
         records = zip(pairs[::2], pairs[1::2], strict=True)
-        for name, record in sorted(pair for pair in records if not pair[0].startswith(_OWN)):
+        for name, record in sorted(pair for pair in records if pair[0] != _COUNTER_FIELD):
             try:
                 topic = unpack_topic(name.decode(errors="backslashreplace"), record)
                 self._known[topic.name] = topic

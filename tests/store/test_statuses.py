@@ -10,6 +10,7 @@ from importlib.resources import files
 import pytest
 
 from ddq.errors import DdqError
+from ddq.keys import TOPICS_CONFIRMED
 from ddq.store.jobstore import Extension, Rejection, Removal, Settlement
 from ddq.store.scripts import load_scripts
 from ddq.store.upkeep import Leadership
@@ -529,8 +530,8 @@ async def _(queue: Queue) -> None:
 
 @reaches("registry", "ROLLBACK")
 async def _(queue: Queue) -> None:
-    name = next(n for n in fields_of(queue, "ddq:topics") if n.startswith(b"#p:"))
-    queue.server.sync.hdel("ddq:topics", name)
+    name = next(n for n in fields_of(queue, TOPICS_CONFIRMED) if n.startswith(b"p:"))
+    queue.server.sync.hdel(TOPICS_CONFIRMED, name)
     error = await error_of(queue.store.topics.load(queue.name, call()))
     assert error.reason == "ROLLBACK_DETECTED"
     await queue.store.repair.accept_rollback_of_registry(replace(call(), durable=False))

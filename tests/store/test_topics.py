@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
 
 from ddq.config import Settings
+from ddq.errors import StoreMalformed
 from ddq.keys import ROOTS, ShardId
-from ddq.store.topics import pack_document
-from ddq.task import TaskState, TopicSettings
+from ddq.store.topics import pack_document, unpack_topic
+from ddq.task import TaskState, Topic, TopicSettings
 from tests.support.conservation import assert_all_conserved
 from tests.support.fixtures import OpenStoreHere
 from tests.support.queue import Queue, call, error_of
@@ -272,3 +274,24 @@ async def test_auto_creation_can_be_switched_off(open_store_here: OpenStoreHere)
     assert (await automatic.add("a")).created
     assert (await automatic.topic()).settings == TopicSettings()
     assert_all_conserved(automatic.server.sync)
+
+
+def test_a_later_setting_is_written_only_where_it_is_used() -> None:
+    # 0.1 takes a topic with a setting that it does not know for damaged, and leaves it out.
+    topic = Topic("mail", b"u" * 16, 1, 1, TopicSettings(), 7)
+    plain, synced = (
+        pack_document(topic),
+        pack_document(replace(topic, settings=TopicSettings(fsync=True))),
+    )
+    assert b"fsync" not in plain
+    assert b"fsync" in synced
+    head = b"u" * 16 + (1).to_bytes(8, "big")
+    assert not unpack_topic("mail", head + plain).settings.fsync
+    assert unpack_topic("mail", head + synced).settings.fsync
+
+
+def test_a_setting_of_a_newer_version_is_named_with_the_remedy() -> None:
+    document = json.loads(pack_document(Topic("mail", b"u" * 16, 1, 1, TopicSettings(), 7)))
+    document["settings"]["colour"] = "red"
+    with pytest.raises(StoreMalformed, match=r"'mail' has settings .*colour.* upgrade"):
+        unpack_topic("mail", b"u" * 24 + json.dumps(document).encode())

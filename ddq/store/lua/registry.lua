@@ -1,7 +1,8 @@
 -- registry: reads or changes the table of topics, ddq:topics: name -> uid, revision, document.
 -- prelude: clock (it has one key of its own)
 -- flags: allow-oom
--- keys: ddq:topics
+-- keys: ddq:topics, and ddq:confirmed:{ddq:topics}, which is in the same slot: apart, because a
+-- keys: 0.1 that reads the table takes every field of it but '#' for a topic
 -- argv: action            'get', 'all', 'create', 'update', 'delete' or 'accept_rollback'
 -- argv: name
 -- argv: random            8 bytes, for create: the tail of the uid
@@ -17,13 +18,15 @@
 -- returns:   EXPIRED      it came after not_after; nothing changed
 -- returns:   ROLLBACK     the store has lost what it had confirmed to this process
 -- returns:   MALFORMED    the key or the record cannot be read
-local key = KEYS[1]
+local key, confirmed = KEYS[1], KEYS[2]
 local action, name, random, expected, document = unpack(ARGV)
 local not_after_ms = tonumber(ARGV[6] or 0)
 
-local kind = redis.call('TYPE', key).ok
-if kind ~= 'none' and kind ~= 'hash' then
-  return { 'MALFORMED', key .. ' is a ' .. kind .. ', not a hash' }
+for _, each in ipairs(KEYS) do
+  local kind = redis.call('TYPE', each).ok
+  if kind ~= 'none' and kind ~= 'hash' then
+    return { 'MALFORMED', each .. ' is a ' .. kind .. ', not a hash' }
+  end
 end
 local ordinal = tonumber(redis.call('HGET', key, '#') or 0)
 if not ordinal or ordinal < 0 or ordinal > 9007199254740991 or ordinal ~= math.floor(ordinal) then
@@ -34,25 +37,25 @@ if record ~= '' and #record < 24 then
   return { 'MALFORMED', key .. ' field ' .. name .. ' is too short' }
 end
 local process, acked, known_recovery = ARGV[7] or '', tonumber(ARGV[8] or 0), tonumber(ARGV[9] or 0)
-local recovery = tonumber(redis.call('HGET', key, '#recovery') or 0) or 0
+local recovery = tonumber(redis.call('HGET', confirmed, 'recovery') or 0) or 0
 local process_count = 0
 if process ~= '' then
   -- As in the prelude. Who lost this table has lost every topic: nobody may make them anew unseen.
-  local seen = redis.call('HGET', key, '#p:' .. process)
+  local seen = redis.call('HGET', confirmed, 'p:' .. process)
   process_count = seen and tonumber(seen:match('^%d+')) or 0
   if acked > process_count and recovery <= known_recovery then
     return { 'ROLLBACK', string.format('process %s has had %.0f calls confirmed on %s, the store knows of %.0f',
       process, acked, key, process_count) }
   end
   if not seen then
-    local fields = redis.call('HGETALL', key)
+    local fields = redis.call('HGETALL', confirmed)
     for i = 1, #fields, 2 do
-      local used_ms = fields[i]:sub(1, 3) == '#p:' and tonumber(fields[i + 1]:match(' (%d+)$') or 0)
-      if used_ms and used_ms < now_ms() - 7200000 then redis.call('HDEL', key, fields[i]) end
+      local used_ms = fields[i]:sub(1, 2) == 'p:' and tonumber(fields[i + 1]:match(' (%d+)$') or 0)
+      if used_ms and used_ms < now_ms() - 7200000 then redis.call('HDEL', confirmed, fields[i]) end
     end
   end
   process_count = process_count + 1
-  redis.call('HSET', key, '#p:' .. process, string.format('%.0f %.0f', process_count, now_ms()))
+  redis.call('HSET', confirmed, 'p:' .. process, string.format('%.0f %.0f', process_count, now_ms()))
 end
 local function reply(status, value) return { status, value, { process_count, recovery } } end
 
@@ -66,7 +69,7 @@ end
 if action == 'accept_rollback' then
   -- See accept_rollback.lua.
   recovery = math.max(recovery + 1, tonumber(expected))
-  redis.call('HSET', key, '#recovery', string.format('%.0f', recovery))
+  redis.call('HSET', confirmed, 'recovery', string.format('%.0f', recovery))
   return reply('OK', '')
 end
 -- '#' cannot be a topic's name. It numbers every change of the table, so that a uid is greater
