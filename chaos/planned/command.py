@@ -12,6 +12,7 @@ from rich.console import Console
 
 from chaos.clusters import ClusterError
 from chaos.faults import Mode
+from chaos.history import BadHistoryError
 from chaos.planned.failovers import Measured, latency
 from chaos.planned.migration import MIGRATION
 from chaos.planned.rolling import ROLLING
@@ -39,7 +40,11 @@ def tell(story: Story, plan: PlannedRun, console: Console) -> Path:
         problems = asyncio.run(perform(story, plan, folder, console))
     except* (ClusterError, DdqError, OSError) as errors:
         problems = [f"the run failed: {error}" for error in leaves(errors)]
-    results = conclude(plan, folder, problems).results
+    try:
+        results = conclude(plan, folder, problems)
+    except BadHistoryError as error:
+        # It did not come as far as a history.
+        raise ClusterError("; ".join([*problems, str(error)])) from None
     show(results, console)
     lines = failed_lines(folder)
     for line in lines:
