@@ -91,10 +91,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Whatever goes wrong on the way is the harness's failure: the statuses of a traceback and of a
     wrong option, 1 and 2, would read as INVALID and UNKNOWN.
     """
-    # Whatever ends a run leaves its history, and nothing else; SIGINT is ignored in background jobs
-    # of a shell until somebody asks for it.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+    # Whatever ends a run leaves its history, and nothing else. A shell's background jobs ignore
+    # SIGINT until they ask for it; and only that one is told to the event loop.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda _number, _frame: signal.raise_signal(signal.SIGINT))
     try:
         return int(get_command(app).main(arguments, prog_name="chaos", standalone_mode=False) or 0)
     except typer.TyperException as error:

@@ -11,6 +11,7 @@ from chaos.recorder import Recorder
 from chaos.workloads import Actor, Load, Workload
 from chaos.writer import HistoryWriter
 from ddq.client import Client
+from ddq.errors import DdqError, RollbackDetected
 
 DRAIN_PERIOD_S = 0.5
 
@@ -41,7 +42,10 @@ class Crowd:
         self._workers = [
             self._actor(f"w{n}", n, writer, clients, seed) for n in range(workload.workers)
         ]
-        self._observer = self._actor("observer", 0, writer, clients, seed)
+        self._clients = clients
+        self._observers = [
+            self._actor(f"observer{n}", n, writer, clients, seed) for n in range(len(clients))
+        ]
         self._producing: list[asyncio.Task[None]] = []
 
     def _actor(
@@ -57,7 +61,8 @@ class Crowd:
     def unknowns(self) -> int:
         """Operations whose outcome nobody knows."""
         return sum(
-            actor.recorder.unknowns for actor in (*self._producers, *self._workers, self._observer)
+            actor.recorder.unknowns
+            for actor in (*self._producers, *self._workers, *self._observers)
         )
 
     @contextlib.asynccontextmanager
@@ -105,11 +110,23 @@ class Crowd:
         self.load.stopped.set()
         return True
 
+    @property
+    def sound(self) -> Client:
+        """One whose API has served it last."""
+        return self._clients[self._observers[0].number]
+
     async def _open_count(self) -> int:
+        """What is left; asked through the next API where one does not serve."""
         count = 0
         for topic in self.topics:
-            counts = (await self._observer.recorder.stats(topic, timeout_s=10.0)).counts
-            count += counts.scheduled + counts.ready + counts.leased
+            try:
+                stats = await self._observers[0].recorder.stats(topic, timeout_s=5.0)
+            except RollbackDetected:
+                raise
+            except DdqError:
+                self._observers.append(self._observers.pop(0))
+                return 1
+            count += stats.counts.scheduled + stats.counts.ready + stats.counts.leased
         return count
 
 

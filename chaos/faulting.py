@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
+from collections.abc import Sequence
 
 from chaos.nemesis import Event, Phase
 from chaos.operations import Fault
@@ -15,6 +17,7 @@ from ddq.errors import DdqError
 PROBE_TOPIC = "chaos-probe"
 PROBE_TIMEOUT_S = 1.0
 PROBE_PAUSE_S = 0.05
+SERVED_TIMEOUT_S = 60.0
 
 
 class Faulting:
@@ -24,7 +27,8 @@ class Faulting:
     durability: from then on G6 counts.
 
     Args:
-        client: for probes, which are no part of the history.
+        clients: for probes, which are no part of the history; one that cannot be served by one
+            API is made through the next.
         group: where probes run.
     """
 
@@ -32,17 +36,18 @@ class Faulting:
         self,
         writer: HistoryWriter,
         progress: Progress,
-        client: Client,
+        clients: Sequence[Client],
         group: asyncio.TaskGroup,
     ) -> None:
         self._writer = writer
         self._progress = progress
-        self._client = client
+        self._clients = itertools.cycle(clients)
         self._group = group
         self._numbers = itertools.count()
         self._happened: dict[str, bool] = {}
         self.not_available: dict[str, str] = {}
         self.did_not_happen: dict[str, str] = {}
+        self.unserved: list[str] = []
 
     def tell(self, event: Event) -> None:
         """One moment of a step."""
@@ -76,16 +81,22 @@ class Faulting:
         self._writer.note("nemesis", "fault", fault)
 
     async def probe(self) -> None:
-        """Returns when a write is acknowledged."""
-        while True:
-            try:
-                await self._client.enqueue(
-                    PROBE_TOPIC, task_id=f"probe-{next(self._numbers)}", timeout_s=PROBE_TIMEOUT_S
-                )
-            except DdqError:
-                await asyncio.sleep(PROBE_PAUSE_S)
-            else:
+        """Returns when a write is acknowledged, or when there is no more hope."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SERVED_TIMEOUT_S):
+                while not await self._served():  # noqa: ASYNC110 - only trying tells
+                    await asyncio.sleep(PROBE_PAUSE_S)
                 return
+        self.unserved.append(f"no write was acknowledged within {SERVED_TIMEOUT_S:g} s")
+
+    async def _served(self) -> bool:
+        try:
+            await next(self._clients).enqueue(
+                PROBE_TOPIC, task_id=f"probe-{next(self._numbers)}", timeout_s=PROBE_TIMEOUT_S
+            )
+        except DdqError:
+            return False
+        return True
 
 
 __all__ = ["PROBE_TOPIC", "Faulting"]

@@ -134,9 +134,11 @@ async def open_place(plan: RunPlan, folder: Path, needs: Needs) -> AsyncIterator
     """Starts everything; ends everything when the block does, however it does."""
     ground = _containers() if plan.cluster == "docker" else _PROCESSES
     cluster = _cluster(plan, ground, folder / "store", needs)
+    bug, bug_process = _server_bug(plan)
     options = SystemOptions(
-        plan.mode, plan.fsync, leader_lease_ms=plan.leader_lease_ms, bug=_server_bug(plan)
-    )
+        plan.mode, plan.fsync, leader_lease_ms=plan.leader_lease_ms, bug=bug,
+        bug_process=bug_process,
+    )  # fmt: skip
     (folder / "ddq").mkdir(parents=True, exist_ok=True)
     (folder / "store").mkdir(parents=True, exist_ok=True)
     async with contextlib.AsyncExitStack() as stack:
@@ -167,14 +169,15 @@ async def open_place(plan: RunPlan, folder: Path, needs: Needs) -> AsyncIterator
         yield Place(folder, cluster, system, world, addresses, missing)
 
 
-def _server_bug(plan: RunPlan) -> str:
-    """The planted bug that processes of ddq are started with; those of clients are not theirs."""
+def _server_bug(plan: RunPlan) -> tuple[str, str]:
+    """The planted bug of the processes of ddq, and of which one; clients' bugs are not theirs."""
     if not plan.bug:
-        return ""
+        return "", ""
     # Late: who runs ddq as it is must not load its server.
     from chaos.bugs.registry import bug  # noqa: PLC0415
 
-    return "" if bug(plan.bug).in_client else plan.bug
+    planted = bug(plan.bug)
+    return ("", "") if planted.in_client else (planted.name, planted.only)
 
 
 def _cluster(plan: RunPlan, ground: _Ground, folder: Path, needs: Needs) -> _Cluster:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -105,9 +105,9 @@ async def perform(plan: RunPlan, folder: Path, console: Console) -> list[str]:
             progress.done = lambda: writer.events // 2
             progress.unknown = lambda: crowd.unknowns
             async with _watched(place, writer, progress):
-                drained = await _live(plan, told, place, clients[0], crowd, writer, progress, story)
+                drained = await _live(plan, told, place, clients, crowd, writer, progress, story)
         progress.phase = "collect"
-        await _collect(run, place, clients[0], workload, crowd.topics, drained=drained)
+        await _collect(run, place, crowd.sound, workload, crowd.topics, drained=drained)
         late_ms = measured.late_ms()
         console.print(
             f"this machine's timers are {late_ms} ms late at p99.9; G6 when healthy allows for it "
@@ -122,7 +122,7 @@ async def _live(  # noqa: PLR0917 - the parts of one story
     plan: RunPlan,
     told: Scenario,
     place: Place,
-    prober: Client,
+    clients: Sequence[Client],
     crowd: Crowd,
     writer: HistoryWriter,
     progress: Progress,
@@ -139,7 +139,7 @@ async def _live(  # noqa: PLR0917 - the parts of one story
         await asyncio.sleep(WARM_UP_S)
         enter("fault")
         async with asyncio.TaskGroup() as probes:
-            faulting = Faulting(writer, progress, prober, probes)
+            faulting = Faulting(writer, progress, clients, probes)
             await _fault(plan, told, place, faulting, story)
             enter("heal")
             await faulting.probe()
@@ -149,7 +149,11 @@ async def _live(  # noqa: PLR0917 - the parts of one story
         story.problems += [
             f"{name} did not happen: {why}" for name, why in faulting.did_not_happen.items()
         ]
-        await _check_health(place)
+        story.problems += faulting.unserved
+        try:
+            await _check_health(place)
+        except ClusterError as error:
+            story.problems.append(f"not healthy after it was healed: {error}")
         await asyncio.sleep(TAIL_S)
         enter("drain")
         await crowd.stop_producing()

@@ -23,6 +23,7 @@ class SystemOptions:
         apis, schedulers: how many of each.
         settings: further settings of both by their name in ddq/config.py, as text.
         bug: name of a planted bug (chaos/bugs); "" for ddq as it is.
+        bug_process: name of the one process that has it; "" for all.
     """
 
     durability: Mode = Mode.QUORUM
@@ -32,6 +33,11 @@ class SystemOptions:
     leader_lease_ms: int = 2_000
     settings: Mapping[str, str] = field(default_factory=dict)
     bug: str = ""
+    bug_process: str = ""
+
+    def bug_of(self, name: str) -> str:
+        """The planted bug of the process of this name."""
+        return self.bug if self.bug_process in {"", name} else ""
 
     def flags(self) -> list[str]:
         """What ``ddq serve`` and ``ddq scheduler`` are given beside store and addresses."""

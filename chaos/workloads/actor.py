@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -26,6 +27,8 @@ class Load:
         producing: False once no new task is to come.
         draining: whoever gets a task ends it, at once and for good.
         stopped: set when workers have nothing left to do.
+        recent: topic and id of tasks that were acknowledged last, by any producer: who asks for
+            them does so through another API than who enqueued them.
     """
 
     topics: Sequence[str]
@@ -33,6 +36,7 @@ class Load:
     producing: bool = True
     draining: bool = False
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
+    recent: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=50))
 
 
 @dataclass(eq=False, slots=True)

@@ -22,6 +22,7 @@ async def produce(actor: Actor) -> None:
     await actor.pace()
     with refused():
         await recorder.enqueue(topic, task, timeout_s=actor.patience_s())
+        actor.load.recent.append((topic, task_id))
     if kind < 0.30:
         await asyncio.sleep(max(0.0, (delay_ms + dice.uniform(-12, 12)) / 1_000))
         with refused():
@@ -38,9 +39,9 @@ async def produce(actor: Actor) -> None:
     elif kind < 0.55:
         with refused():
             await recorder.enqueue(topic, task, timeout_s=actor.patience_s())
-    elif kind < 0.60:
+    elif kind < 0.65 and actor.load.recent:
         with refused():
-            await recorder.get(topic, task_id, timeout_s=4.0)
+            await recorder.get(*dice.choice(actor.load.recent), timeout_s=4.0)
 
 
 def _delay_ms(actor: Actor) -> int:

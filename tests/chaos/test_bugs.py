@@ -20,6 +20,7 @@ from ddq.client import NewTask, convert
 from ddq.errors import OutcomeUnknown
 from ddq.store.barrier import DataNodes, Policy, Timing
 from ddq.store.scripts import load_scripts
+from ddq.store.topology.sentinel import SentinelTopology
 from ddq.task import Durability
 from models.promises import BY_ID
 
@@ -45,9 +46,9 @@ def test_a_bug_changes_something_while_it_is_planted() -> None:
         return [
             policy().waits,
             Timing.of(1.0),
-            NODES.replicas_count,
             OutcomeUnknown.definite,
             load_scripts()["promote"].source,
+            SentinelTopology.run,
             spec.WhichOneof("schedule"),
         ]
 

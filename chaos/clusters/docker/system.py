@@ -38,8 +38,8 @@ class DockerSystem(ProcessSystem):
         self._containers = cluster
         super().__init__(cluster, folder.absolute(), options, maps=maps)
 
-    def _program(self) -> list[str]:
-        bug = self._options.bug
+    def _program(self, name: str) -> list[str]:
+        bug = self._options.bug_of(name)
         return [_PYTHON, "-m", "chaos.bugs.launch", bug] if bug else [DDQ]
 
     def _launcher(self, name: str, ip: str) -> Launcher:

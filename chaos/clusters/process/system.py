@@ -160,7 +160,7 @@ class ProcessSystem:
         link = "api-store" if words[0] == "serve" else "scheduler-store"
         reached = ",".join(f"{a}={b}" for a, b in self._maps.get(link, {}).items())
         command = [
-            *self._program(), *words,
+            *self._program(name), *words,
             "--store", self._cluster.store_url,
             "--data-nodes", self._cluster.data_nodes,
             "--metrics-listen", f"{ip}:{METRICS_PORT}",
@@ -169,9 +169,9 @@ class ProcessSystem:
         ]  # fmt: skip
         return DdqProcess(name, ip, command, self.folder, says, self._launcher(name, ip))
 
-    def _program(self) -> list[str]:
-        """The command behind which the words of ddq come."""
-        if self._options.bug:
+    def _program(self, name: str) -> list[str]:
+        """The command behind which the words of ddq come, for the process of this name."""
+        if self._options.bug_of(name):
             return [sys.executable, "-m", "chaos.bugs.launch", self._options.bug]
         return [str(Path(sys.executable).parent / "ddq")]
 
