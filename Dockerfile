@@ -4,7 +4,7 @@
 
 ARG STORE_IMAGE=debian:trixie-slim
 
-# Another store to test with, as STORE_IMAGE=valkey/valkey:9; by default nothing is taken from it.
+# Another store to test with, as redis:7.2-bookworm; by default nothing is taken from it.
 FROM ${STORE_IMAGE} AS store
 
 FROM debian:trixie-slim AS tools

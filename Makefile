@@ -25,6 +25,8 @@ VERSION ?= $(notdir $(BRANCH))
 TAG ?=
 # Where the links of release notes point to; empty keeps them relative.
 BASE_URL ?=
+# Where the image of a release goes: REGISTRY/OWNER/NAME.
+IMAGE ?=
 # The folder of a chaos run.
 RUN ?=
 # What `make nightly` draws its examples from; the same number draws the same ones.
@@ -78,6 +80,10 @@ e2e: $(READY) ## run the end-to-end tests, which need Go, Node and Chromium with
 .PHONY: image
 image: ## build the container images ddq:local and ddq-chaos:local (needs Docker)
 	@tools/image.sh
+
+.PHONY: image-publish
+image-publish: ## build and push IMAGE:VERSION; only release.yaml may
+	@tools/publish_image.sh "$(IMAGE)" "$(VERSION)"
 
 .PHONY: test-docker
 test-docker: $(READY) image ## test the cluster in containers (needs Docker)
@@ -139,7 +145,8 @@ chaos-smoke: $(READY) chaos-image ## run the scenarios that say most in a minute
 
 .PHONY: chaos-nightly
 chaos-nightly: $(READY) chaos-image ## run every scenario in every mode, and many drawn ones (hours; goes on)
-	@$(CHAOS) nightly $(CHAOS_FLAGS)
+	@$(CHAOS) nightly $(if $(SCENARIO),--scenario $(SCENARIO)) \
+		$(if $(DURABILITY),--durability $(DURABILITY)) $(CHAOS_FLAGS)
 
 .PHONY: chaos-replay
 chaos-replay: $(READY) chaos-image ## run the schedule of RUN= again

@@ -137,7 +137,7 @@ def every(  # noqa: PLR0917 - typer calls it by name
     raise typer.Exit(exit_code(outcomes) or (0 if met else Verdict.UNKNOWN.exit_code))
 
 
-def nightly(
+def nightly(  # noqa: PLR0917 - typer calls it by name
     seed: Seed = None,
     rate: Rate = DEFAULTS.rate,
     cluster: ClusterKind = None,
@@ -145,6 +145,8 @@ def nightly(
     resume: Annotated[
         Path, typer.Option(help="Outcomes are kept here; the same file and seed go on from there.")
     ] = RUNS / "nightly.jsonl",
+    scenario: Annotated[str, typer.Option(help="Only this one; exploratory for the drawn.")] = "",
+    durability: Durability = None,
 ) -> None:
     """Every scenario in every mode that claims it, then many that the seed composes; hours."""
     out = Console()
@@ -163,6 +165,13 @@ def nightly(
         for n in range(NIGHTLY_EXPLORATORY)
         for mode in (Mode.QUORUM, Mode.ALL)
     ]  # fmt: skip
+    if scenario and scenario not in {plan.scenario for plan in plans}:
+        raise typer.BadParameter(f"no scenario is called {scenario!r}")
+    plans = [
+        plan
+        for plan in plans
+        if scenario in {"", plan.scenario} and durability in {None, plan.mode}
+    ]
     raise typer.Exit(exit_code(run_all(plans, out, resume=resume)))
 
 

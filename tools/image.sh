@@ -10,8 +10,8 @@
 #   http_proxy, https_proxy, no_proxy   as everywhere
 #   PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, GOPROXY, GONOSUMDB    other registries than the usual ones
 # The store that `chaos` runs, for tests with others:
-#   STORE          valkey-9 (the wheel's, by default), valkey-8 (Debian's), or image
-#   STORE_IMAGE    the image to take it from, as valkey/valkey:9 or redis:7.2
+#   STORE          valkey-9 (the wheel's, by default), valkey-8 (Debian's), or an image that has one,
+#                  as redis:7.2-bookworm
 # Where no image registry can be reached, tools/base_image.sh makes the base image first.
 set -euo pipefail
 
@@ -64,6 +64,11 @@ fi
 # What is copied must not look newer for having been copied: times are part of no layer's key, but
 # modes are.
 chmod -R u=rwX,go=rX "$context"
+
+case ${STORE:=valkey-9} in
+    valkey-9 | valkey-8) STORE_IMAGE=$base ;;
+    *) STORE_IMAGE=$STORE STORE=image ;;
+esac
 
 arguments=()
 for name in GOPROXY GONOSUMDB PIP_INDEX_URL PIP_EXTRA_INDEX_URL STORE STORE_IMAGE; do

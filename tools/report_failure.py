@@ -15,8 +15,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="report-failure", description=__doc__)
     parser.add_argument("--title", required=True, help="the issue's title, the same every night")
     parser.add_argument("--seed", default="", help="what to run again with")
+    parser.add_argument("--again", default="make nightly", help="the command that takes the seed")
     options = parser.parse_args(arguments)
-    text = body(dict(os.environ), options.seed)
+    text = body(dict(os.environ), options.seed, options.again)
     try:
         number = open_issue(options.title)
         if number is None:
@@ -31,14 +32,14 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def body(environment: dict[str, str], seed: str) -> str:
+def body(environment: dict[str, str], seed: str, again: str = "make nightly") -> str:
     run = "{GITHUB_SERVER_URL}/{GITHUB_REPOSITORY}/actions/runs/{GITHUB_RUN_ID}"
     lines = [
         f"Run: {run.format_map(_Blank(environment))}",
         f"Commit: {environment.get('GITHUB_SHA', 'unknown')}",
     ]
     if seed:
-        lines.append(f"Again, on that commit: `make nightly SEED={seed}`")
+        lines.append(f"Again, on that commit: `{again} SEED={seed}`")
     return "\n".join(lines)
 
 

@@ -57,6 +57,13 @@ def test_the_next_one_adds_to_it(calls: Path) -> None:
     assert "issue create" not in calls.read_text()
 
 
+def test_it_names_the_command_that_runs_it_again(calls: Path) -> None:
+    open_issues(calls)
+    again = ["--again", "make chaos-nightly CLUSTER=docker"]
+    assert report_failure.main(["--title", "x", "--seed", "5", *again]) == 0
+    assert "`make chaos-nightly CLUSTER=docker SEED=5`" in calls.read_text()
+
+
 def test_without_gh_the_failure_is_still_said(
     calls: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

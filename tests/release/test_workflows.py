@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from chaos.scenarios import REGRESSION
 from tools.repo import ROOT
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yaml"))
@@ -76,6 +77,17 @@ def test_the_tests_run_on_every_python_that_the_package_names() -> None:
     )
     matrix = load(ROOT / ".github/workflows/ci.yaml")["jobs"]["test"]["strategy"]["matrix"]
     assert matrix["python"] == classifiers
+
+
+def test_chaos_runs_every_scenario_that_there_is_on_four_stores() -> None:
+    matrix = load(ROOT / ".github/workflows/nightly.yaml")["jobs"]["chaos"]["strategy"]["matrix"]
+    assert matrix["scenario"] == [*(each.name for each in REGRESSION), "exploratory"]
+    # Two versions each of Valkey and Redis.
+    assert [re.sub(r"-bookworm$", "", store) for store in matrix["store"]] == [
+        "valkey-9", "valkey-8", "redis:8", "redis:7.2",
+    ]  # fmt: skip
+    # More jobs than that are refused.
+    assert len(matrix["scenario"]) * len(matrix["store"]) <= 256
 
 
 def test_the_preview_of_the_changelog_is_kept_a_week() -> None:
