@@ -41,7 +41,7 @@ def tell(story: Story, plan: PlannedRun, console: Console) -> Path:
     except* (ClusterError, DdqError, OSError) as errors:
         problems = [f"the run failed: {error}" for error in leaves(errors)]
     try:
-        results = conclude(plan, folder, problems)
+        results = conclude(plan, folder, problems).results
     except BadHistoryError as error:
         # It did not come as far as a history.
         raise ClusterError("; ".join([*problems, str(error)])) from None
