@@ -346,8 +346,10 @@ class GroupCommit:
             self._chain = Chain(self._policy)
         if all(isinstance(reply, redis.exceptions.RedisError) for reply in replies[:-2]):
             # Nothing was written, so WAIT answered for an older write, from memory: it does not
-            # show that anybody still follows this node. Ask again, with a write.
-            self._beat_s = sent_s
+            # show that anybody still follows this node. Ask again, with a write; at once, unless
+            # that was the write: a store without enough replicas refuses it as fast as it is asked.
+            if batch:
+                self._beat_s = sent_s
             return replies[: len(batch)], 0, False
         had_settled = not self._chain.broken_because
         good = self._chain.judge(answer)

@@ -295,6 +295,28 @@ async def test_a_send_that_wrote_nothing_is_no_proof_that_anybody_follows() -> N
     await commit.close()
 
 
+async def test_a_heartbeat_that_is_refused_is_not_sent_again_at_once() -> None:
+    """Else a store without enough replicas would be asked as fast as it refuses."""
+
+    def answer(commands: Sequence[Command]) -> list[Reply]:
+        if commands[0][0] == "EVALSHA":
+            return ["done", 0, role("a", "b")]
+        beats.set()
+        return [redis.exceptions.ResponseError("NOREPLICAS Not enough"), 0, role("a", "b")]
+
+    beats = asyncio.Event()
+    connection = FakeConnection(answer)
+    commit = guarded(connection, policy(Durability.ALL, 3, window_s=0.04))
+    held = run(commit, "held")
+    await beats.wait()
+    sent = len(connection.sent)
+    await turns()
+    assert len(connection.sent) == sent
+    await commit.close()
+    with pytest.raises(WriteOutcomeUnknown):
+        await held
+
+
 async def test_fsync_waits_for_disks_and_the_masters_own_counts() -> None:
     connection = FakeConnection()
     commit = guarded(connection, policy(Durability.QUORUM, 1, fsync=True))

@@ -190,7 +190,11 @@ class SentinelTopology:
     def suspect(self, node: Node, error: BaseException | str) -> None:
         """See Topology.suspect."""
         if node == self._master:
-            log.info("looking for the master again: %s: %s", node, error or type(error).__name__)
+            if not self._doubt:
+                # Once, and not for each of the requests that met the same.
+                log.info(
+                    "looking for the master again: %s: %s", node, error or type(error).__name__
+                )
             self._raise_doubt()
             self._wake.set()
 
