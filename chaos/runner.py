@@ -45,7 +45,7 @@ from ddq.errors import RollbackDetected
 
 RUNS = Path("chaos/runs")
 WARM_UP_S = 2.0
-TAIL_S = 3.0
+TAIL_S = 2.0
 HEALTH_TIMEOUT_S = 60.0
 DRAIN_TIMEOUT_S = 90.0
 POLICY = Policy(max_attempts=6, initial_backoff_ms=100, max_backoff_ms=1_000)

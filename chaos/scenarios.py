@@ -178,7 +178,7 @@ REGRESSION: tuple[Scenario, ...] = (
             [
                 *(
                     _step("partition-short", "master-host", hold, clients="both")
-                    for hold in _times(dice, 2, 1.0, 3.0)
+                    for hold in _times(dice, 1, 1.2, 2.6)
                 ),
                 _step("partition-host", "master-host", 8.0, direction="both", clients="both"),
             ],
@@ -438,7 +438,7 @@ FAILOVER = Scenario(
     failovers=1,
 )
 
-SMOKE = ("master-killed", "master-paused", "scheduler-leader-stopped")
+SMOKE = ("master-killed", "scheduler-leader-stopped")
 SCENARIOS: Mapping[str, Scenario] = {
     each.name: each for each in (*REGRESSION, EXPLORATORY, FAILOVER)
 }
