@@ -1,0 +1,118 @@
+"""A store that an earlier version wrote is found and served, and a later one's is refused.
+
+``fixtures/v0.1.0.json`` is what the store held after the code of 0.1.0 had enqueued, cancelled,
+leased, acked and failed tasks of a topic with two shards.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ddq.keys import TOPICS, ShardId, shard_of
+from ddq.store.jobstore import Settlement
+from ddq.task import Durability, TaskState
+from tests.support.conservation import assert_all_conserved
+from tests.support.fixtures import OpenStoreHere
+from tests.support.queue import Queue, call, error_of, errors
+from tests.support.store import StoreServer
+
+WRITTEN = json.loads((Path(__file__).parent / "fixtures" / "v0.1.0.json").read_bytes())
+
+
+def put_back(server: StoreServer) -> None:
+    """Writes the keys as they were."""
+    for key, (kind, value) in WRITTEN["keys"].items():
+        if kind == "hash":
+            server.sync.hset(key, mapping={b64decode(k): b64decode(v) for k, v in value.items()})
+        elif kind == "zset":
+            server.sync.zadd(key, {b64decode(k): score for k, score in value.items()})
+        else:
+            for entry, fields in value:
+                pairs: dict[Any, Any] = {b64decode(k): b64decode(v) for k, v in fields.items()}
+                server.sync.xadd(key, pairs, id=entry)
+
+
+@pytest.fixture
+def old(store_server: StoreServer, open_store_here: OpenStoreHere) -> Queue:
+    """The topic of 0.1.0, a moment later."""
+    put_back(store_server)
+    queue = Queue(open_store_here())
+    queue.clock.set(WRITTEN["now_ms"] + 10)
+    return queue
+
+
+async def promote_all(queue: Queue) -> None:
+    for shard in (0, 1):
+        queue.leadership = None
+        await queue.promote(shard)
+
+
+async def test_its_tasks_are_served_in_their_states(old: Queue) -> None:
+    assert (await old.topic()).settings.durability is Durability.FAST
+    states = {name: await old.state(name) for name in
+              ("later", "soon", "cancelled", "done", "leased", "dead", "retried")}  # fmt: skip
+    assert states == {
+        "later": TaskState.SCHEDULED, "soon": TaskState.SCHEDULED, "retried": TaskState.SCHEDULED,
+        "cancelled": TaskState.CANCELLED, "done": TaskState.SUCCEEDED, "leased": TaskState.LEASED,
+        "dead": TaskState.DEAD,
+    }  # fmt: skip
+    old.clock.advance(3_600_000)
+    await promote_all(old)
+    got = [lease for shard in (0, 1) for lease in await old.retrieve(10, shard=shard)]
+    assert {lease.task.id: lease.task.payload for lease in got} == {
+        "later": b"due in an hour", "soon": b"due in a second", "retried": b"retried"
+    }  # fmt: skip
+    for lease in got:
+        await old.ack(lease)
+    assert_all_conserved(old.server.sync)
+
+
+async def test_its_tokens_tombstones_and_request_records_still_hold(old: Queue) -> None:
+    tokens = {name: bytes.fromhex(token) for name, token in WRITTEN["tokens"].items()}
+    # The reply to the request that leased it was lost: repeated, it gets the lease and no other.
+    shard = shard_of("leased", 2)
+    recalled = await old.retrieve(10, request_id=f"request-{shard}", shard=shard)
+    assert [(lease.task.id, lease.token) for lease in recalled] == [("leased", tokens["leased"])]
+    await old.ack(recalled[0])
+    assert await old.state("leased") is TaskState.SUCCEEDED
+    # Late requests for what has ended are answered truthfully.
+    (settled,) = await old.store.jobs.ack("jobs", [Settlement("done", tokens["done"])], call())
+    assert settled.unwrap()
+    (lost,) = await old.store.jobs.ack("jobs", [Settlement("done", b"x" * 16)], call())
+    assert errors([lost]) == ["LEASE_LOST"]
+    assert (await old.cancel("cancelled")).already
+    assert (await error_of(old.cancel("done"))).reason == "TASK_FINISHED"
+    assert (await error_of(old.add("done", b"other"))).reason == "TASK_ID_CONFLICT"
+    await old.redrive("dead")
+    assert await old.state("dead") is TaskState.SCHEDULED
+    assert_all_conserved(old.server.sync)
+
+
+async def test_what_is_written_beside_its_table_is_no_topic_to_it(old: Queue) -> None:
+    # 0.1 takes every field but '#' for a topic, and one that it cannot read for damage.
+    await Queue(old.controlled_store, "new").create(durability=Durability.QUORUM)
+    fields = old.server.sync.hgetall(TOPICS)
+    assert isinstance(fields, dict)
+    assert set(fields) == {b"#", b"jobs", b"new"}
+    old_settings, new_settings = (
+        json.loads(fields[name][24:])["settings"] for name in (b"jobs", b"new")
+    )
+    assert new_settings.keys() == old_settings.keys()
+
+
+async def test_a_store_of_a_newer_format_is_refused_with_the_remedy(
+    old: Queue, store_server: StoreServer
+) -> None:
+    for shard in (0, 1):
+        store_server.sync.hset(ShardId("jobs", shard).key("control"), "format", 2)
+    before = {key: store_server.sync.dump(key) for key in WRITTEN["keys"] if "states" in key}
+    error = await error_of(old.add("fresh"))
+    assert error.reason == "STORE_MALFORMED"
+    assert "format 2" in error.message
+    assert "use a newer ddq" in error.message
+    assert before == {key: store_server.sync.dump(key) for key in before}
