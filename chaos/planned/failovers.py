@@ -151,7 +151,7 @@ def latency(count: int, measured: Measured) -> Story:
 
 async def _one(stage: Stage, asking: list[Prober], measured: Measured) -> None:
     cluster = stage.sentinel
-    old = await cluster.master()
+    old = await cluster.wait_for_master()
     async with stage.step("kill", old.name):
         killed_s = time.monotonic()
         await cluster.kill(old)

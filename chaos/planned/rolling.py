@@ -31,9 +31,9 @@ async def restart_store(stage: Stage) -> None:
         async with stage.step("restart", sentinel.name):
             await _restart(stage, sentinel)
             await cluster.until_sentinels_agree()
-    master = await cluster.master()
+    master = await cluster.wait_for_master()
     for node in [*(node for node in cluster.data if node != master), master]:
-        if node == await cluster.master():
+        if node == await cluster.wait_for_master():
             async with stage.step("failover", node.name):
                 await cluster.failover(coordinated=True)
                 await cluster.wait_until_in_sync()
