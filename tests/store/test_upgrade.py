@@ -82,7 +82,7 @@ async def test_its_tokens_tombstones_and_request_records_still_hold(old: Queue) 
     assert await old.state("leased") is TaskState.SUCCEEDED
     # Late requests for what has ended are answered truthfully.
     (settled,) = await old.store.jobs.ack("jobs", [Settlement("done", tokens["done"])], call())
-    assert settled.unwrap()
+    assert settled.unwrap().revision > 0
     (lost,) = await old.store.jobs.ack("jobs", [Settlement("done", b"x" * 16)], call())
     assert errors([lost]) == ["LEASE_LOST"]
     assert (await old.cancel("cancelled")).already
