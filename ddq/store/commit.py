@@ -18,6 +18,7 @@ caller's deadline or the end of the connection overtakes is an unknown outcome.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ from ddq.store.barrier import Answer, Chain, Policy
 from ddq.store.connection import Command, Connection, NotSentError, Reply, ReplyLostError
 from ddq.store.scripts import Script
 from ddq.store.topology import tells_of_lost_role
+
+log = logging.getLogger(__name__)
 
 PIPELINE_MAX_COUNT = 512
 PIPELINE_MAX_BYTES = 8 * 1024 * 1024
@@ -122,6 +125,7 @@ class GroupCommit:
         self._timeout_s = timeout_s
         self._queue_max_count = queue_max_count
         self._queue: deque[_Waiting] = deque()
+        self._under_way: list[_Waiting] = []
         self._held: list[tuple[_Waiting, Reply]] = []
         self._chain: Chain | None = None
         self._beat_s = self._keep_until_s = float("-inf")
@@ -165,6 +169,7 @@ class GroupCommit:
             raise Overloaded(f"{len(self._queue)} requests wait for the store already")
         if self._loop_task is None or self._loop_task.done():
             self._loop_task = asyncio.create_task(self._loop(), name="ddq group commit")
+            self._loop_task.add_done_callback(self._say_why_it_ended)
         loop = asyncio.get_running_loop()
         size_bytes = sum(len(arg) if isinstance(arg, bytes | str) else 8 for arg in args)
         waiting = _Waiting(script, keys, args, deadline_s, loop.create_future(), size_bytes)
@@ -186,6 +191,18 @@ class GroupCommit:
         if self._chain is None or not self._chain.broken_because:
             return ""
         return f"; replies wait for every replica, since {self._chain.broken_because}"
+
+    def _say_why_it_ended(self, loop_task: asyncio.Task[None]) -> None:
+        """A mistake of ours must not leave callers to wait for their deadlines; the next call goes
+        on with a new loop."""
+        if loop_task.cancelled() or loop_task.exception() is None:
+            return
+        log.critical("the group commit has failed", exc_info=loop_task.exception())
+        self._chain = None
+        for waiting in [*self._under_way, *self._queue]:
+            _fail(waiting, WriteOutcomeUnknown("internal error; see the server's log"))
+        self._queue.clear()
+        self._fail_held("internal error; see the server's log")
 
     async def close(self) -> None:
         """Ends the loop; what was not sent yet is told so with LaneClosedError."""
@@ -209,6 +226,7 @@ class GroupCommit:
             if not self._queue:
                 self._arrived.clear()
             if batch or self._beat_is_due():
+                self._under_way = batch
                 await self._send(batch)
 
     async def _wake(self) -> None:

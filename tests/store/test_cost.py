@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
+from ddq.config import Settings
 from ddq.store.jobstore import Cursor, Extension, Leased, Rejection, Removal, Settlement
 from ddq.task import OnConflict, TaskState
 from tests.support.queue import Queue, call, new_task
+from tests.support.store import ControlledStore, StoreServer
 
 FAR_MS = 100_000_000
 FEW, MANY = 1_000, 100_000
@@ -206,3 +209,21 @@ async def test_a_long_backlog_costs_its_operations_nothing(queue: Queue, state: 
     few = await measure()
     await fill(queue, state, 10, 3_000)
     assert await measure() == few
+
+
+async def test_what_waits_together_shares_a_barrier(store_server: StoreServer) -> None:
+    """Group commit is real: the barriers are far fewer than the replies that waited for them."""
+    settings = Settings(fsync=True)
+    controlled = ControlledStore(store_server, settings)
+    queue = Queue(controlled)
+    try:
+        await queue.create(fsync=True)
+        store_server.reset_stats()
+        replies = 400
+        await asyncio.gather(
+            *(queue.enqueue(new_task(f"t{n}", delay_ms=FAR_MS)) for n in range(replies))
+        )
+        barriers = store_server.commandstats().get("waitaof", 0)
+        assert 1 <= barriers <= replies / 20
+    finally:
+        await controlled.close()

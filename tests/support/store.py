@@ -197,7 +197,7 @@ class Recording:
         """One send and its replies."""
         for command, reply in zip(commands, replies, strict=True):
             self.commands.append(command)
-            if isinstance(reply, list):
+            if isinstance(reply, list) and str(command[0]).startswith("EVAL"):
                 name = self._names[str(command[1])]
                 body = reply[4:-1] if reply[0] == b"OK" and name != "registry" else reply[:1]
                 self.seen |= {(name, status) for status in _statuses(body)}

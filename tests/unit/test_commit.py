@@ -317,6 +317,21 @@ async def test_a_heartbeat_that_is_refused_is_not_sent_again_at_once() -> None:
         await held
 
 
+async def test_a_mistake_of_ours_leaves_nobody_waiting(caplog: pytest.LogCaptureFixture) -> None:
+    def broken(_: Sequence[Command]) -> list[Reply]:
+        raise KeyError("a mistake")
+
+    connection = FakeConnection(broken)
+    commit = GroupCommit(connection, 5, 100)
+    async with asyncio.timeout(5):
+        with pytest.raises(WriteOutcomeUnknown, match="internal error"):
+            await run(commit, "a")
+    assert "the group commit has failed" in caplog.text
+    connection.answer = echo
+    assert (await run(commit, "b")).reply == "b"
+    await commit.close()
+
+
 async def test_fsync_waits_for_disks_and_the_masters_own_counts() -> None:
     connection = FakeConnection()
     commit = guarded(connection, policy(Durability.QUORUM, 1, fsync=True))
