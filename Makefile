@@ -180,6 +180,10 @@ failover-rolling: $(READY) ## restart everything one after the other under traff
 failover-latency: $(READY) ## measure how long a failover is felt, by operation and durability
 	@$(CHAOS) latency $(if $(RATE),--rate $(RATE)) $(ARGS)
 
+.PHONY: failover-failures
+failover-failures: $(READY) ## make each failure happen, and say what callers notice of it
+	@$(CHAOS) failures $(if $(RATE),--rate $(RATE)) $(ARGS)
+
 .PHONY: failover-migrate
 failover-migrate: $(READY) ## move a topic's slots between the masters of a Cluster under traffic
 	@$(CHAOS) migrate $(if $(RATE),--rate $(RATE)) $(ARGS)

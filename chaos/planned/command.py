@@ -1,4 +1,4 @@
-"""The commands for what operators do: rolling, latency, migrate."""
+"""The commands for what operators do: rolling, latency, failures, migrate."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from chaos.clusters import ClusterError
 from chaos.faults import Mode
 from chaos.history import BadHistoryError
 from chaos.planned.failovers import Measured, latency
+from chaos.planned.failures import failures
 from chaos.planned.migration import MIGRATION
 from chaos.planned.rolling import ROLLING
 from chaos.planned.story import PlannedRun, Story, failed_lines, perform
@@ -93,11 +95,21 @@ def failover_latency(
         console.print(f"{len(measured.elected_ms)} failovers, load {os.getloadavg()[0]:.1f}")
 
 
+def each_failure(rate: Rate = 20.0, down_after_ms: DownAfter = 2_000) -> None:
+    """Makes each failure happen, and says what callers notice at each durability."""
+    console, table = Console(), Table(box=None)
+    try:
+        tell(failures(table), _plan("failures", Mode.QUORUM, rate, down_after_ms), console)
+    finally:
+        console.print(table)
+
+
 def register(app: typer.Typer, epilog: str) -> None:
     """Adds them to the program."""
     app.command(epilog=epilog)(rolling)
     app.command(epilog=epilog)(migrate)
     app.command(name="latency", epilog=epilog)(failover_latency)
+    app.command(name="failures", epilog=epilog)(each_failure)
 
 
 __all__ = ["register", "tell"]
