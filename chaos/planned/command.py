@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from chaos.clusters import ClusterError
 from chaos.faults import Mode
@@ -95,13 +94,21 @@ def failover_latency(
         console.print(f"{len(measured.elected_ms)} failovers, load {os.getloadavg()[0]:.1f}")
 
 
-def each_failure(rate: Rate = 20.0, down_after_ms: DownAfter = 2_000) -> None:
+def each_failure(
+    rate: Rate = 20.0,
+    down_after_ms: DownAfter = 2_000,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only this failure, by its name in the table.")
+    ] = None,
+) -> None:
     """Makes each failure happen, and says what callers notice at each durability."""
-    console, table = Console(), Table(box=None)
+    console = Console()
+    rows: list[str] = []
     try:
-        tell(failures(table), _plan("failures", Mode.QUORUM, rate, down_after_ms), console)
+        plan = _plan("failures", Mode.QUORUM, rate, down_after_ms)
+        tell(failures(rows, only or ()), plan, console)
     finally:
-        console.print(table)
+        console.print("\n".join(rows), soft_wrap=True, highlight=False, markup=False)
 
 
 def register(app: typer.Typer, epilog: str) -> None:

@@ -9,10 +9,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-
-from rich.table import Table
 
 from chaos.availability import UNSERVED
 from chaos.clusters import Node
@@ -113,6 +111,11 @@ FAILURES: tuple[Failure, ...] = (
 )  # fmt: skip
 
 
+def name_of(failure: Failure) -> str:
+    """In words."""
+    return failure.__name__.replace("_", " ")
+
+
 @dataclass(eq=False, slots=True)
 class Caller:
     """One that enqueues all the time.
@@ -145,7 +148,8 @@ class Caller:
                 await self.client.enqueue(topic, task_id=f"{number}", timeout_s=_TIMEOUT_S)
             except DdqError as error:
                 why = error.metadata.get("last_reason", error.reason)
-                self.reasons[why] += why in UNSERVED
+                if why in UNSERVED:
+                    self.reasons[why] += 1
             else:
                 now_s = time.monotonic()
                 self.longest_s = max(self.longest_s, now_s - self._last_s)
@@ -155,14 +159,14 @@ class Caller:
     @property
     def told(self) -> str:
         """For a cell."""
-        most = [reason for reason, _ in self.reasons.most_common(2)]
-        return f"{self.longest_s:.1f} s" + (f" ({', '.join(most)})" if most else "")
+        most = [f"`{reason}`" for reason, _ in self.reasons.most_common(2)]
+        return ", ".join([f"{self.longest_s:.1f} s", *most])
 
 
-def failures(table: Table) -> Story:
-    """Goes through all of them, and fills in a row for each."""
-    for heading in ("failure", *(mode.name for mode in Mode)):
-        table.add_column(heading)
+def failures(rows: list[str], only: Sequence[str] = ()) -> Story:
+    """Goes through them, all or those that are named, and adds a row for each, in Markdown."""
+    chosen = [each for each in FAILURES if not only or name_of(each) in only]
+    rows += [f"| failure | {' | '.join(mode.name for mode in Mode)} |", "|---" * 4 + "|"]
 
     async def recipe(stage: Stage) -> None:
         callers = [Caller(mode, stage.client) for mode in Mode]
@@ -171,10 +175,9 @@ def failures(table: Table) -> Story:
                 group.create_task(caller.run(), name=f"chaos caller {caller.mode}")
                 for caller in callers
             ]
-            for failure in FAILURES:
-                name = failure.__name__.replace("_", " ")
+            for failure in chosen:
+                name = name_of(failure)
                 await stage.check_health()
-                await stage.sentinel.until_sentinels_agree(60.0)
                 await asyncio.sleep(_REST_S)
                 for caller in callers:
                     caller.begin()
@@ -182,11 +185,11 @@ def failures(table: Table) -> Story:
                     await failure(stage)
                     await stage.check_health()
                 await asyncio.sleep(_REST_S)
-                table.add_row(name, *(caller.told for caller in callers))
+                rows.append(f"| {name} | {' | '.join(caller.told for caller in callers)} |")
             for task in tasks:
                 task.cancel()
 
     return Story("what callers notice of each failure", recipe)
 
 
-__all__ = ["FAILURES", "failures"]
+__all__ = ["FAILURES", "failures", "name_of"]
