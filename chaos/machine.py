@@ -54,7 +54,7 @@ class Timers:
 async def timers(folder: Path) -> AsyncIterator[Timers]:
     """Measures until the block ends."""
     path = folder / "timers.bin"
-    command = [sys.executable, "-I", "-S", "-c", _PROBE, str(path)]
+    command = [sys.executable, "-I", "-S", "-c", _PROBE, path.name]
     child = await launch(command, log=folder / "timers.log", cwd=folder)
     try:
         yield Timers(path)

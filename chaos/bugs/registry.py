@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -15,9 +14,6 @@ from ddq.client import convert
 from ddq.errors import OutcomeUnknown
 from ddq.store import scripts
 from ddq.store.barrier import Answer, Chain, Policy, Timing
-from ddq.store.router import FAST, Router
-from ddq.store.topology import Node
-from ddq.store.topology.sentinel import SentinelTopology
 
 WAIT_S = 2.0
 """How long WAIT may take, where nothing else bounds it."""
@@ -120,32 +116,6 @@ def _epoch_unchecked() -> AbstractContextManager[Any]:
     return _edited("return control.nonce == nonce and control.epoch == epoch", "return true")
 
 
-@contextmanager
-def _stale_master_believed() -> Iterator[None]:
-    """The first master is believed until it refuses, and what it answers to reads is passed on."""
-    run, suspect = Router.run, SentinelTopology.suspect
-
-    async def believing(router: Router, script: scripts.Script, *rest: Any) -> Any:
-        keys, args, deadline_s, barrier = rest
-        return await run(
-            router, script, keys, args, deadline_s, FAST if script.name == "get" else barrier
-        )
-
-    def suspecting(topology: SentinelTopology, node: Node, error: BaseException | str) -> None:
-        if "READONLY" in str(error):
-            suspect(topology, node, error)
-
-    async def deaf(_: SentinelTopology) -> None:
-        await asyncio.Event().wait()
-
-    with (
-        mock.patch.object(Router, "run", believing),
-        mock.patch.object(SentinelTopology, "suspect", suspecting),
-        mock.patch.object(SentinelTopology, "run", deaf),
-    ):
-        yield
-
-
 BUGS: Mapping[str, Bug] = {
     bug.name: bug
     for bug in (
@@ -170,11 +140,6 @@ BUGS: Mapping[str, Bug] = {
             "epoch-unchecked", "a scheduler that was deposed goes on",
             frozenset({"G3", "G8", "G12"}), "scheduler-leader-stopped", Mode.QUORUM,
             _epoch_unchecked,
-        ),
-        Bug(
-            "stale-master-believed", "one API believes in the first master until that refuses it",
-            frozenset({"G2", "G4"}), "master-cut-off", Mode.QUORUM, _stale_master_believed,
-            only="api1",
         ),
         Bug(
             "client-clock", "the client reckons when a task is due, by a clock 3 s slow",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
 import xml.etree.ElementTree as ET
 from array import array
 from dataclasses import replace
@@ -13,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from chaos.campaign import WHOLE_GATES, Outcome, exit_code, run_all, whole_gates
+from chaos.clusters.process.system import DdqProcess
 from chaos.faults import KINDS, Mode, Row
 from chaos.gates import GATES
 from chaos.history import BadHistoryError, History, Note
@@ -174,3 +176,17 @@ async def test_an_actor_keeps_its_share_of_the_rate_and_does_not_catch_up_in_one
     # One a second, less what may be caught up: nobody waited for the sleeps here.
     assert 45 < slept[-1] < 55
     assert [actor.new_id(), actor.new_id()] == ["p0-1", "p0-2"]
+
+
+async def test_a_process_that_ends_by_itself_is_started_again_and_one_that_was_killed_is_not(
+    tmp_path: Path,
+) -> None:
+    command = [sys.executable, "-c", "print('ready', flush=True)"]
+    process = DdqProcess("api1", "127.0.0.1", command, tmp_path, "ready")
+    await process.restart()
+    while process.log.read_text().count("ready") < 2:  # noqa: ASYNC110 - another process writes it
+        await asyncio.sleep(0.05)
+    await process.kill()
+    assert not process.alive()
+    assert not process.ready()
+    assert not [task for task in asyncio.all_tasks() if "keeps api1" in task.get_name()]

@@ -26,6 +26,7 @@ API_PORT = 50_051
 METRICS_PORT = 9_100
 _FIRST_API, _FIRST_SCHEDULER = 101, 121
 _POLL_S = 0.05
+_RESTART_PAUSE_S = 0.5
 _HTTP_TIMEOUT_S = 0.5
 
 
@@ -41,6 +42,9 @@ class Launcher(Protocol):
 class DdqProcess:
     """One process of ddq; a ``Victim``.
 
+    As under any supervisor, one that ends by itself is started again: ddq does not start while the
+    store is away.
+
     Attributes:
         command: starts it, the same each time.
         says: words in its log that tell that it is ready.
@@ -54,6 +58,7 @@ class DdqProcess:
     says: str
     launcher: Launcher = launch
     _child: Child | None = field(default=None)
+    _keeper: asyncio.Task[None] | None = field(default=None)
     _log_start: int = 0
 
     @property
@@ -65,29 +70,46 @@ class DdqProcess:
         """Starts it; returns when it was started, not when it is ready."""
         if self.alive():
             raise ClusterError(f"{self.name} runs; kill it before it is started again")
+        child = await self._launch()
+        self._keeper = asyncio.create_task(self._keep(child), name=f"chaos keeps {self.name}")
+
+    async def _launch(self) -> Child:
         self._log_start = self.log.stat().st_size if self.log.exists() else 0
         self._child = await self.launcher(
             self.command, log=self.log, cwd=self.folder, env={"GRPC_VERBOSITY": "NONE"}
         )
+        return self._child
+
+    async def _keep(self, child: Child) -> None:
+        while True:
+            await child.wait()
+            await asyncio.sleep(_RESTART_PAUSE_S)
+            child = await self._launch()
+
+    async def _let_go(self) -> None:
+        """It may end now."""
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            keeper.cancel()
+            await asyncio.gather(keeper, return_exceptions=True)
 
     def ready(self) -> bool:
         """Whether it has said so in this life."""
         if not self.alive():
-            raise ClusterError(f"{self.name} ended: {self._last_words()}")
+            return False
         with self.log.open("rb") as log:
             log.seek(self._log_start)
             return self.says.encode() in log.read()
 
-    def _last_words(self) -> str:
-        return self._child.last_words() if self._child else "it was never started"
-
     async def kill(self) -> None:
         """SIGKILL; returns when it is gone."""
+        await self._let_go()
         if self._child is not None:
             await self._child.kill()
 
     async def terminate(self) -> None:
         """SIGTERM; returns when it has ended."""
+        await self._let_go()
         if self._child is not None:
             self._child.signal(signal.SIGTERM)
             await self._child.wait()
@@ -205,7 +227,9 @@ class ProcessSystem:
                     raise failed
             await self.wait_until_serving()
             for scheduler in self._schedulers:
-                await self._until(scheduler.ready, f"{scheduler.name} does not schedule")
+                await self._until(
+                    scheduler.ready, f"{scheduler.name} does not schedule (see {scheduler.log})"
+                )
         except BaseException:
             await self.stop()
             raise
