@@ -106,7 +106,8 @@ def markdown(found: Sequence[Cell], command: str) -> str:
     columns = [c for c in COLUMNS if any((cell.mode, cell.rule) == (c[0], c[1]) for cell in found)]
     lines = [
         f"Measured by `{command}`. A cell: kept or lost (of acknowledged, in steps), the longest",
-        "time without an acknowledgement (median and worst step). **Bold**: claimed by the mode.",
+        "time without an acknowledgement (median and worst step), and at p95 the time from a new",
+        "master's election to the next acknowledgement. **Bold**: claimed by the mode.",
         "",
         "| fault | " + " | ".join(heading(*column) for column in columns) + " |",
         "|---" * (len(columns) + 1) + "|",
@@ -130,4 +131,5 @@ def _told(cell: Cell | None) -> str:
     if cell.kept:
         what = f"{what} ({cell.acked:,} in {cell.steps} steps)"
     what = f"**{what}**" if cell.claimed else what
-    return f"{what}; {cell.outage_p50_s:.1f} s, {cell.outage_max_s:.1f} s"
+    outage = f"{what}; {cell.outage_p50_s:.1f} s, {cell.outage_max_s:.1f} s"
+    return outage if cell.back_p95_s is None else f"{outage}; back {cell.back_p95_s:.1f} s"

@@ -61,7 +61,7 @@ def test_a_cell_counts_only_what_happened_and_says_what_was_lost() -> None:
     assert not control.broken
     assert not unguarded.broken
     text = markdown(found, "make sweep")
-    assert "**lost 7 of 200 in 1 of 2 steps**; 2.0 s, 5.0 s" in text
+    assert "**lost 7 of 200 in 1 of 2 steps**; 2.0 s, 5.0 s; back 1.5 s |" in text
     assert "| lost 3 of 100 in 1 of 1 steps; 1.0 s, 1.0 s |" in text
 
 
