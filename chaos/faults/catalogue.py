@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from chaos.clusters import Ability, NotAvailableError
 from chaos.faults import partitions
+from chaos.faults.cables import CableFault
 from chaos.faults.clocks import ClockDriftFault, ClockJumpFault
 from chaos.faults.disks import FullDiskFault, ReturnFault
 from chaos.faults.model import Kind, Mode, Row
@@ -129,6 +130,15 @@ KINDS: tuple[Kind, ...] = (
         partition(partitions.clients),
         needs=frozenset({Ability.PARTITION}),
         strengths={"direction": ("both", "in", "out")},
+        hold=(1.0, 12.0),
+    ),
+    Kind(
+        "cable",
+        Row.PARTITION,
+        "a host is taken off the network: its addresses are gone, and its processes run on",
+        {"master-host": QUORUM, "replica-host": EVERY},
+        CableFault,
+        needs=frozenset({Ability.CABLE}),
         hold=(1.0, 12.0),
     ),
     Kind(

@@ -57,6 +57,7 @@ async def test_every_process_of_ddq_can_be_hurt(tmp_path: Path) -> None:
             for name in ("kill", "pause"):
                 await until_led(place)
                 await hurt(place, name, target)
+        await hurt(place, "cable", "replica-host")
         await enqueue(place)
         store_logs = {path.name for path in (tmp_path / "store").glob("*.log")}
         assert store_logs == {"d1.log", "d2.log", "d3.log", "s1.log", "s2.log", "s3.log"}

@@ -103,6 +103,7 @@ class ProcessCluster:
             or (None if self._clocks else "the cluster was started without clocks=True"),
             Ability.FULL_DISK: disk.why_not_small()
             or (None if self._disk_bytes else "the cluster was started without disk_bytes"),
+            Ability.CABLE: "its hosts share this machine's network; use CLUSTER=docker",
         }
         return {ability: why for ability, why in reasons.items() if why is not None}
 
