@@ -89,7 +89,7 @@ digest=$(cd "$context" && find ddq -type f | LC_ALL=C sort | xargs sha256sum | s
 for pair in "$@"; do
     say "building ${pair#*=}"
     # The host's network: names and proxies that work here work there.
-    DOCKER_BUILDKIT=${DOCKER_BUILDKIT:-0} docker build --network host --target "${pair%%=*}" --tag "${pair#*=}" \
+    DOCKER_BUILDKIT=${DOCKER_BUILDKIT:-0} docker build --force-rm --network host --target "${pair%%=*}" --tag "${pair#*=}" \
         --label "ddq.source=$digest" \
         ${arguments[@]+"${arguments[@]}"} "$context" >"$log" 2>&1 || {
         tail -n 40 "$log" >&2
