@@ -271,6 +271,7 @@ class World:
         self.cut: str | None = None
         self._cut_s = self._healed_s = float("-inf")
         self._frozen = False
+        self._behind: set[str] = set()
         self._topic_made = 0
         self.lost: Loss | None = None
         self.moment: Callable[[], int] = int
@@ -384,7 +385,7 @@ class World:
         """Each link copies all that it lacks, or one command: a prefix is what a replica has."""
         ways: list[tuple[str, Callable[[], None]]] = []
         for node, name in self.cluster.lagging():
-            if node.name == self.cut:
+            if node.name == self.cut or name in self._behind:
                 continue
             for what, number in (("all", len(node.log)), ("one command", 1)):
                 ways.append(
@@ -409,6 +410,12 @@ class World:
             if self.lost is None:
                 ways.append(("ALL NODES LOSE THEIR TAIL", self._lose_tail))
             return ways
+        if self.failovers_max_count:
+            for name in cluster.nodes[cluster.master].replicas:
+                if name in self._behind:
+                    ways.append((f"{name} copies again", partial(self._behind.discard, name)))
+                else:
+                    ways.append((f"{name} FALLS BEHIND", partial(self._behind.add, name)))
         if cluster.deposed is not None:
             ways.append(("old master learns", self._heal))
             if cluster.nodes[cluster.deposed].replicas:
@@ -533,6 +540,7 @@ class World:
 
     def drain(self, until: Callable[[], bool], steps_max_count: int = 3_000) -> bool:
         """Everything heals and nothing goes wrong any more, until ``until`` holds."""
+        self._behind.clear()
         if self.cut is not None:
             self._uncut()
         if self.cluster.deposed is not None:
