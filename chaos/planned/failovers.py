@@ -70,12 +70,17 @@ class Prober:
             await asyncio.sleep(_PAUSE_S)
 
 
+def topics_of(mode: Mode) -> tuple[str, str]:
+    """One with tasks, and one that stays empty."""
+    return f"probe-{mode.value}", f"probe-{mode.value}-empty"
+
+
 async def probers(client: Client, mode: Mode) -> list[Prober]:
     """One of each kind, on a topic of their own."""
-    topic = f"probe-{mode.value}"
+    topic, empty = topics_of(mode)
     lasting = TopicSettings(durability=Durability[mode.value.upper()])
     await client.create_topic(topic, settings=lasting, timeout_s=_SETUP_TIMEOUT_S)
-    await client.create_topic(f"{topic}-empty", settings=lasting, timeout_s=_SETUP_TIMEOUT_S)
+    await client.create_topic(empty, settings=lasting, timeout_s=_SETUP_TIMEOUT_S)
     leases: list[Lease] = []
     for kind in ("ack", "nack", "extend", "release"):
         await client.enqueue(topic, task_id=kind, timeout_s=_SETUP_TIMEOUT_S)
@@ -88,7 +93,7 @@ async def probers(client: Client, mode: Mode) -> list[Prober]:
         await client.enqueue(topic, task_id=kind, delay=_FAR, timeout_s=_SETUP_TIMEOUT_S)
     asks: dict[str, Ask] = {
         "enqueue": lambda s: client.enqueue(topic, task_id="again", delay=_FAR, timeout_s=s),
-        "retrieve": lambda s: client.retrieve(f"{topic}-empty", timeout_s=s),
+        "retrieve": lambda s: client.retrieve(empty, timeout_s=s),
         "ack": lambda s: client.ack(held["ack"], timeout_s=s),
         "nack": lambda s: client.nack(held["nack"], dead_letter=True, timeout_s=s),
         "extend": lambda s: client.extend(held["extend"], _LONG, timeout_s=s),
@@ -146,7 +151,8 @@ def latency(count: int, measured: Measured) -> Story:
                 await asyncio.sleep(_REST_S)
                 await _one(stage, asking, measured)
 
-    return Story("how long a failover is felt, by operation and durability", recipe)
+    beside = tuple(topic for mode in Mode for topic in topics_of(mode))
+    return Story("how long a failover is felt, by operation and durability", recipe, beside=beside)
 
 
 async def _one(stage: Stage, asking: list[Prober], measured: Measured) -> None:

@@ -111,6 +111,11 @@ FAILURES: tuple[Failure, ...] = (
 )  # fmt: skip
 
 
+def topic_of(mode: Mode) -> str:
+    """Where its caller enqueues."""
+    return f"caller-{mode.value}"
+
+
 def name_of(failure: Failure) -> str:
     """In words."""
     return failure.__name__.replace("_", " ")
@@ -139,7 +144,7 @@ class Caller:
     async def run(self) -> None:
         """Until it is cancelled."""
         settings = TopicSettings(durability=Durability[self.mode.value.upper()])
-        topic = f"caller-{self.mode.value}"
+        topic = topic_of(self.mode)
         await self.client.create_topic(topic, settings=settings, timeout_s=30.0)
         number = 0
         while True:
@@ -189,7 +194,8 @@ def failures(rows: list[str], only: Sequence[str] = ()) -> Story:
             for task in tasks:
                 task.cancel()
 
-    return Story("what callers notice of each failure", recipe)
+    beside = tuple(topic_of(mode) for mode in Mode)
+    return Story("what callers notice of each failure", recipe, beside=beside)
 
 
 __all__ = ["FAILURES", "failures", "name_of"]

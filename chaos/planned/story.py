@@ -127,6 +127,7 @@ class Story:
     Attributes:
         durabilities: of the topics, in their order; the run's where it names none.
         sharded: a Cluster, instead of Sentinel.
+        beside: topics of the recipe's own, of one shard, which are no part of the history.
     """
 
     title: str
@@ -134,6 +135,7 @@ class Story:
     workload: str = "patient"
     durabilities: tuple[str, ...] = ()
     sharded: bool = False
+    beside: tuple[str, ...] = ()
 
 
 async def perform(story: Story, plan: PlannedRun, folder: Path, console: Console) -> list[str]:
@@ -212,6 +214,8 @@ async def _make_topics(story: Story, plan: PlannedRun, workload: Workload, stage
         )
         for topic in stage.topics
     }
+    # Schedulers lead these as well, which G12 counts.
+    topics |= dict.fromkeys(story.beside, TopicSettings(1, POLICY))
     note = RunNote(
         wall_ms=time.time_ns() // 1_000_000, topics=topics, scenario=plan.scenario, seed=plan.seed,
         version=__version__, durability=plan.mode.value, command=plan.command,
