@@ -44,6 +44,7 @@ QUEUE = "ddq.v1.DelayQueueService"
 ADMIN = "ddq.v1.DelayQueueAdminService"
 HEALTH_INTERVAL_S = 30.0
 HEALTH_RETRY_S = 1.0
+SETTINGS_INTERVAL_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,15 +188,18 @@ def _make_server(store: Store, bell: ReadyBell) -> tuple[grpc.aio.Server, Health
 async def _watch_health(store: Store, servicer_: HealthServicer) -> None:
     """SERVING while the store answers."""
     was_serving = True
-    said: tuple[Finding, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    loop = asyncio.get_running_loop()
+    # It was examined a moment ago, before the server started.
+    examined_s = loop.time()
     while True:
         try:
             await store.topics.load_all(store_call(store))
-            findings = (await examine_store(store)).findings
-            if findings != said:
-                for finding in findings:
+            if loop.time() >= examined_s + SETTINGS_INTERVAL_S:
+                before, findings = findings, (await examine_store(store)).findings
+                examined_s = loop.time()
+                for finding in findings if findings != before else ():
                     log.error("the store does not keep what it confirms: %s", finding)
-                said = findings
             serving = not findings or is_warning(store.settings)
         except DdqError as error:
             if was_serving:

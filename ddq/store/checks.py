@@ -1,7 +1,7 @@
 """What the store has to be set to, so that a confirmed write is where it is said to be.
 
-Looked at when a process starts, and again every minute: each finding says what is set, why that
-breaks a promise, and what to do. Where the server's durability is FAST, or the checks are switched
+Looked at when a process starts, and again every two minutes: each finding says what is set, why
+that breaks a promise, and what to do. Where the server's durability is FAST, or the checks are switched
 off, a finding is a warning; else a process does not start with it, and one that runs is unhealthy.
 """
 

@@ -7,10 +7,11 @@ import contextlib
 from collections.abc import AsyncIterator
 
 import redis.exceptions
-from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.connection import AbstractConnection, UnixDomainSocketConnection
 
 # Behind a partition a connection stays open and says nothing for hours. One that is well answers a
-# PING within the interval.
+# PING within the interval. No partition comes between the ends of a Unix socket: nothing is sent
+# there, and the embedded store of an idle server is left in peace.
 SILENCE_MAX_S = 6.0
 PING_INTERVAL_S = 2.0
 OPEN_TIMEOUT_S = 5.0
@@ -25,6 +26,7 @@ class Subscription:
 
     def __init__(self, connection: AbstractConnection) -> None:
         self._connection = connection
+        self._silence_max_s = None if _is_local(connection) else SILENCE_MAX_S
         self._patience: asyncio.Timeout | None = None
         self._interrupted = False
 
@@ -44,7 +46,8 @@ class Subscription:
     async def _read(self) -> bytes | None:
         """The next message; None for an answer to PING and the like."""
         try:
-            async with asyncio.timeout(0 if self._interrupted else SILENCE_MAX_S) as self._patience:
+            patience_s = 0 if self._interrupted else self._silence_max_s
+            async with asyncio.timeout(patience_s) as self._patience:
                 kind, *rest = await self._connection.read_response(disable_decoding=True)
         except TimeoutError:
             raise TimeoutError(
@@ -68,7 +71,8 @@ async def subscribed(connection: AbstractConnection, channel: str) -> AsyncItera
             await connection.connect()  # type: ignore[no-untyped-call]
             await _send(connection, "SUBSCRIBE", channel)
             await connection.read_response(disable_decoding=True)
-        pings = asyncio.create_task(_ping(connection), name="ddq subscription ping")
+        if not _is_local(connection):
+            pings = asyncio.create_task(_ping(connection), name="ddq subscription ping")
         yield Subscription(connection)
     finally:
         if pings is not None:
@@ -77,6 +81,10 @@ async def subscribed(connection: AbstractConnection, channel: str) -> AsyncItera
             await asyncio.gather(pings, return_exceptions=True)
         with contextlib.suppress(OSError, redis.exceptions.RedisError):
             await connection.disconnect(nowait=True)
+
+
+def _is_local(connection: AbstractConnection) -> bool:
+    return isinstance(connection, UnixDomainSocketConnection)
 
 
 async def _ping(connection: AbstractConnection) -> None:
