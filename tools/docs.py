@@ -285,7 +285,7 @@ def planted_bugs() -> str:
     rows = []
     for bug in BUGS:
         promised = sorted(bug.breaks, key=lambda promise: int(promise[1:]))
-        named = {4: "3 with failovers", 5: "3 with a lost tail"}
+        named = {4: "3 with failovers", 5: "3 with a lost tail", 6: "3, told by name"}
         levels = [named.get(level, str(level)) for level in bug.levels]
         rows.append((sentence(bug.name), " ".join(promised), ", ".join(levels)))
     return table(("mistake", "promises that it may be caught by", "looked for at level"), rows)

@@ -13,6 +13,7 @@ import logging
 import statistics
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from rich.console import Console
@@ -21,6 +22,7 @@ from rich.table import Table
 from ddq.store.embedded import EmbeddedStore
 from tests.bugs.plots import ONE_NODE, ROLLBACK, plot_of
 from tests.bugs.registry import BUGS, Bug, texts_of
+from tests.stateful.directed import told_by_a_deposed_master
 from tests.stateful.hunt import Catch, hunt_steps, hunt_stories
 from tests.stateful.play import Plot
 
@@ -30,13 +32,27 @@ def catch(socket: str, bug: Bug, examples: int, *, shrink: bool) -> Catch | None
     texts = texts_of(bug)
     with bug.patch() if bug.patch else contextlib.nullcontext():
         for level in bug.levels:
-            if level == 2:
+            if level == 6:
+                found = _tell(socket, bug)
+            elif level == 2:
                 found = hunt_steps(socket, texts, examples, shrink=shrink)
             else:
                 found = hunt_stories(socket, texts, plot_of(bug, level), examples, shrink=shrink)
             if found is not None:
                 return found
     return None
+
+
+def _tell(socket: str, bug: Bug) -> Catch | None:
+    """The story that is told by name; a "not found" in it is a lie."""
+    assert bug.ask is not None
+    started_s = time.monotonic()
+    event = told_by_a_deposed_master(socket, bug.ask)
+    if event.error is None or event.error.reason != "TASK_NOT_FOUND":
+        return None
+    (promise,) = bug.breaks
+    story = f"{promise}: a deposed master said that the task does not exist: {event.error}"
+    return Catch(promise, 3, 1, time.monotonic() - started_s, story)
 
 
 def main() -> int:

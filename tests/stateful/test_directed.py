@@ -1,63 +1,18 @@
-"""Stories that chance takes long to tell, told by name: with the mistake they end badly."""
+"""Stories told by name: with the mistake they end badly, without it they do not."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from collections.abc import Callable, Coroutine
-from typing import Any
-
 import pytest
 
-from ddq.store.runner import Call
-from tests.bugs.registry import BUGS, texts_of
-from tests.stateful.play import _make_topic, simulated_scripts
-from tests.stateful.story import TOPIC, Actor, Event, History
-from tests.stateful.world import World
+from tests.bugs.registry import BUGS, Bug, texts_of
+from tests.stateful.directed import repeat_of_a_lost_reply, told_by_a_deposed_master
+
+TOLD = [bug for bug in BUGS if bug.ask is not None]
 
 
-def happen(world: World, name: str) -> None:
-    """The one thing of that name happens."""
-    world.calm = False
-    for ways in (world._ways, world._fault_ways, world._replication_ways):
-        for told, act in ways():
-            if told.startswith(name):
-                world.tell(told)
-                act()
-                world.loop.settle()
-                return
-    raise AssertionError(f"{name!r} cannot happen now:\n" + "\n".join(world.story))
-
-
-def repeat_of_a_lost_reply(socket: str, scripts: dict[str, str] | None) -> tuple[Event, list[str]]:
-    """An enqueue whose reply is lost, its repeat, and a failover to a replica that lags; the
-    producer's view, and what the new master holds."""
-    world = World(
-        socket, simulated_scripts(scripts), lambda _: 0, "all", failovers_max_count=1, apis=1
-    )
-    history = History()
-    try:
-        setting = world.spawn(_make_topic(world), "operator")
-        assert world.drain(lambda: setting.done() and not world.cluster.lagging())
-        producer = Actor(world, history, "producer")
-        world.spawn(producer.enqueue("x", 0), "producer")
-        happen(world, "run api1: enqueue")  # The script is not in the cache yet.
-        happen(world, "run api1: WAIT")
-        happen(world, "reply lost api1: enqueue")
-        while not any("enqueue" in world._name(stop) for stop in world.stops):
-            timer_s = world.loop.next_timer_s()
-            assert timer_s is not None
-            world.loop.move_to(timer_s)
-            world.loop.settle()
-        happen(world, "run api1: enqueue")
-        with contextlib.suppress(AssertionError):
-            # It does not answer while nobody has the write.
-            happen(world, "run api1: WAIT")
-        happen(world, "FAILOVER to two")
-        held = world.cluster.client("two").hkeys(world.shard.key("payloads"))
-        return history.events[0], [name.decode() for name in held]
-    finally:
-        world.close()
+@pytest.fixture(autouse=True)
+def _quiet(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("ERROR")
 
 
 def test_a_repeat_is_not_acknowledged_before_its_first_is_replicated(stateful_socket: str) -> None:
@@ -74,89 +29,15 @@ def test_without_its_write_it_would_be(stateful_socket: str) -> None:
     assert held == []
 
 
-def run_until(world: World, task: asyncio.Task[None]) -> None:
-    """Commands run at once, replicas copy at once, and time passes when there is nothing else."""
-    for _ in range(2_000):
-        if task.done():
-            return
-        runs = [stop for stop in world.stops if world._can_answer(stop)]
-        copies = world._replication_ways()
-        if runs:
-            world._run(runs[0])
-        elif copies:
-            copies[0][1]()
-        else:
-            timer_s = world.loop.next_timer_s()
-            assert timer_s is not None
-            world.loop.move_to(timer_s)
-        world.loop.settle()
-    raise AssertionError("it never ends:\n" + "\n".join(world.story))
-
-
-def told_by_a_deposed_master(
-    socket: str, bug_name: str | None, ask: Callable[[Actor], Coroutine[Any, Any, None]]
-) -> Event:
-    """A task is enqueued behind a failover; then somebody who still talks to the
-    old master asks. What that one was told before its deadline."""
-    bug = next((bug for bug in BUGS if bug.name == bug_name), None)
-    choice = [0]
-    world = World(
-        socket, simulated_scripts(), lambda ways: choice[0] % ways, "quorum", failovers_max_count=1
-    )
-    history = History()
-    try:
-        with bug.patch() if bug and bug.patch else contextlib.nullcontext():
-            setting = world.spawn(_make_topic(world), "operator")
-            assert world.drain(lambda: setting.done() and not world.cluster.lagging())
-            producer, asker = Actor(world, history, "producer"), Actor(world, history, "asker")
-
-            # The other API process knows the topic too.
-            knowing = world.spawn(_know_topic(world), "api2")
-            assert world.drain(knowing.done)
-            world.cluster.fail_over("two")
-            world.cluster.repoint()
-            for wire in world.wires:
-                wire.die(world.cluster.nodes["one"])
-            # Whoever connects now is led to the new master.
-            world.calm = False
-            run_until(world, world.spawn(producer.enqueue("x", 60_000), "producer"))
-            assert history.events[-1].ok
-            choice[0] = 1
-            run_until(world, world.spawn(ask(asker), "asker"))
-            return history.events[-1]
-    finally:
-        world.close()
-
-
-async def _know_topic(world: World) -> None:
-    call = Call(asyncio.get_running_loop().time() + 5.0)
-    await world.processes["api2"].store.topics.load(TOPIC, call)
-
-
-async def _read(asker: Actor) -> None:
-    await asker.look("x")
-
-
-async def _cancel(asker: Actor) -> None:
-    await asker.cancel("x", revoke=False)
-
-
-@pytest.mark.parametrize(
-    ("ask", "bug"),
-    [(_read, "reads do not wait"), (_cancel, "refusals do not wait")],
-    ids=["read", "cancel"],
-)
+@pytest.mark.parametrize("bug", TOLD, ids=lambda bug: bug.name)
 def test_a_deposed_master_is_not_believed_when_it_knows_nothing(
-    stateful_socket: str, ask: Callable[[Actor], Coroutine[Any, Any, None]], bug: str
+    stateful_socket: str, bug: Bug
 ) -> None:
     """It never heard of the task: its "not found" is a lie, and leaves only with the mistake."""
-    honest = told_by_a_deposed_master(stateful_socket, None, ask)
+    assert bug.ask is not None
+    assert bug.patch is not None
+    honest = told_by_a_deposed_master(stateful_socket, bug.ask)
     assert honest.error is None or honest.error.reason != "TASK_NOT_FOUND"
-    lie = told_by_a_deposed_master(stateful_socket, bug, ask)
-    assert lie.error is not None, f"{bug}: the story has lost its point"
+    lie = told_by_a_deposed_master(stateful_socket, bug.ask, bug.patch)
+    assert lie.error is not None, f"{bug.name}: the story has lost its point"
     assert lie.error.reason == "TASK_NOT_FOUND"
-
-
-@pytest.fixture(autouse=True)
-def _quiet(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("ERROR")
