@@ -37,7 +37,9 @@ def catch(socket: str, bug: Bug, examples: int, *, shrink: bool) -> Catch | None
             elif level == 2:
                 found = hunt_steps(socket, texts, examples, shrink=shrink)
             else:
-                found = hunt_stories(socket, texts, plot_of(bug, level), examples, shrink=shrink)
+                found = hunt_stories(
+                    socket, texts, plot_of(bug, level), examples, shrink=shrink, wanted=bug.breaks
+                )
             if found is not None:
                 return found
     return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from random import Random
 
@@ -82,9 +82,9 @@ def hunt_stories(
     *,
     shrink: bool,
     seed: int = 0,
-    wanted: str | None = None,
+    wanted: Collection[str] | None = None,
 ) -> Catch | None:
-    """Level 3 until something breaks, or until the ``wanted`` promise does.
+    """Level 3 until something breaks, or until one of the ``wanted`` promises does.
 
     Raises:
         Exception: what names no promise.
@@ -98,7 +98,7 @@ def hunt_stories(
             promise = promise_of(error)
             if promise is None:
                 raise
-            return error if wanted in (None, promise) else None
+            return error if wanted is None or promise in wanted else None
         return None
 
     started_s = time.monotonic()

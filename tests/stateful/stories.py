@@ -41,7 +41,7 @@ def main() -> int:
                     options.examples,
                     shrink=True,
                     seed=options.seed,
-                    wanted=promise,
+                    wanted=(promise,),
                 )
                 if found is None:
                     missing.append(promise)

@@ -91,7 +91,7 @@ def test_without_the_barrier_the_promise_breaks(stateful_socket: str, promise: s
     """A lost enqueue (G2), a double promotion (G3), a delivery after a cancel (G4): the fork that
     makes them is really there, and the judge sees it."""
     found = hunt_stories(
-        stateful_socket, None, WITHOUT_BARRIER, 2_000, shrink=False, wanted=promise
+        stateful_socket, None, WITHOUT_BARRIER, 2_000, shrink=False, wanted=(promise,)
     )
     assert found is not None, f"no story broke {promise} without the barrier"
     print(found.story)
