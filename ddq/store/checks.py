@@ -1,8 +1,9 @@
 """What the store has to be set to, so that a confirmed write is where it is said to be.
 
 Looked at when a process starts, and again every two minutes: each finding says what is set, why
-that breaks a promise, and what to do. Where the server's durability is FAST, or the checks are switched
-off, a finding is a warning; else a process does not start with it, and one that runs is unhealthy.
+that breaks a promise, and what to do. Where the server's durability is FAST, or the checks are
+switched off, a finding is a warning; else a process does not start with it, and one that runs is
+unhealthy.
 """
 
 from __future__ import annotations
