@@ -134,11 +134,6 @@ class GroupCommit:
         self._closed = False
 
     @property
-    def waiting_count(self) -> int:
-        """Requests that were not sent yet."""
-        return len(self._queue)
-
-    @property
     def held_count(self) -> int:
         """Replies that have come, and wait for a barrier that is good."""
         return len(self._held)
@@ -231,7 +226,9 @@ class GroupCommit:
 
     async def _wake(self) -> None:
         """Until a request arrives or a heartbeat is due."""
-        self._held = [(waiting, reply) for waiting, reply in self._held if not _gone(waiting)]
+        self._held = [
+            (waiting, reply) for waiting, reply in self._held if not waiting.future.done()
+        ]
         if not self._beats():
             await self._arrived.wait()
             return
@@ -423,10 +420,6 @@ def _read_barrier(
         raise WriteOutcomeUnknown(f"the node is no master any more: {acked!r:.80}")
     attached = frozenset((host.decode(), int(port)) for host, port, _ in role[2])
     return Answer(sent_s, answered_s, acked, attached)
-
-
-def _gone(waiting: _Waiting) -> bool:
-    return waiting.future.done()
 
 
 def _fail(waiting: _Waiting, error: DdqError | NotHereError) -> None:

@@ -21,7 +21,7 @@ from ddq.store.commit import Committed, GroupCommit, LaneClosedError, NotHereErr
 from ddq.store.metered import MeteredConnection
 from ddq.store.scripts import Script
 from ddq.store.topology import Node, Topology
-from ddq.task import Durability
+from ddq.task import Durability, TopicSettings
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,11 @@ class Barrier:
 
     mode: Durability = Durability.FAST
     fsync: bool = False
+
+    @staticmethod
+    def of(settings: TopicSettings) -> Barrier:
+        """What a topic asks for."""
+        return Barrier(settings.durability, settings.fsync)
 
 
 FAST = Barrier()

@@ -125,9 +125,7 @@ class ScriptRunner:
             TopicStaleError: reload the topic, configure the shard, and try again.
             DdqError: as GroupCommit.run, and the refusals of the prelude.
         """
-        barrier = FAST
-        if call.durable:
-            barrier = Barrier(topic.settings.durability, topic.settings.fsync)
+        barrier = Barrier.of(topic.settings) if call.durable else FAST
         scope = shard_scope(topic.uid, shard.index)
         ledger = self._ledger(barrier)
         common: list[str | bytes | int] = [

@@ -173,7 +173,7 @@ class TopicRegistry:
         wanted = Topic(name, b"", 0, shards, settings, self._clock.now_ms())
         random = self._entropy.token(8)
         status, record = await self._runner.run_registry(
-            ["create", name, random, 0, pack_document(wanted)], call, _barrier(settings)
+            ["create", name, random, 0, pack_document(wanted)], call, Barrier.of(settings)
         )
         topic = unpack_topic(name, record)
         self._known[name] = topic
@@ -187,7 +187,7 @@ class TopicRegistry:
         Raises:
             RevisionMismatch: somebody else changed it since ``topic`` was read.
         """
-        stronger = max(_barrier(topic.settings), _barrier(changed.settings), key=strength)
+        stronger = max(Barrier.of(topic.settings), Barrier.of(changed.settings), key=strength)
         status, record = await self._runner.run_registry(
             ["update", topic.name, "", topic.revision, pack_document(changed)], call, stronger
         )
@@ -211,7 +211,7 @@ class TopicRegistry:
     async def forget(self, topic: Topic, call: Call) -> None:
         """Removes the topic from the registry: the last step of its deletion."""
         await self._runner.run_registry(
-            ["delete", topic.name, "", topic.revision, ""], call, _barrier(topic.settings)
+            ["delete", topic.name, "", topic.revision, ""], call, Barrier.of(topic.settings)
         )
         self._known.pop(topic.name, None)
 
@@ -285,10 +285,6 @@ class TopicRegistry:
                 current = loaded
                 await self.configure(current, shard, call)
         raise TopicChanged(f"the settings of topic {topic.name!r} keep changing; try again")
-
-
-def _barrier(settings: TopicSettings) -> Barrier:
-    return Barrier(settings.durability, settings.fsync)
 
 
 def text(value: Any) -> str:
