@@ -44,8 +44,8 @@ from ddq.client import TopicSettings as ClientSettings
 from ddq.errors import RollbackDetected
 
 RUNS = Path("chaos/runs")
-WARM_UP_S = 2.0
-TAIL_S = 2.0
+WARM_UP_S = 1.0
+TAIL_S = 1.0
 HEALTH_TIMEOUT_S = 60.0
 DRAIN_TIMEOUT_S = 90.0
 POLICY = Policy(max_attempts=6, initial_backoff_ms=100, max_backoff_ms=1_000)
@@ -142,6 +142,7 @@ async def _live(  # noqa: PLR0917 - the parts of one story
             faulting = Faulting(writer, progress, clients, probes)
             await _fault(plan, told, place, faulting, story)
             enter("heal")
+            crowd.load.healed = True
             await faulting.probe()
         story.problems += [
             f"{name} is not available here: {why}" for name, why in faulting.not_available.items()

@@ -114,7 +114,7 @@ def _step(
     target: str,
     hold: float,
     *,
-    wait: float = 2.0,
+    wait: float = 1.0,
     settle: bool = True,
     **strength: Value,
 ) -> Step:
@@ -152,9 +152,8 @@ REGRESSION: tuple[Scenario, ...] = (
         "a master that is paused for about as long as Sentinel waits acknowledges nothing that its "
         "successor lacks",
         lambda dice: [
-            [_step("pause", "master", hold) for hold in _times(dice, 3, 1.0, 3.0)],
+            [_step("pause", "master", hold) for hold in _times(dice, 2, 1.0, 3.0)],
         ],
-        duration_s=35.0,
         failovers=1,
         core=True,
     ),
@@ -180,7 +179,7 @@ REGRESSION: tuple[Scenario, ...] = (
                     _step("partition-short", "master-host", hold, clients="both")
                     for hold in _times(dice, 1, 1.2, 2.6)
                 ),
-                _step("partition-host", "master-host", 8.0, direction="both", clients="both"),
+                _step("partition-host", "master-host", 5.0, direction="both", clients="both"),
             ],
         ],
         duration_s=40.0,
@@ -195,7 +194,7 @@ REGRESSION: tuple[Scenario, ...] = (
                 _step(
                     "partition-host",
                     "master-host",
-                    dice.uniform(5.0, 8.0),
+                    dice.uniform(4.0, 6.0),
                     settle=False,
                     direction="both",
                     clients="both",
@@ -227,7 +226,7 @@ REGRESSION: tuple[Scenario, ...] = (
                 _step(
                     "partition-through",
                     "master",
-                    dice.uniform(6.0, 10.0),
+                    dice.uniform(4.5, 7.0),
                     sentinels=sentinels,
                     clients="both",
                 )
@@ -256,7 +255,7 @@ REGRESSION: tuple[Scenario, ...] = (
         lambda dice: [
             [
                 _step("pause", "scheduler-leader", hold, settle=False)
-                for hold in _times(dice, 4, 2.5, 5.0)
+                for hold in _times(dice, 3, 2.5, 5.0)
             ]
         ],
         workload="cancel-race",

@@ -25,6 +25,7 @@ class Load:
         topics: where their tasks go.
         rate: operations a second that the producers of the run start together.
         producing: False once no new task is to come.
+        healed: the faults are over; what is due long after would only be waited for.
         draining: whoever gets a task ends it, at once and for good.
         stopped: set when workers have nothing left to do.
         recent: topic and id of tasks that were acknowledged last, by any producer: who asks for
@@ -34,6 +35,7 @@ class Load:
     topics: Sequence[str]
     rate: float
     producing: bool = True
+    healed: bool = False
     draining: bool = False
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
     recent: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=50))

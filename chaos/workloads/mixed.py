@@ -46,7 +46,7 @@ async def produce(actor: Actor) -> None:
 
 def _delay_ms(actor: Actor) -> int:
     """Most are due soon: what is due after the faults sees none of them."""
-    if actor.dice.random() < 0.5:
+    if actor.dice.random() < 0.5 or actor.load.healed:
         return actor.dice.randrange(0, 1_000)
     return actor.dice.randrange(0, MOST_DELAY_MS)
 
