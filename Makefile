@@ -126,12 +126,16 @@ CHAOS_MODE = $(if $(DURABILITY),--durability $(DURABILITY)) $(if $(FSYNC),--fsyn
 
 # Containers run what is built in, so it is built first: always the code of this folder. Without
 # CLUSTER the program takes containers where an engine answers, and says what is missing where not.
+# Local processes need Toxiproxy, which Go builds; without it some faults are not available.
 .PHONY: chaos-image
 chaos-image:
 ifeq ($(CLUSTER),docker)
 	@tools/image.sh chaos=ddq-chaos:local
 else ifeq ($(CLUSTER),)
 	@tools/image.sh --if-engine chaos=ddq-chaos:local || true
+endif
+ifneq ($(CLUSTER),docker)
+	@tools/gotool.sh server >/dev/null || true
 endif
 
 .PHONY: chaos
