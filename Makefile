@@ -180,6 +180,10 @@ sweep: $(READY) ## the same with many steps, on local processes (hours; goes on 
 failover-rolling: $(READY) ## restart everything one after the other under traffic: nothing is lost or fails
 	@$(CHAOS) rolling $(if $(DURABILITY),--durability $(DURABILITY)) $(if $(RATE),--rate $(RATE)) $(ARGS)
 
+.PHONY: failover-upgrade
+failover-upgrade: $(READY) ## upgrade the release before this one under traffic: nothing is lost or fails
+	@$(CHAOS) upgrade $(if $(RATE),--rate $(RATE)) $(ARGS)
+
 .PHONY: failover-latency
 failover-latency: $(READY) ## measure how long a failover is felt, by operation and durability
 	@$(CHAOS) latency $(if $(RATE),--rate $(RATE)) $(ARGS)

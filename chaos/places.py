@@ -64,11 +64,13 @@ class Needs:
     Attributes:
         links: that have to go through Toxiproxy.
         sharded: a Cluster, instead of Sentinel.
+        earlier: processes of ddq start as the release before this one.
     """
 
     abilities: frozenset[Ability] = frozenset()
     links: frozenset[str] = frozenset()
     sharded: bool = False
+    earlier: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +139,7 @@ async def open_place(plan: RunPlan, folder: Path, needs: Needs) -> AsyncIterator
     bug, bug_process = _server_bug(plan)
     options = SystemOptions(
         plan.mode, plan.fsync, leader_lease_ms=plan.leader_lease_ms, bug=bug,
-        bug_process=bug_process,
+        bug_process=bug_process, earlier=needs.earlier,
     )  # fmt: skip
     (folder / "ddq").mkdir(parents=True, exist_ok=True)
     (folder / "store").mkdir(parents=True, exist_ok=True)

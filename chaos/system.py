@@ -24,6 +24,8 @@ class SystemOptions:
         settings: further settings of both by their name in ddq/config.py, as text.
         bug: name of a planted bug (chaos/bugs); "" for ddq as it is.
         bug_process: name of the one process that has it; "" for all.
+        earlier: APIs start as the release before this one, until each is upgraded, and schedulers
+            are left to who upgrades.
     """
 
     durability: Mode = Mode.QUORUM
@@ -34,6 +36,7 @@ class SystemOptions:
     settings: Mapping[str, str] = field(default_factory=dict)
     bug: str = ""
     bug_process: str = ""
+    earlier: bool = False
 
     def bug_of(self, name: str) -> str:
         """The planted bug of the process of this name."""
@@ -91,3 +94,6 @@ class System(Protocol):
 
     async def terminate(self, process: Victim) -> None:
         """SIGTERM; returns when it has ended by itself."""
+
+    async def upgrade(self, process: Victim) -> None:
+        """Starts one that has ended again, as this version, whatever it was before."""

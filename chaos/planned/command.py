@@ -1,4 +1,4 @@
-"""The commands for what operators do: rolling, latency, failures, migrate."""
+"""The commands for what operators do: rolling, upgrade, latency, failures, migrate."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from chaos.planned.failures import failures
 from chaos.planned.migration import MIGRATION
 from chaos.planned.rolling import ROLLING
 from chaos.planned.story import PlannedRun, Story, failed_lines, perform
+from chaos.planned.upgrade import UPGRADE
 from chaos.runner import conclude, leaves, new_folder
 from chaos.show import show
 from chaos.verdict import Verdict
@@ -72,6 +73,13 @@ def rolling(
     tell(ROLLING, _plan("rolling", durability, rate, down_after_ms), Console())
 
 
+def upgrade(rate: Rate = 60.0) -> None:
+    """Replaces servers of the release before this one by this version, under traffic."""
+    # Tasks that 0.1.0 holds are FAST; it knows nothing else.
+    plan = PlannedRun("upgrade", 1, Mode.FAST, rate=rate, words=f"upgrade --rate {rate:g}")
+    tell(UPGRADE, plan, Console())
+
+
 def migrate(
     durability: Durability = Mode.QUORUM, rate: Rate = 60.0, down_after_ms: DownAfter = 2_000
 ) -> None:
@@ -114,6 +122,7 @@ def each_failure(
 def register(app: typer.Typer, epilog: str) -> None:
     """Adds them to the program."""
     app.command(epilog=epilog)(rolling)
+    app.command(epilog=epilog)(upgrade)
     app.command(epilog=epilog)(migrate)
     app.command(name="latency", epilog=epilog)(failover_latency)
     app.command(name="failures", epilog=epilog)(each_failure)

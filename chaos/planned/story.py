@@ -128,6 +128,7 @@ class Story:
         durabilities: of the topics, in their order; the run's where it names none.
         sharded: a Cluster, instead of Sentinel.
         beside: topics of the recipe's own, of one shard, which are no part of the history.
+        earlier: ddq starts as the release before this one, and the recipe upgrades it.
     """
 
     title: str
@@ -136,6 +137,7 @@ class Story:
     durabilities: tuple[str, ...] = ()
     sharded: bool = False
     beside: tuple[str, ...] = ()
+    earlier: bool = False
 
 
 async def perform(story: Story, plan: PlannedRun, folder: Path, console: Console) -> list[str]:
@@ -150,7 +152,7 @@ async def perform(story: Story, plan: PlannedRun, folder: Path, console: Console
     save_plan(run.schedule, plan, gates, [])
     problems: list[str] = []
     async with (
-        open_place(plan, folder, Needs(sharded=story.sharded)) as place,
+        open_place(plan, folder, Needs(sharded=story.sharded, earlier=story.earlier)) as place,
         _clients(place) as clients,
         shown(progress, console),
     ):

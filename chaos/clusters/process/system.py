@@ -14,6 +14,7 @@ from typing import Protocol
 from prometheus_client.parser import text_string_to_metric_families
 
 from chaos.clusters import ClusterError
+from chaos.clusters.process.earlier import earlier_server
 from chaos.clusters.process.launch import Child, launch
 from chaos.clusters.process.sentinel import SentinelCluster
 from chaos.clusters.process.sharded import ShardedCluster
@@ -47,6 +48,7 @@ class DdqProcess:
 
     Attributes:
         command: starts it, the same each time.
+        earlier: starts it instead, until it is upgraded: the release before this one.
         says: words in its log that tell that it is ready.
         launcher: what starts it.
     """
@@ -57,6 +59,7 @@ class DdqProcess:
     folder: Path
     says: str
     launcher: Launcher = launch
+    earlier: Sequence[str] = ()
     _child: Child | None = field(default=None)
     _keeper: asyncio.Task[None] | None = field(default=None)
     _log_start: int = 0
@@ -76,8 +79,9 @@ class DdqProcess:
     async def _launch(self) -> Child:
         self._log_start = self.log.stat().st_size if self.log.exists() else 0
         self._child = await self.launcher(
-            self.command, log=self.log, cwd=self.folder, env={"GRPC_VERBOSITY": "NONE"}
-        )
+            self.earlier or self.command, log=self.log, cwd=self.folder,
+            env={"GRPC_VERBOSITY": "NONE"},
+        )  # fmt: skip
         return self._child
 
     async def _keep(self, child: Child) -> None:
@@ -219,17 +223,21 @@ class ProcessSystem:
     async def start(self) -> None:
         """Returns when every API serves and every scheduler schedules."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        starting = [*self._apis, *self._schedulers]
+        if self._options.earlier:
+            starting = self._apis
+            master = (await self._cluster.wait_for_master()).address
+            for api, address in zip(self._apis, self.addresses, strict=True):
+                api.earlier = earlier_server(address, master, self._options.leader_lease_ms)
         try:
             # All at once: containers take their time, most of it waiting.
-            restarts = [process.restart() for process in (*self._apis, *self._schedulers)]
+            restarts = [process.restart() for process in starting]
             for failed in await asyncio.gather(*restarts, return_exceptions=True):
                 if failed is not None:
                     raise failed
             await self.wait_until_serving()
-            for scheduler in self._schedulers:
-                await self._until(
-                    scheduler.ready, f"{scheduler.name} does not schedule (see {scheduler.log})"
-                )
+            for one in starting:
+                await self._until(one.ready, f"{one.name} is not ready (see {one.log})")
         except BaseException:
             await self.stop()
             raise
@@ -243,6 +251,12 @@ class ProcessSystem:
         """SIGTERM; returns when it has ended by itself."""
         assert isinstance(process, DdqProcess)
         await process.terminate()
+
+    async def upgrade(self, process: Victim) -> None:
+        """Starts one that has ended again, as this version, whatever it was before."""
+        assert isinstance(process, DdqProcess)
+        process.earlier = ()
+        await process.restart()
 
     async def accept_rollback(self) -> None:
         """``ddq store accept-rollback``."""

@@ -1,0 +1,37 @@
+"""The release before this one as a program, for upgrades under traffic.
+
+Its wheel is kept in ``chaos/releases``, since an upgrade has to be tried where neither a package
+index nor the history of the repository is at hand.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+EARLIER = "0.1.0"
+WHEEL = Path(__file__).parents[2] / "releases" / f"ddq-{EARLIER}-py3-none-any.whl"
+
+# The packages that it needs are those of this environment, and only ddq itself is its own.
+_START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from ddq.cli import main; main()"
+
+
+def earlier_server(listen: str, master: str, leader_lease_ms: int) -> Sequence[str]:
+    """The command that starts its server.
+
+    0.1.0 knows a store of one node and nothing of failovers, and its servers also schedule. It
+    gives a shard up without telling anybody, so that the next leader waits for its lease.
+
+    Args:
+        listen: where, as HOST:PORT.
+        master: the store's address, as HOST:PORT.
+    """
+    return [
+        sys.executable, "-P", "-c", _START, str(WHEEL),
+        "serve", "--listen", listen, "--store", f"redis://{master}",
+        f"--leader-lease-ms={leader_lease_ms}",
+    ]  # fmt: skip
+
+
+__all__ = ["EARLIER", "WHEEL", "earlier_server"]
