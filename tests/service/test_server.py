@@ -20,10 +20,12 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 )
 
 from ddq.config import Settings
+from ddq.keys import ShardId
 from ddq.process import StartupError
 from ddq.scheduling import SchedulerOptions, run_scheduler
 from ddq.server import ServerOptions, run_server
 from ddq.store.embedded import StoreStartError
+from ddq.store.records import FORMAT
 from ddq.v1 import delay_queue_service_pb2 as pb
 from tests.support.rpc import DEADLINE_S, Producer, failure_of, seconds
 from tests.support.server import RunningServer, scheduling, serving
@@ -229,6 +231,23 @@ async def test_a_broken_topic_does_not_keep_the_server_from_the_others(
         (leased,) = await Producer(server.queue, "other").take()
         assert leased.task.id == "later"
         assert "left out" in caplog.text
+
+
+async def test_a_server_on_a_topic_of_a_newer_format_says_so_and_serves_the_others(
+    store_server: StoreServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(store_server, scheduler=False) as server:
+        await Producer(server.queue).add("kept")
+    control = ShardId("jobs", 0).key("control")
+    store_server.sync.hset(control, "format", FORMAT + 1)
+    before = store_server.sync.hgetall(control)
+    async with serving(store_server) as server:
+        failure = await failure_of(Producer(server.queue).add("a"))
+        assert failure.reason == "STORE_MALFORMED"
+        assert "use a newer ddq" in failure.message
+        await Producer(server.queue, "other").take_one("b")
+        assert f"format {FORMAT + 1}, which this ddq does not know; use a newer ddq" in caplog.text
+    assert store_server.sync.hgetall(control) == before
 
 
 async def test_an_embedded_store_that_ends_takes_the_server_down_loudly() -> None:
