@@ -80,6 +80,12 @@ async def scene() -> AsyncIterator[Scene]:
             await scene.topology.close()
 
 
+async def look_again(scene: Scene, key: str) -> None:
+    """Asks the Cluster anew."""
+    scene.topology.suspect(await scene.find(key), "a barrier came up short")
+    await scene.find(key)
+
+
 async def test_each_key_has_its_master_and_is_asked_for_once(scene: Scene) -> None:
     assert await scene.find(LOW) == scene.low.node
     asked = scene.asked()
@@ -196,6 +202,36 @@ async def test_a_slot_that_moves_to_a_master_does_not_look_like_a_failover(scene
     scene.topology.suspect(scene.low.node, "a barrier came up short")
     await scene.find(LOW)
     assert scene.changes == []
+
+
+async def test_nor_does_one_that_a_redirect_told_of_first(scene: Scene) -> None:
+    await scene.find(LOW)
+    moved = redis.exceptions.MovedError(f"{key_slot(LOW.encode())} {scene.high.node}")
+    scene.topology.redirected(scene.low.node, moved)
+    # Where the look then finds it, as the redirect said.
+    slot = key_slot(LOW.encode())
+    scene.map.ranges = [
+        (0, slot - 1, scene.low.node, (scene.replica.node,)),
+        (slot, slot, scene.high.node, ()),
+        (slot + 1, HALF - 1, scene.low.node, (scene.replica.node,)),
+        (HALF, 16_383, scene.high.node, ()),
+    ]
+    scene.map.epoch = scene.map.epochs[scene.high.node] = 5
+    await look_again(scene, HIGH)
+    assert scene.changes == []
+    # Only that once: what came without a redirect is a failover.
+    scene.map.epoch = scene.map.epochs[scene.high.node] = 7
+    await look_again(scene, HIGH)
+    assert scene.changes == [(scene.high.node, "it was deposed in between, and is master again")]
+
+
+async def test_a_redirect_from_who_is_no_master_tells_of_a_failover(scene: Scene) -> None:
+    await scene.find(LOW)
+    moved = redis.exceptions.MovedError(f"{key_slot(HIGH.encode())} {scene.high.node}")
+    scene.topology.redirected(scene.replica.node, moved)
+    scene.map.epoch = scene.map.epochs[scene.high.node] = 5
+    await look_again(scene, HIGH)
+    assert scene.changes == [(scene.high.node, "it was deposed in between, and is master again")]
 
 
 async def test_a_slot_that_nobody_serves_is_said(scene: Scene) -> None:

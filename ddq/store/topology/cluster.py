@@ -91,6 +91,8 @@ class ClusterTopology:
         self._epochs: dict[Node, int] = {}
         """The masters, each with the epoch of its mastery."""
         self._epoch = -1
+        self._given: set[Node] = set()
+        """Masters that redirects have told of a further slot of, since the last look."""
         self._replicas: tuple[Node, ...] = ()
         self._said = ""
         self._suspects: dict[Node, str] = {}
@@ -138,6 +140,9 @@ class ClusterTopology:
         if not isinstance(reply, redis.exceptions.MovedError):
             return Redirect(node, asking=True)
         self._slots[reply.slot_id] = node
+        if source in self._epochs and node in self._epochs:
+            # From one master to another. Were either none before, it would be a failover.
+            self._given.add(node)
         self._wake.set()
         return Redirect(node, asking=False)
 
@@ -195,6 +200,8 @@ class ClusterTopology:
             slots[found.first : found.last + 1] = [found.master] * (found.last + 1 - found.first)
         # A slot that moves to a node gives it a new epoch too, and it was master all the time.
         grown = {now for old, now in zip(self._slots, slots, strict=True) if old != now}
+        grown |= self._given
+        self._given.clear()
         before, self._epochs = self._epochs, dict(view.mastery_epochs)
         self._slots, self._epoch = slots, view.epoch
         self._replicas = tuple(node for found in view.ranges for node in found.replicas)
