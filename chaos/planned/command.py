@@ -15,7 +15,7 @@ from chaos.faults import Mode
 from chaos.history import BadHistoryError
 from chaos.planned.failovers import Measured, latency
 from chaos.planned.failures import failures
-from chaos.planned.migration import MIGRATION
+from chaos.planned.migration import migration
 from chaos.planned.rolling import ROLLING
 from chaos.planned.story import PlannedRun, Story, failed_lines, perform
 from chaos.planned.upgrade import UPGRADE
@@ -81,10 +81,16 @@ def upgrade(rate: Rate = 60.0) -> None:
 
 
 def migrate(
-    durability: Durability = Mode.QUORUM, rate: Rate = 60.0, down_after_ms: DownAfter = 2_000
+    durability: Durability = Mode.QUORUM,
+    rate: Rate = 60.0,
+    down_after_ms: DownAfter = 2_000,
+    atomic: Annotated[
+        bool, typer.Option("--atomic", help="By CLUSTER MIGRATESLOTS, of Valkey 9 and newer.")
+    ] = False,
 ) -> None:
     """Moves the slots of a topic's shards between the masters of a Cluster, under traffic."""
-    tell(MIGRATION, _plan("migrate", durability, rate, down_after_ms), Console())
+    name = "migrate --atomic" if atomic else "migrate"
+    tell(migration(atomic=atomic), _plan(name, durability, rate, down_after_ms), Console())
 
 
 def failover_latency(

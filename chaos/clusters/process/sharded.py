@@ -282,44 +282,64 @@ class ShardedCluster(ProcessCluster):
         await self.command(replica, *words)
         return await self.wait_for_master(old)
 
-    async def migrate_slot(self, slot: int, target: Node) -> None:
-        """Moves a slot with its keys to another master, key by key, under traffic too.
+    async def migrate_slot(
+        self, slot: int, target: Node, *, atomic: bool = False, guarded: bool = True
+    ) -> None:
+        """Moves a slot with its keys to another master, under traffic too.
 
         Waits first until everything is in sync, and again at the end: a target that dies with what
         its replicas do not have takes with it what was acknowledged elsewhere.
 
+        Args:
+            atomic: by CLUSTER MIGRATESLOTS, which Valkey has from 9.0 on; else key by key.
+            guarded: False waits for no replica, as nobody should.
+
         Raises:
             ClusterError: the target is no master, or it was not done in time.
+            ReplyError: the target takes nothing, for want of replicas.
         """
-        await self.wait_until_in_sync()
+        if guarded:
+            await self.wait_until_in_sync()
         source = await self.owner(slot)
         masters = [await self.master(k) for k in range(len(self.shards))]
         if target not in masters:
             raise ClusterError(f"{target.name} is not a master, so no slot can move there")
         if source == target:
             return
-        to, of = await self._id(target), await self._id(source)
-        number = str(slot)
-        await self.command(target, "CLUSTER", "SETSLOT", number, "IMPORTING", of)
-        await self.command(source, "CLUSTER", "SETSLOT", number, "MIGRATING", to)
-        while keys := as_list(
-            await self.command(
-                source, "CLUSTER", "GETKEYSINSLOT", number, str(_MIGRATE_BATCH_COUNT)
-            )
-        ):
-            await self.command(
-                source, "MIGRATE", target.ip, str(target.port), "", "0", str(_MIGRATE_TIMEOUT_MS),
-                "KEYS", *map(as_text, keys), timeout_s=_MIGRATE_TIMEOUT_MS / 1_000 + 1,
-            )  # fmt: skip
-        # The target first: were the source first, nobody would serve the slot in between.
-        for master in (target, source, *(m for m in masters if m not in {target, source})):
-            await self.command(master, "CLUSTER", "SETSLOT", number, "NODE", to)
+        to = await self._id(target)
+        if atomic:
+            words = ("MIGRATESLOTS", "SLOTSRANGE", str(slot), str(slot), "NODE", to)
+            await self.command(source, "CLUSTER", *words)
+        else:
+            await self.open_slot(slot, source, target)
+            await self.move_keys(slot, source, target)
+            # The target first: were the source first, nobody would serve the slot in between.
+            for master in (target, source, *(m for m in masters if m not in {target, source})):
+                await self.command(master, "CLUSTER", "SETSLOT", str(slot), "NODE", to)
 
         async def everybody_knows() -> bool:
             return await self.owner(slot) == target
 
         await self.until(everybody_knows, 30.0, f"{target.name} does not own slot {slot}")
-        await self.wait_until_in_sync()
+        if guarded:
+            await self.wait_until_in_sync()
+
+    async def open_slot(self, slot: int, source: Node, target: Node) -> None:
+        """Has its keys on their way: whoever asks for one that has left is sent on."""
+        to, of = await self._id(target), await self._id(source)
+        await self.command(target, "CLUSTER", "SETSLOT", str(slot), "IMPORTING", of)
+        await self.command(source, "CLUSTER", "SETSLOT", str(slot), "MIGRATING", to)
+
+    async def move_keys(self, slot: int, source: Node, target: Node) -> None:
+        """Moves the keys of an open slot; ReplyError if the target does not take them."""
+        number = str(_MIGRATE_BATCH_COUNT)
+        while keys := as_list(
+            await self.command(source, "CLUSTER", "GETKEYSINSLOT", str(slot), number)
+        ):
+            await self.command(
+                source, "MIGRATE", target.ip, str(target.port), "", "0", str(_MIGRATE_TIMEOUT_MS),
+                "KEYS", *map(as_text, keys), timeout_s=_MIGRATE_TIMEOUT_MS / 1_000 + 1,
+            )  # fmt: skip
 
     async def _id(self, node: Node) -> str:
         return as_text(await self.command(node, "CLUSTER", "MYID"))
