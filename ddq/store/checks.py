@@ -18,7 +18,7 @@ from ddq.config import MS_PER_SECOND, Settings
 from ddq.errors import StoreUnreachable
 from ddq.store.barrier import DataNodes, Timing
 from ddq.store.connection import Command, NotSentError, Reply, ReplyLostError
-from ddq.store.topology import Node, SentinelSettings, Topology
+from ddq.store.topology import Node, SentinelSettings, Topology, importing_slots
 
 FAILOVER_TIMEOUT_MAX_MS = 60_000
 MAX_LAG_S = 2
@@ -88,6 +88,9 @@ async def examine(
         replicas = [each.node for each in await topology.replicas(master, deadline_s)]
         attached = await _attached(topology, master, deadline_s)
         findings += _of_replicas(master, attached, nodes, settings)
+        if topology.kind == "cluster" and (slots := await _arriving(topology, master, deadline_s)):
+            good_count = await _good_replicas(topology, master, deadline_s)
+            findings += _of_arriving(master, slots, good_count, nodes)
         priorities: dict[Node, str] = {}
         for node in (master, *replicas):
             try:
@@ -137,6 +140,22 @@ async def _attached(topology: Topology, master: Node, deadline_s: float) -> froz
     if not isinstance(role, list) or role[0] != b"master":
         raise StoreUnreachable(f"{master} is no master any more")
     return frozenset(Node(host.decode(), int(port)) for host, port, _ in role[2])
+
+
+async def _arriving(topology: Topology, master: Node, deadline_s: float) -> list[int]:
+    """The slots that are being moved to a master of a Cluster."""
+    reply = await _ask(topology, master, ("CLUSTER", "NODES"), deadline_s)
+    return importing_slots(reply.decode()) if isinstance(reply, bytes) else []
+
+
+async def _good_replicas(topology: Topology, master: Node, deadline_s: float) -> int:
+    """How many replicas have told the master lately how far they are."""
+    reply = await _ask(topology, master, ("INFO", "replication"), deadline_s)
+    if not isinstance(reply, bytes):
+        raise StoreUnreachable(f"{master} does not say who its replicas are: {reply}")
+    fields = dict(line.split(":", 1) for line in reply.decode().split("\r\n") if ":" in line)
+    # Left out where min-replicas-to-write is 0, which is a finding of its own.
+    return int(fields.get("min_slaves_good_slaves", 0))
 
 
 # Judging -----------------------------------------------------------------------------------
@@ -222,6 +241,23 @@ def _of_replicas(
             )
         ]  # fmt: skip
     return []
+
+
+def _of_arriving(
+    master: Node, slots: list[int], good_count: int, nodes: DataNodes
+) -> list[Finding]:
+    if good_count >= nodes.replicas_count:
+        return []
+    said = ", ".join(map(str, slots))
+    return [
+        Finding(
+            str(master),
+            f"slots are moving to it ({said}) while {good_count} of its {nodes.replicas_count} "
+            "replicas are in sync",
+            "what they hold was acknowledged elsewhere, and is lost if it dies before they have it",
+            "wait for its replicas before you go on, or move the slots back",
+        )
+    ]
 
 
 def _of_priorities(priorities: Mapping[Node, str]) -> list[Finding]:

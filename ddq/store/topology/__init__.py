@@ -14,7 +14,7 @@ from ddq.store.topology.base import (
     Topology,
     tells_of_lost_role,
 )
-from ddq.store.topology.cluster import ClusterTopology
+from ddq.store.topology.cluster import ClusterTopology, importing_slots
 from ddq.store.topology.node import AddressMap, Node, parse_address_map
 from ddq.store.topology.sentinel import SentinelTopology
 from ddq.store.topology.single import SingleTopology
@@ -48,6 +48,7 @@ __all__ = [
     "StoreUrl",
     "StoreUrlError",
     "Topology",
+    "importing_slots",
     "open_topology",
     "parse_address_map",
     "parse_store_url",

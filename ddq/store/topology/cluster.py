@@ -332,6 +332,17 @@ async def ask_node(connection: Connection, asked: Node) -> View:
         raise _NoViewError(f"its answer cannot be read: {error!r}") from error
 
 
+def importing_slots(nodes: str) -> list[int]:
+    """The slots that are being moved to a node, by its own answer to CLUSTER NODES.
+
+    Raises:
+        ValueError: that is no such answer.
+    """
+    (own,) = (line for line in nodes.splitlines() if "myself" in line.split(" ")[2])
+    # [slot-<-from] is on its way here, [slot->-to] away from here.
+    return [int(word[1:].split("-", 1)[0]) for word in own.split(" ") if "-<-" in word]
+
+
 def _ranges(slots: Sequence[Any], asked: Node) -> Iterator[Range]:
     for first, last, master, *replicas in slots:
         address = _address(master, asked)
