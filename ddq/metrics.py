@@ -294,6 +294,12 @@ ALERTS = (
         "look at the store, its replicas and the network",
     ),
     Alert(
+        "barriers break", "increase(ddq_barrier_breaks_total[10m]) > 5",
+        "the master, a replica or a server falls silent again and again; each time QUORUM waits "
+        "for all replicas until it has settled",
+        "look for pauses of the hosts, slow disks, and lost packets between data nodes",
+    ),
+    Alert(
         "too few replicas", _errors("NOT_ENOUGH_REPLICAS"),
         "the store's `min-replicas-to-write` is not met: it takes no writes",
         "bring the replicas back",
