@@ -111,9 +111,15 @@ class Measured:
 
     Attributes:
         elected_ms: from the kill until a majority of Sentinels named a new master.
+        synced_ms: from then until the old master, started again, was in sync as the last replica.
+        again_ms: from the new master to the first answer.
+        after_sync_ms: from the last replica's being in sync to the first answer; 0 if that came
+            before.
     """
 
     elected_ms: list[float] = field(default_factory=list)
+    synced_ms: list[float] = field(default_factory=list)
+    after_sync_ms: dict[tuple[Mode, str], list[float]] = field(default_factory=dict)
     again_ms: dict[tuple[Mode, str], list[float]] = field(default_factory=dict)
 
     def worst_p95_ms(self, mode: Mode) -> float:
@@ -123,11 +129,18 @@ class Measured:
     def table(self) -> Table:
         """What docs/OPERATIONS.md shows."""
         modes = list(Mode)
-        table = Table("operation", *(f"{mode.name} p50/p95 (ms)" for mode in modes), box=None)
+        table = Table(
+            "operation", *(f"{mode.name} p50/p95 (ms)" for mode in modes),
+            "ALL, once all are in sync", box=None,
+        )  # fmt: skip
         kinds = list(dict.fromkeys(kind for _, kind in self.again_ms))
         for kind in kinds:
-            table.add_row(kind, *(_cell(self.again_ms.get((mode, kind), [])) for mode in modes))
+            table.add_row(
+                kind, *(_cell(self.again_ms.get((mode, kind), [])) for mode in modes),
+                _cell(self.after_sync_ms.get((Mode.ALL, kind), [])),
+            )  # fmt: skip
         table.add_row("(kill to new master)", _cell(self.elected_ms))
+        table.add_row("(new master to all in sync)", _cell(self.synced_ms))
         return table
 
 
@@ -169,12 +182,16 @@ async def _one(stage: Stage, asking: list[Prober], measured: Measured) -> None:
     await asyncio.sleep(max(0.0, killed_s + DOWN_S - time.monotonic()))
     await cluster.restart(old)
     await cluster.wait_until_in_sync(60.0)
+    synced_s = time.monotonic()
+    measured.synced_ms.append((synced_s - elected_s) * 1_000)
     for prober in asking:
         await prober.answered.wait()
         assert prober.first_s is not None
         # An answer from the new master may come before we have noticed that there is one.
         took_ms = max(0.0, prober.first_s - elected_s) * 1_000
         measured.again_ms.setdefault((prober.mode, prober.kind), []).append(took_ms)
+        waited_ms = max(0.0, prober.first_s - synced_s) * 1_000
+        measured.after_sync_ms.setdefault((prober.mode, prober.kind), []).append(waited_ms)
 
 
 @asynccontextmanager
