@@ -351,6 +351,17 @@ REGRESSION: tuple[Scenario, ...] = (
         ],
     ),
     Scenario(
+        "slow-disk",
+        "a node whose disk is slow makes everybody slow, and nothing is half done",
+        lambda _: [
+            [
+                _step("slow-disk", "replica", 3.0, sleep_ms=400),
+                _step("slow-disk", "master", 3.0, sleep_ms=20),
+                _step("slow-disk", "master", 3.0, sleep_ms=400),
+            ]
+        ],
+    ),
+    Scenario(
         "clock-jump",
         "a store's clock that is wrong makes calls end with CLOCK_UNSAFE, not too early",
         lambda dice: [

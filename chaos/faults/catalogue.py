@@ -11,7 +11,7 @@ from chaos.clusters import Ability, NotAvailableError
 from chaos.faults import partitions
 from chaos.faults.cables import CableFault
 from chaos.faults.clocks import ClockDriftFault, ClockJumpFault
-from chaos.faults.disks import FullDiskFault, ReturnFault
+from chaos.faults.disks import FullDiskFault, ReturnFault, SlowDiskFault
 from chaos.faults.model import Kind, Mode, Row
 from chaos.faults.network import CutLinkFault, toxic
 from chaos.faults.orders import (
@@ -290,6 +290,15 @@ KINDS: tuple[Kind, ...] = (
         {"master": EVERY, "replica": EVERY},
         FullDiskFault,
         needs=frozenset({Ability.FULL_DISK}),
+        hold=(1.0, 5.0),
+    ),
+    Kind(
+        "slow-disk",
+        Row.DISK,
+        "each write to the append-only file takes long",
+        {"master": EVERY, "replica": EVERY},
+        SlowDiskFault,
+        strengths={"sleep_ms": (20, 100, 400)},
         hold=(1.0, 5.0),
     ),
     Kind(

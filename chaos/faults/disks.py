@@ -1,12 +1,20 @@
-"""Disks that lose what they held, or take no more."""
+"""Disks that lose what they held, take no more, or take long."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from typing import cast
 
 from chaos.clusters import Disk, FullDisk, Kill, Node, NodeKind
+from chaos.clusters.resp import as_info
 from chaos.faults.model import FAILOVER_TIMEOUT_S, DidNotHappenError, Evidence, Strength, World
 from chaos.faults.targets import nodes, one
+
+_POLL_S = 0.05
+_SLOW_TIMEOUT_S = 10.0
+# Rounds of the event loop in which nothing was written take no time, and count.
+_FELT_SHARE = 0.1
 
 
 class ReturnFault:
@@ -87,3 +95,53 @@ class FullDiskFault:
         """Gives the room back."""
         if self._node is not None:
             await self._disk.free_disk(self._node)
+
+
+class SlowDiskFault:
+    """Each write to a data node's append-only file takes long, and everybody waits meanwhile.
+
+    Strength:
+        sleep_ms: how long.
+    """
+
+    def __init__(self, world: World, target: str, strength: Strength) -> None:
+        self._cluster = world.cluster
+        self._target = target
+        self._sleep_ms = int(strength.get("sleep_ms", 100))
+        self._node: Node | None = None
+
+    async def inject(self) -> Evidence:
+        """DEBUG AOF-FLUSH-SLEEP."""
+        found = await nodes(self._cluster, self._target)
+        self._node = one([n for n in found if n.kind is NodeKind.DATA], self._target)
+        await self._set(self._node, self._sleep_ms)
+        return {"node": self._node.name, "sleep_ms": self._sleep_ms}
+
+    async def _set(self, node: Node, sleep_ms: int) -> None:
+        await self._cluster.command(node, "DEBUG", "AOF-FLUSH-SLEEP", str(sleep_ms * 1_000))
+
+    async def verify(self) -> Evidence:
+        """Its event loop takes long; DidNotHappenError where nothing is written to it."""
+        assert self._node is not None
+        took_us = 0
+        try:
+            async with asyncio.timeout(_SLOW_TIMEOUT_S):
+                while True:
+                    info = as_info(await self._cluster.command(self._node, "INFO", "stats"))
+                    took_us = int(info["instantaneous_eventloop_duration_usec"])
+                    if took_us >= self._sleep_ms * 1_000 * _FELT_SHARE:
+                        return {"eventloop_us": took_us}
+                    await asyncio.sleep(_POLL_S)
+        except TimeoutError:
+            raise DidNotHappenError(
+                f"a round of {self._node.name}'s event loop takes {took_us} us, as if its disk "
+                "were as fast as ever"
+            ) from None
+
+    async def heal(self) -> None:
+        """As fast as before."""
+        node, self._node = self._node, None
+        if node is not None:
+            # One that is down comes back with a disk that is well.
+            with contextlib.suppress(OSError):
+                await self._set(node, 0)

@@ -85,6 +85,7 @@ async def test_faults_of_a_sentinel_cluster_happen_and_are_undone(tmp_path: Path
         Step("clock-jump", "master", {"offset_ms": 60_000}, hold_ms=100),
         Step("clock-drift", "replica", {"rate_ppm": 50_000}, hold_ms=600),
         Step("full-disk", "replica", hold_ms=100),
+        Step("slow-disk", "master", {"sleep_ms": 100}, hold_ms=100),
         Step("script-flush", "master"),
         Step("priorities", "replica", {"priority": 0}),
         Step("stray-replica", "master"),

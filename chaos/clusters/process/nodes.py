@@ -33,6 +33,8 @@ BASE_CONFIG = {
     "daemonize": "no",
     "save": '""',
     "appendonly": "yes",
+    # For a disk that is slow.
+    "enable-debug-command": "yes",
     "maxmemory-policy": "noeviction",
     "min-replicas-max-lag": "2",
     "repl-diskless-sync-delay": "0",
