@@ -30,7 +30,7 @@ DownAfter = Annotated[int, typer.Option(help="Sentinel's down-after-milliseconds
 
 
 def tell(story: Story, plan: PlannedRun, console: Console) -> Path:
-    """Runs it and judges it; leaves with INVALID's status if a request failed.
+    """Runs it and judges it; leaves with INVALID's status if a request failed that must not.
 
     Returns:
         The run's folder.
@@ -53,8 +53,10 @@ def tell(story: Story, plan: PlannedRun, console: Console) -> Path:
         console.print(f"[red]{line}[/]", soft_wrap=True, highlight=False)
     if not lines:
         console.print("no request failed")
-    if results.exit_code or lines:
-        raise typer.Exit(max(results.exit_code, 0) if not lines else Verdict.INVALID.exit_code)
+    if lines and story.fails_none:
+        raise typer.Exit(Verdict.INVALID.exit_code)
+    if results.exit_code:
+        raise typer.Exit(results.exit_code)
     return folder
 
 

@@ -195,7 +195,7 @@ def failures(rows: list[str], only: Sequence[str] = ()) -> Story:
                 task.cancel()
 
     beside = tuple(topic_of(mode) for mode in Mode)
-    return Story("what callers notice of each failure", recipe, beside=beside)
+    return Story("what callers notice of each failure", recipe, beside=beside, fails_none=False)
 
 
 __all__ = ["FAILURES", "failures", "name_of"]

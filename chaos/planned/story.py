@@ -128,6 +128,8 @@ class Story:
         durabilities: of the topics, in their order; the run's where it names none.
         sharded: a Cluster, instead of Sentinel.
         beside: topics of the recipe's own, of one shard, which are no part of the history.
+        fails_none: no request may fail. Where a master is killed one may: a cancel whose answer
+            died with it, and that comes too late when it is repeated, has an unknown outcome.
         earlier: ddq starts as the release before this one, and the recipe upgrades it.
     """
 
@@ -138,6 +140,7 @@ class Story:
     sharded: bool = False
     beside: tuple[str, ...] = ()
     earlier: bool = False
+    fails_none: bool = True
 
 
 async def perform(story: Story, plan: PlannedRun, folder: Path, console: Console) -> list[str]:
