@@ -20,6 +20,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSe
 from grpc_tools import protoc
 from hypothesis import settings as hypothesis_settings
 
+from chaos.bugs.registry import BUGS as CLUSTER_BUGS
 from chaos.sweep import table as sweep_table
 from chaos.sweep.table import Cell
 from ddq import errors
@@ -281,13 +282,17 @@ def test_profiles() -> str:
 
 
 def planted_bugs() -> str:
-    """tests/bugs/registry.py."""
+    """tests/bugs/registry.py and chaos/bugs/registry.py."""
     rows = []
     for bug in BUGS:
         promised = sorted(bug.breaks, key=lambda promise: int(promise[1:]))
         named = {4: "3 with failovers", 5: "3 with a lost tail", 6: "3, told by name"}
         levels = [named.get(level, str(level)) for level in bug.levels]
         rows.append((sentence(bug.name), " ".join(promised), ", ".join(levels)))
+    for each in CLUSTER_BUGS.values():
+        promised = sorted(each.breaks, key=lambda promise: int(promise[1:]))
+        found_in = f"4: `{each.scenario}`, {each.mode.name}"
+        rows.append((f"{sentence(each.doc)} (`{each.name}`)", " ".join(promised), found_in))
     return table(("mistake", "promises that it may be caught by", "looked for at level"), rows)
 
 

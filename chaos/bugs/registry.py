@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,6 +14,8 @@ from ddq.client import convert
 from ddq.errors import OutcomeUnknown
 from ddq.store import scripts
 from ddq.store.barrier import Answer, Chain, Policy, Timing
+from ddq.store.connection import Command, Connection, Reply
+from ddq.store.topology import Node, SentinelTopology
 
 WAIT_S = 2.0
 """How long WAIT may take, where nothing else bounds it."""
@@ -81,6 +83,40 @@ def _wait_with_too_few() -> Iterator[None]:
         yield
 
 
+class _Divided:
+    """A connection whose barriers take another one.
+
+    WAIT speaks of what its own connection wrote: on one that wrote nothing it says that every
+    replica has all of it, whoever follows the node by now.
+    """
+
+    def __init__(self, scripts: Connection, barriers: Connection) -> None:
+        self._scripts = scripts
+        self._barriers = barriers
+
+    async def send(self, commands: Sequence[Command], timeout_s: float) -> list[Reply]:
+        """See Connection.send."""
+        if commands[-1] != ("ROLE",):
+            return await self._scripts.send(commands, timeout_s)
+        replies = await self._scripts.send(commands[:-2], timeout_s)
+        return [*replies, *await self._barriers.send(commands[-2:], timeout_s)]
+
+    async def close(self) -> None:
+        """See Connection.close."""
+        await self._scripts.close()
+        await self._barriers.close()
+
+
+def _stale_master_believed() -> AbstractContextManager[Any]:
+    """The barrier is asked on a connection of its own, and a master that nobody follows passes."""
+    connect = SentinelTopology.connect
+
+    def divided(topology: SentinelTopology, node: Node) -> Connection:
+        return _Divided(connect(topology, node), connect(topology, node))
+
+    return mock.patch.object(SentinelTopology, "connect", divided)
+
+
 def _timeout_is_failure() -> AbstractContextManager[Any]:
     """Who hears nothing takes it for "no"."""
     return mock.patch.object(OutcomeUnknown, "definite", True)
@@ -130,6 +166,10 @@ BUGS: Mapping[str, Bug] = {
         Bug(
             "wait-with-too-few", "ALL waits for one replica",
             frozenset({"G2", "G4", "G9"}), "cut-through-a-host", Mode.ALL, _wait_with_too_few,
+        ),
+        Bug(
+            "stale-master-believed", "the barrier is asked on a connection of its own",
+            frozenset({"G2", "G4", "G9"}), "master-cut-off", Mode.QUORUM, _stale_master_believed,
         ),
         Bug(
             "timeout-is-failure", "who hears nothing takes it for no",

@@ -48,7 +48,7 @@ def test_a_bug_changes_something_while_it_is_planted() -> None:
             Timing.of(1.0),
             OutcomeUnknown.definite,
             load_scripts()["promote"].source,
-            SentinelTopology.run,
+            SentinelTopology.connect,
             spec.WhichOneof("schedule"),
         ]
 
