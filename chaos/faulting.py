@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import Sequence
+from typing import Literal
 
 from chaos.nemesis import Event, Phase
 from chaos.operations import Fault
@@ -23,8 +24,8 @@ SERVED_TIMEOUT_S = 60.0
 class Faulting:
     """Takes the nemesis's events.
 
-    A fault's window ends when, after its healing, a write is acknowledged again at the run's
-    durability: from then on G6 counts.
+    A fault's window begins before anything is done, and ends when, after its healing, a write is
+    acknowledged again at the run's durability: from then on G6 counts.
 
     Args:
         clients: for probes, which are no part of the history; one that cannot be served by one
@@ -45,39 +46,45 @@ class Faulting:
         self._group = group
         self._numbers = itertools.count()
         self._happened: dict[str, bool] = {}
+        self._details: dict[str, list[str]] = {}
         self.not_available: dict[str, str] = {}
         self.did_not_happen: dict[str, str] = {}
         self.unserved: list[str] = []
 
     def tell(self, event: Event) -> None:
         """One moment of a step."""
-        step, name = event.step, f"{event.step.kind} {event.step.target}"
-        detail = ", ".join(f"{key} {value}" for key, value in event.evidence.items())
+        name = f"{event.step.kind} {event.step.target}"
+        details = self._details.setdefault(event.number, [])
+        details += (f"{key} {value}" for key, value in event.evidence.items())
         match event.phase:
-            case Phase.INJECTED:
+            case Phase.BEGUN:
                 self._progress.faults[event.number] = name
                 self._happened[event.number] = False
-                self._writer.note(
-                    "nemesis", "fault", Fault(step.kind, step.target, "inject", detail=detail)
-                )
+                self._writer.note("nemesis", "fault", _fault(event, "inject"))
             case Phase.VERIFIED:
                 self._happened[event.number] = True
             case Phase.NOT_AVAILABLE:
                 self.not_available[name] = str(event.evidence.get("why", ""))
+                if event.number in self._happened:
+                    self._end(event)
             case Phase.DID_NOT_HAPPEN:
                 self.did_not_happen[f"{event.number} {name}"] = str(event.evidence.get("why", ""))
             case Phase.HEALED if event.number in self._happened:
                 self._group.create_task(
-                    self._until_served(event, detail), name=f"chaos probe {event.number}"
+                    self._until_served(event), name=f"chaos probe {event.number}"
                 )
             case _:
                 pass
 
-    async def _until_served(self, event: Event, detail: str) -> None:
+    async def _until_served(self, event: Event) -> None:
         await self.probe()
+        self._end(event)
+
+    def _end(self, event: Event) -> None:
         self._progress.faults.pop(event.number, None)
         happened = self._happened.pop(event.number)
-        fault = Fault(event.step.kind, event.step.target, "heal", happened, detail)
+        detail = ", ".join(self._details.pop(event.number))
+        fault = _fault(event, "heal", verified=happened, detail=detail)
         self._writer.note("nemesis", "fault", fault)
 
     async def probe(self) -> None:
@@ -97,6 +104,12 @@ class Faulting:
         except DdqError:
             return False
         return True
+
+
+def _fault(
+    event: Event, phase: Literal["inject", "heal"], *, verified: bool = True, detail: str = ""
+) -> Fault:
+    return Fault(event.step.kind, event.step.target, phase, verified, detail, event.number)
 
 
 __all__ = ["PROBE_TOPIC", "Faulting"]

@@ -163,6 +163,7 @@ def _draw_track(
 class Phase(StrEnum):
     """What became of a step."""
 
+    BEGUN = "begun"
     INJECTED = "injected"
     VERIFIED = "verified"
     HEALED = "healed"
@@ -213,6 +214,8 @@ async def _play_step(number: str, step: Step, world: World, tell: Callable[[Even
         return
     before = await _master(world)
     fault = each.make(world, step.target, step.strength)
+    # A failover that somebody orders hurts from its order on, and is there only seconds later.
+    say(Phase.BEGUN)
     try:
         say(Phase.INJECTED, await fault.inject())
         await asyncio.sleep(step.hold_ms / 1_000)

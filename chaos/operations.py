@@ -302,13 +302,17 @@ class RunNote(Value):
 
 
 class Fault(Value):
-    """``phase`` inject and heal bracket the fault; ``verified``: it was seen to have happened."""
+    """``phase`` inject and heal bracket the fault; ``verified``: it was seen to have happened.
+
+    ``number`` tells it from others of its kind that are not over yet.
+    """
 
     kind: str
     target: str = ""
     phase: Literal["inject", "heal"] = "inject"
     verified: bool = True
     detail: str = ""
+    number: str = ""
 
 
 class Role(Value):

@@ -152,7 +152,8 @@ REGRESSION: tuple[Scenario, ...] = (
         "a master that is paused for about as long as Sentinel waits acknowledges nothing that its "
         "successor lacks",
         lambda dice: [
-            [_step("pause", "master", hold) for hold in _times(dice, 2, 1.0, 3.0)],
+            # With time between them to replace the first one: it is over before Sentinel has.
+            [_step("pause", "master", hold, wait=2.0) for hold in _times(dice, 2, 1.0, 3.0)],
         ],
         failovers=1,
         core=True,
@@ -179,7 +180,14 @@ REGRESSION: tuple[Scenario, ...] = (
                     _step("partition-short", "master-host", hold, clients="both")
                     for hold in _times(dice, 1, 1.2, 2.6)
                 ),
-                _step("partition-host", "master-host", 5.0, direction="both", clients="both"),
+                _step(
+                    "partition-host",
+                    "master-host",
+                    5.0,
+                    wait=2.0,
+                    direction="both",
+                    clients="both",
+                ),
             ],
         ],
         duration_s=40.0,

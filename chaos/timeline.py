@@ -97,14 +97,14 @@ class Quiet:
 def timeline(history: History) -> Timeline:
     """Reads the notes in their order."""
     found = Timeline()
-    open_faults: dict[tuple[str, str], Window] = {}
+    open_faults: dict[tuple[str, str, str], Window] = {}
     roles: dict[str, Span] = {}
     leaders: dict[tuple[str, str], Span] = {}
     master = ""
     for note in history.notes:
         if note.op == "fault":
             fault = note.value
-            key = (fault.kind, fault.target)
+            key = (fault.kind, fault.target, fault.number)
             if fault.phase == "inject":
                 window = Window(
                     fault.kind, fault.target, note.time_ns, history.end_ns, fault.verified,

@@ -43,7 +43,7 @@ async def test_every_kind_of_bad_connection_happens_and_is_undone(tmp_path: Path
         assert [(event.step.kind, event.phase) for event in events] == [
             (each.name, phase)
             for each in kinds
-            for phase in (Phase.INJECTED, Phase.VERIFIED, Phase.HEALED)
+            for phase in (Phase.BEGUN, Phase.INJECTED, Phase.VERIFIED, Phase.HEALED)
         ]
         assert await link.toxics() == [set(), set(), set()]
         assert None not in await link.answer_s(2.0)
