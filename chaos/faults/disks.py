@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from typing import cast
 
-from chaos.clusters import Disk, FullDisk, Kill, Node, NodeKind
+from chaos.clusters import Disk, FullDisk, Kill, Node, NodeKind, Role
 from chaos.clusters.resp import as_info
 from chaos.faults.model import FAILOVER_TIMEOUT_S, DidNotHappenError, Evidence, Strength, World
 from chaos.faults.targets import nodes, one
@@ -65,7 +65,7 @@ class ReturnFault:
 
 
 class FullDiskFault:
-    """A data node has no room for its append-only file, and refuses to write."""
+    """A data node has no room for its append-only file: a master refuses writes, a replica ends."""
 
     def __init__(self, world: World, target: str, strength: Strength) -> None:  # noqa: ARG002
         self._world = world
@@ -92,9 +92,18 @@ class FullDiskFault:
         return {}
 
     async def heal(self) -> None:
-        """Gives the room back."""
-        if self._node is not None:
-            await self._disk.free_disk(self._node)
+        """Gives the room back, and starts who has ended, as whoever runs it would."""
+        node, self._node = self._node, None
+        if node is None:
+            return
+        await self._disk.free_disk(node)
+        kill = cast("Kill", self._world.cluster)
+        # A replica cannot refuse what its master has done, and ends over it, with a long report
+        # (replica-ignore-disk-write-errors).
+        while kill.alive(node) and await self._world.cluster.role(node) is Role.UNREACHABLE:
+            await asyncio.sleep(_POLL_S)
+        if not kill.alive(node):
+            await kill.restart(node)
 
 
 class SlowDiskFault:
