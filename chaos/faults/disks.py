@@ -100,7 +100,7 @@ class FullDiskFault:
         kill = cast("Kill", self._world.cluster)
         # A replica cannot refuse what its master has done, and ends over it, with a long report
         # (replica-ignore-disk-write-errors).
-        while kill.alive(node) and await self._world.cluster.role(node) is Role.UNREACHABLE:
+        while kill.alive(node) and await self._world.cluster.role(node) is Role.UNREACHABLE:  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(_POLL_S)
         if not kill.alive(node):
             await kill.restart(node)
