@@ -165,7 +165,7 @@ failover: $(READY) ## fail the store and the processes over under traffic, and j
 	@$(BIN)/python -m pytest tests/failover $(ARGS)
 
 .PHONY: chaos-bugs
-chaos-bugs: $(READY) ## plant the mistakes that only a cluster shows, and see each found (minutes)
+chaos-bugs: $(READY) chaos-image ## plant the mistakes that only a cluster shows, and see each found (minutes)
 	@$(CHAOS) bugs $(if $(CLUSTER),--cluster $(CLUSTER)) $(ARGS)
 
 .PHONY: chaos-matrix

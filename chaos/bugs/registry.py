@@ -173,7 +173,7 @@ BUGS: Mapping[str, Bug] = {
         ),
         Bug(
             "timeout-is-failure", "who hears nothing takes it for no",
-            frozenset({"G1", "G2", "G3", "G4", "G9"}), "master-killed", Mode.QUORUM,
+            frozenset({"G1", "G2", "G3", "G4", "G9"}), "half-open", Mode.QUORUM,
             _timeout_is_failure, in_client=True,
         ),
         Bug(
