@@ -145,7 +145,9 @@ class Search:
         ) else 0  # fmt: skip
         if incarnation and now and incarnation != now:
             return
-        due_ms = getattr(told, "due_ms", 0)
+        # What a repeat was told may be when a later attempt was due.
+        repeated = op.op == "enqueue" and op.ok and not op.reply.created
+        due_ms = 0 if repeated else getattr(told, "due_ms", 0)
         if after is not None and after.state == State.SCHEDULED and due_ms:
             after = replace(after, due_ms=due_ms, at_ms=due_ms)
         yield _Node(

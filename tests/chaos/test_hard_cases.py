@@ -131,6 +131,26 @@ def lost_retrieve() -> Tale:
     return tale
 
 
+def repeated_behind_a_lost_lease() -> Tale:
+    """An enqueue is repeated by the client library, and answered when nobody's lease has run out:
+    when the task is due by that reply is when it was to be retried."""
+    tale = Tale(policy=Policy(5, 1_000, 1_000, 1.0, 0.0))
+    tale.enqueue("a", lost=True)
+    tale.events.pop()
+    tale.promote()
+    tale.retrieve(lease_ms=500, lost=True)
+    tale.wait(1)
+    tale.reap()
+    tale.wait(1)
+    tale.promote()
+    tale.enqueue("a")
+    del tale.events[-2]
+    lease = tale.lease(process="v")
+    tale.cancel("a", process="q")
+    tale.ack(lease, process="v")
+    return tale
+
+
 def lost_and_asked_again() -> Tale:
     """The lost reply's leases are asked for again, after a wait, with the same request_id."""
     tale = Tale()
@@ -176,7 +196,8 @@ def lost_requests() -> Tale:
 
 BENIGN = [
     handed_back, redriven, moved, replaced, revoked, repeated_enqueue, late_but_unsuperseded,
-    lost_retrieve, lost_and_asked_again, lost_replies, lost_requests,
+    lost_retrieve, repeated_behind_a_lost_lease, lost_and_asked_again, lost_replies,
+    lost_requests,
 ]  # fmt: skip
 
 
