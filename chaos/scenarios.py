@@ -282,6 +282,24 @@ REGRESSION: tuple[Scenario, ...] = (
         workload="cancel-race",
     ),
     Scenario(
+        "scheduler-leader-skewed",
+        "a scheduler whose clock is off by more than max_clock_skew moves nothing, and another one "
+        "takes over",
+        lambda dice: [
+            [
+                _step(
+                    "clock-jump",
+                    "scheduler-leader",
+                    dice.uniform(2, 4),
+                    settle=False,
+                    offset_ms=offset_ms,
+                )
+                for offset_ms in (3_600_000, -60_000, 500)
+            ]
+        ],
+        workload="cancel-race",
+    ),
+    Scenario(
         "scheduler-cut-off",
         "schedulers that lose the store, or whose connections hang, do no harm and come back",
         lambda dice: [

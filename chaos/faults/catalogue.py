@@ -192,7 +192,14 @@ KINDS: tuple[Kind, ...] = (
         "clock-jump",
         Row.CLOCK,
         "a clock is wrong from one moment to the next; calls may end with CLOCK_UNSAFE",
-        {"master": EVERY, "replica": EVERY, "master-host": EVERY},
+        {
+            "master": EVERY,
+            "replica": EVERY,
+            "master-host": EVERY,
+            "api": EVERY,
+            "scheduler": EVERY,
+            "scheduler-leader": EVERY,
+        },
         ClockJumpFault,
         needs=frozenset({Ability.CLOCK}),
         strengths={"offset_ms": (-60_000, -2_500, -500, 500, 2_500, 3_600_000)},
@@ -203,6 +210,7 @@ KINDS: tuple[Kind, ...] = (
         "clock-drift",
         Row.CLOCK,
         "a clock runs at the wrong speed",
+        # A process of ddq tells its time in whole seconds, and this is less.
         {"master": EVERY, "replica": EVERY, "master-host": EVERY},
         ClockDriftFault,
         needs=frozenset({Ability.CLOCK}),

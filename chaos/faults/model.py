@@ -74,6 +74,27 @@ class Victim(Protocol):
         """Whether the kernel says that it is stopped."""
 
 
+class Clocked(Protocol):
+    """A victim whose wall clock can be set wrong."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def shift_clock(self, offset_ms: int) -> None:
+        """Sets it so far from the true one; 0 is right again.
+
+        Raises:
+            NotAvailableError: it has no clock of its own.
+        """
+
+    async def clock_offset_ms(self) -> int:
+        """How far it is from the true one, as the process itself tells it.
+
+        Raises:
+            OSError: it does not answer.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class World:
     """What faults act on.

@@ -6,13 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from chaos.clusters import Cluster, ClusterError, Kill, Node, NodeKind, NotAvailableError, Pause
+from chaos.clusters import (
+    Clock,
+    Cluster,
+    ClusterError,
+    Kill,
+    Node,
+    NodeKind,
+    NotAvailableError,
+    Pause,
+)
 from chaos.faults.model import FAILOVER_TIMEOUT_S, Victim, World
 
 
 @dataclass(frozen=True, slots=True)
 class NodeVictim:
-    """A node of the store as a victim."""
+    """A node of the store as a victim; ``Clocked`` as well."""
 
     cluster: Cluster
     node: Node
@@ -44,6 +53,14 @@ class NodeVictim:
     def paused(self) -> bool:
         """Whether the kernel says that it is stopped."""
         return cast("Pause", self.cluster).paused(self.node)
+
+    async def shift_clock(self, offset_ms: int) -> None:
+        """Sets its clock so far from the true one."""
+        await cast("Clock", self.cluster).shift_clock(self.node, offset_ms)
+
+    async def clock_offset_ms(self) -> int:
+        """How far its clock is from the true one, as it says itself."""
+        return await cast("Clock", self.cluster).clock_offset_ms(self.node)
 
 
 async def victims(world: World, target: str) -> list[Victim]:

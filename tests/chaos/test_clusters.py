@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -20,17 +24,25 @@ from chaos.clusters import (
     FullDisk,
     Kill,
     Node,
+    NotAvailableError,
     Partition,
     Pause,
     Role,
     Stray,
 )
-from chaos.clusters.process import FAST_PERIODS_MS, SentinelCluster, ShardedCluster
+from chaos.clusters.process import FAST_PERIODS_MS, SentinelCluster, ShardedCluster, fakeclock
+from chaos.clusters.process.answers import offset_ms
+from chaos.clusters.process.fakeclock import FakeClock
 from chaos.clusters.process.firewall import remove_rules_of
-from chaos.clusters.process.launch import process_state
+from chaos.clusters.process.launch import Child, process_state
 from chaos.clusters.process.sharded import SLOTS_COUNT
 from chaos.clusters.process.sweep import sweep
+from chaos.clusters.process.system import DdqProcess, ProcessSystem
 from chaos.clusters.resp import ReplyError
+from chaos.faults import Mode, Victim, World, kind
+from chaos.system import SystemOptions
+from ddq.client import Client
+from ddq.errors import ClockUnsafe, DdqError
 
 
 async def test_a_killed_master_is_replaced_and_a_failover_can_be_asked_for(tmp_path: Path) -> None:
@@ -167,6 +179,166 @@ async def test_a_nodes_clock_and_disk_can_be_spoilt_and_are_good_again() -> None
     finally:
         await cluster.stop()
     assert not cluster.folder.exists()
+
+
+@asynccontextmanager
+async def jumped(world: World, target: str, by_ms: int) -> AsyncIterator[None]:
+    fault = kind("clock-jump").make(world, target, {"offset_ms": by_ms})
+    try:
+        await fault.inject()
+        await fault.verify()
+        yield
+    finally:
+        await fault.heal()
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(15):
+        while not await condition():  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.05)
+
+
+async def _serves(client: Client) -> bool:
+    try:
+        await client.enqueue("orders", b"x", timeout_s=0.5)
+    except DdqError:
+        return False
+    return True
+
+
+async def test_the_clock_of_a_process_of_ddq_is_shifted_and_right_again(tmp_path: Path) -> None:
+    cluster = SentinelCluster(data_nodes=1, sentinels=1, folder=tmp_path / "store", clocks=True)
+    await require(cluster, Ability.CLOCK)
+    options = SystemOptions(Mode.FAST, apis=1, schedulers=1, leader_lease_ms=200)
+    system = ProcessSystem(cluster, tmp_path / "ddq", options)
+    (api,), (scheduler,) = system.apis, system.schedulers
+
+    async def found(victim: Victim) -> Victim:
+        return victim
+
+    async def refused() -> bool:
+        return "the clocks differ by too much" in scheduler.log.read_text()
+
+    world = World(cluster, {"api": partial(found, api), "scheduler": partial(found, scheduler)})
+    try:
+        await cluster.start()
+        await system.start()
+        async with Client(system.addresses[0]) as client:
+            await client.create_topic("orders")
+            async with jumped(world, "api", 3_600_000):
+                with pytest.raises(ClockUnsafe):
+                    await client.enqueue("orders", b"x", timeout_s=0.5)
+                # Nobody else's clock has moved.
+                assert abs(await scheduler.clock_offset_ms()) < 200
+                assert await _is_off_by(cluster, cluster.data[0], 0)
+                # A host's clock is not set right by starting a process again.
+                await api.kill()
+                await api.restart()
+                await until(lambda: _alive_and_off_by(api, 3_600_000))
+            await until(lambda: _serves(client))
+
+            async with jumped(world, "scheduler", 500):
+                assert await _serves(client)
+                assert not await refused()
+            async with jumped(world, "scheduler", -60_000):
+                await client.enqueue("orders", b"x")
+                await until(refused)
+        await until(lambda: _alive_and_off_by(scheduler, 0))
+    finally:
+        await system.stop()
+        await cluster.stop()
+
+
+async def _alive_and_off_by(process: DdqProcess, offset_ms: int) -> bool:
+    try:
+        return abs(await process.clock_offset_ms() - offset_ms) < 200
+    except OSError:
+        return False
+
+
+async def test_only_a_run_that_shifts_clocks_gives_its_processes_clocks_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given: list[Mapping[str, str]] = []
+
+    async def launcher(
+        command: object, *, log: object, cwd: object, env: Mapping[str, str] | None = None
+    ) -> Child:
+        given.append(env or {})
+        raise asyncio.CancelledError
+
+    for clocks in (False, True):
+        cluster = SentinelCluster(data_nodes=1, sentinels=1, folder=tmp_path, clocks=clocks)
+        try:
+            if clocks:
+                await require(cluster, Ability.CLOCK)
+            process = ProcessSystem(cluster, Path(), SystemOptions()).schedulers[0]
+            process.launcher = launcher
+            with pytest.raises(asyncio.CancelledError):
+                await process.restart()
+            if not clocks:
+                with pytest.raises(NotAvailableError, match="no clock of its own"):
+                    await process.shift_clock(500)
+        finally:
+            await cluster.stop()
+    plain, shifted = given
+    assert plain == {"GRPC_VERBOSITY": "NONE"}
+    assert {"LD_PRELOAD", "FAKETIME_TIMESTAMP_FILE"} <= shifted.keys() - plain.keys()
+    # The process has another working folder than the harness.
+    assert Path(shifted["FAKETIME_TIMESTAMP_FILE"]).is_absolute()
+
+
+def test_a_clock_keeps_its_offset_over_a_restart(tmp_path: Path) -> None:
+    clock = FakeClock(tmp_path / "api1.clock", Path("lib.so"))
+    clock.environment()
+    assert clock.file.read_text() == "+0.000\n"
+    clock.shift(-60_000)
+    clock.environment()
+    assert clock.file.read_text() == "-60.000\n"
+
+
+_TIMES = "import time; print(time.time(), time.monotonic())"
+
+
+def test_only_the_wall_clock_is_wrong(tmp_path: Path) -> None:
+    library = fakeclock.library()
+    if library is None:
+        pytest.skip(str(fakeclock.why_unavailable()))
+    clock = FakeClock(tmp_path / "api1.clock", library)
+    clock.shift(3_600_000)
+    said = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", _TIMES],
+        env={**os.environ, **clock.environment()},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    wall_s, monotonic_s = map(float, said.stdout.split())
+    assert 3_500 < wall_s - time.time() < 3_700
+    assert abs(monotonic_s - time.monotonic()) < 100
+
+
+@pytest.mark.parametrize("off_ms", [3_600_000, 500, 0, -500, -60_000])
+@pytest.mark.parametrize("way_ms", [1, 60])
+async def test_dates_in_whole_seconds_tell_an_offset_to_a_tenth(
+    monkeypatch: pytest.MonkeyPatch, off_ms: int, way_ms: int
+) -> None:
+    monkeypatch.setattr("chaos.clusters.process.answers._STEP_S", 0)
+    now_ms = 1_800_000_000_321.0
+    asked = 0
+
+    async def date_ms() -> int:
+        nonlocal now_ms, asked
+        asked += 1
+        now_ms += 50 + way_ms
+        # It jumps while it is being read.
+        said_ms = now_ms + (off_ms if asked > 3 else 90_000)
+        now_ms += way_ms
+        return int(said_ms // 1_000 * 1_000)
+
+    assert abs(await offset_ms(date_ms, lambda: now_ms) - off_ms) <= 100
+    assert asked <= 60
 
 
 def _conform(

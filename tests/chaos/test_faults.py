@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -14,9 +15,11 @@ import pytest
 from chaos.clusters import Node, NotAvailableError
 from chaos.clusters.process import FAST_PERIODS_MS, SentinelCluster, Service, ShardedCluster
 from chaos.clusters.process.launch import process_state
-from chaos.faults import KINDS, Mode, Row, Victim, World, kind
+from chaos.clusters.process.system import DdqProcess
+from chaos.faults import KINDS, DidNotHappenError, Mode, Row, Victim, World, kind
 from chaos.faults.catalogue import ALL, EVERY, QUORUM
-from chaos.faults.model import PROCESS_TARGETS
+from chaos.faults.model import PROCESS_TARGETS, Clocked
+from chaos.faults.targets import NodeVictim
 from chaos.nemesis import Event, Phase, Schedule, Step, play
 
 
@@ -35,6 +38,8 @@ def test_the_catalogue_has_every_row_once_and_says_who_bears_what() -> None:
     assert kind("kill").promises("replica", Mode.FAST) == everything
     assert kind("partition-through").promises("master", Mode.QUORUM) == {"G1", "G11"}
     assert kind("clock-jump").promises("master", Mode.ALL) == everything - {"G6"}
+    for target in ("api", "scheduler", "scheduler-leader"):
+        assert kind("clock-jump").promises(target, Mode.FAST) == everything - {"G6"}
     with pytest.raises(NotAvailableError, match="no fault is called"):
         kind("meteor")
 
@@ -232,6 +237,73 @@ class FakeVictim:
 
     def paused(self) -> bool:
         return "pause" in self._done
+
+
+class FakeClocked(FakeVictim):
+    """A process that says these offsets, the last one for ever; None: it does not answer."""
+
+    def __init__(self, done: list[str], *says_ms: int | None) -> None:
+        super().__init__(done)
+        self._says_ms = itertools.chain(says_ms, itertools.repeat(says_ms[-1]))
+
+    async def shift_clock(self, offset_ms: int) -> None:
+        self._done.append(f"shift {offset_ms}")
+
+    async def clock_offset_ms(self) -> int:
+        says_ms = next(self._says_ms)
+        if says_ms is None:
+            raise ConnectionRefusedError
+        return says_ms
+
+
+def _clocked(ddq: DdqProcess, node: NodeVictim, fake: FakeClocked) -> list[Clocked]:
+    """For the type checker: clocks are reached by a cast, which believes anything."""
+    return [ddq, node, fake]
+
+
+async def _found_clocked(one: FakeClocked) -> Victim:
+    return one
+
+
+async def test_a_clock_has_jumped_when_the_process_itself_tells_the_wrong_time() -> None:
+    done: list[str] = []
+    fake = FakeClocked(done, 0, None, -59_900)
+    world = World(_NoCluster(), processes={"scheduler-leader": lambda: _found_clocked(fake)})  # type: ignore[arg-type]
+    step = Step("clock-jump", "scheduler-leader", {"offset_ms": -60_000}, settle=False)
+    events = await run(world, step)
+    assert phases(events) == [("clock-jump", phase) for phase in IN_FULL[:-1]]
+    assert events[1].evidence == {"shifted": ["scheduler-2"], "offset_ms": -60_000}
+    assert done == ["shift -60000", "shift 0"]
+
+
+@pytest.mark.parametrize(
+    ("says_ms", "why"), [(0, "it is off by 0 ms"), (None, "it does not answer")]
+)
+async def test_a_clock_that_stays_right_has_not_jumped_by_half_a_second(
+    monkeypatch: pytest.MonkeyPatch, says_ms: int | None, why: str
+) -> None:
+    monkeypatch.setattr("chaos.faults.clocks._SEEN_TIMEOUT_S", 0.2)
+    fake = FakeClocked([], says_ms)
+    world = World(_NoCluster(), processes={"api": lambda: _found_clocked(fake)})  # type: ignore[arg-type]
+    fault = kind("clock-jump").make(world, "api", {"offset_ms": 500})
+    await fault.inject()
+    with pytest.raises(DidNotHappenError, match=f"clock should be off by 500 ms: {why}"):
+        await fault.verify()
+
+
+async def test_without_libfaketime_clocks_are_not_available_and_processes_have_the_hosts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("chaos.clusters.process.fakeclock.library", lambda: None)
+    cluster = SentinelCluster(clocks=True)
+    try:
+        assert cluster.clock(cluster.folder / "api1.clock") is None
+        world = World(cluster, processes={"api": lambda: _found([])})
+        (event,) = await run(world, Step("clock-jump", "api", {"offset_ms": 500}))
+        assert event.phase is Phase.NOT_AVAILABLE
+        assert "libfaketime is not installed" in str(event.evidence["why"])
+    finally:
+        await cluster.stop()
 
 
 async def test_a_run_that_is_cancelled_heals_first() -> None:

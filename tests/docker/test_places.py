@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from chaos.clusters import ClusterError
+from chaos.clusters import Ability, ClusterError
 from chaos.faults import Mode, kind
 from chaos.places import Needs, Place, open_place
 from chaos.plan import RunPlan
@@ -63,6 +63,19 @@ async def test_every_process_of_ddq_can_be_hurt(tmp_path: Path) -> None:
         assert store_logs == {"d1.log", "d2.log", "d3.log", "s1.log", "s2.log", "s3.log"}
     logs = {path.name for path in (tmp_path / "ddq").glob("*.log")}
     assert {"api1.log", "scheduler1.log"} <= logs
+
+
+async def test_every_process_of_ddq_can_be_given_the_wrong_time(tmp_path: Path) -> None:
+    async with open_place(PLAN, tmp_path, Needs(frozenset({Ability.CLOCK}))) as place:
+        for target, offset_ms in (
+            ("api", 3_600_000),
+            ("scheduler", 500),
+            ("scheduler-leader", -60_000),
+        ):
+            await enqueue(place)
+            await until_led(place)
+            await hurt(place, "clock-jump", target, offset_ms=offset_ms)
+        await enqueue(place)
 
 
 async def test_every_kind_of_connection_can_be_spoilt(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from chaos.clusters.docker.engine import IMAGE, Engine, why_unavailable
 from chaos.clusters.docker.hosts import Hosts
 from chaos.clusters.docker.net import ContainerNet
 from chaos.clusters.docker.sweep import sweep
-from chaos.clusters.process import SentinelCluster, fakeclock
+from chaos.clusters.process import SentinelCluster
 from chaos.clusters.process.launch import Child
 from chaos.clusters.resp import as_info
 
@@ -95,6 +95,10 @@ class DockerCluster(SentinelCluster):
         }
         return {ability: why for ability, why in reasons.items() if why is not None}
 
+    def _faketime(self) -> Path:
+        """In the image, not on this machine."""
+        return _FAKETIME
+
     # Start and end.
 
     async def _start(self) -> None:
@@ -165,12 +169,12 @@ class DockerCluster(SentinelCluster):
             await self._make_host(node.host)
         config = ["sh", "-c", _WITH_CONFIG, "sh", str(self.template(node)), str(self.config(node))]
         small = self._disk_bytes and node.kind is NodeKind.DATA
-        env = fakeclock.environment(self._offset_file(node), _FAKETIME) if self._clocks else {}
+        clock = self._clock_of(node)
         self._children[node] = await self.launch_in(
             node.name,
             [*(config if small else []), *command],
             log=self.log(node),
-            env=env,
+            env=clock.environment() if clock else {},
             volumes=[f"{self._volume(node)}:{self.config(node).parent}"] if small else [],
             network_mode=self.hosts.network_of(node.host),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 _SO = "libfaketime.so.1"
@@ -28,29 +29,36 @@ def why_unavailable() -> str | None:
     return None
 
 
-def environment(offset_file: Path, preload: Path | None = None) -> dict[str, str]:
-    """What a process must be started with so that ``set_offset`` moves its clock.
+@dataclass(frozen=True, slots=True)
+class FakeClock:
+    """The wall clock of one process, which is wrong by what a file says.
 
-    Args:
-        preload: the library; the wheel's if not given.
+    Attributes:
+        file: has the offset. It outlives the process: a host's clock is not set right by starting
+            a process again.
+        preload: the library, where the process finds it.
     """
-    path = preload or library()
-    assert path is not None
-    set_offset(offset_file, 0)
-    return {
-        "LD_PRELOAD": str(path),
-        "FAKETIME_TIMESTAMP_FILE": str(offset_file),
-        # The monotonic clock stays true, as on a machine whose wall clock jumps.
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        "DONT_FAKE_MONOTONIC": "1",
-        # The offset is looked up so often; the default of ten seconds is no jump.
-        "FAKETIME_CACHE_DURATION": "1",
-    }
 
+    file: Path
+    preload: Path
 
-def set_offset(offset_file: Path, offset_ms: int) -> None:
-    """Moves the clock so far from the true one; the process sees it within a second."""
-    fresh = offset_file.with_suffix(".new")
-    fresh.write_text(f"{offset_ms / 1_000:+.3f}\n")
-    # Never half a number.
-    fresh.replace(offset_file)
+    def environment(self) -> dict[str, str]:
+        """What the process must be started with."""
+        if not self.file.exists():
+            self.shift(0)
+        return {
+            "LD_PRELOAD": str(self.preload),
+            "FAKETIME_TIMESTAMP_FILE": str(self.file),
+            # The monotonic clock stays true, as on a machine whose wall clock jumps.
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "DONT_FAKE_MONOTONIC": "1",
+            # The offset is looked up so often; the default of ten seconds is no jump.
+            "FAKETIME_CACHE_DURATION": "1",
+        }
+
+    def shift(self, offset_ms: int) -> None:
+        """Moves it so far from the true one; the process sees it within a second."""
+        fresh = self.file.with_suffix(".new")
+        fresh.write_text(f"{offset_ms / 1_000:+.3f}\n")
+        # Never half a number.
+        fresh.replace(self.file)

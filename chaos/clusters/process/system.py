@@ -13,8 +13,10 @@ from typing import Protocol
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from chaos.clusters import ClusterError
+from chaos.clusters import Ability, ClusterError, NotAvailableError
+from chaos.clusters.process.answers import ask_http, offset_ms
 from chaos.clusters.process.earlier import earlier_server
+from chaos.clusters.process.fakeclock import FakeClock
 from chaos.clusters.process.launch import Child, launch
 from chaos.clusters.process.sentinel import SentinelCluster
 from chaos.clusters.process.sharded import ShardedCluster
@@ -28,7 +30,6 @@ METRICS_PORT = 9_100
 _FIRST_API, _FIRST_SCHEDULER = 101, 121
 _POLL_S = 0.05
 _RESTART_PAUSE_S = 0.5
-_HTTP_TIMEOUT_S = 0.5
 
 
 class Launcher(Protocol):
@@ -41,7 +42,7 @@ class Launcher(Protocol):
 
 @dataclass(eq=False, slots=True)
 class DdqProcess:
-    """One process of ddq; a ``Victim``.
+    """One process of ddq; a ``Victim``, and ``Clocked``.
 
     As under any supervisor, one that ends by itself is started again: ddq does not start while the
     store is away.
@@ -51,6 +52,7 @@ class DdqProcess:
         earlier: starts it instead, until it is upgraded: the release before this one.
         says: words in its log that tell that it is ready.
         launcher: what starts it.
+        clock: its own one, if it can be shifted.
     """
 
     name: str
@@ -60,6 +62,7 @@ class DdqProcess:
     says: str
     launcher: Launcher = launch
     earlier: Sequence[str] = ()
+    clock: FakeClock | None = None
     _child: Child | None = field(default=None)
     _keeper: asyncio.Task[None] | None = field(default=None)
     _log_start: int = 0
@@ -80,7 +83,7 @@ class DdqProcess:
         self._log_start = self.log.stat().st_size if self.log.exists() else 0
         self._child = await self.launcher(
             self.earlier or self.command, log=self.log, cwd=self.folder,
-            env={"GRPC_VERBOSITY": "NONE"},
+            env={"GRPC_VERBOSITY": "NONE", **(self.clock.environment() if self.clock else {})},
         )  # fmt: skip
         return self._child
 
@@ -140,6 +143,20 @@ class DdqProcess:
         """Whether the kernel says that it is stopped."""
         return self.alive() and self._child is not None and self._child.stopped
 
+    async def shift_clock(self, offset_ms: int) -> None:
+        """Sets its clock so far from the true one; it sees it within a second."""
+        if self.clock is None:
+            raise NotAvailableError(f"{Ability.CLOCK}: {self.name} has no clock of its own")
+        self.clock.shift(offset_ms)
+
+    async def clock_offset_ms(self) -> int:
+        """How far its clock is from the true one, by the Date of its answers."""
+
+        async def date_ms() -> int:
+            return (await ask_http(self.ip, METRICS_PORT, "/metrics")).date_ms
+
+        return await offset_ms(date_ms)
+
 
 class ProcessSystem:
     """``ddq serve`` and ``ddq scheduler`` beside a cluster of local processes; a ``System``.
@@ -193,7 +210,10 @@ class ProcessSystem:
             *(["--store-address-map", reached] if reached else []),
             *self._options.flags(),
         ]  # fmt: skip
-        return DdqProcess(name, ip, command, self.folder, says, self._launcher(name, ip))
+        return DdqProcess(
+            name, ip, command, self.folder, says, self._launcher(name, ip),
+            clock=self._cluster.clock(self.folder / f"{name}.clock"),
+        )  # fmt: skip
 
     def _program(self, name: str) -> list[str]:
         """The command behind which the words of ddq come, for the process of this name."""
@@ -300,7 +320,7 @@ class ProcessSystem:
         if not process.alive() or process.paused():
             return {}
         try:
-            text = await _http_get(process.ip, METRICS_PORT, "/metrics")
+            text = (await ask_http(process.ip, METRICS_PORT, "/metrics")).body
         except OSError:
             return {}
         sums: dict[str, float] = {}
@@ -325,14 +345,3 @@ async def _serves(address: str) -> bool:
             return await client.check_health(timeout_s=1.0)
         except DdqError:
             return False
-
-
-async def _http_get(ip: str, port: int, path: str) -> str:
-    async with asyncio.timeout(_HTTP_TIMEOUT_S):
-        reader, writer = await asyncio.open_connection(ip, port)
-        try:
-            writer.write(f"GET {path} HTTP/1.0\r\nHost: {ip}\r\n\r\n".encode())
-            answer = await reader.read()
-        finally:
-            writer.transport.abort()
-    return answer.partition(b"\r\n\r\n")[2].decode()
