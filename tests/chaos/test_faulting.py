@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 from chaos import nemesis
+from chaos.clusters import ClusterError
 from chaos.faulting import Faulting
 from chaos.faults.model import Evidence
 from chaos.history import read_history
@@ -82,7 +83,7 @@ async def test_a_window_begins_before_anything_is_done(
         class cluster:  # noqa: N801
             @staticmethod
             async def master() -> Any:
-                raise nemesis.ClusterError("none")
+                raise ClusterError("none")
 
     monkeypatch.setattr(nemesis, "kind", lambda _: SlowKind())
     await play(Schedule(((PAUSE,),), 1_000), cast("Any", World()), events.append)

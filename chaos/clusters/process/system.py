@@ -30,6 +30,7 @@ METRICS_PORT = 9_100
 _FIRST_API, _FIRST_SCHEDULER = 101, 121
 _POLL_S = 0.05
 _RESTART_PAUSE_S = 0.5
+_LEADER_TIMEOUT_S = 10.0
 
 
 class Launcher(Protocol):
@@ -330,13 +331,21 @@ class ProcessSystem:
         return sums
 
     async def leader(self) -> DdqProcess:
-        """The scheduler that leads most shards now; ClusterError if none leads any."""
-        found = await asyncio.gather(*map(self.metrics, self._schedulers))
-        led = [metrics.get("ddq_scheduler_shards_led", 0.0) for metrics in found]
-        most = max(led)
-        if not most:
-            raise ClusterError("no scheduler leads a shard")
-        return self._schedulers[led.index(most)]
+        """The scheduler that leads most shards; ClusterError if none leads any for seconds.
+
+        Between two leaders nobody leads, and on a busy machine nobody may say so in time.
+        """
+        found: list[DdqProcess] = []
+
+        async def somebody_leads() -> bool:
+            said = await asyncio.gather(*map(self.metrics, self._schedulers))
+            led = [metrics.get("ddq_scheduler_shards_led", 0.0) for metrics in said]
+            if most := max(led):
+                found.append(self._schedulers[led.index(most)])
+            return bool(found)
+
+        await self._until(somebody_leads, "no scheduler leads a shard", _LEADER_TIMEOUT_S)
+        return found[0]
 
 
 async def _serves(address: str) -> bool:
