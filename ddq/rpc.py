@@ -53,8 +53,9 @@ class CallFactory:
             if not_after_ms > latest_ms + self._settings.max_clock_skew_ms:
                 problems.add(
                     "not_after",
-                    f"is more than {self._settings.max_request_age_ms} ms ahead, longer than "
-                    "the store remembers; give an earlier one",
+                    f"is more than {self._settings.max_request_age_ms} ms ahead of this server's "
+                    f"clock, which says {now_ms} ms: longer than the store remembers; give an "
+                    "earlier one, or set the clock right that is wrong",
                 )
             problems.raise_if_any()
         return Call(
