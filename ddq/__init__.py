@@ -1,3 +1,3 @@
 """ddq: a distributed delay queue over gRPC, kept in Valkey or Redis."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
