@@ -365,6 +365,34 @@ class ProcessCluster:
         except TimeoutError:
             raise ClusterError(f"{otherwise} within {timeout_s:g} s{last}") from None
 
+    async def until_master(
+        self,
+        find: Callable[[], Awaitable[Node]],
+        other_than: Node | None,
+        timeout_s: float,
+        otherwise: str,
+    ) -> Node:
+        """Waits until a master is found, not the given one, that says so itself.
+
+        Args:
+            find: asks for it; ClusterError while there is none.
+        """
+        found: list[Node] = []
+
+        async def there_is_one() -> bool:
+            try:
+                node = await find()
+            except ClusterError:
+                return False
+            if node == other_than or await self.role(node) is not Role.MASTER:
+                return False
+            found.append(node)
+            return True
+
+        than = f" other than {other_than.name}" if other_than else ""
+        await self.until(there_is_one, timeout_s, f"{otherwise}{than}")
+        return found[0]
+
     # The end.
 
     async def stop(self) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from chaos.clusters import ClusterError, Node, NodeKind, Role
+from chaos.clusters import ClusterError, Node, NodeKind
 from chaos.clusters.process.nodes import BASE_CONFIG, DATA_PORT, SENTINEL_PORT, ProcessCluster
 from chaos.clusters.resp import ReplyError, as_info, as_list, as_pairs, as_text
 
@@ -275,21 +275,7 @@ class SentinelCluster(ProcessCluster):
         self, other_than: Node | None = None, timeout_s: float = 30.0
     ) -> Node:
         """Waits until a majority names a master, not the given one, that says so itself."""
-        found: list[Node] = []
-
-        async def there_is_one() -> bool:
-            try:
-                node = await self.master()
-            except ClusterError:
-                return False
-            if node == other_than or await self.role(node) is not Role.MASTER:
-                return False
-            found.append(node)
-            return True
-
-        than = f" other than {other_than.name}" if other_than else ""
-        await self.until(there_is_one, timeout_s, f"there is no master{than}")
-        return found[0]
+        return await self.until_master(self.master, other_than, timeout_s, "there is no master")
 
     async def wait_until_in_sync(self, timeout_s: float = 30.0) -> None:
         """Waits until every data node is there, and every replica at its master's end."""

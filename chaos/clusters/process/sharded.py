@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from chaos.clusters import Ability, ClusterError, Node, NodeKind, Role
+from chaos.clusters import Ability, ClusterError, Node, NodeKind
 from chaos.clusters.process.nodes import BASE_CONFIG, DATA_PORT, ProcessCluster
 from chaos.clusters.resp import ReplyError, as_info, as_list, as_text
 
@@ -243,21 +243,10 @@ class ShardedCluster(ProcessCluster):
     ) -> Node:
         """Waits until the shard of the given node (else the first one) has another master."""
         shard = self.shard_of(other_than) if other_than else 0
-        found: list[Node] = []
-
-        async def there_is_one() -> bool:
-            try:
-                node = await self.master(shard)
-            except ClusterError:
-                return False
-            if node == other_than or await self.role(node) is not Role.MASTER:
-                return False
-            found.append(node)
-            return True
-
-        than = f" other than {other_than.name}" if other_than else ""
-        await self.until(there_is_one, timeout_s, f"shard {_SHARDS[shard]} has no master{than}")
-        return found[0]
+        return await self.until_master(
+            partial(self.master, shard), other_than, timeout_s,
+            f"shard {_SHARDS[shard]} has no master",
+        )  # fmt: skip
 
     async def wait_until_in_sync(self, timeout_s: float = 30.0) -> None:
         """Waits until every node is there, and every replica at its master's end."""
