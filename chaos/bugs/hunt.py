@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from rich.console import Console
 from rich.table import Table
@@ -39,7 +40,8 @@ def hunt(names: Sequence[str], seeds: Iterable[int], cluster: str, out: Console)
 
 
 def _plan(planted: Bug, seed: int, cluster: str) -> RunPlan:
-    return RunPlan(planted.scenario, seed, planted.mode, cluster=cluster, bug=planted.name)
+    plan = RunPlan(planted.scenario, seed, planted.mode, cluster=cluster, bug=planted.name)
+    return plan if planted.rate is None else replace(plan, rate=planted.rate)
 
 
 def _show(found: Sequence[tuple[Bug, Outcome]], out: Console) -> None:

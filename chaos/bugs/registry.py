@@ -34,6 +34,7 @@ class Bug:
         plant: patches the process while it lasts.
         in_client: the client library has it, and with it the harness; else the processes of ddq.
         only: the one process that has it; "" for all.
+        rate: operations a second, for what shows itself only in a moment; None: as in any run.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Bug:
     plant: Planted
     in_client: bool = False
     only: str = ""
+    rate: float | None = None
 
 
 @contextmanager
@@ -158,6 +160,8 @@ BUGS: Mapping[str, Bug] = {
         Bug(
             "rule-off", "a majority under WAIT counts at any time",
             frozenset({"G2", "G4", "G7", "G9"}), "old-master-believed", Mode.QUORUM, _rule_off,
+            # Between its return and the moment at which its replicas are told of another.
+            rate=200.0,
         ),
         Bug(
             "wait-left-out", "replies leave when the master has it",
