@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from typing import cast
 
-from chaos.clusters import Disk, FullDisk, Kill, Node, NodeKind, Role
+from chaos.clusters import Cluster, Disk, FullDisk, Kill, Node, NodeKind, Role
 from chaos.clusters.resp import as_info
 from chaos.faults.model import FAILOVER_TIMEOUT_S, DidNotHappenError, Evidence, Strength, World
 from chaos.faults.targets import nodes, one
@@ -15,6 +15,12 @@ _POLL_S = 0.05
 _SLOW_TIMEOUT_S = 10.0
 # Rounds of the event loop in which nothing was written take no time, and count.
 _FELT_SHARE = 0.1
+
+
+async def _data_node(cluster: Cluster, target: str) -> Node:
+    """The one with a disk, of a host too."""
+    found = await nodes(cluster, target)
+    return one([node for node in found if node.kind is NodeKind.DATA], target)
 
 
 class ReturnFault:
@@ -36,8 +42,7 @@ class ReturnFault:
 
     async def inject(self) -> Evidence:
         """Kills it, damages its disk, starts it."""
-        found = await nodes(self._cluster, self._target)
-        self._node = one([n for n in found if n.kind is NodeKind.DATA], self._target)
+        self._node = await _data_node(self._cluster, self._target)
         self._was_master = self._node == await self._cluster.master()
         disk, kill = cast("Disk", self._cluster), cast("Kill", self._cluster)
         await kill.kill(self._node)
@@ -78,8 +83,7 @@ class FullDiskFault:
 
     async def inject(self) -> Evidence:
         """Fills it."""
-        found = await nodes(self._world.cluster, self._target)
-        self._node = one([n for n in found if n.kind is NodeKind.DATA], self._target)
+        self._node = await _data_node(self._world.cluster, self._target)
         await self._disk.fill_disk(self._node)
         return {"node": self._node.name}
 
@@ -121,8 +125,7 @@ class SlowDiskFault:
 
     async def inject(self) -> Evidence:
         """DEBUG AOF-FLUSH-SLEEP."""
-        found = await nodes(self._cluster, self._target)
-        self._node = one([n for n in found if n.kind is NodeKind.DATA], self._target)
+        self._node = await _data_node(self._cluster, self._target)
         await self._set(self._node, self._sleep_ms)
         return {"node": self._node.name, "sleep_ms": self._sleep_ms}
 
