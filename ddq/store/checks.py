@@ -18,7 +18,13 @@ from ddq.config import MS_PER_SECOND, Settings
 from ddq.errors import StoreUnreachable
 from ddq.store.barrier import DataNodes, Timing
 from ddq.store.connection import Command, NotSentError, Reply, ReplyLostError
-from ddq.store.topology import Node, SentinelSettings, Topology, importing_slots
+from ddq.store.topology import (
+    Node,
+    SentinelSettings,
+    Topology,
+    importing_slots,
+    info_fields,
+)
 
 FAILOVER_TIMEOUT_MAX_MS = 60_000
 MAX_LAG_S = 2
@@ -153,9 +159,8 @@ async def _good_replicas(topology: Topology, master: Node, deadline_s: float) ->
     reply = await _ask(topology, master, ("INFO", "replication"), deadline_s)
     if not isinstance(reply, bytes):
         raise StoreUnreachable(f"{master} does not say who its replicas are: {reply}")
-    fields = dict(line.split(":", 1) for line in reply.decode().split("\r\n") if ":" in line)
     # Left out where min-replicas-to-write is 0, which is a finding of its own.
-    return int(fields.get("min_slaves_good_slaves", 0))
+    return int(info_fields(reply).get("min_slaves_good_slaves", 0))
 
 
 # Judging -----------------------------------------------------------------------------------

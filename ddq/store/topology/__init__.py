@@ -12,6 +12,7 @@ from ddq.store.topology.base import (
     Replica,
     SentinelSettings,
     Topology,
+    info_fields,
     tells_of_lost_role,
 )
 from ddq.store.topology.cluster import ClusterTopology, importing_slots
@@ -49,6 +50,7 @@ __all__ = [
     "StoreUrlError",
     "Topology",
     "importing_slots",
+    "info_fields",
     "open_topology",
     "parse_address_map",
     "parse_store_url",

@@ -147,6 +147,12 @@ class Topology(Protocol):
 _ROLE_LOST = ("READONLY", "MASTERDOWN", "UNBLOCKED", "CLUSTERDOWN", "NOREPLICAS")
 
 
+def info_fields(reply: bytes) -> dict[str, str]:
+    """What INFO or CLUSTER INFO said, by name."""
+    lines = reply.decode().split("\r\n")
+    return dict(line.split(":", 1) for line in lines if ":" in line)
+
+
 def tells_of_lost_role(reply: Reply) -> bool:
     """Whether an error reply is a reason to suspect the node that gave it.
 

@@ -19,7 +19,13 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
 from ddq.errors import DdqError, StoreUnreachable
 from ddq.store.connection import Connection, NotSentError, RedisConnection, Reply, ReplyLostError
-from ddq.store.topology.base import Listener, Redirect, Replica, SentinelSettings
+from ddq.store.topology.base import (
+    Listener,
+    Redirect,
+    Replica,
+    SentinelSettings,
+    info_fields,
+)
 from ddq.store.topology.look import ANSWER_TIMEOUT_S, GAP_S, Looks, ask_all
 from ddq.store.topology.master import MasterConnection, ask_role
 from ddq.store.topology.node import Node
@@ -315,7 +321,7 @@ async def ask_node(connection: Connection, asked: Node) -> View:
             raise _NoViewError(str(reply)) from reply
     slots, info, nodes = replies
     try:
-        fields = dict(line.split(":", 1) for line in info.decode().split("\r\n") if ":" in line)
+        fields = info_fields(info)
         epochs = dict(_epochs(nodes.decode()))
         masters = {
             address: epochs[ids[2].decode()]
