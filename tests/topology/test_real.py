@@ -127,16 +127,6 @@ async def sentinels(tmp_path: Path) -> AsyncIterator[SentinelCluster]:
         await cluster.stop()
 
 
-@pytest.fixture
-async def sharded(tmp_path: Path) -> AsyncIterator[ShardedCluster]:
-    cluster = ShardedCluster(folder=tmp_path)
-    try:
-        await cluster.start()
-        yield cluster
-    finally:
-        await cluster.stop()
-
-
 async def test_the_master_of_sentinels_is_killed_and_its_successor_stopped(
     sentinels: SentinelCluster,
 ) -> None:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import grpc.aio
-import pytest
 
 from chaos.clusters.process import ShardedCluster
 from ddq.config import Settings
@@ -32,16 +29,6 @@ def ids_of(shard: int, prefix: str) -> list[str]:
     names = (f"{prefix}{number}" for number in itertools.count())
     mine = (name for name in names if shard_of(name, SHARDS_COUNT) == shard)
     return list(itertools.islice(mine, PER_SHARD_COUNT))
-
-
-@pytest.fixture
-async def cluster(tmp_path: Path) -> AsyncIterator[ShardedCluster]:
-    cluster = ShardedCluster(folder=tmp_path)
-    try:
-        await cluster.start()
-        yield cluster
-    finally:
-        await cluster.stop()
 
 
 async def stats(server: RunningServer) -> Any:
@@ -97,13 +84,13 @@ async def consume(server: RunningServer, wanted: set[str]) -> None:
 
 
 async def test_a_topic_lives_on_three_masters_and_loses_one_at_a_time(
-    cluster: ShardedCluster,
+    sharded: ShardedCluster,
 ) -> None:
     shards = range(SHARDS_COUNT)
-    slots = [cluster.slot_of(ShardId(TOPIC, shard).key("control")) for shard in shards]
-    owners = [await cluster.owner(slot) for slot in slots]
+    slots = [sharded.slot_of(ShardId(TOPIC, shard).key("control")) for shard in shards]
+    owners = [await sharded.owner(slot) for slot in slots]
     assert len(set(owners)) == 3
-    store: Any = SimpleNamespace(url=cluster.store_url)
+    store: Any = SimpleNamespace(url=sharded.store_url)
     async with serving(store, SETTINGS) as server:
         await server.admin.CreateTopic(
             admin_pb.CreateTopicRequest(name=TOPIC, shards=SHARDS_COUNT), timeout=DEADLINE_S
@@ -123,29 +110,29 @@ async def test_a_topic_lives_on_three_masters_and_loses_one_at_a_time(
             counts = shard.counts
             assert (counts.succeeded, counts.scheduled) == (PER_SHARD_COUNT, PER_SHARD_COUNT)
         for node, slot in zip(owners, slots, strict=True):
-            held = await cluster.command(node, "CLUSTER", "COUNTKEYSINSLOT", str(slot))
+            held = await sharded.command(node, "CLUSTER", "COUNTKEYSINSLOT", str(slot))
             assert isinstance(held, int)
             assert held > 0, "the shard is where its slot is"
 
         victim = owners[0]
         hit = [shard for shard in shards if owners[shard] == victim]
         well = [shard for shard in shards if owners[shard] != victim]
-        await cluster.kill(victim)
+        await sharded.kill(victim)
         during = [name for shard in well for name in ids_of(shard, "during")]
         for name in during:
             await producer.add(name)
         await consume(server, {*during})
 
-        await cluster.wait_for_master(other_than=victim)
+        await sharded.wait_for_master(other_than=victim)
         after = [name for shard in hit for name in ids_of(shard, "after")]
         for name in after:
             await persist(lambda name=name: producer.add(name))
         await consume(server, {*after})
-        await cluster.restart(victim)
-        await cluster.wait_until_in_sync()
+        await sharded.restart(victim)
+        await sharded.wait_until_in_sync()
 
-        target = await cluster.owner(slots[well[0]])
-        await cluster.migrate_slot(slots[hit[0]], target)
+        target = await sharded.owner(slots[well[0]])
+        await sharded.migrate_slot(slots[hit[0]], target)
         moved = ids_of(hit[0], "moved")
         for name in moved:
             await persist(lambda name=name: producer.add(name))

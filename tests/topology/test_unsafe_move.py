@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,16 +23,6 @@ SETTINGS = Settings(data_nodes="3", drain_ms=1)
 CONTROL = ShardId("jobs", 0).key("control")
 
 
-@pytest.fixture
-async def cluster(tmp_path: Path) -> AsyncIterator[ShardedCluster]:
-    cluster = ShardedCluster(folder=tmp_path)
-    try:
-        await cluster.start()
-        yield cluster
-    finally:
-        await cluster.stop()
-
-
 async def another_master(cluster: ShardedCluster, slot: int) -> tuple[Node, list[Node]]:
     """Where the slot might go, and the replicas there."""
     home = await cluster.owner(slot)
@@ -44,25 +32,25 @@ async def another_master(cluster: ShardedCluster, slot: int) -> tuple[Node, list
 
 
 async def test_the_settings_that_ddq_asks_for_make_the_target_refuse_and_the_check_says_why(
-    cluster: ShardedCluster,
+    sharded: ShardedCluster,
 ) -> None:
-    slot = cluster.slot_of(CONTROL)
-    target, replicas = await another_master(cluster, slot)
-    store: Any = SimpleNamespace(url=cluster.store_url)
+    slot = sharded.slot_of(CONTROL)
+    target, replicas = await another_master(sharded, slot)
+    store: Any = SimpleNamespace(url=sharded.store_url)
     async with serving(store, SETTINGS) as server:
         producer = Producer(server.queue)
         await producer.add("kept")
         for node in replicas:
-            await cluster.pause(node)
+            await sharded.pause(node)
 
         async def alone() -> bool:
-            info = as_info(await cluster.command(target, "INFO", "replication"))
+            info = as_info(await sharded.command(target, "INFO", "replication"))
             return info["min_slaves_good_slaves"] == "0"
 
-        await cluster.until(alone, DEADLINE_S, "its replicas still count")
+        await sharded.until(alone, DEADLINE_S, "its replicas still count")
         with pytest.raises(ReplyError, match="NOREPLICAS"):
-            await cluster.migrate_slot(slot, target, guarded=False)
-        topology = open_topology(parse_store_url(cluster.store_url))
+            await sharded.migrate_slot(slot, target, guarded=False)
+        topology = open_topology(parse_store_url(sharded.store_url))
         try:
             deadline_s = asyncio.get_running_loop().time() + DEADLINE_S
             found = await examine(topology, DataNodes.parse("3"), SETTINGS, deadline_s)
@@ -73,34 +61,34 @@ async def test_the_settings_that_ddq_asks_for_make_the_target_refuse_and_the_che
             target.address, True
         )  # fmt: skip
         for node in replicas:
-            await cluster.resume(node)
-        await cluster.wait_until_in_sync()
-        await cluster.migrate_slot(slot, target)
+            await sharded.resume(node)
+        await sharded.wait_until_in_sync()
+        await sharded.migrate_slot(slot, target)
         leased = await producer.take()
         assert [each.task.id for each in leased] == ["kept"]
 
 
 async def test_keys_that_die_on_their_way_are_a_rollback_and_no_empty_topic(
-    cluster: ShardedCluster,
+    sharded: ShardedCluster,
 ) -> None:
-    slot = cluster.slot_of(CONTROL)
-    source = await cluster.owner(slot)
-    target, replicas = await another_master(cluster, slot)
-    store: Any = SimpleNamespace(url=cluster.store_url)
+    slot = sharded.slot_of(CONTROL)
+    source = await sharded.owner(slot)
+    target, replicas = await another_master(sharded, slot)
+    store: Any = SimpleNamespace(url=sharded.store_url)
     async with serving(store, SETTINGS) as server:
         producer = Producer(server.queue)
         await producer.add("gone")
-        await cluster.open_slot(slot, source, target)
+        await sharded.open_slot(slot, source, target)
         for node in replicas:
-            await cluster.pause(node)
+            await sharded.pause(node)
         # For two seconds they still count, and the target takes what it is sent.
-        await cluster.move_keys(slot, source, target)
-        await cluster.kill(target)
+        await sharded.move_keys(slot, source, target)
+        await sharded.kill(target)
         for node in replicas:
-            await cluster.resume(node)
-        await cluster.wait_for_master(other_than=target)
+            await sharded.resume(node)
+        await sharded.wait_for_master(other_than=target)
         # What somebody may do who sees a slot that is stuck.
-        await cluster.command(source, "CLUSTER", "SETSLOT", str(slot), "STABLE")
+        await sharded.command(source, "CLUSTER", "SETSLOT", str(slot), "STABLE")
         # Until then the call may have been sent on to the target, or was on its way when it died.
         while (await failure_of(producer.add("gone"))).reason != "ROLLBACK_DETECTED":
             pass
