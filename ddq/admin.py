@@ -79,16 +79,11 @@ class AdminService:
             most=LIMITS.page_max_count,
         )
         problems.raise_if_any()
-        after = wire.cursor(request.page_token).id.decode(errors="replace")
-        topics, malformed = await self._topics.load_all(call)
-        if malformed:
-            raise malformed[0]
-        left = [topic for topic in topics if topic.name > after]
-        page = left[:limit]
-        more = len(left) > limit
-        cursor = Cursor(0, "", page[-1].name.encode()) if more else None
+        after = wire.cursor(request.page_token).id
+        topics, more = await self._store.directory.page(after, limit, call)
+        cursor = Cursor(0, "", topics[-1].name.encode()) if more else None
         return pb.ListTopicsResponse(
-            topics=[wire.topic(topic) for topic in page], next_page_token=wire.page_token(cursor)
+            topics=[wire.topic(topic) for topic in topics], next_page_token=wire.page_token(cursor)
         )
 
     async def update_topic(

@@ -9,7 +9,8 @@ TOPICS = "ddq:topics"
 """HASH: topic name -> uid, revision, JSON document; "#" -> number of topics ever made."""
 
 TOPICS_CONFIRMED = f"ddq:confirmed:{{{TOPICS}}}"
-"""HASH: p:process -> calls that it was confirmed, and when; recovery. In the slot of TOPICS."""
+"""HASH: p:process -> calls that it was confirmed, and when; recovery; version_tag -> random bytes
+of the last change of TOPICS. In the slot of TOPICS."""
 
 HINTS = "ddq:hints"
 """Channel of the wake-up hints.

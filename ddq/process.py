@@ -160,7 +160,7 @@ def is_warning(settings: Settings) -> bool:
 async def _check_store(store: Store, url: StoreUrl) -> None:
     """Asks the store once, so that a wrong address is said at the start and not at first use."""
     try:
-        await store.topics.load_all(store_call(store))
+        await store.topics.version(store_call(store))
     except DdqError as error:
         raise StartupError(f"the store at {url} cannot be used: {error}") from None
 

@@ -210,7 +210,7 @@ class Scheduler:
             return
         self._topics_s = now_s
         try:
-            topics, malformed = await self._store.topics.load_all(self._call())
+            topics, malformed = await self._store.directory.load_all(self._call())
         except DdqError as error:
             log.warning("the topics cannot be read, trying again: %s", error)
             self._topics_s = now_s - self._topics_interval_s + RETRY_MAX_S / 5

@@ -194,7 +194,7 @@ async def _watch_health(store: Store, servicer_: HealthServicer) -> None:
     examined_s = loop.time()
     while True:
         try:
-            await store.topics.load_all(store_call(store))
+            await store.topics.version(store_call(store))
             if loop.time() >= examined_s + SETTINGS_INTERVAL_S:
                 before, findings = findings, (await examine_store(store)).findings
                 examined_s = loop.time()

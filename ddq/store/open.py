@@ -9,6 +9,7 @@ from ddq.config import MS_PER_SECOND, SECOND_MS, Settings
 from ddq.entropy import Clock, Entropy, SystemClock, SystemEntropy
 from ddq.metrics import Metrics, unseen
 from ddq.store.barrier import DataNodes, Timing
+from ddq.store.directory import TopicDirectory
 from ddq.store.hints import HintFeed
 from ddq.store.jobstore import JobStore
 from ddq.store.operations import Operations
@@ -30,6 +31,7 @@ class Store:
     """Everything that speaks to one store."""
 
     topics: TopicRegistry
+    directory: TopicDirectory
     jobs: JobStore
     upkeep: Upkeep
     operations: Operations
@@ -76,12 +78,14 @@ def open_store(
     default = Barrier(durability, settings.fsync and durability is not Durability.FAST)
     runner = ScriptRunner(router, default, scripts, settings, clock, entropy, metrics)
     topics = TopicRegistry(runner, clock, entropy, auto_create=settings.auto_create_topics)
+    directory = TopicDirectory(topics)
     return Store(
         topics=topics,
+        directory=directory,
         jobs=JobStore(topics, entropy),
         upkeep=Upkeep(topics, entropy, settings),
         operations=Operations(topics, settings),
-        repair=Repair(topics, clock),
+        repair=Repair(topics, directory, clock),
         hints=HintFeed(topology),
         settings=settings,
         clock=clock,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ddq.entropy import Clock
 from ddq.errors import ClockUnsafe
 from ddq.keys import ShardId
+from ddq.store.directory import TopicDirectory
 from ddq.store.runner import Call
 from ddq.store.topics import TopicRegistry, text
 from ddq.task import Topic
@@ -28,8 +29,9 @@ class Repair:
         clock: the operator's; a recovery is numbered by it.
     """
 
-    def __init__(self, topics: TopicRegistry, clock: Clock) -> None:
+    def __init__(self, topics: TopicRegistry, directory: TopicDirectory, clock: Clock) -> None:
         self._topics = topics
+        self._directory = directory
         self._clock = clock
 
     async def topics(self, names: list[str], call: Call) -> list[Topic]:
@@ -39,7 +41,7 @@ class Repair:
             TopicNotFound: one does not exist.
         """
         if not names:
-            return (await self._topics.load_all(call))[0]
+            return (await self._directory.load_all(call))[0]
         found = []
         for name in names:
             topic = await self._topics.load(name, call)

@@ -154,11 +154,16 @@ class ScriptRunner:
 
     @counted_store_request
     async def run_registry(
-        self, args: Sequence[str | bytes | int], call: Call, barrier: Barrier | None = None
+        self,
+        args: Sequence[str | bytes | int],
+        call: Call,
+        barrier: Barrier | None = None,
+        names: Sequence[str | bytes] = (),
     ) -> tuple[str, Any]:
         """Runs the script of the topics' table; returns its status and record or records.
 
         Args:
+            names: of the topics that are asked for, for the action that reads many.
             barrier: of a topic whose record changes, if it asks for more than the default.
 
         Raises:
@@ -171,7 +176,7 @@ class ScriptRunner:
         committed = await self._router.run(
             self._scripts["registry"],
             [TOPICS, TOPICS_CONFIRMED],
-            [*args, call.not_after_ms, *confirmed],
+            [*args, call.not_after_ms, *confirmed, *names],
             call.deadline_s,
             barrier,
         )

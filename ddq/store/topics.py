@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from ddq.entropy import Clock, Entropy
@@ -27,6 +27,46 @@ _SETTINGS = frozenset(each.name for each in fields(TopicSettings))
 _LATER_SETTINGS = {"fsync": False}
 """Those that 0.1 does not know, with what it does without them."""
 _COUNTER_FIELD = b"#"
+TAG_BYTES = 8
+READ_MAX_COUNT = 100
+"""Records that one script reads, and one step of this process parses: about 5 ms."""
+FIRST_PAGE = b"0"
+"""The cursor of the first page, and what the last page has as its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryVersion:
+    """A state of the table of topics; two that are equal have the same topics and settings.
+
+    Attributes:
+        changes: how often the table was changed.
+        tag: random bytes of the last change: after a failover another one may have the same number.
+        count: topics, and records that cannot be read.
+    """
+
+    changes: int
+    tag: bytes
+    count: int
+
+
+@dataclass(slots=True)
+class RegistryPage:
+    """A part of the table of topics.
+
+    Attributes:
+        cursor: of the next page; FIRST_PAGE behind the last one.
+        names: of all its records, also of those that cannot be read.
+    """
+
+    cursor: bytes
+    names: list[bytes] = field(default_factory=list)
+    topics: list[Topic] = field(default_factory=list)
+    malformed: list[StoreMalformed] = field(default_factory=list)
+
+    @property
+    def last(self) -> bool:
+        """Whether no page follows."""
+        return self.cursor == FIRST_PAGE
 
 
 def pack_document(topic: Topic) -> bytes:
@@ -108,23 +148,59 @@ class TopicRegistry:
         if not record:
             self._known.pop(name, None)
             return None
-        topic = unpack_topic(name, record)
-        self._known[name] = topic
-        return topic
+        return self._note(name, record)
 
-    async def load_all(self, call: Call) -> tuple[list[Topic], list[StoreMalformed]]:
-        """Every topic by name, and an error for each record that cannot be read."""
-        _, pairs = await self._runner.run_registry(["all", "", "", 0, ""], call)
-        topics, malformed = [], []
-        records = zip(pairs[::2], pairs[1::2], strict=True)
-        for name, record in sorted(pair for pair in records if pair[0] != _COUNTER_FIELD):
+    async def version(self, call: Call) -> RegistryVersion:
+        """Which state the table is in: one small script, whatever the number of topics."""
+        _, (changes, tag, count) = await self._runner.run_registry(["version", "", "", 0, ""], call)
+        return RegistryVersion(changes, tag, count)
+
+    async def load_many(self, names: Sequence[bytes], call: Call) -> list[Topic | None]:
+        """The topics of these names, at most READ_MAX_COUNT; None where there is none.
+
+        Raises:
+            StoreMalformed: a record cannot be read.
+        """
+        assert len(names) <= READ_MAX_COUNT
+        if not names:
+            return []
+        _, records = await self._runner.run_registry(["many", "", "", 0, ""], call, names=names)
+        found: list[Topic | None] = []
+        for name, record in zip(names, records, strict=True):
+            if record is None:
+                self._known.pop(printable(name), None)
+            found.append(None if record is None else self._note(printable(name), record))
+        return found
+
+    async def load_page(self, cursor: bytes, call: Call) -> RegistryPage:
+        """About READ_MAX_COUNT topics, in no order.
+
+        A topic that exists from the first page to the last one is in one of them, unless another
+        node became master in between.
+
+        Args:
+            cursor: of the page before; FIRST_PAGE for the first one.
+        """
+        _, (after, *entries) = await self._runner.run_registry(
+            ["page", "", "", READ_MAX_COUNT, cursor], call
+        )
+        page = RegistryPage(after)
+        for name, record in zip(entries[::2], entries[1::2], strict=True):
+            if name == _COUNTER_FIELD:
+                continue
+            page.names.append(name)
             try:
-                topic = unpack_topic(name.decode(errors="backslashreplace"), record)
-                self._known[topic.name] = topic
-                topics.append(topic)
+                page.topics.append(self._note(printable(name), record))
             except StoreMalformed as error:
-                malformed.append(error)
-        return topics, malformed
+                page.malformed.append(error)
+        return page
+
+    def _note(self, name: str, record: bytes) -> Topic:
+        """The topic of a record, which is not parsed again if it is known in this revision."""
+        known = self._known.get(name)
+        if known is None or known.uid + known.revision.to_bytes(8, "big") != record[:24]:
+            known = self._known[name] = unpack_topic(name, record)
+        return known
 
     async def find(self, name: str, call: Call) -> Topic | None:
         """The topic as this process last saw it; None if it does not exist or is going."""
@@ -171,9 +247,8 @@ class TopicRegistry:
     ) -> tuple[Topic, bool]:
         """Makes a topic; returns it and True, or the one that is there and False."""
         wanted = Topic(name, b"", 0, shards, settings, self._clock.now_ms())
-        random = self._entropy.token(8)
         status, record = await self._runner.run_registry(
-            ["create", name, random, 0, pack_document(wanted)], call, Barrier.of(settings)
+            ["create", name, self._tag(), 0, pack_document(wanted)], call, Barrier.of(settings)
         )
         topic = unpack_topic(name, record)
         self._known[name] = topic
@@ -189,7 +264,9 @@ class TopicRegistry:
         """
         stronger = max(Barrier.of(topic.settings), Barrier.of(changed.settings), key=strength)
         status, record = await self._runner.run_registry(
-            ["update", topic.name, "", topic.revision, pack_document(changed)], call, stronger
+            ["update", topic.name, self._tag(), topic.revision, pack_document(changed)],
+            call,
+            stronger,
         )
         if status == "REVISION":
             self._known.pop(topic.name, None)
@@ -211,9 +288,15 @@ class TopicRegistry:
     async def forget(self, topic: Topic, call: Call) -> None:
         """Removes the topic from the registry: the last step of its deletion."""
         await self._runner.run_registry(
-            ["delete", topic.name, "", topic.revision, ""], call, Barrier.of(topic.settings)
+            ["delete", topic.name, self._tag(), topic.revision, ""],
+            call,
+            Barrier.of(topic.settings),
         )
         self._known.pop(topic.name, None)
+
+    def _tag(self) -> bytes:
+        """Random bytes of one change of the table."""
+        return self._entropy.token(TAG_BYTES)
 
     async def accept_rollback(self, recovery: int, call: Call) -> None:
         """Lets processes go on that were told more of the registry than it knows."""
@@ -290,3 +373,8 @@ class TopicRegistry:
 def text(value: Any) -> str:
     """A status or id from a script's reply; bytes that are no UTF-8 are escaped."""
     return value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)
+
+
+def printable(name: bytes) -> str:
+    """The name of a topic; one that somebody wrote by hand may hold any bytes."""
+    return name.decode(errors="backslashreplace")

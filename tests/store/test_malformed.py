@@ -424,7 +424,7 @@ async def test_a_record_of_a_topic_that_cannot_be_read_is_named_and_left_out(
     queue, client = damaged_queue, damaged_queue.server.sync
     client.hset(TOPICS, "broken", record)
     client.hset(TOPICS, b"\xff\xfe", record)
-    topics, malformed = await queue.store.topics.load_all(call())
+    topics, malformed = await queue.store.directory.load_all(call())
     assert [topic.name for topic in topics] == [queue.name]
     assert len(malformed) == 2
     assert "broken" in " ".join(error.message for error in malformed)

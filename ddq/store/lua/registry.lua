@@ -3,16 +3,22 @@
 -- flags: allow-oom
 -- keys: ddq:topics, and ddq:confirmed:{ddq:topics}, which is in the same slot: apart, because a
 -- keys: 0.1 that reads the table takes every field of it but '#' for a topic
--- argv: action            'get', 'all', 'create', 'update', 'delete' or 'accept_rollback'
--- argv: name
--- argv: random            8 bytes, for create: the tail of the uid
--- argv: expected          revision, for update and delete; a recovery, for accept_rollback
--- argv: document          JSON, for create and update; never read here
+-- argv: action            'get', 'many', 'page', 'version', 'create', 'update', 'delete' or
+-- argv:                   'accept_rollback'
+-- argv: name              of the topic; '' where there is no one topic
+-- argv: random            8 bytes, for create, update and delete: the tail of the uid, and the tag of
+-- argv:                   the version
+-- argv: expected          revision, for update and delete; a recovery, for accept_rollback; records
+-- argv:                   to look at, for page
+-- argv: document          JSON, for create and update; never read here. For page the cursor: '0' for
+-- argv:                   the first page
 -- argv: not_after_ms      0 for no bound
 -- argv: process, acked, recovery  see the prelude
+-- argv: names             for many: at most 1,000
 -- returns: {status, record, {process's counter, recovery}}; record is the one that is there now,
 -- returns:   '' for none
--- returns:   OK           done; for 'all', {status, {name, record ...}, ...}
+-- returns:   OK           done; many: {status, {record or nil ...}, ...}; page: {status, {cursor, name,
+-- returns:                record ...}, ...}; version: {status, {changes, tag, topics}, ...}
 -- returns:   EXISTS       create: the name is taken
 -- returns:   REVISION     update, delete: the topic is at another revision, or gone
 -- returns:   EXPIRED      it came after not_after; nothing changed
@@ -62,9 +68,24 @@ local function reply(status, value) return { status, value, { process_count, rec
 local revision = record ~= '' and struct.unpack('>I8', record, 17) or 0
 
 -- Reads write too: see begin() in the prelude.
-if action == 'get' or action == 'all' then
+if action == 'get' or action == 'many' or action == 'page' or action == 'version' then
   redis.call('HSET', key, '#', ordinal)
-  return reply('OK', action == 'get' and record or redis.call('HGETALL', key))
+end
+if action == 'get' then return reply('OK', record) end
+if action == 'many' then
+  return reply('OK', redis.call('HMGET', key, unpack(ARGV, 10)))
+end
+if action == 'page' then
+  local page = redis.call('HSCAN', key, document, 'COUNT', tonumber(expected))
+  local entries = { page[1] }
+  for _, entry in ipairs(page[2]) do entries[#entries + 1] = entry end
+  return reply('OK', entries)
+end
+if action == 'version' then
+  -- Two branches of a failover count the same changes; the tag tells one from the other.
+  return reply('OK', {
+    ordinal, redis.call('HGET', confirmed, 'version_tag') or '', redis.call('HLEN', key) - 1,
+  })
 end
 if action == 'accept_rollback' then
   -- See accept_rollback.lua.
@@ -83,11 +104,13 @@ if action == 'create' then
   record = struct.pack('>I8', ordinal + 1) .. random
     .. struct.pack('>I8', ordinal + 1) .. document
   redis.call('HSET', key, name, record)
+  redis.call('HSET', confirmed, 'version_tag', random)
   redis.call('PUBLISH', 'ddq:hints', 'topic ' .. name .. ' 0')
   return reply('OK', record)
 end
 
 if revision ~= tonumber(expected) or record == '' then return reply('REVISION', record) end
+redis.call('HSET', confirmed, 'version_tag', random)
 if action == 'update' then
   record = record:sub(1, 16) .. struct.pack('>I8', ordinal + 1) .. document
   redis.call('HSET', key, name, record)
