@@ -84,14 +84,21 @@ class ReadyBell:
         for ear in [*idle, *(ear for ear in ears if ear.ringing)][:count]:
             ear.ring(shard)
 
+    def ring_all(self, topic: str) -> None:
+        """Wakes every Retrieve that waits for the topic, to look at everything."""
+        for ear in self._ears.get(topic, ()):
+            ear.ring(None)
+
+    def is_heard(self, topic: str) -> bool:
+        """Whether a Retrieve waits for the topic."""
+        return topic in self._ears
+
     def on_hint(self, hint: Hint) -> None:
         """Takes a hint from the feed."""
         if isinstance(hint, ReadyHint):
             self.ring(hint.shard, hint.count)
         elif isinstance(hint, TopicHint):
-            for ear in self._ears.get(hint.topic, ()):
-                ear.ring(None)
+            self.ring_all(hint.topic)
         elif isinstance(hint, Reset):
-            for ears in self._ears.values():
-                for ear in ears:
-                    ear.ring(None)
+            for topic in self._ears:
+                self.ring_all(topic)

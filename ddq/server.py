@@ -112,7 +112,8 @@ async def _serve(
 ) -> None:
     bell = ReadyBell()
     store.hints.listen(bell.on_hint)
-    server, health_servicer = _make_server(store, bell)
+    service = QueueService(store, bell)
+    server, health_servicer = _make_server(store, service)
     host, _ = split_address(options.listen)
     try:
         port = server.add_insecure_port(options.listen)
@@ -141,9 +142,10 @@ async def _serve(
             hints.cancel()
     finally:
         await server.stop(0)
+        await service.close()
 
 
-def _make_server(store: Store, bell: ReadyBell) -> tuple[grpc.aio.Server, HealthServicer]:
+def _make_server(store: Store, service: QueueService) -> tuple[grpc.aio.Server, HealthServicer]:
     server = grpc.aio.server(
         options=[
             ("grpc.max_receive_message_length", LIMITS.request_max_bytes),
@@ -156,7 +158,7 @@ def _make_server(store: Store, bell: ReadyBell) -> tuple[grpc.aio.Server, Health
     )
     calls = CallFactory(store.settings, store.clock)
     queue = servicer(
-        QueueService(store, bell),
+        service,
         delay_queue_service_pb2_grpc.DelayQueueServiceServicer,
         calls,
         store.metrics,

@@ -1,4 +1,4 @@
-"""DelayQueueService: requests in, JobStore, replies out, and nothing else.
+"""DelayQueueService: requests in, JobStore or Retrieval, replies out, and nothing else.
 
 Handlers take a plain Call instead of gRPC's context and raise DdqError, so that they also run
 where there is no gRPC.
@@ -6,9 +6,8 @@ where there is no gRPC.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeGuard, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from google.protobuf.message import Message
 from google.rpc import status_pb2
@@ -18,36 +17,26 @@ from ddq import wire
 from ddq.bell import ReadyBell
 from ddq.config import DEFAULTS, LIMITS, MS_PER_SECOND
 from ddq.entropy import uuid7
-from ddq.errors import DdqError, InvalidArgument, TopicNotFound, Unavailable
-from ddq.keys import ShardId
+from ddq.errors import InvalidArgument
+from ddq.retrieval import Retrieval, Wanted
 from ddq.status import OK, to_status
 from ddq.store.jobstore import (
-    ENVELOPES_MAX_BYTES,
     Changed,
     Extension,
-    Leased,
     Rejection,
     Removal,
     Settlement,
-    envelope_bytes,
 )
 from ddq.store.open import Store
 from ddq.store.records import content_digest, pack_headers
 from ddq.store.runner import Call
-from ddq.task import NewTask, OnConflict, Outcome, Receipt, TaskState, Topic
-from ddq.turns import Turns
+from ddq.task import NewTask, OnConflict, Outcome, Receipt, TaskState
 from ddq.v1 import delay_queue_service_pb2 as pb
 from ddq.v1 import task_pb2
 from ddq.validation import Problems
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Message)
-
-# A Retrieve whose "ready" hint was lost looks again after this long.
-SAFETY_S = 30.0
-# So much earlier than its deadline a waiting Retrieve answers, so that the answer arrives.
-REPLY_MARGIN_S = 0.2
-_PACKED_OVERHEAD_BYTES = 256
 
 _REPLACING = {OnConflict.REPLACE_IF_SCHEDULED, OnConflict.REPLACE_IF_FINISHED}
 
@@ -69,8 +58,11 @@ class QueueService:
     def __init__(self, store: Store, bell: ReadyBell) -> None:
         self._store = store
         self._jobs = store.jobs
-        self._bell = bell
-        self._turns = Turns()
+        self._retrieval = Retrieval(store.topics, store.jobs, bell)
+
+    async def close(self) -> None:
+        """Ends what runs in the background."""
+        await self._retrieval.close()
 
     # Producing -----------------------------------------------------------------------------
 
@@ -199,121 +191,9 @@ class QueueService:
         check.request_id(problems, request.request_id, required=False)
         problems.raise_if_any()
 
-        loop = asyncio.get_running_loop()
-        until_s = min(loop.time() + wait_ms / MS_PER_SECOND, call.deadline_s - REPLY_MARGIN_S)
-        leased = await self._recall(topics, call)
-        if leased is None:
-            with self._bell.listening(topics) as ear:
-                leased = await self._lease(topics, max_tasks, max_bytes, lease_ms, call)
-                while not leased and (left_s := until_s - loop.time()) > 0:
-                    await ear.heard(min(left_s, SAFETY_S))
-                    only = ear.look()
-                    try:
-                        leased = await self._lease(
-                            topics, max_tasks, max_bytes, lease_ms, call, only=only
-                        )
-                    except BaseException:
-                        # Cancelled, or refused by the store: the tasks are there for the next one.
-                        for shard in only:
-                            self._bell.ring(shard, 1)
-                        raise
+        wanted = Wanted(topics, max_tasks, max_bytes, lease_ms, wait_ms / MS_PER_SECOND)
+        leased = await self._retrieval.retrieve(wanted, call)
         return pb.RetrieveResponse(tasks=[wire.leased_task(lease) for lease in leased])
-
-    async def _recall(self, topics: Sequence[str], call: Call) -> list[Leased] | None:
-        """What a request of this id was answered before; None if it is new.
-
-        All its shards are asked before anything is leased: a repeat that began with another
-        shard than the first attempt would else lease a second time. On a single shard the
-        script asks by itself. One whose master is away cannot say, and must not keep the tasks of
-        the others from everybody: what it leased to an earlier attempt, if it did, expires there.
-        """
-        shards = await self._shards(topics, call)
-        if not call.request_id or len(shards) < 2:
-            return None
-        answers = await asyncio.gather(
-            *(
-                self._take(
-                    topic, index, max_tasks=0, max_bytes=0, lease_ms=0, call=call, recall_only=True
-                )
-                for topic, index in shards
-            ),
-            return_exceptions=True,
-        )
-        errors = [answer for answer in answers if isinstance(answer, BaseException)]
-        for error in errors:
-            if not _is_away(error) or len(errors) == len(answers):
-                raise error
-        given = [answer for answer in answers if not isinstance(answer, BaseException)]
-        if not any(repeated for _, repeated, _ in given):
-            return None
-        return [lease for leases, _, _ in given for lease in leases]
-
-    async def _shards(self, topics: Sequence[str], call: Call) -> list[tuple[Topic, int]]:
-        """Every shard of the topics that exist."""
-        found = [await self._store.topics.find(name, call) for name in topics]
-        return [
-            (topic, index) for topic in found if topic is not None for index in range(topic.shards)
-        ]
-
-    async def _lease(
-        self,
-        topics: Sequence[str],
-        max_tasks: int,
-        max_bytes: int,
-        lease_ms: int | None,
-        call: Call,
-        only: frozenset[ShardId] = frozenset(),
-    ) -> list[Leased]:
-        """Goes through the shards, each in its turn, until tasks or bytes are used up."""
-        leased: list[Leased] = []
-        away: DdqError | None = None
-        size_bytes = envelopes_bytes = 0
-        shards = await self._shards(topics, call)
-        for topic, index in self._turns.order(shards, lambda at: ShardId(at[0].name, at[1])):
-            shard = ShardId(topic.name, index)
-            if only and shard not in only:
-                continue
-            if len(leased) >= max_tasks or size_bytes >= max_bytes:
-                break
-            self._turns.ask(shard)
-            try:
-                leases, repeated, ready = await self._take(
-                    topic,
-                    index,
-                    max_tasks=max_tasks - len(leased),
-                    max_bytes=max_bytes - size_bytes,
-                    max_envelopes_bytes=ENVELOPES_MAX_BYTES - envelopes_bytes,
-                    first_may_exceed=not leased,
-                    lease_ms=lease_ms,
-                    call=call,
-                )
-            except Exception as error:
-                if _is_away(error):
-                    away = error
-                    continue
-                # What is leased by now belongs to the caller, who would else wait for its expiry.
-                if leased:
-                    return leased
-                raise
-            leased += leases
-            size_bytes += sum(_leased_bytes(lease) for lease in leases)
-            envelopes_bytes += sum(envelope_bytes(lease) for lease in leases)
-            if ready:
-                self._bell.ring(shard, ready)
-            if repeated and leases:
-                break
-        if away is not None and not leased:
-            raise away
-        return leased
-
-    async def _take(
-        self, topic: Topic, index: int, **options: Any
-    ) -> tuple[list[Leased], bool, int]:
-        """JobStore.retrieve, and nothing from a topic that another process has deleted."""
-        try:
-            return await self._jobs.retrieve(topic, index, **options)
-        except TopicNotFound:
-            return [], False, 0
 
     def _lease_ms(
         self,
@@ -519,17 +399,8 @@ def view_is_full(problems: Problems, view: int) -> bool:
     return view == task_pb2.TASK_VIEW_FULL
 
 
-def _is_away(error: BaseException) -> TypeGuard[DdqError]:
-    """Whether only this shard cannot serve, and certainly did nothing."""
-    return isinstance(error, Unavailable) and error.definite
-
-
 def _headers_bytes(spec: task_pb2.TaskSpec) -> int:
     return sum(len(key.encode()) + len(value.encode()) for key, value in spec.headers.items())
-
-
-def _leased_bytes(lease: Leased) -> int:
-    return lease.task.payload_size_bytes + len(pack_headers(lease.task.headers))
 
 
 def _digest(topic: str, spec: task_pb2.TaskSpec) -> bytes:

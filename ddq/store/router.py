@@ -86,8 +86,13 @@ class Router:
         args: Sequence[str | bytes | int],
         deadline_s: float,
         barrier: Barrier = FAST,
+        *,
+        waits_for_slot: bool = True,
     ) -> Committed:
         """Runs one script; see GroupCommit.run.
+
+        Args:
+            waits_for_slot: try again until the deadline while the keys' slot is being moved.
 
         Raises:
             StoreUnreachable: it had no effect; nobody serves its keys now.
@@ -110,6 +115,10 @@ class Router:
                     if moves <= MOVES_AT_ONCE_COUNT:
                         continue
                 # A slot that is on its way is nowhere as a whole: a script needs all its keys.
+                if not waits_for_slot:
+                    raise StoreUnreachable(
+                        f"{script.name} was not run: its slot is being moved ({error})"
+                    ) from None
                 await self._pause(deadline_s, script, error)
 
     async def _pause(self, deadline_s: float, script: Script, error: NotHereError) -> None:

@@ -30,12 +30,15 @@ class Call:
         request_id: names the request for what has neither id nor token; empty for none.
         durable: whether its replies wait for what the topic's durability asks. Schedulers do not
             wait: what they do shows only through replies that do.
+        waits_for_slot: whether a script whose slot of a Cluster is being moved is tried again until
+            the deadline; otherwise it is refused at once.
     """
 
     deadline_s: float
     not_after_ms: int = 0
     request_id: str = ""
     durable: bool = True
+    waits_for_slot: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +142,9 @@ class ScriptRunner:
             *(ledger.arguments(scope) if ledger else NOBODY),
         ]
         committed = await self._router.run(
-            self._scripts[name], shard.keys, [*common, *args], call.deadline_s, barrier
-        )
+            self._scripts[name], shard.keys, [*common, *args], call.deadline_s, barrier,
+            waits_for_slot=call.waits_for_slot,
+        )  # fmt: skip
         status, store_ms, sequence, lineage, *body = committed.reply
         if status == b"TOPIC_CHANGED":
             raise TopicStaleError
@@ -179,6 +183,7 @@ class ScriptRunner:
             [*args, call.not_after_ms, *confirmed, *names],
             call.deadline_s,
             barrier,
+            waits_for_slot=call.waits_for_slot,
         )
         status, value, *figures = committed.reply
         if status in (b"MALFORMED", b"ROLLBACK"):

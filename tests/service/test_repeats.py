@@ -19,10 +19,10 @@ async def test_a_repeat_that_overtakes_its_first_attempt_leases_no_more(
     await other.create()
     service = QueueService(queue.store, ReadyBell())
 
-    async def nothing_yet(*_: object) -> None:
-        return None
+    async def nothing_yet(shards: object, *_: object) -> object:
+        return shards
 
-    monkeypatch.setattr(service, "_recall", nothing_yet)
+    monkeypatch.setattr(service._retrieval, "_recall", nothing_yet)
     request = pb.RetrieveRequest(topics=[queue.name, other.name], max_tasks=2, request_id="r")
     await queue.add("a")
     await queue.promote()
@@ -30,7 +30,7 @@ async def test_a_repeat_that_overtakes_its_first_attempt_leases_no_more(
     assert [lease.task.id for lease in first.tasks] == ["a"]
     await other.add("b")
     await other.promote()
-    service._turns = Turns()
+    service._retrieval._turns = Turns()
     repeat = await service.retrieve(request, call("r"))
     assert repeat.tasks[0].lease_token == first.tasks[0].lease_token
     assert len(repeat.tasks) == 1

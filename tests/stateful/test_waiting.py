@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from ddq import service
+from ddq import retrieval
 from ddq.store.runner import Call
 from ddq.v1 import delay_queue_service_pb2 as pb
 from tests.stateful.quiet import Quiet, quiet
@@ -48,4 +48,4 @@ def test_a_wait_looks_again_when_its_hint_was_lost(stateful_socket: str) -> None
         it.run_until(WAIT_S + 20.0)
         reply, ended_s = waiting.result()
         assert [lease.task.id for lease in reply.tasks] == ["x"]
-        assert ended_s < service.SAFETY_S + 1 < WAIT_S
+        assert ended_s < retrieval.SAFETY_S + 1 < WAIT_S

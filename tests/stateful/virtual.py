@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 class _NoSelector:
@@ -61,3 +64,23 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.call_soon(self.stop)
         self.run_forever()
         self.settle()
+
+
+def run_virtually(work: Coroutine[Any, Any, T]) -> T:
+    """Runs a coroutine to its end; time moves on when nothing else can happen.
+
+    Raises:
+        AssertionError: it waits for something that never comes.
+    """
+    loop = VirtualLoop()
+    try:
+        task = loop.create_task(work)
+        loop.settle()
+        while not task.done():
+            timer_s = loop.next_timer_s()
+            assert timer_s is not None, "waits for ever"
+            loop.move_to(timer_s)
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        return task.result()
+    finally:
+        loop.close()

@@ -560,6 +560,7 @@ class World:
         for task in self.tasks:
             task.cancel()
         for process in self.processes.values():
+            self.loop.create_task(process.service.close())
             for lane in process.store.router.lanes().values():
                 if lane._loop_task is not None:
                     lane._loop_task.cancel()

@@ -1,0 +1,370 @@
+"""How a Retrieve gets its tasks: which shards it asks, in which order, and how it waits."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ddq.absence import Absences, Watch, is_trouble
+from ddq.bell import Ear, ReadyBell
+from ddq.errors import DdqError, StoreUnreachable, TopicNotFound, Unavailable, WriteOutcomeUnknown
+from ddq.keys import ShardId
+from ddq.store.jobstore import ENVELOPES_MAX_BYTES, JobStore, Leased, envelope_bytes
+from ddq.store.records import pack_headers
+from ddq.store.runner import Call
+from ddq.store.topics import TopicRegistry
+from ddq.task import Topic
+from ddq.turns import Turns
+
+SAFETY_S = 30.0
+"""A Retrieve whose "ready" hint was lost looks again after this long."""
+REPLY_MARGIN_S = 0.2
+"""A reply leaves so much earlier than the deadline of its call, so that it arrives."""
+SHARE_S = 1.0
+"""A shard of several that has not answered a question without effect by then is skipped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a Retrieve asks for.
+
+    Attributes:
+        max_bytes: of payloads and headers.
+        lease_ms: how long each lease runs; None for the topic's default.
+        wait_s: how long to wait for the first task.
+    """
+
+    topics: Sequence[str]
+    max_tasks: int
+    max_bytes: int
+    lease_ms: int | None
+    wait_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Shard:
+    topic: Topic
+    index: int
+
+    @property
+    def id(self) -> ShardId:
+        return ShardId(self.topic.name, self.index)
+
+    @property
+    def name(self) -> str:
+        return f"shard {self.index} of topic {self.topic.name!r}"
+
+
+@dataclass(slots=True)
+class _Found:
+    """What one look found.
+
+    Attributes:
+        shards: all shards of the topics.
+        answered: those that were asked for tasks and have answered.
+        ended: no other shard is to be asked: this was a repeat, or an error left the outcome of a
+            shard unknown.
+        error: of a shard that did not answer.
+    """
+
+    leases: list[Leased] = field(default_factory=list)
+    shards: list[_Shard] = field(default_factory=list)
+    size_bytes: int = 0
+    envelopes_bytes: int = 0
+    answered: set[ShardId] = field(default_factory=set)
+    ended: bool = False
+    error: DdqError | None = None
+
+    @property
+    def is_final(self) -> bool:
+        """Whether this is the reply, and no further look is needed."""
+        return self.ended or bool(self.leases)
+
+    def add(self, leases: Iterable[Leased]) -> None:
+        """Counts leases as found."""
+        for lease in leases:
+            self.leases.append(lease)
+            self.size_bytes += lease.task.payload_size_bytes + len(pack_headers(lease.task.headers))
+            self.envelopes_bytes += envelope_bytes(lease)
+
+
+class Retrieval:
+    """Leases tasks from the shards of several topics, fairly, and waits for the first.
+
+    Args:
+        bell: a listener of the store's hints.
+    """
+
+    def __init__(self, topics: TopicRegistry, jobs: JobStore, bell: ReadyBell) -> None:
+        self._topics = topics
+        self._jobs = jobs
+        self._bell = bell
+        self._turns = Turns()
+        self._absences = Absences()
+
+    async def close(self) -> None:
+        """Ends what runs in the background."""
+        await self._absences.close()
+
+    async def retrieve(self, wanted: Wanted, call: Call) -> list[Leased]:
+        """Leases tasks; an empty list if none became ready in time.
+
+        Raises:
+            StoreUnreachable: nothing was found, and at least one shard could not be asked.
+            DdqError: as JobStore.retrieve, of the first shard that failed; nothing was leased.
+        """
+        loop = asyncio.get_running_loop()
+        until_s = min(loop.time() + wanted.wait_s, call.deadline_s - REPLY_MARGIN_S)
+        # A slot that is being moved would be waited for until the deadline.
+        call = replace(call, waits_for_slot=False)
+        with self._bell.listening(wanted.topics) as ear:
+            found = await self._look(wanted, call, first=True)
+            while not found.is_final and (left_s := until_s - loop.time()) > 0:
+                await ear.heard(min(left_s, SAFETY_S))
+                found = await self._look_where_rung(ear, wanted, call)
+        if not found.is_final:
+            for shard in found.shards:
+                if error := self._absences.error(shard.name):
+                    # There may be tasks where this call did not look.
+                    raise error
+            if found.error is not None:
+                raise found.error
+        return found.leases
+
+    async def _look_where_rung(self, ear: Ear, wanted: Wanted, call: Call) -> _Found:
+        """Looks at the shards that a wake-up named."""
+        only = ear.look()
+        try:
+            return await self._look(wanted, call, only)
+        except BaseException:
+            # Cancelled, or refused by the store: the tasks are there for the next one.
+            for shard in only:
+                self._bell.ring(shard, 1)
+            raise
+
+    # One look ------------------------------------------------------------------------------
+
+    async def _look(
+        self,
+        wanted: Wanted,
+        call: Call,
+        only: frozenset[ShardId] = frozenset(),
+        *,
+        first: bool = False,
+    ) -> _Found:
+        """Asks the shards, or those in ``only``, each in its turn, until the reply is full."""
+        found = _Found()
+        shards = found.shards = await self._shards(wanted.topics, call, found)
+        is_alone = len(shards) == 1
+        if only:
+            shards = [shard for shard in shards if shard.id in only]
+        present = self._present(shards, found)
+        # Where all are absent the call has nothing to lose by asking.
+        asked = present if present or only else shards
+        if first and call.request_id and len(found.shards) > 1 and asked:
+            asked = await self._recall(asked, call, found)
+        if not found.ended:
+            await self._lease(asked, wanted, call, found, is_alone=is_alone)
+        if found.error and not (found.answered or found.is_final) and (is_alone or not only):
+            raise found.error
+        return found
+
+    async def _shards(self, names: Sequence[str], call: Call, found: _Found) -> list[_Shard]:
+        """Every shard of the topics that exist, as far as this can be found out in time."""
+        topics = await asyncio.gather(*(self._topic(name, call, found) for name in names))
+        return [
+            _Shard(topic, index)
+            for topic in topics
+            if topic is not None
+            for index in range(topic.shards)
+        ]
+
+    async def _topic(self, name: str, call: Call, found: _Found) -> Topic | None:
+        """The topic; None if it does not exist, or if the registry did not say in time."""
+        key = f"the record of topic {name!r}"
+        if error := self._absences.error(key):
+            found.error = error
+            return None
+        ask = _Ask.of(call, SHARE_S)
+
+        async def look() -> int:
+            await self._topics.load(name, _probe_call())
+            return 0
+
+        try:
+            return await self._topics.find(name, ask.call)
+        except Unavailable as error:
+            found.error = error
+            if ask.shows_absence(error):
+                wake = self._bell.ring_all
+                watch = Watch(look, lambda: self._bell.is_heard(name), lambda _: wake(name))
+                self._absences.note(key, error, watch)
+            return None
+
+    def _present(self, shards: Sequence[_Shard], found: _Found) -> list[_Shard]:
+        """Those that answered when they were asked last."""
+        present = []
+        for shard in shards:
+            if error := self._absences.error(shard.name):
+                found.error = error
+            else:
+                present.append(shard)
+        return present
+
+    def _note_absent(self, shard: _Shard, error: DdqError) -> None:
+        async def look() -> int:
+            _, _, ready = await self._ask(shard, _probe_call())
+            return ready
+
+        watch = Watch(
+            look,
+            wanted=lambda: self._bell.is_heard(shard.topic.name),
+            on_return=lambda ready: self._bell.ring(shard.id, ready),
+        )
+        self._absences.note(shard.name, error, watch)
+
+    async def _recall(self, shards: Sequence[_Shard], call: Call, found: _Found) -> list[_Shard]:
+        """Asks the shards what a request of this id was answered before.
+
+        Returns:
+            The shards that answered.
+
+        All are asked before anything is leased: a repeat that began with another shard than the
+        first attempt would else lease a second time. One that does not answer cannot say, and must
+        not keep the tasks of the others from all callers: what it leased to an earlier attempt, if
+        it did, expires there.
+        """
+        ask = _Ask.of(call)
+        asks = {asyncio.create_task(self._ask(shard, ask.call)): shard for shard in shards}
+        answered: list[_Shard] = []
+        repeated_count = 0
+        try:
+            done, _ = await asyncio.wait(asks, timeout=SHARE_S)
+            if not done:
+                # It is the whole store that is slow.
+                await asyncio.wait(asks, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(asks, timeout=SHARE_S)
+            for task, shard in asks.items():
+                try:
+                    if not task.done():
+                        raise StoreUnreachable(f"{shard.name} did not answer within {SHARE_S:g} s")
+                    leases, repeated, _ = task.result()
+                except DdqError as error:
+                    if not is_trouble(error):
+                        raise
+                    found.error = error
+                    if not task.done() or ask.shows_absence(error):
+                        self._note_absent(shard, error)
+                else:
+                    answered.append(shard)
+                    repeated_count += repeated
+                    found.add(leases)
+        finally:
+            await _cancelled(asks)
+        found.ended = repeated_count > 0
+        return answered
+
+    async def _lease(
+        self,
+        shards: Sequence[_Shard],
+        wanted: Wanted,
+        call: Call,
+        found: _Found,
+        *,
+        is_alone: bool,
+    ) -> None:
+        for shard in self._turns.order(shards, lambda shard: shard.id):
+            if len(found.leases) >= wanted.max_tasks or found.size_bytes >= wanted.max_bytes:
+                return
+            self._turns.ask(shard.id)
+            # Half of what is left, so that some is left for every other shard.
+            ask = _Ask.of(call, share=1.0 if is_alone else 0.5)
+            try:
+                leases, repeated, ready = await self._ask(
+                    shard,
+                    ask.call,
+                    max_tasks=wanted.max_tasks - len(found.leases),
+                    max_bytes=wanted.max_bytes - found.size_bytes,
+                    max_envelopes_bytes=ENVELOPES_MAX_BYTES - found.envelopes_bytes,
+                    first_may_exceed=not found.leases,
+                    lease_ms=wanted.lease_ms,
+                )
+            except DdqError as error:
+                if is_trouble(error) and not is_alone and ask.shows_absence(error):
+                    self._note_absent(shard, error)
+                if is_trouble(error) and not isinstance(error, WriteOutcomeUnknown):
+                    found.error = error
+                    continue
+                # A task may be leased there, and only a repeat can get it. What is leased by now
+                # belongs to the caller, who would else wait for its expiry.
+                if found.leases:
+                    found.ended = True
+                    return
+                raise
+            found.add(leases)
+            found.answered.add(shard.id)
+            if ready:
+                self._bell.ring(shard.id, ready)
+            if repeated and leases:
+                found.ended = True
+                return
+
+    async def _ask(
+        self, shard: _Shard, call: Call, **options: Any
+    ) -> tuple[list[Leased], bool, int]:
+        """JobStore.retrieve, and nothing from a topic that another process has deleted.
+
+        Without options it leases nothing and says what a request of this id was answered before.
+        """
+        if not options:
+            options = {"max_tasks": 0, "max_bytes": 0, "lease_ms": 0, "recall_only": True}
+        try:
+            return await self._jobs.retrieve(shard.topic, shard.index, call=call, **options)
+        except TopicNotFound:
+            return [], False, 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Ask:
+    """One question to one shard, and the time that it has.
+
+    Attributes:
+        call: with the deadline of the question.
+        given_s: how much time that was.
+    """
+
+    call: Call
+    given_s: float
+
+    @staticmethod
+    def of(call: Call, most_s: float = math.inf, *, share: float = 1.0) -> _Ask:
+        """A question that has a share of what is left of the call, and at most ``most_s``."""
+        now_s = asyncio.get_running_loop().time()
+        # A wait ends a whole margin before the deadline, and one more look follows.
+        left_s = max(call.deadline_s - REPLY_MARGIN_S / 2 - now_s, 0.0)
+        given_s = min(share * left_s, most_s)
+        return _Ask(replace(call, deadline_s=now_s + given_s), given_s)
+
+    def shows_absence(self, error: DdqError) -> bool:
+        """Whether the shard is to be skipped: it was refused at once, or too slow.
+
+        One that only had less time than others would be given may be well.
+        """
+        was_slow = asyncio.get_running_loop().time() >= self.call.deadline_s
+        return self.given_s >= SHARE_S if was_slow else error.definite
+
+
+def _probe_call() -> Call:
+    """A call that looks whether a shard answers again."""
+    return Call(asyncio.get_running_loop().time() + SHARE_S, waits_for_slot=False)
+
+
+async def _cancelled(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Ends the tasks that still run."""
+    tasks = [*tasks]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
