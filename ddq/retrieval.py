@@ -135,15 +135,21 @@ class Retrieval:
         return found.leases
 
     async def _look_where_rung(self, ear: Ear, wanted: Wanted, call: Call) -> _Found:
-        """Looks at the shards that a wake-up named."""
+        """Looks at the shards that a wake-up named.
+
+        A call that ends hands on the wake-ups that it did not use: the tasks are still there, and
+        no other Retrieve was woken for them.
+        """
         only = ear.look()
+        unused = only
         try:
-            return await self._look(wanted, call, only)
-        except BaseException:
-            # Cancelled, or refused by the store: the tasks are there for the next one.
-            for shard in only:
+            found = await self._look(wanted, call, only)
+            # A shard that did not answer wakes a Retrieve when it does.
+            unused = only - found.answered if found.is_final else frozenset()
+            return found
+        finally:
+            for shard in unused:
                 self._bell.ring(shard, 1)
-            raise
 
     # One look ------------------------------------------------------------------------------
 
@@ -305,12 +311,14 @@ class Retrieval:
                     return
                 raise
             found.add(leases)
+            if repeated:
+                # The first attempt was answered, and what it got may have lapsed. A repeat leases
+                # nothing new, and must not wait: it would use up the wake-ups of others.
+                found.ended = True
+                return
             found.answered.add(shard.id)
             if ready:
                 self._bell.ring(shard.id, ready)
-            if repeated and leases:
-                found.ended = True
-                return
 
     async def _ask(
         self, shard: _Shard, call: Call, **options: Any
