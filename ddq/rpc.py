@@ -29,6 +29,13 @@ Response = TypeVar("Response", bound=Message)
 Handler = Callable[[Any, Call], Awaitable[Any]]
 
 
+REPLY_MARGIN_S = 0.1
+"""The store has to have answered so much before a call's deadline: a reply, or an error that says
+what is known, would else miss its caller, who learns only that the deadline has passed."""
+REPLY_MARGIN_SHARE = 0.1
+"""Of a short deadline it is this share."""
+
+
 class CallFactory:
     """Makes a Call from what a request and its transport say about time."""
 
@@ -42,8 +49,11 @@ class CallFactory:
         Raises:
             InvalidArgument: not_after is further ahead than max_request_age.
         """
+        margin_s = 0.0
         if remaining_s is None:
             remaining_s = self._settings.default_request_timeout_ms / MS_PER_SECOND
+        else:
+            margin_s = min(REPLY_MARGIN_S, REPLY_MARGIN_SHARE * remaining_s)
         now_ms = self._clock.now_ms()
         latest_ms = now_ms + self._settings.max_request_age_ms
         not_after_ms = min(now_ms + round(remaining_s * MS_PER_SECOND), latest_ms)
@@ -59,7 +69,7 @@ class CallFactory:
                 )
             problems.raise_if_any()
         return Call(
-            deadline_s=asyncio.get_running_loop().time() + remaining_s,
+            deadline_s=asyncio.get_running_loop().time() + remaining_s - margin_s,
             # 0 would mean "no bound", and a not_after of 1970 is one that has passed.
             not_after_ms=max(not_after_ms, 1),
             request_id=getattr(request, "request_id", ""),

@@ -11,7 +11,7 @@ import contextlib
 import itertools
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from ddq.config import KIB, LIMITS
@@ -401,20 +401,24 @@ class JobStore:
         cursor: Cursor,
         call: Call,
     ) -> tuple[list[Task], Cursor | None]:
-        """One page of the tasks in one state, and where the next begins; None: there is none."""
+        """One page of the tasks in one state, and where the next begins; None: there is none.
+
+        A page ends before a shard that does not answer; one that would begin there is its error.
+        """
         topic = await self.topics.require(topic_name, call)
         tasks: list[Task] = []
         while len(tasks) < limit and cursor.shard < topic.shards:
-            reply = await self.topics.run(
-                topic,
-                cursor.shard,
-                "list",
-                [
-                    int(state), int(full), limit - len(tasks), LIMITS.retrieve_max_bytes,
-                    cursor.score, cursor.id,
-                ],
-                call,
-            )  # fmt: skip
+            args: Args = [
+                int(state), int(full), limit - len(tasks), LIMITS.retrieve_max_bytes,
+                cursor.score, cursor.id,
+            ]  # fmt: skip
+            own = _half_of(call) if tasks else call
+            try:
+                reply = await self.topics.run(topic, cursor.shard, "list", args, own)
+            except DdqError:
+                if not tasks:
+                    raise
+                break
             more, score, last_id, results = reply.body[0]
             for task_id, record, state_record, at_ms, size_bytes in results:
                 try:
@@ -484,6 +488,13 @@ class JobStore:
                 else:
                     outcomes[position] = Outcome(value=value, receipt=reply.receipt)
         return outcomes
+
+
+def _half_of(call: Call) -> Call:
+    """The same call with half of the time that is left, and no wait for a slot that moves."""
+    now_s = asyncio.get_running_loop().time()
+    half_s = max(call.deadline_s - now_s, 0.0) / 2
+    return replace(call, deadline_s=now_s + half_s, waits_for_slot=False)
 
 
 _REFUSALS: dict[str, tuple[type[DdqError], str]] = {

@@ -10,6 +10,7 @@ from ddq.config import Settings
 from ddq.errors import InvalidArgument
 from ddq.rpc import CallFactory
 from ddq.v1 import delay_queue_service_pb2 as pb
+from tests.stateful.virtual import run_virtually
 
 NOW_MS = 1_700_000_000_000
 SETTINGS = Settings(
@@ -41,6 +42,20 @@ async def test_a_request_acts_as_long_as_its_caller_waits_and_no_longer_than_is_
     call = factory().make(pb.EnqueueRequest(), remaining_s)
     assert call.deadline_s == pytest.approx(began_s + takes_s, abs=0.5)
     assert call.not_after_ms == NOW_MS + acts_until_ms
+
+
+@pytest.mark.parametrize(
+    ("remaining_s", "deadline_s"), [(12.0, 11.9), (1.0, 0.9), (0.2, 0.18), (None, 3.0)]
+)
+def test_the_store_has_to_answer_before_the_callers_deadline(
+    remaining_s: float | None, deadline_s: float
+) -> None:
+    """An error that is raised at the deadline reaches no caller."""
+
+    async def make() -> float:
+        return factory().make(pb.EnqueueRequest(), remaining_s).deadline_s
+
+    assert run_virtually(make()) == pytest.approx(deadline_s)
 
 
 @pytest.mark.parametrize("ahead_ms", [-5_000, 1, 10_000, 11_000])
