@@ -171,6 +171,23 @@ REGRESSION: tuple[Scenario, ...] = (
         core=True,
     ),
     Scenario(
+        "pause-then-isolate",
+        "an election that outlives the pause behind it, and completes behind a cut, takes nothing "
+        "with it that was acknowledged meanwhile",
+        lambda _: [[_step("pause-then-isolate", "master-host", 8.0, second="isolate")]],
+        duration_s=30.0,
+        core=True,
+    ),
+    Scenario(
+        "pause-then-pause",
+        "a replica that is paused between its selection and its promotion takes nothing with it "
+        "that was acknowledged meanwhile",
+        lambda _: [
+            [_step("pause-then-pause", "master-host", hold, second="pause") for hold in (2.0, 3.5)]
+        ],
+        duration_s=30.0,
+    ),
+    Scenario(
         "master-cut-off",
         "a master's host that is cut off, for a moment or for long, with clients on its side, "
         "acknowledges nothing that the others lack",

@@ -6,7 +6,7 @@ cluster offers those that its machine allows, and says of each other one why not
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -114,6 +114,13 @@ class Cluster(Protocol):
         Raises:
             OSError: the node cannot be reached, or does not answer in time.
             ReplyError: it answered with an error.
+        """
+
+    def events(self, node: Node, pattern: str) -> AsyncIterator[tuple[str, str]]:
+        """Yields (channel, message) for what a node publishes on channels matching the pattern.
+
+        Raises:
+            OSError: the node cannot be reached, or the connection broke.
         """
 
     async def role(self, node: Node) -> Role:

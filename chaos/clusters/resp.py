@@ -8,7 +8,7 @@ blind whoever watches.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import TypeAlias
 
 Reply: TypeAlias = "int | str | list[Reply] | None"
@@ -99,3 +99,25 @@ def as_info(reply: Reply) -> dict[str, str]:
     """What INFO and CLUSTER INFO answer."""
     pairs = (line.partition(":") for line in as_text(reply).splitlines())
     return {name: value for name, colon, value in pairs if colon}
+
+
+async def subscribe(
+    ip: str, port: int, pattern: str, *, source_ip: str | None = None
+) -> AsyncIterator[tuple[str, str]]:
+    """Yields (channel, message) for everything published on channels that match the pattern.
+
+    Raises:
+        OSError: no connection, or it broke.
+        ReplyError: the answer is an error.
+    """
+    local = (source_ip, 0) if source_ip is not None else None
+    reader, writer = await asyncio.open_connection(ip, port, local_addr=local)
+    try:
+        writer.write(encode(["PSUBSCRIBE", pattern]))
+        await _read(reader)
+        while True:
+            kind, _, channel, message = map(as_text, as_list(await _read(reader)))
+            if kind == "pmessage":
+                yield channel, message
+    finally:
+        writer.transport.abort()

@@ -12,6 +12,7 @@ from chaos.faults import partitions
 from chaos.faults.cables import CableFault
 from chaos.faults.clocks import ClockDriftFault, ClockJumpFault
 from chaos.faults.disks import FullDiskFault, ReturnFault, SlowDiskFault
+from chaos.faults.elections import PauseThenStrikeFault
 from chaos.faults.model import Kind, Mode, Row
 from chaos.faults.network import CutLinkFault, toxic
 from chaos.faults.orders import (
@@ -72,6 +73,28 @@ KINDS: tuple[Kind, ...] = (
         PauseUntilReplacedFault,
         needs=frozenset({Ability.PAUSE}),
         hold=(0.0, 2.0),
+    ),
+    Kind(
+        "pause-then-isolate",
+        Row.ELECTION,
+        "the master's host is paused until a Sentinel has selected the replica of its own host; "
+        "then that host is isolated instead: the election completes behind the cut",
+        {"master-host": QUORUM},
+        PauseThenStrikeFault,
+        needs=frozenset({Ability.PAUSE, Ability.PARTITION}),
+        strengths={"second": ("isolate",)},
+        hold=(6.0, 9.0),
+    ),
+    Kind(
+        "pause-then-pause",
+        Row.ELECTION,
+        "the master's host is paused until a replica is selected; the pause ends and the selected "
+        "replica's host is paused before or while it reads REPLICAOF NO ONE",
+        {"master-host": QUORUM},
+        PauseThenStrikeFault,
+        needs=frozenset({Ability.PAUSE}),
+        strengths={"second": ("pause",)},
+        hold=(2.0, 5.0),
     ),
     Kind(
         "partition-host",

@@ -41,6 +41,7 @@ class Row(StrEnum):
     """The rows of the table of faults in docs/VERIFICATION.md."""
 
     SIGNALS = "kill, stop and continue"
+    ELECTION = "two hosts in turn, on a Sentinel's own events"
     PARTITION = "partition"
     CONNECTIONS = "slow, stalled, cut, reset, sliced, throttled connections"
     CLOCK = "clock jump and drift"

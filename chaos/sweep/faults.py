@@ -106,6 +106,22 @@ ROWS: tuple[Row, ...] = (
         steps=5,
     ),
     Row(
+        "pause-then-isolate",
+        "master's host paused until a replica is selected, then that replica's host, with the "
+        "leading Sentinel, cut off for 8 down-afters",
+        QUORUM,
+        lambda _: [[_do("pause-then-isolate", "master-host", 8.0, second="isolate")]],
+        steps=10,
+    ),
+    Row(
+        "pause-then-pause",
+        "master's host paused until a replica is selected, then that replica's host paused for "
+        "3.5 down-afters",
+        QUORUM,
+        lambda _: [[_do("pause-then-pause", "master-host", 3.5, second="pause")]],
+        steps=10,
+    ),
+    Row(
         "cut",
         "master's host cut off for 1 to 3 down-afters; clients reach both sides",
         QUORUM,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from chaos.clusters import Node, NotAvailableError
+from chaos.clusters import Node, NotAvailableError, Role
 from chaos.clusters.process import FAST_PERIODS_MS, SentinelCluster, Service, ShardedCluster
 from chaos.clusters.process.launch import process_state
 from chaos.clusters.process.system import DdqProcess
@@ -122,6 +122,42 @@ async def test_faults_of_a_sentinel_cluster_happen_and_are_undone(tmp_path: Path
             assert not cluster.paused(node)
             assert abs(await cluster.clock_offset_ms(node)) < 500
             assert await cluster.free_disk_bytes(node) > 0
+
+
+@pytest.mark.parametrize("name", ["pause-then-isolate", "pause-then-pause"])
+async def test_a_second_host_is_hit_between_the_selection_and_the_promotion(
+    tmp_path: Path, name: str
+) -> None:
+    """And the master's own host is back by then: one host at a time."""
+    cluster = SentinelCluster(folder=tmp_path, sentinel_periods_ms=FAST_PERIODS_MS)
+    async with running(cluster) as world:
+        each = kind(name)
+        if why := each.unavailable(world, "master-host"):
+            pytest.skip(why)
+        (second,) = each.strengths["second"]
+        fault = each.make(world, "master-host", {"second": second})
+        try:
+            evidence = await fault.inject()
+            first = [node for node in cluster.nodes if node.host == evidence["paused"]]
+            assert not any(cluster.paused(node) for node in first)
+            assert evidence["second"] != evidence["paused"]
+            selected = next(node for node in cluster.data if node.name == evidence["selected"])
+            assert selected.host == evidence["second"]
+            if second == "isolate":
+                leader = next(n for n in cluster.sentinels if n.name == evidence["leader"])
+                assert leader.host == selected.host
+                # The election goes on behind the cut.
+                await cluster.until(
+                    lambda: _is(cluster, selected, Role.MASTER), 30, "nothing was promoted"
+                )
+            await fault.verify()
+        finally:
+            await fault.heal()
+        await cluster.wait_until_in_sync(60)
+
+
+async def _is(cluster: SentinelCluster, node: Node, role: Role) -> bool:
+    return await cluster.role(node) is role
 
 
 async def _write_for_ever(cluster: SentinelCluster) -> None:

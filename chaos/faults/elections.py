@@ -1,0 +1,168 @@
+"""Faults that strike on a Sentinel's own events: an election that outlives the fault behind it.
+
+The master's host is paused until the Sentinels have elected a leader and the leader has selected a
+replica. The host then resumes, so that this fault is over, and at the same moment a second whole
+host is hit: that of the selected replica. A schedule with fixed times does not find this: the
+interval between selection and promotion lasts a few milliseconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from chaos.clusters import ClusterError, Node, NodeKind, NotAvailableError
+from chaos.faults.model import FAILOVER_TIMEOUT_S, DidNotHappenError, Evidence, Strength, World
+from chaos.faults.partitions import PartitionFault, around
+from chaos.faults.signals import PauseFault
+from chaos.faults.targets import nodes
+
+ATTEMPTS_MAX_COUNT = 8
+"""Which Sentinel leads is a matter of milliseconds: an attempt succeeds about every second time."""
+_SYNC_TIMEOUT_S = 90.0
+_SELECTED = "+selected-slave"
+
+
+class _Second(Protocol):
+    """The fault of the second host."""
+
+    async def inject(self) -> Evidence: ...
+    async def verify(self) -> Evidence: ...
+    async def heal(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Selection:
+    """A Sentinel has selected the replica that it is about to promote.
+
+    Attributes:
+        at_s: when its event arrived, in time.monotonic() seconds.
+    """
+
+    leader: Node
+    replica: Node
+    at_s: float
+
+    @property
+    def on_one_host(self) -> bool:
+        """Whether the leading Sentinel and the selected replica stand and fall together."""
+        return self.leader.host == self.replica.host
+
+
+class PauseThenStrikeFault:
+    """Pauses the master's host until a replica is selected, then hits the replica's host.
+
+    Strength:
+        second: ``isolate``: the second host is cut off from the other hosts and from clients, and
+            the leading Sentinel is on it. ``pause``: the second host is stopped.
+    """
+
+    def __init__(self, world: World, target: str, strength: Strength) -> None:
+        self._world = world
+        self._target = target
+        self._isolates = str(strength.get("second", "isolate")) == "isolate"
+        self._first: PauseFault | None = None
+        self._second: _Second | None = None
+
+    async def inject(self) -> Evidence:
+        """Repeats until the second host was hit between the selection and the promotion."""
+        for attempt in range(1, ATTEMPTS_MAX_COUNT + 1):
+            evidence = await self._strike()
+            if evidence is not None:
+                return {**evidence, "attempt": attempt}
+            await self._world.cluster.wait_until_in_sync(_SYNC_TIMEOUT_S)
+        raise DidNotHappenError(
+            f"in {ATTEMPTS_MAX_COUNT} elections the leading Sentinel was never on the host of the "
+            "replica that it selected"
+        )
+
+    async def _strike(self) -> Evidence | None:
+        """One election; None if it is not the case that is looked for."""
+        master, *_ = await nodes(self._world.cluster, self._target)
+        async with _selections(self._world) as selections:
+            self._first = PauseFault(self._world, self._target, {})
+            since_s = time.monotonic()
+            await self._first.inject()
+            try:
+                async with asyncio.timeout(FAILOVER_TIMEOUT_S):
+                    selection = await selections.get()
+            except TimeoutError:
+                raise DidNotHappenError("no Sentinel selected a replica") from None
+            finally:
+                await self._heal_first()
+            paused_ms = round((time.monotonic() - since_s) * 1_000)
+            if self._isolates and not selection.on_one_host:
+                return None
+            host = selection.replica.host
+            self._second = (
+                PartitionFault(self._world, host, {"clients": "outside"}, shape=around)
+                if self._isolates
+                else PauseFault(self._world, host, {})
+            )
+            after_ms = round((time.monotonic() - selection.at_s) * 1_000)
+            await self._second.inject()
+        return {
+            "paused": master.host,
+            "paused_ms": paused_ms,
+            "leader": selection.leader.name,
+            "selected": selection.replica.name,
+            "second": host,
+            "after_selection_ms": after_ms,
+        }
+
+    async def verify(self) -> Evidence:
+        """The second fault happened."""
+        assert self._second is not None
+        return await self._second.verify()
+
+    async def heal(self) -> None:
+        """Undoes both."""
+        await self._heal_first()
+        second, self._second = self._second, None
+        if second is not None:
+            await second.heal()
+
+    async def _heal_first(self) -> None:
+        first, self._first = self._first, None
+        if first is not None:
+            await first.heal()
+
+
+@contextlib.asynccontextmanager
+async def _selections(world: World) -> AsyncIterator[asyncio.Queue[_Selection]]:
+    """What the Sentinels publish about selected replicas while the block runs."""
+    sentinels = [node for node in world.cluster.nodes if node.kind is NodeKind.SENTINEL]
+    if not sentinels:
+        raise NotAvailableError("sentinel: this cluster has none")
+    queue: asyncio.Queue[_Selection] = asyncio.Queue()
+
+    async def listen(sentinel: Node) -> None:
+        # The Sentinel of the paused host says nothing, and its connection may break.
+        with contextlib.suppress(OSError):
+            async for _, message in world.cluster.events(sentinel, _SELECTED):
+                replica = _named(world, message)
+                queue.put_nowait(_Selection(sentinel, replica, time.monotonic()))
+
+    tasks = [
+        asyncio.create_task(listen(sentinel), name=f"chaos events of {sentinel.name}")
+        for sentinel in sentinels
+    ]
+    try:
+        yield queue
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _named(world: World, message: str) -> Node:
+    """The node of an event: ``slave IP:PORT IP PORT @ MASTER IP PORT``."""
+    address = message.split()[1]
+    for node in world.cluster.nodes:
+        if node.address == address:
+            return node
+    raise ClusterError(f"a Sentinel selected {address}, which is not of this cluster")
