@@ -148,7 +148,7 @@ async def examine_store(store: Store) -> Examination:
     deadline_s = store_call(store).deadline_s
     router, settings = store.router, store.settings
     examination = await examine(router.topology, router.nodes, settings, deadline_s)
-    router.keep_time(examination.timing(settings))
+    router.keep_time(examination.timing(settings), may_widen=not examination.findings)
     return examination
 
 

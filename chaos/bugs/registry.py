@@ -61,7 +61,7 @@ def _rule_off() -> Iterator[None]:
 
 @contextmanager
 def _no_settling() -> Iterator[None]:
-    timing = staticmethod(lambda _down_after_s: Timing(WAIT_S, 0.0))
+    timing = staticmethod(lambda _down_after_s: Timing(WAIT_S, 0.0, WAIT_S, 0.0))
     with (
         mock.patch.object(Timing, "of", timing),
         mock.patch.object(Chain, "wants_all", return_value=False),

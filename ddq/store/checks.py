@@ -63,7 +63,8 @@ class Examination:
     """What a look at the store found.
 
     Attributes:
-        down_after_ms: silence after which the store replaces a master; None where nobody does.
+        down_after_ms: the shortest silence after which the store replaces a master, of all nodes
+            and Sentinels that were asked; None where a master is never replaced.
         unreachable: nodes that could not be asked, which is not for these checks to judge.
     """
 
@@ -73,8 +74,8 @@ class Examination:
 
     def timing(self, settings: Settings) -> Timing | None:
         """The barrier's timing by what the store says; None if it does not say."""
-        down_after_ms = settings.down_after_ms or self.down_after_ms
-        return Timing.of(down_after_ms / MS_PER_SECOND) if down_after_ms else None
+        known_ms = [each for each in (settings.down_after_ms, self.down_after_ms) if each]
+        return Timing.of(min(known_ms) / MS_PER_SECOND) if known_ms else None
 
 
 async def examine(
@@ -88,9 +89,12 @@ async def examine(
     findings: list[Finding] = []
     unreachable: list[str] = []
     sentinels = await topology.sentinel_settings(deadline_s)
-    down_after_ms = max((each.down_after_ms for each in sentinels), default=None)
+    # The smallest: two Sentinels of three may replace the master, whatever the third one waits for.
+    silences_ms = [each.down_after_ms for each in sentinels]
     findings += _of_sentinels(sentinels)
     for master in await topology.masters(deadline_s):
+        election = await topology.elections(master, deadline_s)
+        findings += _of_questions(sentinels, election.missing)
         replicas = [each.node for each in await topology.replicas(master, deadline_s)]
         attached = await _attached(topology, master, deadline_s)
         findings += _of_replicas(master, attached, nodes, settings)
@@ -112,9 +116,9 @@ async def examine(
             findings += _of_node(node, config, nodes, settings)
             priorities[node] = config.get("replica-priority", "")
             if topology.kind == "cluster":
-                down_after_ms = int(config["cluster-node-timeout"])
+                silences_ms.append(int(config["cluster-node-timeout"]))
         findings += _of_priorities(priorities)
-    return Examination(tuple(findings), down_after_ms, tuple(unreachable))
+    return Examination(tuple(findings), min(silences_ms, default=None), tuple(unreachable))
 
 
 # Asking ------------------------------------------------------------------------------------
@@ -276,6 +280,22 @@ def _of_priorities(priorities: Mapping[Node, str]) -> list[Finding]:
             "CONFIG SET replica-priority 100 on every data node",
         )
     ]  # fmt: skip
+
+
+def _of_questions(
+    sentinels: tuple[SentinelSettings, ...], missing: Mapping[str, str]
+) -> list[Finding]:
+    """Of Sentinels that answer everything else, and not whether they elect another master."""
+    return [
+        Finding(
+            f"Sentinel {each.sentinel}",
+            f"does not answer SENTINEL IS-MASTER-DOWN-BY-ADDR ({missing[str(each.sentinel)]})",
+            "without its vote QUORUM cannot tell whether the master is being replaced",
+            "allow ddq's user +sentinel|is-master-down-by-addr",
+        )
+        for each in sentinels
+        if "permission" in missing.get(str(each.sentinel), "")
+    ]
 
 
 def _of_sentinels(sentinels: tuple[SentinelSettings, ...]) -> list[Finding]:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import redis.exceptions
@@ -36,7 +36,7 @@ from ddq.errors import (
     WriteOutcomeUnknown,
 )
 from ddq.keys import heartbeat_key
-from ddq.store.barrier import Answer, Chain, Policy
+from ddq.store.barrier import NO_ELECTIONS, Answer, Chain, ElectionAnswer, Policy
 from ddq.store.connection import Command, Connection, NotSentError, Reply, ReplyLostError
 from ddq.store.scripts import Script
 from ddq.store.topology import tells_of_lost_role
@@ -47,6 +47,14 @@ PIPELINE_MAX_COUNT = 512
 PIPELINE_MAX_BYTES = 8 * 1024 * 1024
 BEATS_PER_WINDOW = 4
 """So that one heartbeat that is late does not break a chain."""
+RETRY_S = 0.25
+"""While replies are unconfirmed a barrier is sent again this often, and waits for all replicas for
+no longer: with a long down-after, a share of its window would exceed most deadlines. The Sentinels
+are asked again as often."""
+TIMEOUT_SHARE = 0.5
+"""Of a send's time-out, for its barrier: one that comes up short must not cost the connection."""
+ELECTIONS_TIMEOUT_S = 2.0
+"""For the Sentinels' answer; each of them has a second."""
 
 
 class LaneClosedError(Exception):
@@ -101,6 +109,9 @@ class GroupCommit:
         keep_s: for so long after the last request heartbeats keep a chain unbroken.
         on_trouble: called when the node did not do what a master does.
         on_break: called when a chain that had settled breaks.
+        ask_elections: asks the Sentinels, until a deadline in the event loop's time, whether an
+            election that replaces the node may be under way; None: nobody replaces it.
+        trusted_s: see Chain.
     """
 
     def __init__(
@@ -114,6 +125,8 @@ class GroupCommit:
         keep_s: float = 0.0,
         on_trouble: Callable[[str], None] = lambda _: None,
         on_break: Callable[[], None] = lambda: None,
+        ask_elections: Callable[[float], Awaitable[ElectionAnswer]] | None = None,
+        trusted_s: float = float("-inf"),
     ) -> None:
         self._connection = connection
         self._policy = policy if policy is not None and policy.waits else None
@@ -128,7 +141,11 @@ class GroupCommit:
         self._under_way: list[_Waiting] = []
         self._held: list[tuple[_Waiting, Reply]] = []
         self._chain: Chain | None = None
-        self._beat_s = self._keep_until_s = float("-inf")
+        self._trusted_s = trusted_s
+        self._ask_elections = ask_elections or _no_elections
+        self._question: asyncio.Task[None] | None = None
+        self._ask_again_s = float("-inf")
+        self._beat_s = self._retry_s = self._keep_until_s = float("-inf")
         self._arrived = asyncio.Event()
         self._loop_task: asyncio.Task[None] | None = None
         self._closed = False
@@ -193,7 +210,7 @@ class GroupCommit:
         if loop_task.cancelled() or loop_task.exception() is None:
             return
         log.critical("the group commit has failed", exc_info=loop_task.exception())
-        self._chain = None
+        self._drop_chain()
         for waiting in [*self._under_way, *self._queue]:
             _fail(waiting, WriteOutcomeUnknown("internal error; see the server's log"))
         self._queue.clear()
@@ -202,6 +219,8 @@ class GroupCommit:
     async def close(self) -> None:
         """Ends the loop; what was not sent yet is told so with LaneClosedError."""
         self._closed = True
+        if self._question is not None:
+            self._question.cancel()
         if self._loop_task is not None:
             self._loop_task.cancel()
             await asyncio.gather(self._loop_task, return_exceptions=True)
@@ -233,10 +252,14 @@ class GroupCommit:
             await self._arrived.wait()
             return
         try:
-            async with asyncio.timeout_at(self._beat_s):
+            async with asyncio.timeout_at(self._next_beat_s):
                 await self._arrived.wait()
         except TimeoutError:
             pass
+
+    @property
+    def _next_beat_s(self) -> float:
+        return self._retry_s if self._held else self._beat_s
 
     def _beats(self) -> bool:
         """Whether heartbeats are sent: to let held replies go, or to keep the chain unbroken."""
@@ -246,7 +269,7 @@ class GroupCommit:
         return kept or bool(self._held)
 
     def _beat_is_due(self) -> bool:
-        return self._beats() and asyncio.get_running_loop().time() >= self._beat_s
+        return self._beats() and asyncio.get_running_loop().time() >= self._next_beat_s
 
     def _gather(self) -> list[_Waiting]:
         """What goes out next. A request whose caller has gone, or is out of time, does not."""
@@ -270,7 +293,7 @@ class GroupCommit:
             replies, acked, good = await self._exchange(batch, whole=whole)
         except DdqError as error:
             self._fail_held(error.message)
-            self._chain = None
+            self._drop_chain()
             for waiting in batch:
                 _fail(waiting, type(error)(error.message))
             self._on_trouble(error.message)
@@ -358,19 +381,50 @@ class GroupCommit:
             self._refuse_what_did_not_run(batch, replies)
             raise
         if self._chain is None:
-            self._chain = Chain(self._policy)
+            self._chain = Chain(self._policy, self._trusted_s)
         if all(isinstance(reply, redis.exceptions.RedisError) for reply in replies[:-2]):
             # Nothing was written, so WAIT answered for an older write, from memory: it does not
             # show that anybody still follows this node. Ask again, with a write; at once, unless
             # that was the write: a store without enough replicas refuses it as fast as it is asked.
             if batch:
-                self._beat_s = sent_s
+                self._beat_s = self._retry_s = sent_s
             return replies[: len(batch)], 0, False
         had_settled = not self._chain.broken_because
         good = self._chain.judge(answer)
         if had_settled and self._chain.broken_because:
             self._on_break()
+        now_s = loop.time()
+        if (
+            self._question is None
+            and now_s >= self._ask_again_s
+            and self._chain.wants_elections(now_s)
+        ):
+            self._ask_again_s = now_s + RETRY_S
+            self._question = asyncio.create_task(
+                self._ask(self._chain), name="ddq question about elections"
+            )
         return replies[: len(batch)], answer.acked_count, good
+
+    async def _ask(self, chain: Chain) -> None:
+        """Puts the Sentinels' answer to the chain, and has a heartbeat follow at once."""
+        loop = asyncio.get_running_loop()
+        asked_s = loop.time()
+        try:
+            answer = await self._ask_elections(asked_s + ELECTIONS_TIMEOUT_S)
+        except DdqError as error:
+            answer = ElectionAnswer(error.message, complete=False)
+        finally:
+            self._question = None
+        chain.hear(asked_s, answer)
+        if not answer.pending and self._held:
+            self._retry_s = loop.time()
+            self._arrived.set()
+
+    def _drop_chain(self) -> None:
+        """The connection is over; the next one begins with what this one knew of the node."""
+        if self._chain is not None:
+            self._trusted_s = self._chain.trusted_s
+        self._chain = None
 
     def _barrier(self, now_s: float, *, alone: bool) -> list[Command]:
         """WAIT and ROLE; before them a heartbeat's write, if no script goes before them."""
@@ -378,13 +432,15 @@ class GroupCommit:
         if policy is None:
             return []
         window_s = policy.timing.window_s
-        self._beat_s = now_s + window_s / BEATS_PER_WINDOW
+        share_s = window_s / BEATS_PER_WINDOW
+        self._beat_s, self._retry_s = now_s + share_s, now_s + min(share_s, RETRY_S)
         nodes = policy.nodes
         wants_all = self._chain is None or self._chain.wants_all(now_s)
         replicas = nodes.replicas_count if wants_all else nodes.majority_replicas_count
         # A majority is no use once the window is over. Who waits for all must come back in time
         # to go on with a majority, if a replica is away.
-        wait_s = window_s / BEATS_PER_WINDOW if wants_all else window_s
+        wait_s = min(share_s, RETRY_S) if wants_all else window_s
+        wait_s = min(wait_s, TIMEOUT_SHARE * self._timeout_s)
         wait_ms = max(1, round(wait_s * MS_PER_SECOND))
         commands: list[Command] = []
         if alone:
@@ -401,6 +457,10 @@ class GroupCommit:
         for waiting, _ in self._held:
             _fail(waiting, WriteOutcomeUnknown(f"the write was not confirmed: {why}"))
         self._held.clear()
+
+
+async def _no_elections(_deadline_s: float) -> ElectionAnswer:
+    return NO_ELECTIONS
 
 
 def _read_barrier(

@@ -78,6 +78,7 @@ class Router:
         self._lanes: dict[tuple[Node, Barrier], GroupCommit] = {}
         self._closing: set[asyncio.Task[None]] = set()
         topology.on_change(self._retire)
+        topology.on_down_after(self._narrow)
 
     async def run(
         self,
@@ -126,13 +127,25 @@ class Router:
             raise StoreUnreachable(f"{script.name} was not run before the deadline: {error}")
         await asyncio.sleep(MIGRATION_PAUSE_S)
 
-    def keep_time(self, timing: Timing | None) -> None:
-        """Chains follow this timing from now on; those that are open begin anew."""
+    def keep_time(self, timing: Timing | None, *, may_widen: bool = True) -> None:
+        """Chains follow this timing from now on; those that are open start again.
+
+        Args:
+            timing: None: the store does not say.
+            may_widen: whether a longer window is accepted. While the store's settings are in
+                doubt, it is not: some Sentinel may replace the master after the shorter time.
+        """
         if timing is None or timing == self.timing:
+            return
+        if timing.window_s > self.timing.window_s and not may_widen:
             return
         self.timing = timing
         for node in {node for node, _ in self._lanes}:
             self._close_lanes(node)
+
+    def _narrow(self, down_after_ms: int) -> None:
+        """A Sentinel considers a master down sooner than was known."""
+        self.keep_time(Timing.of(down_after_ms / MS_PER_SECOND), may_widen=False)
 
     def lanes(self) -> Mapping[tuple[Node, Barrier], GroupCommit]:
         """Those that are open, to look at."""
@@ -158,6 +171,8 @@ class Router:
                 keep_s=settings.barrier_keep_ms / MS_PER_SECOND,
                 on_trouble=lambda reason: self.topology.suspect(node, reason),
                 on_break=self._metrics.chain_breaks.inc,
+                ask_elections=lambda deadline_s: self.topology.elections(node, deadline_s),
+                trusted_s=self.topology.trusted_s(node),
             )
         return lane
 

@@ -80,7 +80,7 @@ def _timed(timing: Timing) -> Iterator[None]:
 
 def _not_settling() -> AbstractContextManager[None]:
     """A majority counts at once: also on a master that came back a moment ago."""
-    return _timed(Timing(TIMING.window_s, settle_s=0.0))
+    return _timed(replace(TIMING, settle_s=0.0))
 
 
 def _without_barrier(*scripts: str) -> Callable[[], AbstractContextManager[None]]:

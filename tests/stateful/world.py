@@ -19,7 +19,7 @@ from ddq.config import Settings
 from ddq.keys import ShardId
 from ddq.scheduler import Scheduler
 from ddq.service import QueueService
-from ddq.store.barrier import Timing
+from ddq.store.barrier import NO_ELECTIONS, ElectionAnswer, Timing
 from ddq.store.connection import Command, NotSentError, Reply, ReplyLostError
 from ddq.store.hints import parse_hint
 from ddq.store.open import Store, open_store
@@ -45,7 +45,9 @@ ELECTION_S = 0.200
 """After down-after, a failover may begin so much later: also when the master is back by then."""
 REPOINT_S = 0.060
 """After a promotion, the other replica is taken from the old master so much later at most."""
-TIMING = Timing(window_s=0.040, settle_s=0.080)
+TIMING = Timing(
+    window_s=0.040, settle_s=0.080, down_after_s=DOWN_AFTER_S, election_s=0.080 + ELECTION_S
+)
 
 SETTINGS = Settings(
     store_timeout_ms=400,
@@ -114,6 +116,17 @@ class WireTopology:
     async def node_of(self, key: str, deadline_s: float) -> StoreNode:
         """See Topology.node_of."""
         return StoreNode("the store")
+
+    async def elections(self, node: StoreNode, deadline_s: float) -> ElectionAnswer:
+        """See Topology.elections."""
+        return self._world.elections()
+
+    def trusted_s(self, node: StoreNode) -> float:
+        """See Topology.trusted_s."""
+        return float("-inf")
+
+    def on_down_after(self, listener: Any) -> None:
+        """See Topology.on_down_after: it never changes."""
 
     def connect(self, node: StoreNode) -> Wire:
         """See Topology.connect."""
@@ -290,6 +303,10 @@ class World:
     def now_ms(self) -> int:
         """The one true time: every clock of the world shows it."""
         return START_MS + round(self.loop.time() * 1_000)
+
+    def elections(self) -> ElectionAnswer:
+        """What the Sentinels answer."""
+        return NO_ELECTIONS
 
     def _set_up(self) -> None:
         self.calm = True

@@ -168,6 +168,7 @@ class FakeSentinel(FakeRedis):
     Attributes:
         name: of the master.
         master, epoch: what it says.
+        vote_epoch: in which it voted last.
         others: the Sentinels that it knows.
         replicas: with their flags.
     """
@@ -176,7 +177,7 @@ class FakeSentinel(FakeRedis):
         super().__init__()
         self.name = name
         self.master = Node("127.0.0.1", 1)
-        self.epoch = 0
+        self.epoch = self.vote_epoch = 0
         self.others: Sequence[Node] = ()
         self.replicas: dict[Node, str] = {}
 
@@ -185,6 +186,9 @@ class FakeSentinel(FakeRedis):
         if command == ("SENTINEL", "MYID"):
             return f"id-{self.node.port}"
         assert command[0] == "SENTINEL", command
+        if command[1] == "IS-MASTER-DOWN-BY-ADDR":
+            assert command[4] == "0", "another epoch would make it vote"
+            return [0, "*", self.vote_epoch]
         if command[2] != self.name:
             if command[1] == "GET-MASTER-ADDR-BY-NAME":
                 return None
@@ -196,6 +200,7 @@ class FakeSentinel(FakeRedis):
                 {
                     "ip": "192.0.2.1",
                     "port": "1",
+                    "flags": "master",
                     "config-epoch": str(self.epoch),
                     "down-after-milliseconds": "1000",
                     "failover-timeout": "10000",

@@ -56,7 +56,11 @@ async def test_the_documented_permissions_are_enough_and_needed(cluster: Sentine
             timeout=DEADLINE_S,
         )
 
-    for who, word in ((cluster.data, "role"), (cluster.sentinels, "sentinel|myid")):
+    for who, word in (
+        (cluster.data, "role"),
+        (cluster.sentinels, "sentinel|myid"),
+        (cluster.sentinels, "sentinel|is-master-down-by-addr"),
+    ):
         for node in who:
             await cluster.command(node, "ACL", "SETUSER", "ddq", f"-{word}")
         with pytest.raises(StartupError, match=rf"no permissions to run the '{re.escape(word)}'"):

@@ -13,8 +13,10 @@ import redis.exceptions
 from chaos.clusters import Node as ClusterNode
 from chaos.clusters import Role
 from chaos.clusters.process import FAST_PERIODS_MS, SentinelCluster, ShardedCluster
+from chaos.clusters.resp import Reply, as_pairs
 from ddq.errors import StoreUnreachable
 from ddq.keys import ShardId
+from ddq.store.barrier import ElectionAnswer
 from ddq.store.connection import Connection, NotSentError, ReplyLostError
 from ddq.store.topology import (
     Node,
@@ -262,3 +264,49 @@ async def test_a_topic_spread_over_a_cluster_goes_on(sharded: ShardedCluster) ->
         await sharded.command(await sharded.owner(slots[key]), "HGET", key, "n") for key in keys
     ]
     assert all(int(str(n)) > 0 for n in written), "each write found its key"
+
+
+async def test_an_election_is_seen_in_the_votes_until_every_sentinel_says_it_is_over(
+    sentinels: SentinelCluster,
+) -> None:
+    """Two Sentinels vote in a new epoch, as for a leader, and the third one hangs: it may lead."""
+    topology = open_topology(parse_store_url(sentinels.store_url))
+    master = sentinels.data[0]
+    node = Node(master.ip, master.port)
+    first, second, third = sentinels.sentinels
+
+    async def ask() -> ElectionAnswer:
+        return await topology.elections(node, asyncio.get_running_loop().time() + 20)
+
+    async def until(wanted: Callable[[ElectionAnswer], bool]) -> ElectionAnswer:
+        """On a busy machine the others may be late with their answers as well."""
+        async with asyncio.timeout(60):
+            while not wanted(answer := await ask()):
+                pass
+        return answer
+
+    def over(answer: ElectionAnswer) -> bool:
+        return not answer.pending and answer.complete
+
+    try:
+        await topology.masters(asyncio.get_running_loop().time() + 20)
+        await until(over)
+        await sentinels.pause(third)
+        epoch = 1 + int(as_pairs(await _state(sentinels, first))["config-epoch"])
+        for sentinel in (first, second):
+            question = ("SENTINEL", "IS-MASTER-DOWN-BY-ADDR", node.host, str(node.port))
+            await sentinels.command(sentinel, *question, str(epoch), "f" * 40)
+        found = await until(lambda answer: f"voted in epoch {epoch}" in answer.pending)
+        assert not found.complete
+        await sentinels.resume(third)
+        await until(over)
+        await sentinels.pause(third)
+        found = await until(lambda answer: not answer.pending and not answer.complete)
+        assert str(Node(third.ip, third.port)) in found.missing
+    finally:
+        await sentinels.resume(third)
+        await topology.close()
+
+
+async def _state(cluster: SentinelCluster, sentinel: ClusterNode) -> Reply:
+    return await cluster.command(sentinel, "SENTINEL", "MASTER", "mymaster")

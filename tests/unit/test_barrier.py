@@ -6,27 +6,46 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from ddq.store.barrier import Answer, Chain, DataNodes, Policy, Timing
+from ddq.store.barrier import (
+    NO_ELECTIONS,
+    Answer,
+    Chain,
+    DataNodes,
+    ElectionAnswer,
+    Policy,
+    Timing,
+)
 from ddq.task import Durability
 
-WINDOW_S, SETTLE_S = 0.5, 2.0
+WINDOW_S, SETTLE_S, DOWN_AFTER_S, ELECTION_S = 0.5, 2.0, 1.0, 13.0
 NODES = DataNodes.parse("a:1,b:1,c:1")
 A, B, C = ("a", 1), ("b", 1), ("c", 1)
-TIMING = Timing(WINDOW_S, SETTLE_S)
+TIMING = Timing(WINDOW_S, SETTLE_S, DOWN_AFTER_S, ELECTION_S)
+PENDING = ElectionAnswer("Sentinel s2 voted in epoch 7", complete=False)
+INCOMPLETE = ElectionAnswer("", complete=False)
 
 
 @dataclass
 class Connection:
-    """Barriers on one connection to node a; times in seconds."""
+    """Barriers on one connection to node a; times in seconds.
+
+    Attributes:
+        elections: what the Sentinels answer, each time the chain wants to know.
+        questions: when they were asked.
+    """
 
     mode: Durability = Durability.QUORUM
+    elections: ElectionAnswer = NO_ELECTIONS
     nodes: DataNodes = NODES
     timing: Timing = TIMING
     now_s: float = 100.0
+    trusted_s: float = float("-inf")
+    questions: list[float] = field(default_factory=list)
     chain: Chain = field(init=False)
 
     def __post_init__(self) -> None:
-        self.chain = Chain(Policy(self.mode, fsync=False, nodes=self.nodes, timing=self.timing))
+        policy = Policy(self.mode, fsync=False, nodes=self.nodes, timing=self.timing)
+        self.chain = Chain(policy, self.trusted_s)
 
     def barrier(
         self, acked: int, *attached: tuple[str, int], after_s: float = 0.1, took_s: float = 0.01
@@ -34,14 +53,25 @@ class Connection:
         """Whether replies may leave after a barrier that was sent ``after_s`` later."""
         sent_s = self.now_s + after_s
         self.now_s = sent_s + took_s
-        return self.chain.judge(Answer(sent_s, self.now_s, acked, frozenset(attached)))
+        good = self.chain.judge(Answer(sent_s, self.now_s, acked, frozenset(attached)))
+        if self.chain.wants_elections(self.now_s):
+            self.questions.append(self.now_s)
+            self.chain.hear(self.now_s, self.elections)
+        return good
 
-    def settle(self, *attached: tuple[str, int]) -> None:
-        """A majority confirms until it counts."""
-        for _ in range(30):
+    def settle(self, *attached: tuple[str, int]) -> float:
+        """A majority confirms until it counts; returns how long that took."""
+        began_s = self.now_s
+        for _ in range(300):
             if self.barrier(1, *attached):
-                return
-        raise AssertionError("it never settled")
+                return self.now_s - began_s
+        raise AssertionError(f"it never settled: {self.chain.broken_because}")
+
+    def never_settles(self, *attached: tuple[str, int]) -> None:
+        """A majority confirms for longer than any of the rule's times, and does not count."""
+        for _ in range(300):
+            assert not self.barrier(1, *attached)
+            assert self.chain.wants_all(self.now_s)
 
 
 def test_all_replicas_count_at_once_and_a_majority_only_once_the_chain_has_settled() -> None:
@@ -51,7 +81,7 @@ def test_all_replicas_count_at_once_and_a_majority_only_once_the_chain_has_settl
     assert connection.barrier(2, B, C)
     started_s = connection.now_s
     while not connection.barrier(1, B, C):
-        assert connection.now_s < started_s + SETTLE_S
+        assert connection.now_s < started_s + SETTLE_S + 0.5
     assert connection.now_s >= started_s + SETTLE_S
     assert connection.barrier(1, B, C)
     assert not connection.chain.wants_all(connection.now_s)
@@ -64,7 +94,7 @@ def test_who_was_silent_for_long_enough_to_be_replaced_starts_again() -> None:
     assert not connection.barrier(1, C, took_s=WINDOW_S)
     assert not connection.barrier(1, C)
     assert connection.chain.wants_all(connection.now_s)
-    assert "without a confirmed barrier" in connection.chain.broken_because
+    assert "passed without a confirmed barrier" in connection.chain.broken_because
 
 
 def test_nobody_asked_for_a_while_is_a_silence_too() -> None:
@@ -121,10 +151,112 @@ def test_all_waits_for_all_however_settled() -> None:
     assert connection.barrier(2, B, C)
 
 
+# The election -----------------------------------------------------------------------------------
+
+
+def test_an_election_that_outlives_its_cause_keeps_a_majority_from_counting() -> None:
+    """Pause, then isolate: the master's host was paused until a Sentinel had selected b; then b's
+    host was cut off. b becomes master behind the cut, and a and c go on as if nothing were."""
+    connection = Connection(elections=PENDING)
+    connection.never_settles(C)
+    assert connection.chain.broken_because == PENDING.pending
+    assert connection.barrier(2, B, C), "all replicas count: whichever is promoted has the write"
+    connection.elections = NO_ELECTIONS
+    connection.settle(C)
+
+
+def test_the_sentinels_are_asked_only_once_the_settling_time_is_over() -> None:
+    """Elections begin until a Sentinel has heard from the master again: an answer from before says
+    nothing about those."""
+    connection = Connection()
+    connection.barrier(1, B, C)
+    first_s = connection.now_s
+    connection.chain.hear(connection.now_s, NO_ELECTIONS)
+    connection.settle(B, C)
+    assert connection.questions
+    assert min(connection.questions) >= first_s + SETTLE_S
+
+
+def test_an_answer_from_before_a_break_does_not_count() -> None:
+    connection = Connection(elections=PENDING)
+    for _ in range(30):
+        connection.barrier(1, B, C)
+    asked_s = connection.now_s
+    assert not connection.barrier(0, B, C)
+    assert not connection.barrier(1, B, C)
+    connection.chain.hear(asked_s, NO_ELECTIONS)
+    connection.never_settles(B, C)
+
+
+def test_settling_counts_from_the_first_confirmation_after_the_break() -> None:
+    """The master is cut off for long; each barrier waits for a share of the window and comes up
+    short. Counted from the last of those, settling would be over when the master is back."""
+    connection = Connection(timing=Timing(15.0, SETTLE_S, 30.0, ELECTION_S))
+    connection.settle(B, C)
+    assert not connection.barrier(0, B, C, took_s=3.75)
+    assert not connection.barrier(1, B, C, took_s=3.0), "confirmed when the cut was over"
+    back_s = connection.now_s
+    while not connection.barrier(1, B, C):
+        pass
+    assert connection.now_s >= back_s + SETTLE_S
+
+
+def test_a_barrier_counts_by_its_sending_not_by_its_answer() -> None:
+    """An answer that arrives late speaks of a moment at which replicas were still to leave."""
+    timing = Timing(1.85, SETTLE_S, 3.7, ELECTION_S)
+    connection = Connection(timing=timing)
+    connection.barrier(1, B, C)
+    settled_s = connection.now_s + SETTLE_S
+    while connection.now_s + 0.1 < settled_s - 0.9:
+        assert not connection.barrier(1, B, C)
+    connection.now_s = settled_s - 0.9
+    connection.chain.hear(settled_s, NO_ELECTIONS)
+    assert not connection.barrier(1, B, C, after_s=0.0, took_s=1.7), "executed before the end"
+    assert connection.barrier(1, B, C)
+
+
+def test_a_sentinel_that_does_not_answer_may_have_begun_an_election_after_a_long_silence() -> None:
+    """It voted for itself in the milliseconds before its host was cut off, and nobody has heard of
+    it. It gives up after its election time-out."""
+    connection = Connection()
+    connection.settle(B, C)
+    connection.elections = INCOMPLETE
+    assert not connection.barrier(1, C, took_s=DOWN_AFTER_S)
+    assert connection.settle(C) >= ELECTION_S
+    connection.elections = NO_ELECTIONS
+    assert not connection.barrier(1, C, took_s=DOWN_AFTER_S)
+    assert connection.settle(C) < SETTLE_S + 1, "every Sentinel answers"
+
+
+def test_a_short_silence_begins_no_election() -> None:
+    connection = Connection(elections=INCOMPLETE, trusted_s=99.9)
+    assert connection.settle(B, C) < SETTLE_S + 1, "another master was named a moment ago"
+    assert not connection.barrier(1, C, took_s=WINDOW_S)
+    assert connection.settle(C) < SETTLE_S + 1
+
+
+def test_a_second_break_does_not_shorten_the_wait_for_an_election() -> None:
+    connection = Connection(elections=INCOMPLETE)
+    assert not connection.barrier(1, C)
+    began_s = connection.now_s
+    assert not connection.barrier(1, C, took_s=WINDOW_S)
+    connection.settle(C)
+    assert connection.now_s >= began_s + ELECTION_S
+
+
+def test_after_a_quiet_time_the_first_barrier_asks_for_all() -> None:
+    """The window has passed, so a majority will not count: waiting for one only costs time."""
+    connection = Connection()
+    connection.settle(B, C)
+    assert not connection.chain.wants_all(connection.now_s)
+    assert connection.chain.wants_all(connection.now_s + WINDOW_S)
+
+
 def test_the_windows_fit_into_what_a_sentinel_needs() -> None:
     timing = Timing.of(1.0)
     assert timing.window_s < 1.0
     assert timing.settle_s > 1.2, "a Sentinel's INFO period and two ticks"
+    assert timing.election_s >= timing.settle_s + 11, "a Sentinel's election time-out and delay"
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,12 @@ def role(*replicas: str) -> Reply:
 
 
 def policy(mode: Durability, nodes: int, *, fsync: bool = False, window_s: float = 30.0) -> Policy:
-    return Policy(mode, fsync, DataNodes(nodes), Timing(window_s, settle_s=30.0))
+    return Policy(
+        mode,
+        fsync,
+        DataNodes(nodes),
+        Timing(window_s, settle_s=30.0, down_after_s=2 * window_s, election_s=60.0),
+    )
 
 
 HEARTBEAT = default_scripts()["heartbeat"]

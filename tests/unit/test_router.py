@@ -50,6 +50,13 @@ class MovingSlot:
     def redirected(self, source: Node, reply: Reply) -> None:
         """See Topology.redirected."""
 
+    def trusted_s(self, node: Node) -> float:
+        """See Topology.trusted_s."""
+        return float("-inf")
+
+    def on_down_after(self, listener: Any) -> None:
+        """See Topology.on_down_after."""
+
     def on_change(self, listener: Any) -> None:
         """See Topology.on_change."""
 

@@ -9,6 +9,7 @@ from typing import Protocol
 import redis.exceptions
 from redis.asyncio.connection import AbstractConnection
 
+from ddq.store.barrier import ElectionAnswer
 from ddq.store.connection import Connection, Reply
 from ddq.store.topology.node import Node
 
@@ -103,6 +104,23 @@ class Topology(Protocol):
         Raises:
             StoreUnreachable: no Sentinel answers.
         """
+
+    async def elections(self, node: Node, deadline_s: float) -> ElectionAnswer:
+        """Whether an election that would replace this master may be under way.
+
+        Without Sentinels there is none. QUORUM claims nothing else there: on a single server nobody
+        replaces the master, and in a Cluster it claims the crash of one node, which does not
+        return before its replica has taken over (ADR 018).
+        """
+
+    def trusted_s(self, node: Node) -> float:
+        """When another node than this one was last named as master, in the event loop's time.
+
+        Until then this node's silence could not begin an election; -inf: not known.
+        """
+
+    def on_down_after(self, listener: Callable[[int], None]) -> None:
+        """Calls ``listener`` with the smallest down-after in use, in ms, whenever it is read."""
 
     def connect(self, node: Node) -> Connection:
         """A connection of its own, opened at its first send.

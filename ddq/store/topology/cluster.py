@@ -18,6 +18,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
 from ddq.errors import DdqError, StoreUnreachable
+from ddq.store.barrier import NO_ELECTIONS, ElectionAnswer
 from ddq.store.connection import Connection, NotSentError, RedisConnection, Reply, ReplyLostError
 from ddq.store.topology.base import (
     Listener,
@@ -265,6 +266,17 @@ class ClusterTopology:
             listener(node, reason)
 
     # Connections ---------------------------------------------------------------------------
+
+    async def elections(self, node: Node, deadline_s: float) -> ElectionAnswer:  # noqa: ARG002
+        """See Topology.elections."""
+        return NO_ELECTIONS
+
+    def trusted_s(self, node: Node) -> float:  # noqa: ARG002
+        """See Topology.trusted_s."""
+        return float("-inf")
+
+    def on_down_after(self, listener: Callable[[int], None]) -> None:
+        """See Topology.on_down_after; the node time-out is read with the store's settings."""
 
     def connect(self, node: Node) -> Connection:
         """See Topology.connect."""

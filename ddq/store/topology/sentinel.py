@@ -12,15 +12,25 @@ import itertools
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import inf
 
 import redis.exceptions
 from redis.asyncio.connection import AbstractConnection
 
 from ddq.errors import DdqError, StoreUnreachable
+from ddq.store.barrier import ElectionAnswer
 from ddq.store.connection import Connection, NotSentError, RedisConnection, Reply, ReplyLostError
 from ddq.store.subscription import subscribed
 from ddq.store.topology.base import Listener, Redirect, Replica, SentinelSettings
+from ddq.store.topology.election import (
+    QUESTION_COMMAND,
+    QUESTION_EPOCH,
+    QUESTION_NAME,
+    Ballot,
+    Elections,
+    read_vote,
+)
 from ddq.store.topology.look import ANSWER_TIMEOUT_S, GAP_S, Answers, Looks, ask_all
 from ddq.store.topology.master import MasterConnection, NotMasterError, ask_role
 from ddq.store.topology.node import Node
@@ -89,6 +99,10 @@ class SentinelTopology:
         self._asking = asyncio.Lock()
         self._looks = Looks(self._look)
         self._listeners: list[Listener] = []
+        self._down_after_listeners: list[Callable[[int], None]] = []
+        self._elections = Elections()
+        self._named_s: dict[Node, float] = {}
+        """When each node was last named as master by a majority, in the event loop's time."""
         self._master: Node | None = None
         self._epoch = -1
         self._doubts = itertools.count(1)
@@ -111,14 +125,12 @@ class SentinelTopology:
 
     async def _look(self) -> None:
         doubt = self._doubt
-        answers = await self._ask_sentinels()
-        master, epoch = self._choose(answers)
+        answers, master, epoch = await self._ask_for_master()
         probe = self._probe(master)
         try:
             while not (await asyncio.wait({probe}, timeout=GAP_S))[0]:
                 # It hangs, or is slow: its successor may be named before that is known.
-                answers = await self._ask_sentinels()
-                named, epoch = self._choose(answers)
+                answers, named, epoch = await self._ask_for_master()
                 if named != master:
                     probe.cancel()
                     master, probe = named, self._probe(named)
@@ -142,6 +154,21 @@ class SentinelTopology:
             self._tell(before, f"the Sentinels name {master} as master")
         elif before is not None and epoch != epoch_before:
             self._tell(before, "it was deposed in between, and is master again")
+
+    async def _ask_for_master(self) -> tuple[Answers[View], Node, int]:
+        """What the Sentinels say, and the master and epoch that follow from it.
+
+        Raises:
+            StoreUnreachable: as _choose.
+        """
+        asked_s = asyncio.get_running_loop().time()
+        answers = await self._ask_sentinels()
+        master, epoch = self._choose(answers)
+        naming_count = sum(view.master == master for view in answers.given.values())
+        if naming_count > len(self._sentinels) // 2:
+            # Fewer may be behind, and name a node that was replaced before they were asked.
+            self._named_s[master] = asked_s
+        return answers, master, epoch
 
     def _choose(self, answers: Answers[View]) -> tuple[Node, int]:
         """The master and its epoch, by what the Sentinels say.
@@ -223,6 +250,9 @@ class SentinelTopology:
             if answers.given:
                 views = answers.given.values()
                 await self._know_sentinels(other for view in views for other in view.others)
+                down_after_ms = min(view.settings.down_after_ms for view in views)
+                for listener in self._down_after_listeners:
+                    listener(down_after_ms)
         return answers
 
     def _ask(self, sentinel: Node) -> Callable[[], Awaitable[View]]:
@@ -259,6 +289,33 @@ class SentinelTopology:
         if not answers.given:
             raise StoreUnreachable(f"no Sentinel names the master {self._name!r} ({answers})")
         return list({view.run_id: view for view in answers.given.values()}.values())
+
+    async def elections(self, node: Node, deadline_s: float) -> ElectionAnswer:
+        """See Topology.elections."""
+        try:
+            async with asyncio.timeout_at(deadline_s), self._asking:
+                answers = await ask_all(
+                    {sentinel: self._ask_ballot(sentinel, node) for sentinel in self._sentinels},
+                    enough_count=len(self._sentinels) // 2 + 1,
+                )
+        except TimeoutError:
+            return ElectionAnswer("no Sentinel answered before the deadline", complete=False)
+        ballots = {each.run_id: each for each in answers.given.values()}.values()
+        answer = self._elections.read(node, list(ballots), len(self._url.seeds))
+        missing = {str(sentinel): why for sentinel, why in answers.failures.items()}
+        return replace(answer, missing=missing)
+
+    def _ask_ballot(self, sentinel: Node, node: Node) -> Callable[[], Awaitable[Ballot]]:
+        connection = self._sentinels[sentinel]
+        return lambda: ask_ballot(connection, sentinel, self._name, node)
+
+    def trusted_s(self, node: Node) -> float:
+        """See Topology.trusted_s."""
+        return max((at_s for named, at_s in self._named_s.items() if named != node), default=-inf)
+
+    def on_down_after(self, listener: Callable[[int], None]) -> None:
+        """See Topology.on_down_after."""
+        self._down_after_listeners.append(listener)
 
     # Connections ---------------------------------------------------------------------------
 
@@ -361,6 +418,45 @@ async def ask_sentinel(connection: Connection, sentinel: Node, name: str) -> Vie
             ),
             others=tuple(_node(_fields(other)) for other in others),
             replicas=tuple(_replica(_fields(replica)) for replica in replicas),
+        )
+    except (KeyError, ValueError, IndexError, TypeError, AttributeError) as error:
+        raise _NoViewError(f"its answer cannot be read: {error!r}") from error
+
+
+async def ask_ballot(connection: Connection, sentinel: Node, name: str, node: Node) -> Ballot:
+    """What one Sentinel answers about the election of a master.
+
+    Raises:
+        Exception: it does not answer, or not what can be read.
+    """
+    try:
+        address, state, vote, run_id = await connection.send(
+            [
+                ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", name),
+                ("SENTINEL", "MASTER", name),
+                (
+                    "SENTINEL", QUESTION_COMMAND, node.host, node.port, QUESTION_EPOCH,
+                    QUESTION_NAME,
+                ),
+                ("SENTINEL", "MYID"),
+            ],
+            ANSWER_TIMEOUT_S,
+        )  # fmt: skip
+    except (NotSentError, ReplyLostError) as error:
+        raise _NoViewError(str(error)) from error
+    for reply in (address, state, vote, run_id):
+        if isinstance(reply, redis.exceptions.RedisError):
+            raise _NoViewError(str(reply)) from reply
+    try:
+        fields = _fields(state)
+        return Ballot(
+            run_id=run_id,
+            sentinel=str(sentinel),
+            master=Node(address[0].decode(), int(address[1])),
+            config_epoch=int(fields["config-epoch"]),
+            vote_epoch=read_vote(vote),
+            leads="failover_in_progress" in fields["flags"].split(","),
+            known_count=int(fields["num-other-sentinels"]) + 1,
         )
     except (KeyError, ValueError, IndexError, TypeError, AttributeError) as error:
         raise _NoViewError(f"its answer cannot be read: {error!r}") from error

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from redis.asyncio.connection import AbstractConnection
 
 from ddq.errors import StoreUnreachable
+from ddq.store.barrier import NO_ELECTIONS, ElectionAnswer
 from ddq.store.connection import Command, Connection, NotSentError, RedisConnection, Reply
 from ddq.store.topology.base import Listener, Redirect, Replica, SentinelSettings
 from ddq.store.topology.master import MasterConnection, ask_role
@@ -46,6 +47,17 @@ class SingleTopology:
     ) -> tuple[SentinelSettings, ...]:
         """See Topology.sentinel_settings."""
         return ()
+
+    async def elections(self, node: Node, deadline_s: float) -> ElectionAnswer:  # noqa: ARG002
+        """See Topology.elections."""
+        return NO_ELECTIONS
+
+    def trusted_s(self, node: Node) -> float:  # noqa: ARG002
+        """See Topology.trusted_s."""
+        return float("-inf")
+
+    def on_down_after(self, listener: Callable[[int], None]) -> None:
+        """See Topology.on_down_after; no Sentinel has one."""
 
     def connect(self, node: Node) -> Connection:
         """See Topology.connect."""
