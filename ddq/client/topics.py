@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import contextmanager
 
 from google.protobuf.field_mask_pb2 import FieldMask
 from grpc_health.v1 import health_pb2
@@ -19,6 +20,7 @@ from ddq.client.values import (
     TopicSettings,
     TopicStats,
 )
+from ddq.errors import DdqError, OutcomeUnknown
 from ddq.v1 import delay_queue_admin_service_pb2 as pb
 from ddq.v1 import task_pb2
 
@@ -133,16 +135,17 @@ class TopicCalls(Caller):
             OutcomeUnknown
         """
         uid = (await self.get_topic(name, timeout_s=timeout_s)).uid
-        purged, done = 0, False
+        purged, done, began = 0, False, False
         while not done:
-            reply = await self._call(
-                rpcs.DELETE_TOPIC,
-                name,
-                self._admin.DeleteTopic,
-                pb.DeleteTopicRequest(name=name, uid=uid),
-                self._deadline(timeout_s),
-            )
-            purged, done = purged + reply.purged, reply.done
+            with _after_steps(f"DeleteTopic {name}", purged, began=began):
+                reply = await self._call(
+                    rpcs.DELETE_TOPIC,
+                    name,
+                    self._admin.DeleteTopic,
+                    pb.DeleteTopicRequest(name=name, uid=uid),
+                    self._deadline(timeout_s),
+                )
+            purged, done, began = purged + reply.purged, reply.done, True
         return purged
 
     async def pause_topic(self, name: str, *, timeout_s: float | None = None) -> Topic:
@@ -178,17 +181,18 @@ class TopicCalls(Caller):
         Raises:
             TopicNotFound, OutcomeUnknown
         """
-        request_id, purged, done = self._new_id(), 0, False
+        request_id, purged, done, began = self._new_id(), 0, False, False
         while not done:
             deadline = self._deadline(timeout_s)
             request = pb.PurgeTopicRequest(
                 name=convert.text("name", name),
                 request_id=request_id,
             )
-            reply = await self._call(
-                rpcs.PURGE_TOPIC, name, self._admin.PurgeTopic, request, deadline
-            )
-            purged, done = purged + reply.purged, reply.done
+            with _after_steps(f"PurgeTopic {name}", purged, began=began):
+                reply = await self._call(
+                    rpcs.PURGE_TOPIC, name, self._admin.PurgeTopic, request, deadline
+                )
+            purged, done, began = purged + reply.purged, reply.done, True
         return purged
 
     async def list_dead(
@@ -234,7 +238,7 @@ class TopicCalls(Caller):
         Raises:
             TopicNotFound, InvalidArgument, OutcomeUnknown
         """
-        request_id, count, done = self._new_id(), 0, False
+        request_id, count, done, began = self._new_id(), 0, False, False
         results: tuple[ItemResult[bool], ...] = ()
         while not done:
             deadline = self._deadline(timeout_s)
@@ -243,11 +247,12 @@ class TopicCalls(Caller):
                 ids=[convert.text("ids", task_id) for task_id in task_ids],
                 request_id=request_id,
             )
-            reply = await self._call(
-                rpcs.REDRIVE_DEAD_TASKS, topic, self._admin.RedriveDeadTasks, request, deadline
-            )
+            with _after_steps(f"RedriveDeadTasks {topic}", count, began=began):
+                reply = await self._call(
+                    rpcs.REDRIVE_DEAD_TASKS, topic, self._admin.RedriveDeadTasks, request, deadline
+                )
             results = tuple(_redrive_result(message) for message in reply.results)
-            count, done = count + reply.redriven, reply.done
+            count, done, began = count + reply.redriven, reply.done, True
         return Redriven(count, results)
 
     async def delete_dead(
@@ -313,6 +318,24 @@ class TopicCalls(Caller):
             self._deadline(timeout_s),
         )
         return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+@contextmanager
+def _after_steps(what: str, count: int, *, began: bool) -> Iterator[None]:
+    """The request of a further step: its error does not speak for the steps before.
+
+    Raises:
+        OutcomeUnknown: instead of an error that says that the request had no effect.
+    """
+    try:
+        yield
+    except DdqError as error:
+        if not began or not error.definite:
+            raise
+        raise OutcomeUnknown(
+            f"{what}: done in part, for {count} tasks; then: {error.message}",
+            metadata={**error.metadata, "last_reason": error.reason},
+        ) from error
 
 
 def _redrive_result(message: pb.RedriveResult) -> ItemResult[bool]:

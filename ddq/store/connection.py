@@ -54,6 +54,7 @@ class RedisConnection:
     async def send(self, commands: Sequence[Command], timeout_s: float) -> list[Reply]:
         """See Connection.send."""
         sent = False
+        replies: list[Reply] = []
         try:
             async with asyncio.timeout(timeout_s):
                 connection = self._connection
@@ -64,11 +65,15 @@ class RedisConnection:
                 packed = connection.pack_commands(commands)
                 sent = True
                 await connection.send_packed_command(packed, check_health=False)
-                return [await self._read(connection) for _ in commands]
+                for _ in commands:
+                    replies.append(await self._read(connection))  # noqa: PERF401 - see below
+                return replies
         except (OSError, redis.exceptions.RedisError, TimeoutError) as error:
             await self.close()
-            # A store that still loads its data refuses every command before it runs.
-            if sent and not isinstance(error, redis.exceptions.BusyLoadingError):
+            # A store that still loads its data refuses every command before it runs. One that
+            # begins to load in the middle has run those that it answered.
+            is_loading = isinstance(error, redis.exceptions.BusyLoadingError)
+            if sent and (replies or not is_loading):
                 raise ReplyLostError(_describe(error)) from error
             raise NotSentError(_describe(error)) from error
         except BaseException:

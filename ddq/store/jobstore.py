@@ -161,17 +161,29 @@ class JobStore:
     async def enqueue(
         self, topic_name: str, tasks: Sequence[NewTask], call: Call
     ) -> list[Outcome[Enqueued]]:
-        """Adds tasks; the topic is made by its first one."""
+        """Adds tasks; the topic is made by its first one.
+
+        An error of a task has the metadata ``created_topic`` if this call made the topic: the error
+        is about the task, and the topic is there.
+        """
         outcomes = await self._enqueue(topic_name, tasks, call)
-        if any(isinstance(outcome.error, TopicNotFound) for outcome in outcomes):
-            # Another process deleted the topic since this one saw it: these make a new one.
-            outcomes = await self._enqueue(topic_name, tasks, call)
+        again = [
+            position
+            for position, outcome in enumerate(outcomes)
+            if isinstance(outcome.error, TopicNotFound)
+        ]
+        if again:
+            # Another process deleted the topic since this one saw it: these make a new one. The
+            # others are in the store, and would be told that they had been there before.
+            retried = await self._enqueue(topic_name, [tasks[at] for at in again], call)
+            for position, outcome in zip(again, retried, strict=True):
+                outcomes[position] = outcome
         return outcomes
 
     async def _enqueue(
         self, topic_name: str, tasks: Sequence[NewTask], call: Call
     ) -> list[Outcome[Enqueued]]:
-        topic = await self.topics.find_or_create(topic_name, call)
+        topic, created = await self.topics.find_or_create(topic_name, call)
 
         def arguments(now: Topic, task: NewTask) -> Args:
             policy = task.retry_policy.over(now.settings.retry_policy)
@@ -189,7 +201,13 @@ class JobStore:
                 return Enqueued(task.id, created, TaskState(state), revision, incarnation, due_ms)
             return refused(topic, task.id, text(status), revision)
 
-        return await self._batch(topic, "enqueue", tasks, [call.request_id], arguments, read, call)
+        outcomes = await self._batch(
+            topic, "enqueue", tasks, [call.request_id], arguments, read, call
+        )
+        for outcome in outcomes if created else []:
+            if outcome.error is not None:
+                outcome.error.metadata["created_topic"] = topic.name
+        return outcomes
 
     async def remove(
         self, topic_name: str, removals: Sequence[Removal], call: Call

@@ -5,13 +5,16 @@ Each repeats a bounded script; a call that has run its share of them says that i
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ddq.config import Settings
+from ddq.errors import DdqError
 from ddq.keys import shard_of
 from ddq.store.jobstore import refused
-from ddq.store.runner import Call
+from ddq.store.runner import Call, ScriptReply
+from ddq.store.steps import Steps
 from ddq.store.topics import TopicRegistry, text
 from ddq.task import Outcome, Receipt, Topic
 
@@ -32,33 +35,64 @@ class Operations:
         self._settings = settings
 
     async def redrive_all(self, topic: Topic, call: Call) -> Progress:
-        """Gives every task that was dead at the first call of the request a new run."""
-        redriven, steps = 0, self._settings.operator_steps_max_count
+        """Gives every task that was dead at the first call of the request a new run.
+
+        Raises:
+            WriteOutcomeUnknown: some steps were taken, and none of them moved a task.
+            DdqError: as TopicRegistry.run.
+        """
+        steps = Steps(f"the redrive of topic {topic.name!r}")
+        redriven, left = 0, self._settings.operator_steps_max_count
         for index in range(topic.shards):
             done = 0
             while not done:
-                if steps == 0:
+                if left == 0:
                     return Progress(redriven, done=False)
                 args = (call.request_id, self._settings.promote_batch_count)
-                reply = await self.topics.run(topic, index, "redrive", args, call)
+                try:
+                    reply = await steps.take(self.topics.run(topic, index, "redrive", args, call))
+                except DdqError as error:
+                    return _so_far(redriven, error)
                 count, done, _ = reply.body[0]
                 redriven += count
                 # A shard that has nothing left costs nothing: else a topic of more shards than
                 # steps would never be done.
-                steps -= not done
+                left -= not done
         return Progress(redriven, done=True)
 
     async def redrive(
         self, topic: Topic, task_ids: Sequence[str], call: Call
     ) -> list[Outcome[int]]:
-        """Gives the named dead tasks a new run; the value of each outcome is 1 if done."""
-        outcomes: list[Outcome[int]] = [Outcome()] * len(task_ids)
+        """Gives the named dead tasks a new run; the value of each outcome is 1 if done.
+
+        A shard whose script failed gives that error to its tasks, and to no others.
+
+        Raises:
+            DdqError: as TopicRegistry.run, if no shard answered.
+        """
         by_shard: dict[int, list[int]] = {}
         for position, task_id in enumerate(task_ids):
             by_shard.setdefault(shard_of(task_id, topic.shards), []).append(position)
-        for index, positions in by_shard.items():
+
+        async def run(index: int, positions: Sequence[int]) -> ScriptReply | DdqError:
             ids = [task_ids[position] for position in positions]
-            reply = await self.topics.run(topic, index, "redrive", [call.request_id, 0, *ids], call)
+            try:
+                return await self.topics.run(
+                    topic, index, "redrive", [call.request_id, 0, *ids], call
+                )
+            except DdqError as error:
+                return error
+
+        replies = await asyncio.gather(*(run(*shard) for shard in by_shard.items()))
+        failures = [reply for reply in replies if isinstance(reply, DdqError)]
+        if len(failures) == len(replies):
+            raise min(failures, key=lambda error: error.definite)
+        outcomes: list[Outcome[int]] = [Outcome()] * len(task_ids)
+        for positions, reply in zip(by_shard.values(), replies, strict=True):
+            if isinstance(reply, DdqError):
+                for position in positions:
+                    outcomes[position] = Outcome(error=reply)
+                continue
             for position, status in zip(positions, reply.body[0][2], strict=True):
                 if status == b"OK":
                     outcomes[position] = Outcome(value=1, receipt=reply.receipt)
@@ -85,7 +119,12 @@ class Operations:
         return revision, reply.receipt
 
     async def purge(self, topic: Topic, call: Call, *, while_deleting: bool = False) -> Progress:
-        """Ends every task that the topic held at the first call of the request as purged."""
+        """Ends every task that the topic held at the first call of the request as purged.
+
+        Raises:
+            WriteOutcomeUnknown: the cut was drawn on some shards only, or nothing was collected.
+            DdqError: as TopicRegistry.run.
+        """
 
         async def step(index: int, limit: int) -> tuple[int, int]:
             args = (call.request_id, limit)
@@ -95,39 +134,63 @@ class Operations:
             count, done = reply.body[0]
             return count, done
 
+        steps = Steps(f"the purge of topic {topic.name!r}")
         # The cut is drawn on every shard before anything is collected on the first: what is
         # purged is decided by the start of the request, not by how long it takes.
-        drawn = [await step(index, 0) for index in range(topic.shards)]
-        purged, steps = 0, self._settings.operator_steps_max_count
+        drawn = await steps.take_all(step(index, 0) for index in range(topic.shards))
+        purged, left = 0, self._settings.operator_steps_max_count
         for index, (_, done_before) in enumerate(drawn):
             done = done_before
             while not done:
-                if steps == 0:
+                if left == 0:
                     return Progress(purged, done=False)
-                count, done = await step(index, self._settings.purge_batch_count)
+                try:
+                    count, done = await steps.take(step(index, self._settings.purge_batch_count))
+                except DdqError as error:
+                    return _so_far(purged, error)
                 purged += count
-                steps -= not done
+                left -= not done
         return Progress(purged, done=True)
 
     async def delete_topic(self, topic: Topic, call: Call) -> Progress:
-        """Ends every task as purged and forgets the topic."""
-        topic = await self.topics.mark_deleting(topic, call)
+        """Ends every task as purged and forgets the topic.
+
+        Raises:
+            WriteOutcomeUnknown: the deletion has begun; it goes on when it is called again.
+            DdqError: as TopicRegistry.run.
+        """
+        steps = Steps(f"the deletion of topic {topic.name!r}")
+        topic = await steps.take(self.topics.mark_deleting(topic, call))
         # One walk for all calls of this deletion: nothing new comes to a topic that is going.
-        own = Call(call.deadline_s, call.not_after_ms, f"delete {topic.uid.hex()}")
-        progress = await self.purge(topic, own, while_deleting=True)
+        own = replace(call, request_id=f"delete {topic.uid.hex()}")
+        progress = await steps.take(self.purge(topic, own, while_deleting=True))
         if not progress.done:
             return progress
-        steps = self._settings.operator_steps_max_count
+        left = self._settings.operator_steps_max_count
         for index in range(topic.shards):
             done = 0
             while not done:
-                if steps == 0:
+                if left == 0:
                     return Progress(progress.count, done=False)
-                reply = await self.topics.run(
-                    topic, index, "erase", [self._settings.purge_batch_count], own,
-                    while_deleting=True,
+                reply = await steps.take(
+                    self.topics.run(
+                        topic, index, "erase", [self._settings.purge_batch_count], own,
+                        while_deleting=True,
+                    )
                 )  # fmt: skip
                 (done,) = reply.body[0]
-                steps -= not done
-        await self.topics.forget(topic, call)
+                left -= not done
+        await steps.take(self.topics.forget(topic, call))
         return progress
+
+
+def _so_far(count: int, error: DdqError) -> Progress:
+    """How far a request came that a step ended which certainly did nothing, if that is anywhere.
+
+    Raises:
+        DdqError: a caller that calls again for as long as it is not done would not come further.
+    """
+    was_refused = error.definite or isinstance(error.__cause__, DdqError)
+    if count and was_refused:
+        return Progress(count, done=False)
+    raise error

@@ -17,6 +17,7 @@ from ddq.errors import RevisionMismatch, StoreMalformed, TopicChanged, TopicNotF
 from ddq.keys import ShardId
 from ddq.store.router import Barrier, strength
 from ddq.store.runner import Call, ScriptReply, ScriptRunner, TopicStaleError
+from ddq.store.steps import Steps
 from ddq.task import Durability, RetryPolicy, Topic, TopicSettings
 
 Args = Sequence[str | bytes | int]
@@ -224,15 +225,18 @@ class TopicRegistry:
             raise TopicNotFound(f"topic {name!r} does not exist")
         return topic
 
-    async def find_or_create(self, name: str, call: Call) -> Topic:
+    async def find_or_create(self, name: str, call: Call) -> tuple[Topic, bool]:
         """The topic, made with default settings if it does not exist.
+
+        Returns:
+            The topic, and whether this call made it.
 
         Raises:
             TopicNotFound: it is being deleted, or this server does not create topics by use.
         """
-        topic = await self._believed(name, call)
+        topic, created = await self._believed(name, call), False
         if topic is None and self._auto_create:
-            topic, _ = await self.create(name, 1, self.default_settings, call)
+            topic, created = await self.create(name, 1, self.default_settings, call)
         if topic is None:
             raise TopicNotFound(
                 f"topic {name!r} does not exist, and this server does not create topics by "
@@ -240,12 +244,17 @@ class TopicRegistry:
             )
         if topic.deleting:
             raise TopicNotFound(f"topic {name!r} is being deleted")
-        return topic
+        return topic, created
 
     async def create(
         self, name: str, shards: int, settings: TopicSettings, call: Call
     ) -> tuple[Topic, bool]:
-        """Makes a topic; returns it and True, or the one that is there and False."""
+        """Makes a topic; returns it and True, or the one that is there and False.
+
+        Raises:
+            WriteOutcomeUnknown: it was made, and not every shard could be configured. The next
+                script on such a shard does that.
+        """
         wanted = Topic(name, b"", 0, shards, settings, self._clock.now_ms())
         status, record = await self._runner.run_registry(
             ["create", name, self._tag(), 0, pack_document(wanted)], call, Barrier.of(settings)
@@ -253,7 +262,7 @@ class TopicRegistry:
         topic = unpack_topic(name, record)
         self._known[name] = topic
         if status == "OK":
-            await self.configure_all(topic, call)
+            await self.configure_all(topic, call, after=f"the creation of topic {name!r}")
         return topic, status == "OK"
 
     async def update(self, topic: Topic, changed: Topic, call: Call) -> Topic:
@@ -261,6 +270,8 @@ class TopicRegistry:
 
         Raises:
             RevisionMismatch: somebody else changed it since ``topic`` was read.
+            WriteOutcomeUnknown: it was changed, and not every shard could be configured. The next
+                script on such a shard does that.
         """
         stronger = max(Barrier.of(topic.settings), Barrier.of(changed.settings), key=strength)
         status, record = await self._runner.run_registry(
@@ -275,7 +286,7 @@ class TopicRegistry:
             raise RevisionMismatch(f"topic {topic.name!r} was changed at the same time")
         updated = unpack_topic(topic.name, record)
         self._known[topic.name] = updated
-        await self.configure_all(updated, call)
+        await self.configure_all(updated, call, after=f"the change of topic {topic.name!r}")
         return updated
 
     async def mark_deleting(self, topic: Topic, call: Call) -> Topic:
@@ -302,10 +313,20 @@ class TopicRegistry:
         """Lets processes go on that were told more of the registry than it knows."""
         await self._runner.run_registry(["accept_rollback", "", "", recovery, ""], call)
 
-    async def configure_all(self, topic: Topic, call: Call) -> None:
-        """Brings the topic's settings to every shard."""
-        for index in range(topic.shards):
-            await self.configure(topic, ShardId(topic.name, index), call)
+    async def configure_all(self, topic: Topic, call: Call, *, after: str = "") -> None:
+        """Brings the topic's settings to every shard.
+
+        Args:
+            after: what has been done to the topic before; empty for nothing.
+
+        Raises:
+            WriteOutcomeUnknown: only part of it was done.
+            DdqError: as configure.
+        """
+        steps = Steps(after or f"the configuration of topic {topic.name!r}", began=bool(after))
+        await steps.take_all(
+            self.configure(topic, ShardId(topic.name, index), call) for index in range(topic.shards)
+        )
 
     async def configure(self, topic: Topic, shard: ShardId, call: Call) -> None:
         """Brings the topic's settings to one shard, if that has no later ones.

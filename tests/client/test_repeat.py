@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import grpc
 import pytest
+from google.protobuf.message import Message
 
 from ddq import errors
 from ddq.client import Backoff, Client, LeaseRef, OnConflict, TopicSettings, rpcs
@@ -247,6 +248,25 @@ async def test_purge_goes_on_until_it_is_done(client: Client, server: FakeServer
     ]
     assert await client.purge_topic("mail") == 507
     assert len({request.request_id for request in server.requests["PurgeTopic"]}) == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "steps"),
+    [
+        ("PurgeTopic", admin_pb.PurgeTopicResponse(done=False, purged=500)),
+        ("DeleteTopic", admin_pb.DeleteTopicResponse(done=False, purged=500)),
+        ("RedriveDeadTasks", admin_pb.RedriveDeadTasksResponse(done=False, redriven=500)),
+    ],
+)
+async def test_an_error_of_a_later_step_does_not_speak_for_the_earlier_ones(
+    method: str, steps: Message, client: Client, server: FakeServer
+) -> None:
+    server.script[method] = [steps, refusal(errors.TopicNotFound)]
+    with pytest.raises(errors.OutcomeUnknown, match="done in part, for 500 tasks"):
+        await MUTATIONS[method](client)
+    server.script[method] = [refusal(errors.TopicNotFound)]
+    with pytest.raises(errors.TopicNotFound):
+        await MUTATIONS[method](client)
 
 
 def test_backoff_grows_to_its_bound() -> None:

@@ -56,4 +56,5 @@ async def test_a_name_that_was_seen_while_it_was_deleted_is_not_refused_for_ever
     topics._known["twice"] = going
     assert await topics.find("twice", call()) is None
     topics._known["twice"] = going
-    assert not (await topics.find_or_create("twice", call())).deleting
+    topic, _ = await topics.find_or_create("twice", call())
+    assert not topic.deleting
