@@ -39,10 +39,12 @@ from ddq.keys import heartbeat_key
 from ddq.store.barrier import NO_ELECTIONS, Answer, Chain, ElectionAnswer, Policy
 from ddq.store.connection import Command, Connection, NotSentError, Reply, ReplyLostError
 from ddq.store.scripts import Script
+from ddq.store.stamp import AtSend
 from ddq.store.topology import tells_of_lost_role
 
 log = logging.getLogger(__name__)
 
+Argument = str | bytes | int | AtSend
 PIPELINE_MAX_COUNT = 512
 PIPELINE_MAX_BYTES = 8 * 1024 * 1024
 BEATS_PER_WINDOW = 4
@@ -85,16 +87,17 @@ class Committed:
 class _Waiting:
     script: Script
     keys: Sequence[str]
-    args: Sequence[str | bytes | int]
+    args: Sequence[Argument]
     deadline_s: float
     future: asyncio.Future[Committed]
     size_bytes: int
     sent: bool = False
 
     def command(self, *, whole: bool) -> Command:
+        args = [arg.value() if isinstance(arg, AtSend) else arg for arg in self.args]
         if whole:
-            return ("EVAL", self.script.source, len(self.keys), *self.keys, *self.args)
-        return ("EVALSHA", self.script.sha1, len(self.keys), *self.keys, *self.args)
+            return ("EVAL", self.script.source, len(self.keys), *self.keys, *args)
+        return ("EVALSHA", self.script.sha1, len(self.keys), *self.keys, *args)
 
 
 class GroupCommit:
@@ -159,12 +162,13 @@ class GroupCommit:
         self,
         script: Script,
         keys: Sequence[str],
-        args: Sequence[str | bytes | int],
+        args: Sequence[Argument],
         deadline_s: float,
     ) -> Committed:
         """Runs one script and returns its reply, once the barrier stands.
 
         Args:
+            args: an AtSend among them is read at each send.
             deadline_s: in the event loop's time; when it passes the outcome is unknown if the
                 script was sent by then.
 

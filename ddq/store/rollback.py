@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ddq.entropy import Entropy
+from ddq.config import MS_PER_SECOND
+from ddq.entropy import Clock, Entropy
 
 NAME_BYTES = 8
 RENAME_S = 3_600.0
@@ -28,10 +29,16 @@ def shard_scope(uid: bytes, index: int) -> Scope:
 
 @dataclass(slots=True)
 class Ledger:
-    """What was confirmed under one name: counter and recovery of each scope."""
+    """What was confirmed under one name: counter and recovery of each scope.
+
+    Attributes:
+        since_s: when the name was taken, in the event loop's time.
+        since_ms: the same by this process's clock, in ms since 1970.
+    """
 
     name: str
     since_s: float
+    since_ms: int
     confirmed: dict[Scope, tuple[int, int]] = field(default_factory=dict)
 
     def arguments(self, scope: Scope) -> list[str | int]:
@@ -54,10 +61,17 @@ NOBODY: list[str | int] = ["", 0, 0]
 
 
 class Ledgers:
-    """Hands out the present ledger, and begins another every hour."""
+    """Hands out the present ledger, and begins another every hour.
 
-    def __init__(self, entropy: Entropy) -> None:
+    Args:
+        clock: of this process. The event loop's time stands still while the machine is suspended,
+            and the store forgets the name of a process that was silent for two hours by its clock:
+            by the loop's time alone the process would then report a rollback that never happened.
+    """
+
+    def __init__(self, entropy: Entropy, clock: Clock) -> None:
         self._entropy = entropy
+        self._clock = clock
         self._current: Ledger | None = None
 
     def current(self, now_s: float) -> Ledger:
@@ -65,7 +79,17 @@ class Ledgers:
 
         What was confirmed under the last name is let go with it: a loss that nobody met within its
         hour shows itself to no counter.
+
+        Args:
+            now_s: the event loop's time.
         """
-        if self._current is None or now_s - self._current.since_s > RENAME_S:
-            self._current = Ledger(self._entropy.token(NAME_BYTES).hex(), now_s)
-        return self._current
+        now_ms = self._clock.now_ms()
+        ledger = self._current
+        if (
+            ledger is None
+            or now_s - ledger.since_s > RENAME_S
+            or abs(now_ms - ledger.since_ms) > RENAME_S * MS_PER_SECOND
+        ):
+            ledger = Ledger(self._entropy.token(NAME_BYTES).hex(), now_s, now_ms)
+            self._current = ledger
+        return ledger

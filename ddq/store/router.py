@@ -17,7 +17,13 @@ from ddq.config import MS_PER_SECOND, Settings
 from ddq.errors import StoreUnreachable
 from ddq.metrics import Metrics
 from ddq.store.barrier import DataNodes, Policy, Timing
-from ddq.store.commit import Committed, GroupCommit, LaneClosedError, NotHereError
+from ddq.store.commit import (
+    Argument,
+    Committed,
+    GroupCommit,
+    LaneClosedError,
+    NotHereError,
+)
 from ddq.store.metered import MeteredConnection
 from ddq.store.scripts import Script
 from ddq.store.topology import Node, Topology
@@ -84,7 +90,7 @@ class Router:
         self,
         script: Script,
         keys: Sequence[str],
-        args: Sequence[str | bytes | int],
+        args: Sequence[Argument],
         deadline_s: float,
         barrier: Barrier = FAST,
         *,

@@ -12,9 +12,11 @@ from ddq.config import Settings
 from ddq.entropy import Clock, Entropy
 from ddq.keys import TOPICS, TOPICS_CONFIRMED, ShardId
 from ddq.metrics import Metrics, counted_store_request
+from ddq.store.commit import Argument
 from ddq.store.rollback import NOBODY, REGISTRY, Ledger, Ledgers, Scope, shard_scope
 from ddq.store.router import FAST, Barrier, Router, strength
 from ddq.store.scripts import Script
+from ddq.store.stamp import NotAfter, SendTime
 from ddq.task import Durability, Receipt, Topic
 
 LINEAGE_BYTES = 8
@@ -74,7 +76,10 @@ _EXPLANATIONS = {
         "on with: ddq store accept-rollback"
     ),
     "CLOCK_UNSAFE": "the clocks differ by too much ({detail}); set them right with NTP",
-    "REQUEST_EXPIRED": "the request reached the store after its not_after; it had no effect",
+    "REQUEST_EXPIRED": (
+        "the request reached the store after its not_after, or the deadline that stands for it; it "
+        "had no effect"
+    ),
     "TOPIC_DELETING": "topic {topic!r} is being deleted",
 }
 
@@ -106,7 +111,8 @@ class ScriptRunner:
         self._settings = settings
         self._clock = clock
         self._entropy = entropy
-        self._ledgers = Ledgers(entropy)
+        self._ledgers = Ledgers(entropy, clock)
+        self._not_after_ahead_max_ms = settings.max_request_age_ms + settings.max_clock_skew_ms
 
     @property
     def default(self) -> Barrier:
@@ -130,22 +136,29 @@ class ScriptRunner:
         """
         barrier = Barrier.of(topic.settings) if call.durable else FAST
         scope = shard_scope(topic.uid, shard.index)
-        ledger = self._ledger(barrier)
-        common: list[str | bytes | int] = [
-            topic.uid,
-            topic.revision,
-            topic.shards,
-            self._clock.now_ms(),
-            self._settings.max_clock_skew_ms,
-            self._entropy.token(LINEAGE_BYTES),
-            call.not_after_ms,
-            *(ledger.arguments(scope) if ledger else NOBODY),
-        ]
-        committed = await self._router.run(
-            self._scripts[name], shard.keys, [*common, *args], call.deadline_s, barrier,
-            waits_for_slot=call.waits_for_slot,
-        )  # fmt: skip
-        status, store_ms, sequence, lineage, *body = committed.reply
+        skew_ms = self._settings.max_clock_skew_ms
+        while True:
+            ledger = self._ledger(barrier)
+            sent = SendTime(self._clock)
+            common: list[Argument] = [
+                topic.uid,
+                topic.revision,
+                topic.shards,
+                sent,
+                skew_ms,
+                self._entropy.token(LINEAGE_BYTES),
+                self._not_after(call),
+                *(ledger.arguments(scope) if ledger else NOBODY),
+            ]
+            committed = await self._router.run(
+                self._scripts[name], shard.keys, [*common, *args], call.deadline_s, barrier,
+                waits_for_slot=call.waits_for_slot,
+            )  # fmt: skip
+            status, store_ms, sequence, lineage, *body = committed.reply
+            # A store that was stopped reads its clock long after the send. The refusal changed
+            # nothing, so the script is sent again; its deadline ends this.
+            if status != b"CLOCK_UNSAFE" or not sent.explains(store_ms, skew_ms):
+                break
         if status == b"TOPIC_CHANGED":
             raise TopicStaleError
         if status != b"OK":
@@ -180,7 +193,7 @@ class ScriptRunner:
         committed = await self._router.run(
             self._scripts["registry"],
             [TOPICS, TOPICS_CONFIRMED],
-            [*args, call.not_after_ms, *confirmed, *names],
+            [*args, self._not_after(call), *confirmed, *names],
             call.deadline_s,
             barrier,
             waits_for_slot=call.waits_for_slot,
@@ -192,6 +205,9 @@ class ScriptRunner:
         if status == b"EXPIRED":
             raise refusal("REQUEST_EXPIRED", "", "")
         return status.decode(), value
+
+    def _not_after(self, call: Call) -> NotAfter:
+        return NotAfter(self._clock, call.not_after_ms, self._not_after_ahead_max_ms)
 
     def _ledger(self, barrier: Barrier) -> Ledger | None:
         if barrier.mode is Durability.FAST:

@@ -569,8 +569,7 @@ async def _(queue: Queue) -> None:
     assert await queue.promote() == 1, "another may lead at once"
 
 
-@reaches("reset_clock", "APART")
-async def _(queue: Queue) -> None:
+async def test_a_reset_of_the_clock_is_refused_while_the_clocks_are_apart(queue: Queue) -> None:
     queue.clock.set_apart(5_000)
     error = await error_of(queue.store.repair.reset_clock(await queue.topic(), call()))
     assert error.reason == "CLOCK_UNSAFE"

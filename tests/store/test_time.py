@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
+
 import pytest
 
 from ddq.store.jobstore import Removal
 from ddq.task import TaskState
 from tests.support.fixtures import OpenStoreHere
-from tests.support.queue import Queue, call, error_of, errors
+from tests.support.queue import Queue, call, error_of, errors, new_task
 
 SKEW_MS = 1_000
 
@@ -115,3 +118,95 @@ async def test_each_transition_notes_its_moment(queue: Queue) -> None:
         queue.clock.advance(10_000)
         await act()
         assert (await queue.get("a")).updated_ms == queue.clock.store_ms, act
+
+
+# What is only late --------------------------------------------------------------------------
+
+
+class StoppedStore:
+    """A store that is stopped while a block makes its calls, and for so long."""
+
+    def __init__(self, queue: Queue, stopped_ms: int) -> None:
+        self._queue = queue
+        self._stopped_ms = stopped_ms
+        self._recording = queue.controlled_store.connection
+
+    async def __aenter__(self) -> None:
+        self._recording.under_way.clear()
+        self._recording.free.clear()
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._recording.under_way.wait()
+        self._queue.clock.advance(self._stopped_ms)
+        self._recording.free.set()
+
+
+@pytest.mark.parametrize("stopped_ms", [SKEW_MS + 1, 4_000])
+async def test_calls_that_wait_for_a_stopped_store_are_not_taken_for_clock_skew(
+    queue: Queue, stopped_ms: int
+) -> None:
+    """One of them is under way, the others wait behind it."""
+    async with StoppedStore(queue, stopped_ms):
+        first = asyncio.create_task(queue.add("first"))
+        await queue.controlled_store.connection.under_way.wait()
+        calls = [first, *(asyncio.create_task(queue.add(f"t{n}")) for n in range(50))]
+        await asyncio.sleep(0)
+    outcomes = await asyncio.gather(*calls)
+    assert [each.created for each in outcomes] == [True] * len(calls)
+    assert mark_ms(queue) == queue.clock.store_ms
+
+
+async def test_a_store_that_is_ahead_is_refused_although_its_answer_was_late(queue: Queue) -> None:
+    """What the round trip does not explain is a difference between the clocks."""
+    before = mark_ms(queue)
+    queue.clock.set_apart(-2 * SKEW_MS - 1)
+    async with StoppedStore(queue, SKEW_MS):
+        add = asyncio.create_task(queue.add("a"))
+    error = await error_of(add)
+    assert error.reason == "CLOCK_UNSAFE"
+    assert mark_ms(queue) == before
+
+
+async def test_an_operators_reset_that_was_late_is_not_taken_for_clock_skew(queue: Queue) -> None:
+    await queue.add("a")
+    topic = await queue.topic()
+    async with StoppedStore(queue, 5 * SKEW_MS):
+        reset = asyncio.create_task(queue.store.repair.reset_clock(topic, call()))
+    assert [each.after_ms for each in await reset] == [queue.clock.store_ms]
+
+
+async def test_accepting_a_rollback_does_not_believe_a_clock_that_was_not_compared(
+    queue: Queue,
+) -> None:
+    await queue.add("a")
+    before = mark_ms(queue)
+    queue.clock.advance(3_600_000)
+    await queue.store.repair.accept_rollback(await queue.topic(), replace(call(), durable=False))
+    assert mark_ms(queue) == before
+
+
+async def test_a_not_after_of_a_clock_that_was_ahead_is_bounded_at_the_send(queue: Queue) -> None:
+    """Else a request that was read by a clock an hour ahead could act an hour later, when the
+    store has forgotten that it acted before."""
+    settings = queue.store.settings
+    wrong_ms = queue.clock.store_ms + 3_600_000 + settings.max_request_age_ms
+    await queue.store.jobs.enqueue(queue.name, [new_task("a")], call(not_after_ms=wrong_ms))
+    sent = queue.controlled_store.connection.commands[-1]
+    argv = sent[3 + int(sent[2]) :]
+    assert argv[6] == (
+        queue.clock.now_ms() + settings.max_request_age_ms + settings.max_clock_skew_ms
+    )
+
+
+async def test_a_process_whose_machine_was_suspended_reports_no_rollback(
+    queue: Queue, open_store_here: OpenStoreHere
+) -> None:
+    """The event loop's time stood still for the three hours, and the store has forgotten the name
+    of a process that was silent for two."""
+    await queue.add("a")
+    queue.clock.advance(3 * 3_600_000)
+    # The second one finds the mark moved, and removes what was not used for two hours before it.
+    for name in ("b", "c"):
+        await Queue(open_store_here(), queue.name).add(name)
+    assert len([f for f in queue.server.sync.hkeys(queue.key("control")) if f[:2] == b"p:"]) == 2
+    await queue.add("d")

@@ -185,13 +185,21 @@ _STATUS = re.compile(rb"[A-Z][A-Z_]+")
 
 class Recording:
     """What scripts were sent over the connections of a store, and what each answered:
-    (script, status)."""
+    (script, status).
+
+    Attributes:
+        free: while it is not set, sends wait on their way to the store.
+        under_way: set when a send has begun to wait.
+    """
 
     def __init__(self, scripts: Mapping[str, Script]) -> None:
         self._names = {script.sha1: script.name for script in scripts.values()}
         self._names |= {script.source: script.name for script in scripts.values()}
         self.seen: set[tuple[str, str]] = set()
         self.commands: list[Command] = []
+        self.under_way = asyncio.Event()
+        self.free = asyncio.Event()
+        self.free.set()
 
     def note(self, commands: Sequence[Command], replies: Sequence[Reply]) -> None:
         """One send and its replies."""
@@ -212,6 +220,8 @@ class RecordingConnection:
 
     async def send(self, commands: Sequence[Command], timeout_s: float) -> list[Reply]:
         """See Connection.send."""
+        self._recording.under_way.set()
+        await self._recording.free.wait()
         replies = await self._inner.send(commands, timeout_s)
         self._recording.note(commands, replies)
         return replies

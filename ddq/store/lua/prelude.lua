@@ -16,7 +16,7 @@ local CALL = {
   uid = ARGV[1],                    -- of the topic: a topic made anew has a greater one
   settings_revision = tonumber(ARGV[2]), -- that the caller believes in
   shards = tonumber(ARGV[3]),       -- that the caller routes by
-  clock_ms = tonumber(ARGV[4]),     -- the caller's clock
+  clock_ms = tonumber(ARGV[4]),     -- the caller's clock when it sent the script
   max_skew_ms = tonumber(ARGV[5]),
   lineage = ARGV[6],                -- random tag of this call
   not_after_ms = tonumber(ARGV[7]), -- 0: no bound
@@ -155,15 +155,19 @@ local function begin(options)
   local clock = now_ms()
   if not options.any_clock then
     if math.abs(clock - CALL.clock_ms) > CALL.max_skew_ms then
+      -- With the store's time: the caller sees by it whether the script was only late.
+      now = clock
       return refuse('CLOCK_UNSAFE', string.format(
         'the store says %.0f ms, the caller %.0f ms', clock, CALL.clock_ms))
     end
-    if control.mark_ms - clock > CALL.max_skew_ms then
+    if not options.any_mark and control.mark_ms - clock > CALL.max_skew_ms then
       return refuse('CLOCK_UNSAFE', string.format(
         'the store says %.0f ms, but has been at %.0f ms', clock, control.mark_ms))
     end
   end
   now = math.max(clock, control.mark_ms)
+  -- A clock that was not compared is not trusted, and does not move the mark.
+  if options.any_clock then now = control.mark_ms end
   if CALL.not_after_ms > 0 and now > CALL.not_after_ms then
     return refuse('REQUEST_EXPIRED')
   end

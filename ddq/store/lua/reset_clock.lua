@@ -5,15 +5,12 @@
 -- argv: none
 -- returns: {status, mark_before_ms, mark_ms}
 -- returns:   OK           the mark is the store's clock
--- returns:   APART        the operator's clock and the store's differ by too much: which is right?
-local refusal = begin({ any_topic = true, while_deleting = true, any_clock = true })
+-- returns: where the operator's clock and the store's differ by too much: CLOCK_UNSAFE, as any script
+local refusal = begin({ any_topic = true, while_deleting = true, any_mark = true })
 if refusal then return refusal end
 
-local before_ms, clock = control.mark_ms, now_ms()
-if math.abs(clock - CALL.clock_ms) > CALL.max_skew_ms then
-  return finish({ 'APART', before_ms, clock })
-end
-now = clock
+local before_ms = control.mark_ms
+now = now_ms()
 redis.call('HSET', K.control, 'leader_until_ms', 0)
 redis.call('HDEL', K.control, 'nonce')
 hint('due', now)
