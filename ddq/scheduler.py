@@ -24,9 +24,10 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from ddq.config import MS_PER_SECOND
-from ddq.errors import ClockUnsafe, DdqError, StoreMalformed, TopicNotFound
+from ddq.errors import DdqError, StoreMalformed, TopicNotFound
 from ddq.keys import ShardId
 from ddq.store.hints import DueHint, FreeHint, Hint, Reset, TopicHint
+from ddq.store.offset import StoreOffset
 from ddq.store.open import Store
 from ddq.store.runner import Call
 from ddq.store.upkeep import Leadership, Moved, Outlook
@@ -64,6 +65,7 @@ class _Shard:
         turned_away: another led when this one last asked.
         led_until_s: until when nobody of no higher rank takes it from this scheduler.
         counts, oldest_ready_ms: what the last survey found.
+        offset: of the clock of the node that has it.
     """
 
     id: ShardId
@@ -78,6 +80,7 @@ class _Shard:
     busy: bool = False
     sweep_s: float = float("-inf")
     failures: int = 0
+    offset: StoreOffset = field(default_factory=StoreOffset)
 
 
 class Scheduler:
@@ -95,7 +98,6 @@ class Scheduler:
         self._order = itertools.count()
         self._nudge = asyncio.Event()
         self._topics_s = float("-inf")
-        self._store_ahead_ms: float | None = None
         self._name = store.entropy.token(NAME_BYTES)
         self._metrics = store.metrics
         self._modest_until_s = float("-inf")
@@ -111,13 +113,13 @@ class Scheduler:
             shard = self._shards.get(hint.shard)
             if shard is None:
                 self._topics_s = float("-inf")
-            elif self._store_ahead_ms is None:
+            elif not shard.offset.known:
                 self._wake(shard, now_s)
             else:
                 self._wake(shard, self._moment_s(shard, hint.at_ms))
         elif isinstance(hint, FreeHint):
             shard = self._shards.get(hint.shard)
-            if shard is not None and self._store_ahead_ms is not None:
+            if shard is not None and shard.offset.known:
                 shard.taken_until_s, shard.turned_away = float("-inf"), False
                 self._wake(shard, self._moment_s(shard, hint.at_ms))
         elif isinstance(hint, TopicHint):
@@ -136,14 +138,13 @@ class Scheduler:
             heapq.heappush(self._heap, (at_s, next(self._order), shard))
             self._nudge.set()
 
-    def _local_s(self, store_ms: int) -> float:
-        """The event loop's time at which the store's clock says ``store_ms``."""
-        assert self._store_ahead_ms is not None
-        return (store_ms - self._store_ahead_ms) / MS_PER_SECOND + MARGIN_S
+    def _local_s(self, shard: _Shard, store_ms: int) -> float:
+        """The event loop's time at which the clock of the shard's node says ``store_ms``."""
+        return shard.offset.local_s(store_ms) + MARGIN_S
 
     def _moment_s(self, shard: _Shard, store_ms: int) -> float:
         """When to go and do what is to be done at ``store_ms``, as far as others let us."""
-        at_s = self._local_s(store_ms)
+        at_s = self._local_s(shard, store_ms)
         if shard.leadership is not None:
             return at_s
         return max(at_s + HOLD_BACK_S * shard.turned_away, shard.taken_until_s)
@@ -264,9 +265,6 @@ class Scheduler:
             delay_s = min(RETRY_MAX_S, RETRY_MIN_S * 2**shard.failures)
             shard.failures = min(shard.failures + 1, 10)
             self._be_modest()
-            if isinstance(error, ClockUnsafe):
-                # It could not tell what is due. Its leases in the store run out for others.
-                shard.leadership = None
             self._complain(shard, error, delay_s)
             next_s = loop.time() + delay_s
         finally:
@@ -324,6 +322,7 @@ class Scheduler:
 
     async def _survey(self, topic: Topic, shard: _Shard) -> Outlook:
         """Looks without leading, and collects what is to be forgotten."""
+        asked_s = asyncio.get_running_loop().time()
         survey = await self._store.upkeep.survey(topic, shard.id, self._call())
         # The first time comes sooner, by another part of the interval on each shard, so that from
         # then on the sweep goes round evenly.
@@ -332,7 +331,7 @@ class Scheduler:
         step_s = self._sweep_s / SWEEP_STEPS
         now_s = asyncio.get_running_loop().time()
         shard.sweep_s = math.ceil((now_s + in_s) / step_s) * step_s
-        outlook = self._note(survey.outlook)
+        outlook = self._note(shard, survey.outlook, asked_s)
         self._metrics.swept.inc()
         shard.counts = survey.counts
         oldest_ms = survey.oldest_ready_due_ms
@@ -349,23 +348,24 @@ class Scheduler:
         upkeep, loop = self._store.upkeep, asyncio.get_running_loop()
         step = upkeep.promote
         while True:
+            asked_s = loop.time()
             if shard.leadership is None:
                 acquired = await upkeep.acquire(
                     topic, shard.id, None, self._call(),
                     rank=shard.rank, challenge=loop.time() >= self._modest_until_s,
                 )  # fmt: skip
-                outlook = self._note(acquired.outlook)
+                outlook = self._note(shard, acquired.outlook, asked_s)
                 shard.leadership = acquired.leadership
                 shard.turned_away = acquired.leadership is None
                 if acquired.leadership is None:
                     over_ms = outlook.store_ms + max(acquired.remaining_ms, 1)
-                    shard.taken_until_s = self._local_s(over_ms)
+                    shard.taken_until_s = self._local_s(shard, over_ms)
                     return outlook
                 self._metrics.acquired.inc()
                 log.debug("leads shard %s by epoch %d", shard.id.tag, acquired.leadership.epoch)
             else:
                 moved = await step(topic, shard.id, shard.leadership, self._call())
-                outlook = self._note(moved.outlook)
+                outlook = self._note(shard, moved.outlook, asked_s)
                 if moved.deposed:
                     log.info("shard %s is led by another scheduler now", shard.id.tag)
                     self._metrics.deposed.inc()
@@ -389,10 +389,10 @@ class Scheduler:
         if moved.late_ms is not None:
             self._metrics.lateness.observe(moved.late_ms / MS_PER_SECOND)
 
-    def _note(self, outlook: Outlook) -> Outlook:
-        """Keeps how far the store's clock is from the event loop's."""
-        loop_ms = asyncio.get_running_loop().time() * MS_PER_SECOND
-        self._store_ahead_ms = outlook.store_ms - loop_ms
+    def _note(self, shard: _Shard, outlook: Outlook, asked_s: float) -> Outlook:
+        """Keeps how far the store's clock is from the event loop's; asked for at ``asked_s``."""
+        answered_s = asyncio.get_running_loop().time()
+        shard.offset.note(outlook.store_ms, asked_s, answered_s)
         return outlook
 
     def _next_moment(self, shard: _Shard, outlook: Outlook) -> float:
