@@ -66,6 +66,8 @@ class _Shard:
         led_until_s: until when nobody of no higher rank takes it from this scheduler.
         counts, oldest_ready_ms: what the last survey found.
         offset: of the clock of the node that has it.
+        resignations: how many of its leaders were reported to have resigned.
+        postponed_s: when there is something to do that waits for the leadership of another.
     """
 
     id: ShardId
@@ -81,6 +83,8 @@ class _Shard:
     sweep_s: float = float("-inf")
     failures: int = 0
     offset: StoreOffset = field(default_factory=StoreOffset)
+    resignations: int = 0
+    postponed_s: float = float("inf")
 
 
 class Scheduler:
@@ -120,8 +124,10 @@ class Scheduler:
         elif isinstance(hint, FreeHint):
             shard = self._shards.get(hint.shard)
             if shard is not None and shard.offset.known:
+                shard.resignations += 1
                 shard.taken_until_s, shard.turned_away = float("-inf"), False
-                self._wake(shard, self._moment_s(shard, hint.at_ms))
+                # A hint of an earlier task may have come before this one.
+                self._wake(shard, min(self._moment_s(shard, hint.at_ms), shard.postponed_s))
         elif isinstance(hint, TopicHint):
             self._topics_s = float("-inf")
         elif isinstance(hint, Reset):
@@ -147,6 +153,8 @@ class Scheduler:
         at_s = self._local_s(shard, store_ms)
         if shard.leadership is not None:
             return at_s
+        if at_s < shard.taken_until_s:
+            shard.postponed_s = min(shard.postponed_s, at_s)
         return max(at_s + HOLD_BACK_S * shard.turned_away, shard.taken_until_s)
 
     # The loop ------------------------------------------------------------------------------
@@ -244,7 +252,7 @@ class Scheduler:
             if at_s != shard.wake_s or self._shards.get(shard.id) is not shard or shard.busy:
                 continue
             shard.busy = True
-            shard.wake_s = float("inf")
+            shard.wake_s = shard.postponed_s = float("inf")
             busy += 1
             visits.create_task(self._visit(shard), name=f"ddq visit {shard.id.tag}")
 
@@ -350,6 +358,7 @@ class Scheduler:
         while True:
             asked_s = loop.time()
             if shard.leadership is None:
+                resignations = shard.resignations
                 acquired = await upkeep.acquire(
                     topic, shard.id, None, self._call(),
                     rank=shard.rank, challenge=loop.time() >= self._modest_until_s,
@@ -357,6 +366,10 @@ class Scheduler:
                 outlook = self._note(shard, acquired.outlook, asked_s)
                 shard.leadership = acquired.leadership
                 shard.turned_away = acquired.leadership is None
+                if acquired.leadership is None and shard.resignations != resignations:
+                    # The hint overtook this reply: it is about a leader that has resigned since.
+                    shard.turned_away = False
+                    return outlook
                 if acquired.leadership is None:
                     over_ms = outlook.store_ms + max(acquired.remaining_ms, 1)
                     shard.taken_until_s = self._local_s(shard, over_ms)

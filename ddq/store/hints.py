@@ -36,7 +36,8 @@ class DueHint:
 
 @dataclass(frozen=True, slots=True)
 class FreeHint:
-    """The leader of the shard has resigned; there is something to do at ``at_ms``."""
+    """The leader of the shard has resigned; there is something to do at ``at_ms``: years ahead if
+    there is nothing yet."""
 
     shard: ShardId
     at_ms: int

@@ -79,9 +79,11 @@ def test_a_busy_shard_goes_to_who_outranks_its_leader_and_stays_there(
         assert max(late_ms) <= LATE_MAX_MS, f"G6 bounded lateness: {late_ms}"
 
 
-def test_a_leader_that_stops_hands_over_at_once(stateful_socket: str) -> None:
-    """The other one does not wait for the lease to run out, though it was told when that is."""
-    with quiet(stateful_socket, 0, schedulers=2) as it:
+@pytest.mark.parametrize("seed", range(20))
+def test_a_leader_that_stops_hands_over_at_once(stateful_socket: str, seed: int) -> None:
+    """The other one does not wait for the lease to run out, though it was told when that is: also
+    if nothing is due then, and if the hint comes before the reply that says so."""
+    with quiet(stateful_socket, seed, schedulers=2) as it:
         stops = {number: start(it, number) for number in (1, 2)}
         busy(it, "task", 60)
         now_s = 0.3

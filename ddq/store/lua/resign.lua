@@ -1,5 +1,5 @@
 -- resign: a leader that stops hands over at once instead of letting its lease run out, and says
--- so, with the moment at which there is next something to do.
+-- so, with the moment at which there is next something to do; 2^53 - 1 for none.
 -- flags: allow-oom
 -- argv: nonce             it leads by
 -- argv: epoch
@@ -17,6 +17,8 @@ if is_leader(ARGV[ARGS + 1], tonumber(ARGV[ARGS + 2])) then
   local due, expiry = outlook()
   local next_ms = due
   if expiry >= 0 and (due < 0 or expiry < due) then next_ms = expiry end
-  if next_ms >= 0 then hint('free', next_ms) end
+  -- Also with nothing to do: a task that is added a moment later would otherwise wait until the
+  -- lease of the resigned leader is over, as far as the others know.
+  hint('free', next_ms >= 0 and next_ms or MAX_MS)
 end
 return finish({ status })
