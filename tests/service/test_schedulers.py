@@ -144,6 +144,10 @@ async def test_a_leader_that_was_stopped_promotes_nothing_after_its_successors_e
     old.process.send_signal(signal.SIGCONT)
 
     async def noticed() -> bool:
+        # The other one may have done everything by now: without something to do it would not try.
+        nonlocal count
+        await queue.add(f"t{count}")
+        count += 1
         return await old.figure("deposed_total") > 0
 
     await until(noticed, "the one that was stopped notices")
@@ -159,10 +163,15 @@ async def test_a_leader_that_was_stopped_promotes_nothing_after_its_successors_e
     assert len({entry["id"] for entry in entries}) == count, "G3 promote once"
     led = Counter(epoch for process in (old, new) for epoch in process.epochs())
     assert set(led.values()) == {1}, f"G12 one leader: {led}"
-    # The journal says by which epoch each was promoted; each of them by the owner of that epoch.
+    # The journal says by which epoch each was promoted; each of them by the owner of that epoch. A
+    # process that was stopped for longer than the store's time-out does not get the reply to its
+    # last batch, so it counts at most one batch less for each reply that was lost.
     for process in (old, new):
         own = sum(epoch in set(process.epochs()) for epoch in epochs)
-        assert await process.figure("promoted_total") == own, "G8 fenced"
+        figures = await process.figures()
+        lost_count = figures['ddq_store_sends_failed_total{how="lost"}']
+        least = own - lost_count * Settings().promote_batch_count
+        assert least <= figures["ddq_scheduler_promoted_total"] <= own, "G8 fenced"
 
 
 async def test_a_leader_that_is_asked_to_stop_hands_over(
