@@ -28,6 +28,7 @@ _PATHS = {
     *(f"default_retry_policy.{field.name}" for field in task_pb2.RetryPolicy.DESCRIPTOR.fields),
 }
 """What an update mask may name."""
+_PATHS_MAX_COUNT = 1_000
 
 
 class AdminService:
@@ -92,13 +93,14 @@ class AdminService:
         """Changes the settings that the mask names."""
         problems = Problems()
         check.topic_name(problems, request.name, "name")
-        paths = list(request.update_mask.paths)
+        paths = request.update_mask.paths
         if not paths:
             problems.add("update_mask", "is empty; name the fields of settings to change")
-        for path in paths:
-            if path not in _PATHS:
-                hint = "is fixed at creation" if path == "shards" else "is no field of settings"
-                problems.add("update_mask", f"path {path!r} {hint}")
+        if check.not_too_many(problems, paths, "update_mask", most=_PATHS_MAX_COUNT):
+            for path in paths:
+                if path not in _PATHS:
+                    hint = "is fixed at creation" if path == "shards" else "is no field of settings"
+                    problems.add("update_mask", f"path {path!r} {hint}")
         problems.raise_if_any()
         topic = await self._load(request.name, call)
         if topic.deleting:
@@ -212,13 +214,10 @@ class AdminService:
         problems = Problems()
         check.topic_name(problems, request.topic)
         check.request_id(problems, request.request_id, required=True)
-        if len(request.ids) > LIMITS.batch_max_items:
-            problems.add(
-                "ids", f"has {len(request.ids)} entries; give at most {LIMITS.batch_max_items}"
-            )
-        for position, task_id in enumerate(request.ids):
-            check.task_id(problems, task_id, f"ids[{position}]")
-        check.unique_ids(problems, request.ids, "ids")
+        if check.not_too_many(problems, request.ids, "ids", most=LIMITS.batch_max_items):
+            for position, task_id in enumerate(request.ids):
+                check.task_id(problems, task_id, f"ids[{position}]")
+            check.unique_ids(problems, request.ids, "ids")
         problems.raise_if_any()
         topic = await self._topics.require(request.topic, call)
         if not request.ids:

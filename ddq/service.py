@@ -107,8 +107,7 @@ class QueueService:
             except InvalidArgument as error:
                 tasks.append(error)
 
-        check.batch(problems, request.items, "items", read)
-        check.unique_ids(problems, (item.task.id for item in request.items), "items")
+        check.batch(problems, request.items, "items", read, lambda item: item.task.id)
         size_bytes = sum(
             len(item.task.payload) + _headers_bytes(item.task) for item in request.items
         )
@@ -171,9 +170,10 @@ class QueueService:
             problems.add(
                 "topics", f"has {len(topics)} names; give 1 to {LIMITS.retrieve_topics_max_count}"
             )
-        for position, name in enumerate(topics):
-            check.topic_name(problems, name, f"topics[{position}]")
-        check.unique_ids(problems, topics, "topics")
+        else:
+            for position, name in enumerate(topics):
+                check.topic_name(problems, name, f"topics[{position}]")
+            check.unique_ids(problems, topics, "topics")
         max_tasks = check.count(
             problems, request.max_tasks, "max_tasks", default=1, most=LIMITS.retrieve_max_tasks
         )
@@ -385,9 +385,12 @@ class QueueService:
         check.request_id(problems, request_id, required=False)
         items: list[T] = []
         check.batch(
-            problems, request.items, "items", lambda item: items.append(read(problems, item))
+            problems,
+            request.items,
+            "items",
+            lambda item: items.append(read(problems, item)),
+            lambda item: item.id,
         )
-        check.unique_ids(problems, (item.id for item in request.items), "items")
         problems.raise_if_any()
         return items
 

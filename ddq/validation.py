@@ -28,17 +28,24 @@ _NANOS_PER_MS = 1_000_000
 _LATEST_S = 253_402_300_799  # 9999-12-31T23:59:59Z, the end of a Timestamp's range
 
 
+VIOLATIONS_MAX_COUNT = 20
+"""Violations that an error names; for the others it gives their number. There may be a million."""
+
+
 class Problems:
     """Collects what is wrong with a request, under the path of the field in question."""
 
     def __init__(self) -> None:
         self._violations: list[FieldViolation] = []
+        self._count = 0
         self._too_large = False
         self._path: list[str] = []
 
     def add(self, field: str, description: str) -> None:
         """Notes that ``field``, within the present path, is out of bounds."""
-        self._violations.append(FieldViolation(".".join([*self._path, field]), description))
+        self._count += 1
+        if self._count <= VIOLATIONS_MAX_COUNT:
+            self._violations.append(FieldViolation(".".join([*self._path, field]), description))
 
     def add_too_large(self, field: str, description: str) -> None:
         """Like add; alone it makes the error a PayloadTooLarge."""
@@ -58,15 +65,18 @@ class Problems:
         """Raises what was noted.
 
         Raises:
-            InvalidArgument: with all violations; PayloadTooLarge if the only one is a payload's.
+            InvalidArgument: with the first VIOLATIONS_MAX_COUNT violations, and the number of all
+                in its metadata if there are more; PayloadTooLarge if the only one is a payload's.
         """
         if not self._violations:
             return
         first = self._violations[0]
-        more = len(self._violations) - 1
+        more = self._count - 1
         message = f"{first.field}: {first.description}" + (f" (and {more} more)" if more else "")
         kind = PayloadTooLarge if self._too_large and not more else InvalidArgument
-        raise kind(message, violations=tuple(self._violations))
+        is_cut = self._count > len(self._violations)
+        metadata = {"violations_count": str(self._count)} if is_cut else None
+        raise kind(message, metadata=metadata, violations=tuple(self._violations))
 
 
 # Names and small values --------------------------------------------------------------------
@@ -152,14 +162,32 @@ def unique_ids(problems: Problems, ids: Iterable[str], field: str) -> None:
         seen.setdefault(item_id, position)
 
 
-def batch(problems: Problems, items: Sequence[T], field: str, check: Callable[[T], None]) -> None:
-    """1 to batch_max_items items, each checked under its own path."""
+def not_too_many(problems: Problems, values: Sequence[object], field: str, *, most: int) -> bool:
+    """Whether a field has at most ``most`` values.
+
+    Where it has more, each one is not to be looked at: a message holds millions of empty ones.
+    """
+    if len(values) > most:
+        problems.add(field, f"has {len(values)} entries; give at most {most}")
+        return False
+    return True
+
+
+def batch(
+    problems: Problems,
+    items: Sequence[T],
+    field: str,
+    check: Callable[[T], None],
+    id_of: Callable[[T], str],
+) -> None:
+    """1 to batch_max_items items, each checked under its own path, no two with the same id."""
     if not 1 <= len(items) <= LIMITS.batch_max_items:
         problems.add(field, f"has {len(items)} entries; give 1 to {LIMITS.batch_max_items}")
         return
     for position, item in enumerate(items):
         with problems.within(f"{field}[{position}]"):
             check(item)
+    unique_ids(problems, (id_of(item) for item in items), field)
 
 
 # Times -------------------------------------------------------------------------------------

@@ -425,10 +425,11 @@ class JobStore:
         """
         topic = await self.topics.require(topic_name, call)
         tasks: list[Task] = []
+        size_bytes = 0
         while len(tasks) < limit and cursor.shard < topic.shards:
             args: Args = [
-                int(state), int(full), limit - len(tasks), LIMITS.retrieve_max_bytes,
-                cursor.score, cursor.id,
+                int(state), int(full), limit - len(tasks),
+                LIMITS.retrieve_max_bytes - size_bytes, ENVELOPE_BYTES, cursor.score, cursor.id,
             ]  # fmt: skip
             own = _half_of(call) if tasks else call
             try:
@@ -438,7 +439,8 @@ class JobStore:
                     raise
                 break
             more, score, last_id, results = reply.body[0]
-            for task_id, record, state_record, at_ms, size_bytes in results:
+            for task_id, record, state_record, at_ms, record_size_bytes in results:
+                size_bytes += len(task_id) + len(record) + len(state_record) + ENVELOPE_BYTES
                 try:
                     task = unpack_task(
                         topic.name,
@@ -446,7 +448,7 @@ class JobStore:
                         record,
                         state_record,
                         lease_expiry_ms=at_ms if state is TaskState.LEASED else 0,
-                        record_size_bytes=size_bytes,
+                        record_size_bytes=record_size_bytes,
                     )
                 except StoreMalformed as error:
                     # GetTask says so to who asks for it; the others are still listed.
@@ -458,7 +460,7 @@ class JobStore:
             )
             # Finished tasks of all kinds share an index: looking for a rare one among all others
             # would be one call of unbounded work. The page ends short instead.
-            if more or (full and results):
+            if more or (full and results) or size_bytes >= LIMITS.retrieve_max_bytes:
                 break
         return tasks, cursor if cursor.shard < topic.shards else None
 

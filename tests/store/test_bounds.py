@@ -60,8 +60,11 @@ async def test_a_page_may_be_exactly_as_large_as_it_may_be(queue: Queue) -> None
     for task_id in "abc":
         await queue.add(task_id, b"x" * 27)
     topic, run = await queue.topic(), queue.store.topics.run
-    for max_bytes, expected in ((199, 1), (200, 2), (201, 2), (300, 3)):
-        page = await run(topic, 0, "list", [1, 1, 10, max_bytes, "", ""], call())
+    whole = await run(topic, 0, "list", [1, 1, 10, 10_000, 50, "", ""], call())
+    task_id, record, state_record, *_ = whole.body[0][3][0]
+    each = len(task_id) + len(record) + len(state_record) + 50
+    for max_bytes, expected in ((2 * each - 1, 1), (2 * each, 2), (2 * each + 1, 2), (3 * each, 3)):
+        page = await run(topic, 0, "list", [1, 1, 10, max_bytes, 50, "", ""], call())
         more, _, _, tasks = page.body[0]
         assert (len(tasks), more) == (expected, int(expected < 3)), max_bytes
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
+from urllib.parse import quote
+
 import grpc
 import pytest
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ddq import errors
 from ddq.errors import DdqError, FieldViolation, InvalidArgument, Overloaded, TaskNotFound
-from ddq.status import OK, to_status
+from ddq.status import OK, cut, to_status
 
 SENT = [
     cls
@@ -62,3 +67,36 @@ def test_a_wait_is_sent_where_it_helps() -> None:
 
 def test_ok_is_ok() -> None:
     assert (OK.code, OK.message, list(OK.details)) == (0, "", [])
+
+
+TRAILERS_MAX_BYTES = 8 * 1024
+"""What clients take."""
+TEXT = st.text(max_size=2_000) | st.text("\x00\U0010ffff%\n", min_size=900, max_size=2_000)
+
+
+@given(
+    message=TEXT,
+    metadata=st.dictionaries(TEXT, TEXT, max_size=20),
+    violations=st.lists(st.builds(FieldViolation, TEXT, TEXT), max_size=40),
+)
+def test_an_error_fits_into_the_trailers_whatever_it_says(
+    message: str, metadata: dict[str, str], violations: list[FieldViolation]
+) -> None:
+    error = InvalidArgument(message, metadata=metadata, violations=tuple(violations))
+    status = to_status(error)
+    size_bytes = len(b64encode(status.SerializeToString())) + len(quote(status.message))
+    assert size_bytes < TRAILERS_MAX_BYTES - 1_024, "the keys and the other trailers need some too"
+
+
+def test_what_is_cut_stays_readable() -> None:
+    assert cut("short", 5) == "short"
+    assert cut("longer", 5) == "lo…"
+    assert cut("\u00e9" * 4, 7) == "\u00e9\u00e9…", "no half of a character"
+    assert cut("\ud800", 5) == "?"
+
+
+def test_an_id_is_never_cut() -> None:
+    metadata = {"topic": "t" * 128, "id": "i" * 256, "revision": "9" * 20}
+    info = detail(to_status(TaskNotFound("no", metadata=metadata)), error_details_pb2.ErrorInfo)
+    assert isinstance(info, error_details_pb2.ErrorInfo)
+    assert dict(info.metadata) == metadata

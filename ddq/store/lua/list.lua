@@ -3,7 +3,8 @@
 -- argv: state             number of the state
 -- argv: full              '1': with payloads
 -- argv: limit             entries to look at
--- argv: max_bytes         of payload records to return; one task may be larger
+-- argv: max_bytes         of what is returned, with envelope_bytes a task; one task may be larger
+-- argv: envelope_bytes    of a reply's other fields, without ids and errors
 -- argv: score             of the last entry of the page before; '' for the first page
 -- argv: id                likewise
 -- returns: {more, score, id, {id, payload record, state record, score, payload record bytes} ...}
@@ -13,7 +14,8 @@ if refusal then return refusal end
 
 local state, full = tonumber(ARGV[ARGS + 1]), ARGV[ARGS + 2] == '1'
 local limit, max_bytes = tonumber(ARGV[ARGS + 3]), tonumber(ARGV[ARGS + 4])
-local score, id = ARGV[ARGS + 5], ARGV[ARGS + 6]
+local envelope_bytes = tonumber(ARGV[ARGS + 5])
+local score, id = ARGV[ARGS + 6], ARGV[ARGS + 7]
 local key = INDEX[state]
 local from = rank_behind(key, score, id)
 local page = redis.call('ZRANGE', key, from, from + limit - 1, 'WITHSCORES')
@@ -25,15 +27,17 @@ for at = 1, #page, 2 do
   if record ~= '' and not full then
     record = record:sub(1, PAYLOAD_HEAD_BYTES + t.payload.headers_bytes)
   end
-  bytes = bytes + #record
+  -- Entries of another state share the index of finished ones, or were put there by hand.
+  local wanted = t and t.state == state and not t.cut_from
+  local state_record = wanted and pack_state(t) or ''
+  bytes = bytes + #record + #page[at] + #state_record + envelope_bytes
   if bytes > max_bytes and #results > 0 then
     more = 1
     break
   end
   id, score = page[at], page[at + 1]
-  -- Entries of another state share the index of finished ones, or were put there by hand.
-  if t and t.state == state and not t.cut_from then
-    results[#results + 1] = { id, record, pack_state(t), as_ms(score), #t.record }
+  if wanted then
+    results[#results + 1] = { id, record, state_record, as_ms(score), #t.record }
   end
 end
 return finish({ more, score, id, results })
