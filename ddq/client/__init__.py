@@ -5,6 +5,7 @@ taken effect; after any other error it certainly has not.
 """
 
 from ddq.client.aio import Client
+from ddq.client.process import WrongProcessError
 from ddq.client.repeat import Backoff, SystemTiming, Timing
 from ddq.client.sync import SyncClient
 from ddq.client.values import (
@@ -62,4 +63,5 @@ __all__ = [
     "Topic",
     "TopicSettings",
     "TopicStats",
+    "WrongProcessError",
 ]

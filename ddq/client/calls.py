@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import Any, Self, TypeAlias, TypeVar, cast
 
 import grpc
 import grpc.aio
@@ -15,6 +16,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from ddq.client import convert
 from ddq.client.batch import B, I, Item, V, run_batch, split
+from ddq.client.process import check_process, claim_process
 from ddq.client.repeat import Backoff, Repeater, SystemTiming, Timing
 from ddq.client.rpcs import Rpc
 from ddq.client.status import (
@@ -93,8 +95,11 @@ class Caller:
         entropy: Entropy | None = None,
         backoff: Backoff | None = None,
     ) -> None:
+        self._process = claim_process()
         self._address = address
         self._timeout_s = timeout_s
+        self._credentials = credentials
+        self._backoff = backoff
         self._timing = timing or SystemTiming()
         self._entropy = entropy or SystemEntropy()
         self._repeater = Repeater(self._timing, self._entropy, backoff or Backoff())
@@ -107,6 +112,24 @@ class Caller:
         self._admin = DelayQueueAdminServiceStub(self._channel)
         self._closed = False
 
+    def duplicate(self) -> Self:
+        """Another client of the same server, with a connection of its own.
+
+        Call it in the event loop that is to use the new client; a client belongs to one loop.
+
+        Raises:
+            WrongProcessError: this client was made in another process.
+        """
+        check_process(self._process)
+        return type(self)(
+            self._address,
+            timeout_s=self._timeout_s,
+            credentials=self._credentials,
+            timing=self._timing,
+            entropy=self._entropy,
+            backoff=self._backoff,
+        )
+
     @property
     def address(self) -> str:
         """What the client was given."""
@@ -115,6 +138,9 @@ class Caller:
     async def close(self) -> None:
         """Closes the connection; calls under way end with TransportError."""
         self._closed = True
+        if self._process != os.getpid():
+            # The connection is the other process's; touching it here could hang or crash.
+            return
         await self._channel.close(grace=None)
 
     async def connect(self, *, timeout_s: float | None = None) -> None:
@@ -137,6 +163,7 @@ class Caller:
             raise failure.error from None
 
     def _state(self) -> grpc.ChannelConnectivity:
+        check_process(self._process)
         if self._closed:
             raise RuntimeError("the client is closed")
         return self._channel.get_state(try_to_connect=True)

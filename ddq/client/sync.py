@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from types import TracebackType
@@ -13,6 +14,7 @@ import grpc
 
 from ddq.client.aio import Client
 from ddq.client.calls import DEFAULT_TIMEOUT_S
+from ddq.client.process import check_process, claim_process
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -71,6 +73,8 @@ class SyncClient:
         timeout_s: float = DEFAULT_TIMEOUT_S,
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
+        # Before the thread is started: in a fork of a process that used gRPC nothing would work.
+        self._process = claim_process()
         self._loop = asyncio.new_event_loop()
         # A daemon, so that a program which forgets to close still ends.
         self._thread = threading.Thread(
@@ -95,7 +99,15 @@ class SyncClient:
         return self._client
 
     def run(self, work: Coroutine[Any, Any, R]) -> R:
-        """Runs a coroutine in the client's loop and returns its result."""
+        """Runs a coroutine in the client's loop and returns its result.
+
+        Raises:
+            WrongProcessError: the client was made in another process, of which this one is a fork.
+        """
+        if self._process != os.getpid():
+            # The thread that runs the loop is not there.
+            work.close()
+            check_process(self._process)
         if self._loop.is_closed():
             work.close()
             raise RuntimeError("the client is closed")
@@ -108,8 +120,8 @@ class SyncClient:
             raise
 
     def close(self) -> None:
-        """Closes the connection and ends the thread."""
-        if not self._loop.is_closed():
+        """Closes the connection and ends the thread; does nothing in a fork of its process."""
+        if self._process == os.getpid() and not self._loop.is_closed():
             self.run(self._client.close())
             self._stop()
 

@@ -313,7 +313,7 @@ class TaskCalls(Caller):
         )
 
     async def release(self, lease: LeaseRef, *, timeout_s: float | None = None) -> Released:
-        """Hands a lease back unstarted: the task is ready again, the attempt does not count.
+        """Hands a lease back: the task is ready again, the attempt does not count.
 
         Raises:
             LeaseLost, TaskNotFound, OutcomeUnknown

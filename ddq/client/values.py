@@ -211,7 +211,7 @@ class Extended:
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """A lease that was handed back unstarted."""
+    """A lease that was handed back; its attempt does not count."""
 
     revision: int
     receipt: Receipt
