@@ -271,7 +271,7 @@ class QueueService:
         return Extension(settlement.id, settlement.token, self._lease_ms(problems, item))
 
     async def release(self, request: pb.ReleaseRequest, call: Call) -> pb.ReleaseResponse:
-        """Hands a lease back unstarted."""
+        """Hands a lease back; its attempt does not count."""
         item = self._one(request, _settlement)
         (outcome,) = await self._jobs.release(request.topic, [item], call)
         return pb.ReleaseResponse(
@@ -281,7 +281,7 @@ class QueueService:
     async def batch_release(
         self, request: pb.BatchReleaseRequest, call: Call
     ) -> pb.BatchReleaseResponse:
-        """Hands leases back unstarted."""
+        """Hands leases back; their attempts do not count."""
         items = self._many(request, _settlement)
         outcomes = await self._jobs.release(request.topic, items, call)
         return pb.BatchReleaseResponse(

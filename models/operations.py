@@ -100,7 +100,7 @@ class Extend:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Hands the lease back unstarted."""
+    """Hands the lease back; its attempt does not count."""
 
     id: str
     token: bytes

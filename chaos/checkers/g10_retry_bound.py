@@ -1,6 +1,6 @@
 """G10 retry bound: at most ``max_attempts`` leases in a run, and none sooner than the backoff.
 
-A lease that was handed back unstarted does not count, nor may have one whose release nobody knows
+A lease that was handed back does not count, nor may have one whose release nobody knows
 of. A redrive begins another run. The backoff counts from the nack, or from the lease's expiry.
 """
 

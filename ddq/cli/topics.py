@@ -21,7 +21,6 @@ from ddq.cli.options import (
     span_option,
 )
 from ddq.cli.output import emit, facts, plain, say, table, tasks_text, when
-from ddq.cli.spans import span_text
 from ddq.client import (
     Durability,
     RetryPolicy,
@@ -30,6 +29,7 @@ from ddq.client import (
     TopicSettings,
     TopicStats,
 )
+from ddq.spans import span_text
 
 app = typer.Typer(
     help="Make, look at, change, pause, empty and delete topics.", no_args_is_help=False

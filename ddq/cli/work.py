@@ -60,6 +60,12 @@ def work(
             "--lease", help="How long a task is ours between heartbeats.", show_default="30s"
         ),
     ] = DEFAULT_LEASE,
+    max_run: Annotated[
+        timedelta | None,
+        span_option(
+            "--max-run", help="How long one task may run; then it is stopped, and has failed."
+        ),
+    ] = None,
     grace: Annotated[
         timedelta,
         span_option(
@@ -88,6 +94,8 @@ def work(
     became of the deliveries; the exit status is 1 if any of them came before its due time.
     """
     command = _command(execute, ctx.obj)
+    if max_run is not None and max_run <= timedelta(0):
+        raise UsageError("--max-run has to be more than 0s")
     if raw and (as_json or command):
         raise UsageError("--raw is for printing payloads; leave out --json and the command")
     logging.basicConfig(level="WARNING", format="ddq: %(message)s", stream=sys.stderr)
@@ -119,9 +127,12 @@ def work(
                 handle,
                 concurrency=concurrency,
                 lease=lease,
+                max_run=max_run,
                 grace=grace,
                 max_jobs=count,
                 stop_when_idle=until_idle,
+                # Here a second one does not only end the grace time, but the command, as Ctrl-C.
+                handle_signals=False,
                 on_settled=settled,
             )
             try:

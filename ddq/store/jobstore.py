@@ -327,7 +327,7 @@ class JobStore:
     async def release(
         self, topic_name: str, items: Sequence[Settlement], call: Call
     ) -> list[Outcome[Changed]]:
-        """Hands leases back unstarted."""
+        """Hands leases back; their attempts do not count."""
         return await self._settle(topic_name, "release", items, TaskState.READY, call)
 
     async def extend(

@@ -184,8 +184,8 @@ class DelayQueueServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Release(self, request, context):
-        """Hands a lease back unstarted: the task is ready again and the attempt does
-        not count. Repeatable with the same token.
+        """Hands a lease back: the task is ready again and the attempt does not count,
+        whether or not its holder had begun. Repeatable with the same token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

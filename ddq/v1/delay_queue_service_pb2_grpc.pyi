@@ -63,8 +63,8 @@ class DelayQueueServiceStub:
     """Prolongs a lease; never shortens it. Repeatable with the same token."""
     BatchExtend: _grpc.UnaryUnaryMultiCallable[_delay_queue_service_pb2.BatchExtendRequest, _delay_queue_service_pb2.BatchExtendResponse]
     Release: _grpc.UnaryUnaryMultiCallable[_delay_queue_service_pb2.ReleaseRequest, _delay_queue_service_pb2.ReleaseResponse]
-    """Hands a lease back unstarted: the task is ready again and the attempt does
-    not count. Repeatable with the same token.
+    """Hands a lease back: the task is ready again and the attempt does not count,
+    whether or not its holder had begun. Repeatable with the same token.
     """
     BatchRelease: _grpc.UnaryUnaryMultiCallable[_delay_queue_service_pb2.BatchReleaseRequest, _delay_queue_service_pb2.BatchReleaseResponse]
     Cancel: _grpc.UnaryUnaryMultiCallable[_delay_queue_service_pb2.CancelRequest, _delay_queue_service_pb2.CancelResponse]
@@ -109,8 +109,8 @@ class DelayQueueServiceAsyncStub(DelayQueueServiceStub):
     """Prolongs a lease; never shortens it. Repeatable with the same token."""
     BatchExtend: _aio.UnaryUnaryMultiCallable[_delay_queue_service_pb2.BatchExtendRequest, _delay_queue_service_pb2.BatchExtendResponse]  # type: ignore[assignment]
     Release: _aio.UnaryUnaryMultiCallable[_delay_queue_service_pb2.ReleaseRequest, _delay_queue_service_pb2.ReleaseResponse]  # type: ignore[assignment]
-    """Hands a lease back unstarted: the task is ready again and the attempt does
-    not count. Repeatable with the same token.
+    """Hands a lease back: the task is ready again and the attempt does not count,
+    whether or not its holder had begun. Repeatable with the same token.
     """
     BatchRelease: _aio.UnaryUnaryMultiCallable[_delay_queue_service_pb2.BatchReleaseRequest, _delay_queue_service_pb2.BatchReleaseResponse]  # type: ignore[assignment]
     Cancel: _aio.UnaryUnaryMultiCallable[_delay_queue_service_pb2.CancelRequest, _delay_queue_service_pb2.CancelResponse]  # type: ignore[assignment]
@@ -212,8 +212,8 @@ class DelayQueueServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _delay_queue_service_pb2.ReleaseRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_delay_queue_service_pb2.ReleaseResponse, _abc.Awaitable[_delay_queue_service_pb2.ReleaseResponse]]:
-        """Hands a lease back unstarted: the task is ready again and the attempt does
-        not count. Repeatable with the same token.
+        """Hands a lease back: the task is ready again and the attempt does not count,
+        whether or not its holder had begun. Repeatable with the same token.
         """
 
     @_abc_1.abstractmethod

@@ -4,7 +4,8 @@ Delivery is at-least-once: a worker may die after its handler's side effect and 
 handlers have to bear being run again for the same task.
 """
 
+from ddq.worker.handlers import Handler
 from ddq.worker.job import DeadLetter, Job, Retry, Verdict
-from ddq.worker.worker import Handler, Worker, WorkerStats
+from ddq.worker.worker import Worker, WorkerStats
 
 __all__ = ["DeadLetter", "Handler", "Job", "Retry", "Verdict", "Worker", "WorkerStats"]

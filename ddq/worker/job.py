@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import threading
 from collections.abc import Mapping
@@ -43,9 +44,9 @@ class Verdict(enum.Enum):
     LOST = "lost"
     """The lease ended before the handler did; another worker has the task, or will."""
     UNKNOWN = "unknown"
-    """The worker's last word on it got no answer."""
+    """The worker's last request about it got no answer."""
     RELEASED = "released"
-    """Handed back unstarted."""
+    """Handed back: the task is ready again, and the attempt does not count."""
 
 
 class Job:
@@ -53,16 +54,21 @@ class Job:
 
     Attributes:
         lease: the task and the right to it.
-        lost: is set when the lease has ended before the handler; an async handler is cancelled
-            then, any other should look at ``is_lost`` now and then and return.
+        lost: an asyncio.Event that is set when the handler should stop, because the lease has
+            ended, ``max_run`` is over, or the worker's grace time is. An async handler is cancelled
+            as well; a plain function should look at ``is_lost`` now and then, or wait in
+            ``wait_until_lost``, and return.
         early: the store handed it out before its due time, which it never should.
     """
 
-    def __init__(self, lease: Lease, deadline_s: float) -> None:
+    def __init__(
+        self, lease: Lease, deadline_s: float, loop: asyncio.AbstractEventLoop | None = None
+    ) -> None:
         self.lease = lease
         self.lost = asyncio.Event()
         self._lost_flag = threading.Event()
         self._deadline_s = deadline_s
+        self._loop = loop
 
     @property
     def topic(self) -> str:
@@ -110,9 +116,20 @@ class Job:
         """Like ``lost``, and may be asked from any thread."""
         return self._lost_flag.is_set()
 
+    def wait_until_lost(self, timeout_s: float | None = None) -> bool:
+        """Blocks a plain function's thread until the job is lost; False if the time ran out first.
+
+        Args:
+            timeout_s: seconds; None: without limit.
+        """
+        return self._lost_flag.wait(timeout_s)
+
     @property
     def deadline_s(self) -> float:
-        """When this worker takes the lease for lost, in the event loop's time."""
+        """When this worker takes the lease for lost, in the time of time.monotonic(), in seconds.
+
+        Each heartbeat that is answered moves it.
+        """
         return self._deadline_s
 
     def prolong(self, deadline_s: float) -> None:
@@ -120,6 +137,11 @@ class Job:
         self._deadline_s = max(self._deadline_s, deadline_s)
 
     def lose(self) -> None:
-        """For the worker: the lease has ended."""
+        """For the worker, from any thread: the handler should stop."""
         self._lost_flag.set()
-        self.lost.set()
+        if self._loop is None:
+            self.lost.set()
+            return
+        # The program's loop may have been closed without waiting for the worker.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self.lost.set)

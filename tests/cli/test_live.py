@@ -359,9 +359,25 @@ def test_what_outlasts_the_grace_time_is_ended_and_handed_back(
     worker.send_signal(signal.SIGTERM)
     _, err = worker.communicate(timeout=TIMEOUT_S)
     assert worker.returncode == 0
-    assert b"1 nacked" in err
+    assert b"1 released" in err
     assert not alive(child)
     assert "1 acked" in live.ok("work", topic, "--count", "1").err
+
+
+def test_a_command_that_runs_for_too_long_is_ended_and_has_failed(
+    live: Cli, topic: str, tmp_path: Path
+) -> None:
+    started = tmp_path / "started"
+    os.mkfifo(started)
+    live.ok("enqueue", topic, "x", "--id", "a", "--max-attempts", "1")
+    script = f"sleep 1000 & echo $! > {started}; wait"
+    worker = spawn("work", topic, "--max-run", "100ms", "-n", "1", "--", "sh", "-c", script)
+    child = int(started.read_text())
+    _, err = worker.communicate(timeout=TIMEOUT_S)
+    assert b"delivered 1: 1 dead; none early" in err
+    assert not alive(child)
+    (found,) = live.ok("get", topic, "a", "--json").documents
+    assert found["last_error"] == "the handler ran longer than max_run (100ms)"
 
 
 def test_a_revoked_lease_ends_the_command(live: Cli, topic: str, tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import typer
 
-from ddq.cli.spans import parse_span, parse_time, span_text
+from ddq.cli.spans import parse_span, parse_time
+from ddq.spans import span_text
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,7 @@ NOBODY = ("--address", "127.0.0.1:1")
         (["work", "mail", "--exec", "cat", "--", "cat"], 2, "not both"),
         (["work", "mail", "--raw", "--json"], 2, "--raw"),
         (["work", "mail", "--count", "0"], 2, "--count"),
+        (["work", "mail", "--max-run", "0s"], 2, "--max-run"),
         (["work", "mail", *NOBODY], 5, "cannot connect"),
         (["stats", *NOBODY], 5, "cannot connect"),
         (["node", "--data", "x", "--announce", "a:1", "--sentinels", "b:1"], 2, "no IP address"),

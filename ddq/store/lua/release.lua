@@ -1,4 +1,4 @@
--- release: hands a lease back unstarted: READY again, and the attempt does not count.
+-- release: hands a lease back: READY again, and the attempt does not count.
 -- flags: allow-oom
 -- argv: per task, 2 each: id, token
 -- returns: per task {status, revision}

@@ -1,0 +1,196 @@
+"""Running a handler: async ones in the program's event loop, plain functions in threads."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from ddq.worker.job import Job
+from ddq.worker.outcome import CANCELLED, NOT_STARTED, RETURNED, Outcome, raised
+from ddq.worker.threads import DaemonThreads
+
+Handler = Callable[[Job], Awaitable[Any]] | Callable[[Job], Any]
+
+
+class Execution:
+    """One run of a handler, as the worker's event loop sees it.
+
+    Attributes:
+        outcome: how the handler ended, once it has.
+        started: whether it has begun, or never will.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self.started = asyncio.Event()
+        self._worker = asyncio.get_running_loop()
+        self._lock = threading.Lock()
+        self._begun = False
+        self._withdrawn = False
+
+    def withdraw(self) -> bool:
+        """Keeps the handler from beginning; False if it has begun."""
+        with self._lock:
+            self._withdrawn = not self._begun
+            return self._withdrawn
+
+    def begin(self) -> bool:
+        """For the handler's side: whether the handler may begin, now.
+
+        It may not when the lease is over: another worker may have the task. True once it has begun.
+        """
+        with self._lock:
+            if not self._begun and time.monotonic() >= self.job.deadline_s:
+                self._withdrawn = True
+            self._begun = not self._withdrawn
+        self._tell_worker(self.started.set)
+        return self._begun
+
+    def end(self, outcome: Outcome) -> None:
+        """For the handler's side: how it ended."""
+        self._tell_worker(self._set_outcome, outcome)
+
+    def _set_outcome(self, outcome: Outcome) -> None:
+        if not self.outcome.done():
+            self.outcome.set_result(outcome)
+
+    def _tell_worker(self, callback: Callable[..., object], *arguments: object) -> None:
+        # A thread that was left behind may end after the worker's loop was closed.
+        with contextlib.suppress(RuntimeError):
+            self._worker.call_soon_threadsafe(callback, *arguments)
+
+
+class Handlers:
+    """Starts and cancels runs of one handler.
+
+    Made in the program's event loop, used from the worker's.
+
+    Args:
+        concurrency: threads for a handler that is a plain function.
+        owns_interrupts: Ctrl-C does not raise KeyboardInterrupt while the worker runs, so one that
+            comes out of an async handler is the handler's own.
+    """
+
+    def __init__(self, handler: Handler, concurrency: int, *, owns_interrupts: bool) -> None:
+        self._handler = handler
+        self._owns_interrupts = owns_interrupts
+        self._program = asyncio.get_running_loop()
+        self._runs: dict[asyncio.Task[Any], Execution] = {}
+        self.is_async = _is_async(handler)
+        self._threads = None if self.is_async else DaemonThreads(concurrency, "ddq-worker")
+
+    def start(self, job: Job) -> Execution:
+        """Starts the handler for a job.
+
+        Raises:
+            RuntimeError: the program's event loop is closed.
+        """
+        execution = Execution(job)
+        if self._threads is None:
+            self._program.call_soon_threadsafe(self._run_in_loop, execution, self._handler)
+        else:
+            self._threads.submit(lambda: self._run_in_thread(execution))
+        return execution
+
+    def cancel(self, execution: Execution) -> None:
+        """Asks an async handler to stop; a plain function has to look at its job."""
+        with contextlib.suppress(RuntimeError):
+            self._program.call_soon_threadsafe(self._cancel_in_loop, execution)
+
+    def describe(self, task: asyncio.Task[Any]) -> str | None:
+        """What a task of the program's loop runs for the worker; None: nothing."""
+        execution = self._runs.get(task)
+        if execution is None:
+            return None
+        name = getattr(self._handler, "__qualname__", type(self._handler).__qualname__)
+        return f"{name} of {execution.job.topic}/{execution.job.id}"
+
+    async def join(self, timeout_s: float) -> None:
+        """In the program's loop: lets async handlers end that were cancelled, for so many seconds.
+
+        A handler that stops a process, or closes a connection, would otherwise be cancelled a
+        second time by the end of the program.
+        """
+        if self._runs:
+            await asyncio.wait(set(self._runs), timeout=timeout_s)
+
+    def close(self) -> None:
+        """Ends the threads that are idle, and leaves the others to the process."""
+        if self._threads is not None:
+            self._threads.close()
+
+    # In one of the threads
+
+    def _run_in_thread(self, execution: Execution) -> None:
+        if not execution.begin():
+            execution.end(NOT_STARTED)
+            return
+        try:
+            result = self._handler(execution.job)
+        except BaseException as error:  # noqa: BLE001 - SystemExit too is a failure of its task
+            execution.end(raised(error))
+            return
+        if not inspect.isawaitable(result):
+            execution.end(RETURNED)
+            return
+        # A plain function that returns a coroutine, as wrappers of async ones do: taken for done,
+        # it would never have run.
+        try:
+            self._program.call_soon_threadsafe(self._run_in_loop, execution, lambda _: result)
+        except RuntimeError:
+            execution.end(CANCELLED)
+
+    # In the program's loop
+
+    def _run_in_loop(self, execution: Execution, handler: Handler) -> None:
+        job = execution.job
+        task = self._program.create_task(
+            self._guarded(handler, execution), name=f"ddq job {job.topic}/{job.id}"
+        )
+        self._runs[task] = execution
+        task.add_done_callback(self._ended_in_loop)
+
+    async def _guarded(self, handler: Handler, execution: Execution) -> Outcome:
+        # Not when the task is made: all those that are made in one turn of the loop wait for the
+        # first of them, if that one blocks.
+        if not execution.begin():
+            return NOT_STARTED
+        task = asyncio.current_task()
+        assert task is not None
+        try:
+            await handler(execution.job)
+        except asyncio.CancelledError as error:
+            # A handler may also raise this itself, or get it from a task of its own.
+            return CANCELLED if task.cancelling() else raised(error)
+        except KeyboardInterrupt as error:
+            if not self._owns_interrupts:
+                raise
+            return raised(error)
+        except BaseException as error:  # noqa: BLE001 - SystemExit too is a failure of its task
+            return raised(error)
+        return RETURNED
+
+    def _ended_in_loop(self, task: asyncio.Task[Outcome]) -> None:
+        execution = self._runs.pop(task)
+        stopped = task.cancelled() or task.exception() is not None
+        outcome = CANCELLED if stopped else task.result()
+        # A program that ends cancels all tasks of its loop at once. One turn later the worker has
+        # been told to stop, and does not take the cancellation for a failure of the handler.
+        self._program.call_soon(execution.end, outcome)
+
+    def _cancel_in_loop(self, execution: Execution) -> None:
+        for task, running in self._runs.items():
+            if running is execution:
+                task.cancel()
+
+
+def _is_async(handler: Handler) -> bool:
+    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(
+        getattr(handler, "__call__", None)  # noqa: B004 - an object whose __call__ is async
+    )

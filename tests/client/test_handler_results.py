@@ -1,0 +1,139 @@
+"""What a handler raises is the failure of its task, whatever it is."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from ddq.worker import Job, Verdict
+from tests.client.queue import FakeQueue, lease
+from tests.client.test_worker import counted, run
+
+
+class Odd(BaseException):
+    """Neither an Exception nor one of those that the interpreter knows."""
+
+
+def stop_iteration(_: Job) -> None:
+    next(iter([]))
+
+
+def exits(_: Job) -> None:
+    sys.exit(3)
+
+
+def raises(error: BaseException) -> Callable[[Job], None]:
+    def handler(_: Job) -> None:
+        raise error
+
+    return handler
+
+
+PLAIN: dict[str, tuple[Callable[[Job], Any], str]] = {
+    "StopIteration": (stop_iteration, "StopIteration"),
+    "SystemExit": (exits, "SystemExit: 3"),
+    "KeyboardInterrupt": (raises(KeyboardInterrupt()), "KeyboardInterrupt"),
+    "GeneratorExit": (raises(GeneratorExit()), "GeneratorExit"),
+    "CancelledError": (
+        raises(asyncio.CancelledError()),
+        "CancelledError: raised within the handler; the worker had not cancelled it",
+    ),
+    "a reason": (raises(asyncio.CancelledError("by me")), "CancelledError: by me"),
+    "StopAsyncIteration": (raises(StopAsyncIteration()), "StopAsyncIteration"),
+    "BaseException": (raises(Odd("strange")), "Odd: strange"),
+    "group": (
+        raises(BaseExceptionGroup("both", [SystemExit(1), ValueError("x")])),
+        "BaseExceptionGroup: both (2 sub-exceptions)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+async def test_a_plain_function(name: str) -> None:
+    handler, text = PLAIN[name]
+    queue = FakeQueue(lease("a"))
+    made = await run(queue, handler)
+    (verdict,) = queue.nacks
+    # The policy's backoff, not at once.
+    assert (verdict["error"], verdict["delay"]) == (text, None)
+    assert counted(made) == {Verdict.NACKED: 1}
+
+
+@pytest.mark.parametrize("name", [name for name in PLAIN if not name.startswith("Stop")])
+async def test_an_async_handler(name: str) -> None:
+    handler, text = PLAIN[name]
+    queue = FakeQueue(lease("a"), lease("neighbour"))
+
+    async def with_it(job: Job) -> None:
+        if job.id == "a":
+            handler(job)
+
+    made = await run(queue, with_it)
+    (verdict,) = queue.nacks
+    assert (verdict["error"], verdict["delay"]) == (text, None)
+    assert counted(made) == {Verdict.NACKED: 1, Verdict.ACKED: 1}
+
+
+async def test_a_stop_iteration_of_an_async_handler() -> None:
+    queue = FakeQueue(lease("a"))
+
+    async def handler(job: Job) -> None:
+        stop_iteration(job)
+
+    await run(queue, handler)
+    (verdict,) = queue.nacks
+    assert verdict["error"] == "RuntimeError: coroutine raised StopIteration"
+
+
+async def test_the_cancellation_of_a_subtask_is_a_failure_of_the_handler() -> None:
+    queue = FakeQueue(lease("a"))
+
+    async def handler(_: Job) -> None:
+        part = asyncio.create_task(asyncio.Event().wait())
+        await asyncio.sleep(0)
+        part.cancel()
+        await part
+
+    made = await run(queue, handler)
+    (verdict,) = queue.nacks
+    assert verdict["error"].startswith("CancelledError: raised within the handler")
+    assert verdict["delay"] is None
+    assert counted(made) == {Verdict.NACKED: 1}
+
+
+async def test_a_handler_that_cancels_itself_has_failed() -> None:
+    queue = FakeQueue(lease("a"))
+
+    async def handler(_: Job) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.Event().wait()
+
+    made = await run(queue, handler)
+    assert counted(made) == {Verdict.NACKED: 1}
+
+
+def test_a_program_that_ends_hands_its_tasks_back() -> None:
+    """asyncio.run() cancels run() and the handlers in the same moment."""
+    said = []
+
+    async def main() -> None:
+        queue = FakeQueue(lease("a"))
+        started = asyncio.Event()
+
+        async def handler(_: Job) -> None:
+            started.set()
+            await asyncio.Event().wait()
+
+        said.append(queue.said)
+        background = asyncio.create_task(run(queue, handler, stop_when_idle=None))
+        await started.wait()
+        assert not background.done()
+
+    asyncio.run(main())
+    assert said == [[("release", "a")]]
