@@ -59,9 +59,13 @@ class RedisConnection:
             async with asyncio.timeout(timeout_s):
                 connection = self._connection
                 if connection is None:
-                    connection = self._make()
+                    # Kept before it is open: a store that hangs while it opens ends this by the
+                    # timeout, and an open socket that nothing refers to would stay.
+                    connection = self._connection = self._make()
                     await connection.connect()  # type: ignore[no-untyped-call]
-                    self._connection = connection
+                    if self._connection is not connection:
+                        await connection.disconnect(nowait=True)
+                        raise NotSentError("the connection was closed while it opened")
                 packed = connection.pack_commands(commands)
                 sent = True
                 await connection.send_packed_command(packed, check_health=False)

@@ -50,6 +50,7 @@ class Barrier:
 
 
 FAST = Barrier()
+LaneKey = tuple[Node, Barrier]
 
 
 def strength(barrier: Barrier) -> tuple[int, bool]:
@@ -81,8 +82,10 @@ class Router:
         metrics.held.set_function(lambda: sum(lane.held_count for lane in self._lanes.values()))
         self._heartbeat = scripts["heartbeat"]
         self._settings = settings
-        self._lanes: dict[tuple[Node, Barrier], GroupCommit] = {}
+        # Replaced, and never changed in place: Prometheus reads it in a thread of its own.
+        self._lanes: Mapping[LaneKey, GroupCommit] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        self._closed = False
         topology.on_change(self._retire)
         topology.on_down_after(self._narrow)
 
@@ -112,7 +115,8 @@ class Router:
             try:
                 return await lane.run(script, keys, args, deadline_s)
             except LaneClosedError:
-                self._lanes.pop((node, barrier), None)
+                # Another request may have opened a new one in its place.
+                self._drop(node, barrier, lane)
             except NotHereError as error:
                 redirect = self.topology.redirected(node, error.reply)
                 if redirect is not None and not redirect.asking and node != redirect.node:
@@ -153,22 +157,30 @@ class Router:
         """A Sentinel considers a master down sooner than was known."""
         self.keep_time(Timing.of(down_after_ms / MS_PER_SECOND), may_widen=False)
 
-    def lanes(self) -> Mapping[tuple[Node, Barrier], GroupCommit]:
+    def lanes(self) -> Mapping[LaneKey, GroupCommit]:
         """Those that are open, to look at."""
         return self._lanes
 
     async def close(self) -> None:
-        """Closes every lane, and the topology."""
+        """Closes every lane, and the topology; what still waits gets StoreUnreachable."""
+        self._closed = True
         lanes, self._lanes = list(self._lanes.values()), {}
         await asyncio.gather(*(lane.close() for lane in lanes), *self._closing)
         await self.topology.close()
 
+    def _drop(self, node: Node, barrier: Barrier, lane: GroupCommit) -> None:
+        """Removes one lane, if it is still the one of its key."""
+        if self._lanes.get((node, barrier)) is lane:
+            self._lanes = {key: other for key, other in self._lanes.items() if other is not lane}
+
     def _lane(self, node: Node, barrier: Barrier) -> GroupCommit:
+        if self._closed:
+            raise StoreUnreachable("the connections to the store are closed: the process is ending")
         lane = self._lanes.get((node, barrier))
         if lane is None:
             settings = self._settings
             policy = Policy(barrier.mode, barrier.fsync, self.nodes, self.timing)
-            lane = self._lanes[node, barrier] = GroupCommit(
+            lane = GroupCommit(
                 MeteredConnection(self.topology.connect(node), self._metrics),
                 settings.store_timeout_ms / MS_PER_SECOND,
                 settings.store_queue_max_count,
@@ -180,6 +192,7 @@ class Router:
                 ask_elections=lambda deadline_s: self.topology.elections(node, deadline_s),
                 trusted_s=self.topology.trusted_s(node),
             )
+            self._lanes = {**self._lanes, (node, barrier): lane}
         return lane
 
     def _retire(self, node: Node, reason: str) -> None:
@@ -188,7 +201,9 @@ class Router:
         self._close_lanes(node)
 
     def _close_lanes(self, node: Node) -> None:
-        for key in [key for key in self._lanes if key[0] == node]:
-            task = asyncio.create_task(self._lanes.pop(key).close(), name="ddq lane closes")
+        closing = [lane for (of, _), lane in self._lanes.items() if of == node]
+        self._lanes = {key: lane for key, lane in self._lanes.items() if key[0] != node}
+        for lane in closing:
+            task = asyncio.create_task(lane.close(), name="ddq lane closes")
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)

@@ -145,9 +145,10 @@ class TopicRegistry:
 
     async def load(self, name: str, call: Call) -> Topic | None:
         """The topic as the registry has it now."""
+        before = self._known.get(name)
         _, record = await self._runner.run_registry(["get", name, "", 0, ""], call)
         if not record:
-            self._known.pop(name, None)
+            self._drop_known(name, before)
             return None
         return self._note(name, record)
 
@@ -165,11 +166,12 @@ class TopicRegistry:
         assert len(names) <= READ_MAX_COUNT
         if not names:
             return []
+        before = [self._known.get(printable(name)) for name in names]
         _, records = await self._runner.run_registry(["many", "", "", 0, ""], call, names=names)
         found: list[Topic | None] = []
-        for name, record in zip(names, records, strict=True):
+        for name, record, known in zip(names, records, before, strict=True):
             if record is None:
-                self._known.pop(printable(name), None)
+                self._drop_known(printable(name), known)
             found.append(None if record is None else self._note(printable(name), record))
         return found
 
@@ -273,6 +275,7 @@ class TopicRegistry:
             WriteOutcomeUnknown: it was changed, and not every shard could be configured. The next
                 script on such a shard does that.
         """
+        before = self._known.get(topic.name)
         stronger = max(Barrier.of(topic.settings), Barrier.of(changed.settings), key=strength)
         status, record = await self._runner.run_registry(
             ["update", topic.name, self._tag(), topic.revision, pack_document(changed)],
@@ -280,7 +283,7 @@ class TopicRegistry:
             stronger,
         )
         if status == "REVISION":
-            self._known.pop(topic.name, None)
+            self._drop_known(topic.name, before)
             if not record:
                 raise TopicNotFound(f"topic {topic.name!r} does not exist")
             raise RevisionMismatch(f"topic {topic.name!r} was changed at the same time")
@@ -298,12 +301,18 @@ class TopicRegistry:
 
     async def forget(self, topic: Topic, call: Call) -> None:
         """Removes the topic from the registry: the last step of its deletion."""
+        before = self._known.get(topic.name)
         await self._runner.run_registry(
             ["delete", topic.name, self._tag(), topic.revision, ""],
             call,
             Barrier.of(topic.settings),
         )
-        self._known.pop(topic.name, None)
+        self._drop_known(topic.name, before)
+
+    def _drop_known(self, name: str, known: Topic | None) -> None:
+        """Removes what was known before a script ran; another task may have read it since."""
+        if self._known.get(name) is known:
+            self._known.pop(name, None)
 
     def _tag(self) -> bytes:
         """Random bytes of one change of the table."""

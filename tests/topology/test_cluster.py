@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from unittest import mock
 
 import pytest
 import redis.exceptions
@@ -163,6 +164,27 @@ async def test_a_master_that_hangs_is_not_handed_out(scene: Scene) -> None:
     scene.low.hangs = False
     assert await scene.find(LOW) == scene.low.node
     assert scene.changes == []
+
+
+async def test_a_suspicion_during_a_look_outlasts_it_though_its_reason_is_the_same(
+    scene: Scene,
+) -> None:
+    """The look may have asked the node before that happened."""
+    await scene.find(LOW)
+    topology, node = scene.topology, scene.low.node
+    topology.suspect(node, "lost")
+    ask_nodes = topology._ask_nodes
+
+    async def ask_and_suspect() -> None:
+        await ask_nodes()
+        topology.suspect(node, "lost")
+
+    with (
+        mock.patch.object(topology, "_ask_nodes", ask_and_suspect),
+        pytest.raises(StoreUnreachable),
+    ):
+        await scene.find(LOW)
+    assert await scene.find(LOW) == node
 
 
 async def test_a_node_that_is_cut_off_is_not_believed(scene: Scene) -> None:

@@ -77,6 +77,13 @@ class View:
         return f"cluster_state {state}, {self.slots_count} slots served, epoch {self.epoch}"
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class _Suspicion:
+    """One report that something is wrong with a node; equal only to itself."""
+
+    reason: str
+
+
 class ClusterTopology:
     """See Topology.
 
@@ -102,7 +109,7 @@ class ClusterTopology:
         """Masters that redirects have told of a further slot of, since the last look."""
         self._replicas: tuple[Node, ...] = ()
         self._said = ""
-        self._suspects: dict[Node, str] = {}
+        self._suspects: dict[Node, _Suspicion] = {}
         self._turn = itertools.count()
         self._wake = asyncio.Event()
 
@@ -118,7 +125,8 @@ class ClusterTopology:
         if node is None:
             raise StoreUnreachable(f"no node of the Cluster serves slot {slot} ({self._said})")
         if node in self._suspects:
-            raise StoreUnreachable(f"the master of slot {slot} is away: {self._suspects[node]}")
+            reason = self._suspects[node].reason
+            raise StoreUnreachable(f"the master of slot {slot} is away: {reason}")
         return node
 
     async def masters(self, deadline_s: float) -> tuple[Node, ...]:
@@ -173,12 +181,13 @@ class ClusterTopology:
         finally:
             probes.cancel()
             await asyncio.gather(probes, return_exceptions=True)
-        for node, reason in suspects.items():
-            # Suspected once more in the meantime, it stays so until the next look.
-            if self._suspects.get(node) == reason:
+        for node, suspicion in suspects.items():
+            # Suspected once more in the meantime, it stays so until the next look; also if the
+            # reason was the same.
+            if self._suspects.get(node) is suspicion:
                 del self._suspects[node]
         self._suspects |= {
-            node: reason for node, reason in failures.items() if node in self._epochs
+            node: _Suspicion(reason) for node, reason in failures.items() if node in self._epochs
         }
 
     async def _ask_nodes(self) -> None:
@@ -253,7 +262,7 @@ class ClusterTopology:
         """See Topology.suspect."""
         if node in self._epochs or node in self._slots:
             log.info("looking at the Cluster again: %s: %s", node, error or type(error).__name__)
-            self._suspects[node] = f"{node}: {str(error) or type(error).__name__}"
+            self._suspects[node] = _Suspicion(f"{node}: {str(error) or type(error).__name__}")
             self._wake.set()
 
     def on_change(self, listener: Listener) -> None:

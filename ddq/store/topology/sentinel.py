@@ -370,7 +370,8 @@ class SentinelTopology:
     async def close(self) -> None:
         """See Topology.close."""
         await self._looks.close()
-        for connection in self._sentinels.values():
+        # A question that is still being asked may change the table meanwhile.
+        for connection in list(self._sentinels.values()):
             await connection.close()
 
 
