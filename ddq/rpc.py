@@ -18,11 +18,13 @@ from ddq.config import MS_PER_SECOND, Settings
 from ddq.entropy import Clock
 from ddq.errors import DdqError
 from ddq.metrics import Metrics, unseen
+from ddq.rarely import Rarely
 from ddq.status import to_status
 from ddq.store.runner import Call
 from ddq.validation import Problems
 
 log = logging.getLogger(__name__)
+rarely = Rarely(log)
 
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
@@ -124,10 +126,11 @@ def _adapt(
             await context.abort_with_status(  # type: ignore[attr-defined]
                 rpc_status.to_status(to_status(error))
             )
-        except Exception:
+        except Exception as error:  # noqa: BLE001 - it is logged
             ended(grpc.StatusCode.INTERNAL)
             # A mistake of ours: the caller learns that the outcome is unknown, the log says where.
-            log.exception("%s failed", type(request).__name__)
+            # Once in a while, since a caller may be able to repeat it at will.
+            rarely.exception((name, type(error)), "%s failed", type(request).__name__)
             await context.abort(grpc.StatusCode.INTERNAL, "internal error; see the server's log")
 
     async def method(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:

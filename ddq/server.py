@@ -6,16 +6,19 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
+from grpc_reflection.v1alpha._async import ReflectionServicer
 
 from ddq.admin import AdminService
 from ddq.bell import ReadyBell
 from ddq.config import LIMITS, MS_PER_SECOND, Settings
 from ddq.errors import DdqError
+from ddq.malformed import Registrar
 from ddq.process import (
     StartupError,
     check_options,
@@ -32,9 +35,7 @@ from ddq.service import QueueService
 from ddq.store.checks import Finding
 from ddq.store.open import Store
 from ddq.v1 import (
-    delay_queue_admin_service_pb2,
     delay_queue_admin_service_pb2_grpc,
-    delay_queue_service_pb2,
     delay_queue_service_pb2_grpc,
 )
 
@@ -156,6 +157,7 @@ def _make_server(store: Store, service: QueueService) -> tuple[grpc.aio.Server, 
             ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
         ]
     )
+    registrar: Any = Registrar(server, store.metrics)
     calls = CallFactory(store.settings, store.clock)
     queue = servicer(
         service,
@@ -163,26 +165,22 @@ def _make_server(store: Store, service: QueueService) -> tuple[grpc.aio.Server, 
         calls,
         store.metrics,
     )
-    delay_queue_service_pb2_grpc.add_DelayQueueServiceServicer_to_server(queue, server)
+    delay_queue_service_pb2_grpc.add_DelayQueueServiceServicer_to_server(queue, registrar)
     admin = servicer(
         AdminService(store),
         delay_queue_admin_service_pb2_grpc.DelayQueueAdminServiceServicer,
         calls,
         store.metrics,
     )
-    delay_queue_admin_service_pb2_grpc.add_DelayQueueAdminServiceServicer_to_server(admin, server)
+    delay_queue_admin_service_pb2_grpc.add_DelayQueueAdminServiceServicer_to_server(
+        admin, registrar
+    )
     health_servicer = HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
-    reflection.enable_server_reflection(
-        [
-            delay_queue_service_pb2.DESCRIPTOR.services_by_name["DelayQueueService"].full_name,
-            delay_queue_admin_service_pb2.DESCRIPTOR.services_by_name[
-                "DelayQueueAdminService"
-            ].full_name,
-            health.SERVICE_NAME,
-            reflection.SERVICE_NAME,
-        ],
-        server,
+    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, registrar)
+    described = ReflectionServicer([QUEUE, ADMIN, health.SERVICE_NAME, reflection.SERVICE_NAME])
+    # The stubs lack its types.
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(  # type: ignore[no-untyped-call]
+        described, registrar
     )
     return server, health_servicer
 
