@@ -35,6 +35,11 @@ class Outlook:
     collect_ms: int | None
 
     @property
+    def collectable(self) -> bool:
+        """Whether a tombstone or request record is to be removed."""
+        return self.collect_ms is not None and self.collect_ms <= self.store_ms
+
+    @property
     def promotable(self) -> bool:
         """Whether a task is due."""
         return self.due_ms is not None and self.due_ms <= self.store_ms
@@ -130,20 +135,42 @@ class Upkeep:
         reply = await self.topics.run(topic, shard.index, "resign", [held.nonce, held.epoch], call)
         return text(reply.body[0][0]) == "RESIGNED"
 
-    async def promote(self, topic: Topic, shard: ShardId, held: Leadership, call: Call) -> Moved:
-        """Moves one batch of due tasks to ready."""
+    async def promote(
+        self,
+        topic: Topic,
+        shard: ShardId,
+        held: Leadership,
+        call: Call,
+        limit: int | None = None,
+    ) -> Moved:
+        """Moves one batch of due tasks to ready.
+
+        Args:
+            limit: tasks to look at; None: promote_batch_count.
+        """
         settings = self._settings
-        args = (held.nonce, held.epoch, settings.leader_lease_ms, settings.promote_batch_count)
+        limit = settings.promote_batch_count if limit is None else limit
+        args = (held.nonce, held.epoch, settings.leader_lease_ms, limit)
         reply = await self.topics.run(topic, shard.index, "promote", args, call)
         status, count, late_ms, *times = reply.body[0]
         return _moved(status, count, late_ms, reply.store_ms, times)
 
-    async def reap(self, topic: Topic, shard: ShardId, held: Leadership, call: Call) -> Moved:
-        """Ends one batch of expired attempts."""
+    async def reap(
+        self,
+        topic: Topic,
+        shard: ShardId,
+        held: Leadership,
+        call: Call,
+        limit: int | None = None,
+    ) -> Moved:
+        """Ends one batch of expired attempts.
+
+        Args:
+            limit: leases to look at; None: promote_batch_count.
+        """
         settings = self._settings
-        randoms: list[str | bytes | int] = [
-            repr(self._entropy.random()) for _ in range(settings.promote_batch_count)
-        ]
+        limit = settings.promote_batch_count if limit is None else limit
+        randoms: list[str | bytes | int] = [repr(self._entropy.random()) for _ in range(limit)]
         args = [held.nonce, held.epoch, settings.leader_lease_ms, *randoms]
         reply = await self.topics.run(topic, shard.index, "reap", args, call)
         status, count, *times = reply.body[0]

@@ -160,7 +160,7 @@ def test_shards_of_a_topic_that_has_gone_are_forgotten(stateful_socket: str) -> 
         store = it.world.processes["api1"].store
         it.world.start_schedulers()
         it.run_until(0.01)
-        assert len(it.scheduler()._shards) == 1
+        assert len(it.scheduler()._table.shards) == 1
 
         async def delete() -> None:
             call = Call(asyncio.get_running_loop().time() + 5.0)
@@ -172,7 +172,7 @@ def test_shards_of_a_topic_that_has_gone_are_forgotten(stateful_socket: str) -> 
         it.world.loop.call_soon(it.scheduler().on_hint, Reset())
         it.world.loop.settle()
         it.run_until(0.03)
-        assert not it.scheduler()._shards
+        assert not it.scheduler()._table.shards
 
 
 def test_a_failure_after_a_success_waits_as_a_first_one(stateful_socket: str) -> None:

@@ -9,6 +9,7 @@ from unittest import mock
 import pytest
 
 from ddq.scheduler import Scheduler
+from ddq.scheduler.table import rank
 from ddq.store.upkeep import Leadership
 from tests.stateful.quiet import Quiet, quiet
 from tests.stateful.story import Actor
@@ -40,7 +41,7 @@ def start(it: Quiet, number: int) -> asyncio.Event:
 
 def held(it: Quiet, number: int) -> Leadership | None:
     """What a scheduler believes to lead the shard by."""
-    (shard,) = it.scheduler(number)._shards.values()
+    (shard,) = it.scheduler(number)._table.shards.values()
     return shard.leadership
 
 
@@ -54,7 +55,7 @@ def leader(it: Quiet) -> int:
 
 def outranking(it: Quiet) -> int:
     """Which of the two has the higher rank on the shard."""
-    return max((1, 2), key=lambda number: it.scheduler(number)._rank(it.world.shard))
+    return max((1, 2), key=lambda number: rank(it.scheduler(number)._table._name, it.world.shard))
 
 
 @pytest.mark.parametrize("first", [1, 2])

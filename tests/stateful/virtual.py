@@ -7,6 +7,7 @@ sockets: what real code waits for comes from the driver.
 from __future__ import annotations
 
 import asyncio
+import heapq
 import math
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -48,12 +49,12 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def next_timer_s(self) -> float | None:
         """When the earliest timer rings; None if there is none."""
-        timers = [
-            timer.when()
-            for timer in self._scheduled  # type: ignore[attr-defined]
-            if not timer.cancelled()
-        ]
-        return min(timers, default=None)
+        timers = self._scheduled  # type: ignore[attr-defined]
+        # As the loop itself drops those that were cancelled.
+        while timers and timers[0].cancelled():
+            heapq.heappop(timers)._scheduled = False
+            self._timer_cancelled_count -= 1  # type: ignore[attr-defined]
+        return timers[0].when() if timers else None
 
     def move_to(self, now_s: float) -> None:
         """Moves the clock forward and runs what that wakes."""

@@ -128,6 +128,10 @@ class WireTopology:
     def on_down_after(self, listener: Any) -> None:
         """See Topology.on_down_after: it never changes."""
 
+    def known_node(self, key: str) -> StoreNode:
+        """See Topology.known_node."""
+        return StoreNode("the store")
+
     def connect(self, node: StoreNode) -> Wire:
         """See Topology.connect."""
         wire = Wire(self._world, self._process)
@@ -631,7 +635,7 @@ class World:
             shard.leadership is not None
             for process in self.processes.values()
             if process.scheduler is not None
-            for shard in process.scheduler._shards.values()
+            for shard in process.scheduler._table.shards.values()
         )
         if believers > 1:
             self.reached.add("two schedulers believed that they lead")

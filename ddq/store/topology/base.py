@@ -84,6 +84,12 @@ class Topology(Protocol):
             StoreUnreachable: it cannot be found; the message says who was asked and what they said.
         """
 
+    def known_node(self, key: str) -> Node | None:
+        """The master of a key as far as it is known, without a question; None if it is not.
+
+        For those who share out work over nodes, never to decide where a command goes.
+        """
+
     async def masters(self, deadline_s: float) -> tuple[Node, ...]:
         """Every master, in a stable order.
 

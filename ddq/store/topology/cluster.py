@@ -129,6 +129,10 @@ class ClusterTopology:
             raise StoreUnreachable(f"the master of slot {slot} is away: {reason}")
         return node
 
+    def known_node(self, key: str) -> Node | None:
+        """See Topology.known_node."""
+        return self._slots[key_slot(key.encode())]
+
     async def masters(self, deadline_s: float) -> tuple[Node, ...]:
         """See Topology.masters."""
         if not self._epochs:

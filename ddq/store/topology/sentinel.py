@@ -119,6 +119,10 @@ class SentinelTopology:
         assert self._master is not None
         return self._master
 
+    def known_node(self, key: str) -> Node | None:  # noqa: ARG002 - see Topology
+        """See Topology.known_node."""
+        return self._master
+
     async def masters(self, deadline_s: float) -> tuple[Node, ...]:
         """See Topology.masters."""
         return (await self.node_of("", deadline_s),)

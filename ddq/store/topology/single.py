@@ -33,6 +33,10 @@ class SingleTopology:
         """See Topology.node_of."""
         return self._node
 
+    def known_node(self, key: str) -> Node | None:  # noqa: ARG002 - see Topology
+        """See Topology.known_node."""
+        return self._node
+
     async def masters(self, deadline_s: float) -> tuple[Node, ...]:  # noqa: ARG002
         """See Topology.masters."""
         return (self._node,)

@@ -1,0 +1,1 @@
+"""The scheduler by itself, over a simulated store in virtual time."""
