@@ -48,6 +48,18 @@ def text(field: str, value: str) -> str:
     return value
 
 
+def given_id(field: str, value: str | None) -> str | None:
+    """``value``, or an error if it is empty: the server would make an id of its own.
+
+    A repeat would then get another id, and act a second time without saying so.
+    """
+    if value == "":
+        raise refused(
+            field, "is empty; leave it out, or give None, and the client makes one that it repeats"
+        )
+    return value
+
+
 def put_duration(target: duration_pb2.Duration, value: timedelta | None) -> None:
     """Sets ``target`` unless ``value`` is None: the field then stays unset, the default."""
     if value is not None:

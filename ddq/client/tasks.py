@@ -54,7 +54,7 @@ class TaskCalls(Caller):
 
         Args:
             payload: opaque bytes, at most 1 MiB.
-            task_id: 1 to 256 bytes; None: a new UUIDv7.
+            task_id: 1 to 256 bytes; None: a new UUIDv7. An empty one is refused.
             due: with a time zone.
             expected_revision: with a replacement: only if the task there has this revision.
 
@@ -113,7 +113,7 @@ class TaskCalls(Caller):
         )
 
     def _enqueue_item(self, topic: str, task: NewTask) -> Item[pb.BatchEnqueueItem]:
-        task_id = self._new_id() if task.id is None else task.id
+        task_id = convert.given_id("task.id", task.id) or self._new_id()
         message = pb.BatchEnqueueItem(
             task=convert.task_spec(task, task_id),
             on_conflict=pb.OnConflict.ValueType(task.on_conflict),
@@ -152,7 +152,7 @@ class TaskCalls(Caller):
             topics=[convert.text("topics", name) for name in names],
             max_tasks=convert.uint("max_tasks", max_tasks, bits=32),
             max_bytes=convert.uint("max_bytes", max_bytes),
-            request_id=self._new_id() if request_id is None else request_id,
+            request_id=convert.given_id("request_id", request_id) or self._new_id(),
         )
         convert.put_duration(request.lease_duration, lease)
         convert.put_duration(request.wait, wait)

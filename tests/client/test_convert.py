@@ -6,9 +6,10 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from ddq.client import NewTask, RetryPolicy, TopicSettings, convert
+from ddq.client import Client, NewTask, RetryPolicy, TopicSettings, convert
 from ddq.errors import InvalidArgument, Unimplemented
 from ddq.v1 import task_pb2
+from tests.client.fake import FakeServer
 
 
 def test_no_schedule_is_not_a_delay_of_zero() -> None:
@@ -95,3 +96,14 @@ def test_a_mask_names_what_is_set_and_nothing_else() -> None:
         "journal",
         "max_tasks",
     ]
+
+
+async def test_an_empty_id_is_refused(client: Client, server: FakeServer) -> None:
+    """The server would make one, and each repeat would be a task of its own."""
+    with pytest.raises(InvalidArgument, match=r"task\.id: is empty"):
+        await client.enqueue("mail", b"x", task_id="")
+    with pytest.raises(InvalidArgument, match=r"task\.id: is empty"):
+        await client.enqueue_batch("mail", [NewTask(id="")])
+    with pytest.raises(InvalidArgument, match="request_id: is empty"):
+        await client.retrieve("mail", request_id="")
+    assert not server.requests
