@@ -16,7 +16,7 @@ from grpc_status import rpc_status
 from ddq import validation as check
 from ddq.config import MS_PER_SECOND, Settings
 from ddq.entropy import Clock
-from ddq.errors import DdqError
+from ddq.errors import DdqError, InvalidArgument
 from ddq.metrics import Metrics, unseen
 from ddq.rarely import Rarely
 from ddq.status import to_status
@@ -69,7 +69,12 @@ class CallFactory:
                     f"clock, which says {now_ms} ms: longer than the store remembers; give an "
                     "earlier one, or set the clock right that is wrong",
                 )
-            problems.raise_if_any()
+            try:
+                problems.raise_if_any()
+            except InvalidArgument as error:
+                # From which a caller learns whether its own clock is wrong.
+                error.metadata["server_time_ms"] = str(now_ms)
+                raise
         return Call(
             deadline_s=asyncio.get_running_loop().time() + remaining_s - margin_s,
             # 0 would mean "no bound", and a not_after of 1970 is one that has passed.

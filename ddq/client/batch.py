@@ -8,14 +8,16 @@ from typing import Generic, Protocol, TypeVar
 
 import grpc
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import status_pb2
 
 from ddq.client.repeat import History, Repeater
 from ddq.client.rpcs import Rpc
 from ddq.client.status import AttemptFailedError, failure_of_status
+from ddq.client.storetime import Asked, StoreTime
 from ddq.client.values import ItemResult
 from ddq.config import LIMITS
-from ddq.errors import DdqError
+from ddq.errors import DdqError, RequestExpired
 
 
 class BatchAnswer(Protocol):
@@ -69,6 +71,61 @@ def split(items: Sequence[Item[I]]) -> Iterator[list[tuple[int, Item[I]]]]:
             batch.append((index, item))
             batch_bytes += size_bytes
         yield batch
+
+
+class DatedExchange(Generic[I, B]):
+    """Sends some items of a batch, dated anew where a wrong clock of this machine shows.
+
+    Args:
+        send: sends items with a ``not_after`` within so many seconds; raises AttemptFailedError.
+        date: the ``not_after`` by what is known of the store's clock now.
+    """
+
+    def __init__(
+        self,
+        store_time: StoreTime,
+        send: Callable[[Sequence[I], Timestamp, float], Awaitable[Sequence[B]]],
+        date: Callable[[], Timestamp],
+    ) -> None:
+        self._store_time = store_time
+        self._send = send
+        self._date = date
+        self._not_after = date()
+        self._may_have_acted = False
+
+    async def __call__(self, items: Sequence[I], remaining_s: float) -> Sequence[B]:
+        asked = self._store_time.asked()
+        try:
+            answers = list(await self._send(items, self._not_after, remaining_s))
+        except AttemptFailedError as attempt:
+            self._may_have_acted = self._may_have_acted or not attempt.failure.definite
+            if not self._learned(attempt.failure.error, asked):
+                raise
+            return await self._send(items, self._not_after, remaining_s)
+        failures = [
+            failure_of_status(answer.status) if answer.status.code != _OK else None
+            for answer in answers
+        ]
+        late = [
+            index
+            for index, failure in enumerate(failures)
+            if failure is not None and isinstance(failure.error, RequestExpired)
+        ]
+        if any(failure is not None and self._learned(failure.error, asked) for failure in failures):
+            again = await self._send([items[index] for index in late], self._not_after, remaining_s)
+            for index, answer in zip(late, again, strict=True):
+                answers[index] = answer
+        if any(failure is not None and not failure.definite for failure in failures):
+            self._may_have_acted = True
+        return answers
+
+    def _learned(self, error: DdqError, asked: Asked) -> bool:
+        # Another date makes another request of it, which is safe as long as no attempt of the first
+        # can have had an effect.
+        if not self._store_time.learn_from(error, asked) or self._may_have_acted:
+            return False
+        self._not_after = self._date()
+        return True
 
 
 async def run_batch(

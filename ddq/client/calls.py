@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, Self, TypeAlias, TypeVar, cast
 
 import grpc
@@ -15,7 +16,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from ddq.client import convert
-from ddq.client.batch import B, I, Item, V, run_batch, split
+from ddq.client.batch import B, DatedExchange, I, Item, V, run_batch, split
 from ddq.client.process import check_process, claim_process
 from ddq.client.repeat import Backoff, Repeater, SystemTiming, Timing
 from ddq.client.rpcs import Rpc
@@ -26,6 +27,7 @@ from ddq.client.status import (
     not_connected,
     transport_failure,
 )
+from ddq.client.storetime import StoreTime, store_time_ms
 from ddq.client.values import ItemResult
 from ddq.config import LIMITS, MIB
 from ddq.entropy import Entropy, SystemEntropy, uuid7
@@ -68,11 +70,9 @@ class Deadline:
 
     Attributes:
         at_s: in monotonic time, for this process.
-        not_after: in wall time, for the store: the request has no effect afterwards.
     """
 
     at_s: float
-    not_after: Timestamp
 
 
 class Caller:
@@ -102,6 +102,7 @@ class Caller:
         self._backoff = backoff
         self._timing = timing or SystemTiming()
         self._entropy = entropy or SystemEntropy()
+        self._store_time = StoreTime(self._timing)
         self._repeater = Repeater(self._timing, self._entropy, backoff or Backoff())
         self._channel = (
             grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
@@ -172,11 +173,14 @@ class Caller:
         span_s = self._timeout_s if timeout_s is None else timeout_s
         if extra is not None:
             span_s += extra.total_seconds()
+        return Deadline(self._timing.monotonic_s() + span_s)
+
+    def _not_after(self, deadline: Deadline) -> Timestamp:
+        """The deadline for the store: the request has no effect afterwards."""
+        left_ms = round((deadline.at_s - self._timing.monotonic_s()) * 1_000)
         not_after = Timestamp()
-        not_after.FromDatetime(
-            datetime.fromtimestamp(self._timing.wall_ms() / 1_000, UTC) + timedelta(seconds=span_s)
-        )
-        return Deadline(self._timing.monotonic_s() + span_s, not_after)
+        not_after.FromMilliseconds(self._store_time.now_ms() + left_ms)
+        return not_after
 
     def _new_id(self) -> str:
         return uuid7(self._timing.wall_ms(), self._entropy)
@@ -193,12 +197,26 @@ class Caller:
 
         A request that can say so has no effect after its deadline.
         """
-        if "not_after" in request.DESCRIPTOR.fields_by_name:
-            request.not_after.CopyFrom(deadline.not_after)  # type: ignore[attr-defined]
+        dated = "not_after" in request.DESCRIPTOR.fields_by_name
+        if dated:
+            request.not_after.CopyFrom(self._not_after(deadline))  # type: ignore[attr-defined]
         _check_size(request)
+        may_have_acted = False
 
         async def attempt(remaining_s: float) -> A:
-            return await self._attempt(method, request, remaining_s)
+            nonlocal may_have_acted
+            asked = self._store_time.asked()
+            try:
+                return await self._attempt(method, request, remaining_s)
+            except AttemptFailedError as failed:
+                may_have_acted = may_have_acted or not failed.failure.definite
+                learned = self._store_time.learn_from(failed.failure.error, asked)
+                # Another date makes another request of it, which is safe as long as no attempt of
+                # the first can have had an effect.
+                if not learned or not dated or may_have_acted:
+                    raise
+            request.not_after.CopyFrom(self._not_after(deadline))  # type: ignore[attr-defined]
+            return await self._attempt(method, request, self._repeater.remaining_s(deadline.at_s))
 
         return await self._repeater.run(rpc, f"{rpc.name} {what}", attempt, deadline.at_s)
 
@@ -213,6 +231,7 @@ class Caller:
             except TimeoutError:
                 raise AttemptFailedError(not_connected(self._address)) from None
             remaining_s -= asyncio.get_running_loop().time() - started_s
+        asked = self._store_time.asked()
         try:
             answer: A = await method(request, timeout=max(0.001, remaining_s))
         except grpc.aio.AioRpcError as error:
@@ -227,6 +246,8 @@ class Caller:
             raise AttemptFailedError(
                 Failure(failure.error, definite=False, repeatable=False)
             ) from None
+        if (store_ms := store_time_ms(answer)) is not None:
+            self._store_time.observe(store_ms, asked)
         return answer
 
     async def _call_batches(
@@ -251,15 +272,12 @@ class Caller:
         results: dict[int, ItemResult[V]] = {}
         answered = False
         for batch in split(items):
-            topic = batch[0][1].topic
-
-            async def exchange(
-                open_items: Sequence[I], remaining_s: float, topic: str = topic
-            ) -> Sequence[B]:
-                message = request(topic, open_items, deadline.not_after)
-                reply = await self._attempt(method, message, remaining_s)
-                return cast("Sequence[B]", reply.results)
-
+            exchange = DatedExchange(
+                self._store_time,
+                # Bound now: the loop goes on to another topic.
+                functools.partial(self._exchange, request, method, batch[0][1].topic),
+                functools.partial(self._not_after, deadline),
+            )
             outcome = await run_batch(
                 self._repeater,
                 rpc,
@@ -276,6 +294,18 @@ class Caller:
         if ordered and not answered and (error := ordered[0].error) is not None:
             raise error from error.__cause__
         return ordered
+
+    async def _exchange(
+        self,
+        request: Callable[[str, Sequence[I], Timestamp], Q],
+        method: Method[Q, Any],
+        topic: str,
+        items: Sequence[I],
+        not_after: Timestamp,
+        remaining_s: float,
+    ) -> Sequence[B]:
+        reply = await self._attempt(method, request(topic, items, not_after), remaining_s)
+        return cast("Sequence[B]", reply.results)
 
 
 def _check_size(request: Message) -> None:

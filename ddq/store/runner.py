@@ -162,7 +162,8 @@ class ScriptRunner:
         if status == b"TOPIC_CHANGED":
             raise TopicStaleError
         if status != b"OK":
-            raise refusal(status.decode(), body[0].decode(errors="replace"), topic.name)
+            detail = body[0].decode(errors="replace")
+            raise refusal(status.decode(), detail, topic.name, store_ms=store_ms)
         _confirm(ledger, scope, body.pop())
         receipt = Receipt(
             barrier.mode, committed.replicas_acked, lineage, store_ms, sequence, barrier.fsync
@@ -203,7 +204,8 @@ class ScriptRunner:
             raise refusal(status.decode(), value.decode(errors="replace"), "")
         _confirm(ledger, REGISTRY, figures[0])
         if status == b"EXPIRED":
-            raise refusal("REQUEST_EXPIRED", "", "")
+            # The table's script does not return its time; this process's clock is close to it.
+            raise refusal("REQUEST_EXPIRED", "", "", store_ms=self._clock.now_ms())
         return status.decode(), value
 
     def _not_after(self, call: Call) -> NotAfter:
@@ -222,7 +224,17 @@ def _confirm(ledger: Ledger | None, scope: Scope, figures: Sequence[int]) -> Non
         ledger.confirm(scope, count, recovery)
 
 
-def refusal(status: str, detail: str, topic: str) -> errors.DdqError:
-    """The error that a prelude's refusal stands for."""
+def refusal(
+    status: str, detail: str, topic: str, *, store_ms: int | None = None
+) -> errors.DdqError:
+    """The error that a prelude's refusal stands for.
+
+    Args:
+        store_ms: the store's time of the script. A caller whose request was too late learns from
+            it whether its own clock is wrong.
+    """
     message = _EXPLANATIONS[status].format(detail=detail, topic=topic)
-    return _REFUSALS[status](message)
+    metadata = {}
+    if status == "REQUEST_EXPIRED" and store_ms is not None:
+        metadata["store_time_ms"] = str(store_ms)
+    return _REFUSALS[status](message, metadata=metadata)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from chaos.clusters.process import fakeclock
 from tests.cli.conftest import TIMEOUT_S, Cli, serving, spawn
 
 SAVE = """
@@ -406,3 +407,25 @@ def test_dev_finds_its_data_again(tmp_path: Path, cli: Cli) -> None:
         assert found["id"] == "a"
         process.send_signal(signal.SIGTERM)
         assert process.wait(TIMEOUT_S) == 0
+
+
+@pytest.mark.parametrize("offset_ms", [-30_000, 30_000, -3_600_000])
+def test_a_machine_whose_clock_is_wrong_works_and_is_told(
+    offset_ms: int, live: Cli, topic: str, tmp_path: Path
+) -> None:
+    """It repeated without end, and --until-idle never ended."""
+    preload = fakeclock.library()
+    assert preload is not None, fakeclock.why_unavailable()
+    clock = fakeclock.FakeClock(tmp_path / "offset", preload)
+    clock.shift(offset_ms)
+    environment = os.environ | clock.environment()
+    enqueue = spawn("enqueue", topic, "x", env=environment)
+    out, err = enqueue.communicate(timeout=TIMEOUT_S)
+    assert (enqueue.returncode, out[:8]) == (0, b"enqueued"), err
+    how = b"behind" if offset_ms < 0 else b"ahead of"
+    assert how in err
+    assert b"the store's" in err
+    work = spawn("work", topic, *IDLE, env=environment)
+    _, err = work.communicate(timeout=TIMEOUT_S)
+    assert work.returncode == 0
+    assert b"delivered 1: 1 acked; none early" in err

@@ -49,7 +49,8 @@ class FakeServer:
     """Answers each RPC with the steps of its script in order; the last one stays.
 
     A message is the answer, a Status of ours an error with details, a bare code one from the
-    transport: the effect may have happened and the reply was lost.
+    transport: the effect may have happened and the reply was lost. A function makes one of the
+    first two from the request.
     """
 
     def __init__(self) -> None:
@@ -72,7 +73,10 @@ class FakeServer:
             if isinstance(step, grpc.StatusCode):
                 await context.abort(step, "the transport failed")
             if callable(step):
-                return await step(request)
+                reply = await step(request)
+                if isinstance(reply, status_pb2.Status):
+                    await context.abort_with_status(rpc_status.to_status(reply))
+                return reply
             assert isinstance(step, Message)
             return step
 
