@@ -18,6 +18,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from ddq.client import convert
 from ddq.client.batch import B, DatedExchange, I, Item, V, run_batch, split
 from ddq.client.process import check_process, claim_process
+from ddq.client.proxy import is_loopback
 from ddq.client.repeat import Backoff, Repeater, SystemTiming, Timing
 from ddq.client.rpcs import Rpc
 from ddq.client.status import (
@@ -104,10 +105,14 @@ class Caller:
         self._entropy = entropy or SystemEntropy()
         self._store_time = StoreTime(self._timing)
         self._repeater = Repeater(self._timing, self._entropy, backoff or Backoff())
+        options = _CHANNEL_OPTIONS
+        if is_loopback(address):
+            # A proxy is another machine, to which this address means itself.
+            options += (("grpc.enable_http_proxy", 0),)
         self._channel = (
-            grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
+            grpc.aio.insecure_channel(address, options=options)
             if credentials is None
-            else grpc.aio.secure_channel(address, credentials, options=_CHANNEL_OPTIONS)
+            else grpc.aio.secure_channel(address, credentials, options=options)
         )
         self._queue = DelayQueueServiceStub(self._channel)
         self._admin = DelayQueueAdminServiceStub(self._channel)

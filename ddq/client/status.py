@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from ddq import errors
+from ddq.client.proxy import proxy_of
 from ddq.errors import (
     BY_REASON,
     DOMAIN,
@@ -88,8 +89,15 @@ class AttemptFailedError(Exception):
 
 def not_connected(address: str) -> Failure:
     """There is no connection, so the request was not sent: definite, unlike gRPC's UNAVAILABLE."""
+    proxy = proxy_of(address)
+    through = "; is a ddq server listening there?"
+    if proxy is not None:
+        through = (
+            f" through the proxy {proxy.url}, which the environment variable {proxy.variable} "
+            f"names; to go without it, name the host in {proxy.exception}"
+        )
     error = NotConnected(
-        f"cannot connect to {address}; is a ddq server listening there?",
+        f"cannot connect to {address}{through}",
         metadata={"code": grpc.StatusCode.UNAVAILABLE.name},
     )
     return Failure(error, definite=True, repeatable=True)
