@@ -46,6 +46,9 @@ ENV PATH=/opt/ddq/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/b
 USER ddq
 WORKDIR /var/lib/ddq
 EXPOSE 50051
+# With the default --drain-ms a server ends within the 10 s that container engines give it; give more
+# time (docker stop --time, terminationGracePeriodSeconds) where --drain-ms is more.
+STOPSIGNAL SIGTERM
 ENTRYPOINT ["ddq"]
 CMD ["--help"]
 

@@ -89,6 +89,11 @@ class ReadyBell:
         for ear in self._ears.get(topic, ()):
             ear.ring(None)
 
+    def wake(self) -> None:
+        """Wakes every Retrieve that waits, to look at everything."""
+        for topic in self._ears:
+            self.ring_all(topic)
+
     def is_heard(self, topic: str) -> bool:
         """Whether a Retrieve waits for the topic."""
         return topic in self._ears
@@ -100,5 +105,4 @@ class ReadyBell:
         elif isinstance(hint, TopicHint):
             self.ring_all(hint.topic)
         elif isinstance(hint, Reset):
-            for topic in self._ears:
-                self.ring_all(topic)
+            self.wake()

@@ -153,7 +153,9 @@ class Settings:
         200, "scripts that one purge, deletion or redrive runs before it answers done = false"
     )
     drain_ms: int = described(
-        10 * SECOND_MS, "how long a stopping server lets calls that run finish"
+        5 * SECOND_MS,
+        "how long a stopping server lets calls that run finish; those that only wait for a task "
+        "are answered at once",
     )
     auto_create_topics: bool = described(True, "the first enqueue to a topic creates it")
 

@@ -104,6 +104,12 @@ class Retrieval:
         self._bell = bell
         self._turns = Turns()
         self._absences = Absences()
+        self._ending = asyncio.Event()
+
+    def end_waits(self) -> None:
+        """Calls that wait for a task are answered empty now, and no call waits from now on."""
+        self._ending.set()
+        self._bell.wake()
 
     async def close(self) -> None:
         """Ends what runs in the background."""
@@ -123,7 +129,11 @@ class Retrieval:
         with self._bell.listening(wanted.topics) as ear:
             found = await self._look(wanted, call, first=True)
             while not found.is_final and (left_s := until_s - loop.time()) > 0:
-                await ear.heard(min(left_s, SAFETY_S))
+                if not self._ending.is_set():
+                    await ear.heard(min(left_s, SAFETY_S))
+                if self._ending.is_set():
+                    # A hint reaches every server, and each wakes calls of its own.
+                    return []
                 found = await self._look_where_rung(ear, wanted, call)
         if not found.is_final:
             for shard in found.shards:

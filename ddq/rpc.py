@@ -83,8 +83,34 @@ class CallFactory:
         )
 
 
+class RunningCalls:
+    """The calls whose handlers run now."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._ended = asyncio.Event()
+        self._ended.set()
+
+    def __enter__(self) -> None:
+        self._count += 1
+        self._ended.clear()
+
+    def __exit__(self, *_: object) -> None:
+        self._count -= 1
+        if not self._count:
+            self._ended.set()
+
+    async def end(self) -> None:
+        """Waits until none runs."""
+        await self._ended.wait()
+
+
 def servicer(
-    service: object, base: type, calls: CallFactory, metrics: Metrics | None = None
+    service: object,
+    base: type,
+    calls: CallFactory,
+    metrics: Metrics | None = None,
+    running: RunningCalls | None = None,
 ) -> Any:
     """An instance of a generated servicer class whose methods call the handlers of ``service``.
 
@@ -94,9 +120,10 @@ def servicer(
         AttributeError: the service lacks a handler for one of the RPCs.
     """
     metrics = metrics or unseen()
+    running = running or RunningCalls()
     names = [name for name in vars(base) if not name.startswith("_")]
     methods = {
-        name: staticmethod(_adapt(name, getattr(service, _snake(name)), calls, metrics))
+        name: staticmethod(_adapt(name, getattr(service, _snake(name)), calls, metrics, running))
         for name in names
     }
     return type(f"Adapted{base.__name__}", (base,), methods)()
@@ -107,7 +134,7 @@ def _snake(name: str) -> str:
 
 
 def _adapt(
-    name: str, handler: Handler, calls: CallFactory, metrics: Metrics
+    name: str, handler: Handler, calls: CallFactory, metrics: Metrics, running: RunningCalls
 ) -> Callable[..., Awaitable[Any]]:
     def ended(code: grpc.StatusCode, reason: str = "") -> None:
         metrics.rpcs.labels(name, code.name, reason).inc()
@@ -139,7 +166,7 @@ def _adapt(
             await context.abort(grpc.StatusCode.INTERNAL, "internal error; see the server's log")
 
     async def method(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        with metrics.rpc(name):
+        with running, metrics.rpc(name):
             return await handle(request, context)
 
     return method

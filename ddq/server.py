@@ -29,7 +29,7 @@ from ddq.process import (
     store_call,
     working_store,
 )
-from ddq.rpc import CallFactory, servicer
+from ddq.rpc import CallFactory, RunningCalls, servicer
 from ddq.scheduler import Scheduler
 from ddq.service import QueueService
 from ddq.store.checks import Finding
@@ -46,6 +46,8 @@ ADMIN = "ddq.v1.DelayQueueAdminService"
 HEALTH_INTERVAL_S = 30.0
 HEALTH_RETRY_S = 1.0
 SETTINGS_INTERVAL_S = 120.0
+LINGER_S = 0.5
+"""What a reply has to reach its client after the last handler has returned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,8 @@ async def _serve(
     bell = ReadyBell()
     store.hints.listen(bell.on_hint)
     service = QueueService(store, bell)
-    server, health_servicer = _make_server(store, service)
+    running = RunningCalls()
+    server, health_servicer = _make_server(store, service, running)
     host, _ = split_address(options.listen)
     try:
         port = server.add_insecure_port(options.listen)
@@ -125,7 +128,6 @@ async def _serve(
         ) from None
     if scheduler is not None:
         store.hints.listen(scheduler.on_hint)
-    # The scheduler goes on while calls drain: a Retrieve that waits may still get its task.
     scheduler_stop = asyncio.Event()
     try:
         async with asyncio.TaskGroup() as group:
@@ -136,9 +138,12 @@ async def _serve(
             await server.start()
             on_ready(f"{host}:{port}")
             await stop.wait()
-            await health_servicer.enter_graceful_shutdown()
-            await server.stop(options.settings.drain_ms / MS_PER_SECOND)
+            # The shards are handed over first, and not after the drain: who stops this process may
+            # not wait for its end.
             scheduler_stop.set()
+            await health_servicer.enter_graceful_shutdown()
+            service.end_waits()
+            await _drain(server, running, options.settings.drain_ms / MS_PER_SECOND)
             checks.cancel()
             hints.cancel()
     finally:
@@ -146,7 +151,26 @@ async def _serve(
         await service.close()
 
 
-def _make_server(store: Store, service: QueueService) -> tuple[grpc.aio.Server, HealthServicer]:
+async def _drain(server: grpc.aio.Server, running: RunningCalls, drain_s: float) -> None:
+    """Takes no new calls, and lets those that run finish.
+
+    Streams of health and reflection have no end of their own: they are cut off when nothing else
+    runs.
+    """
+    stopped = asyncio.create_task(server.stop(drain_s), name="ddq drain")
+    ended = asyncio.create_task(running.end(), name="ddq running calls")
+    try:
+        await asyncio.wait({stopped, ended}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        ended.cancel()
+    # The last replies are on their way.
+    await server.stop(min(LINGER_S, drain_s))
+    await stopped
+
+
+def _make_server(
+    store: Store, service: QueueService, running: RunningCalls
+) -> tuple[grpc.aio.Server, HealthServicer]:
     server = grpc.aio.server(
         options=[
             ("grpc.max_receive_message_length", LIMITS.request_max_bytes),
@@ -164,6 +188,7 @@ def _make_server(store: Store, service: QueueService) -> tuple[grpc.aio.Server, 
         delay_queue_service_pb2_grpc.DelayQueueServiceServicer,
         calls,
         store.metrics,
+        running,
     )
     delay_queue_service_pb2_grpc.add_DelayQueueServiceServicer_to_server(queue, registrar)
     admin = servicer(
@@ -171,6 +196,7 @@ def _make_server(store: Store, service: QueueService) -> tuple[grpc.aio.Server, 
         delay_queue_admin_service_pb2_grpc.DelayQueueAdminServiceServicer,
         calls,
         store.metrics,
+        running,
     )
     delay_queue_admin_service_pb2_grpc.add_DelayQueueAdminServiceServicer_to_server(
         admin, registrar

@@ -60,6 +60,10 @@ class QueueService:
         self._jobs = store.jobs
         self._retrieval = Retrieval(store.topics, store.jobs, bell)
 
+    def end_waits(self) -> None:
+        """Answers every Retrieve that waits for a task, empty; none waits from now on."""
+        self._retrieval.end_waits()
+
     async def close(self) -> None:
         """Ends what runs in the background."""
         await self._retrieval.close()

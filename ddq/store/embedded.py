@@ -25,7 +25,7 @@ from ddq.binary import wheel_server
 from ddq.errors import DdqError
 
 READY_TIMEOUT_S = 60.0
-STOP_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 4.0
 _SOCKET_PATH_MAX_BYTES = 100
 
 # The child asks the kernel to be killed with its parent, before it becomes the server. The

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest import mock
 
 import grpc
 import grpc.aio
@@ -24,8 +27,10 @@ from ddq.keys import ShardId
 from ddq.process import StartupError
 from ddq.scheduling import SchedulerOptions, run_scheduler
 from ddq.server import ServerOptions, run_server
+from ddq.service import QueueService
 from ddq.store.embedded import StoreStartError
 from ddq.store.records import FORMAT
+from ddq.store.runner import Call
 from ddq.v1 import delay_queue_service_pb2 as pb
 from tests.support.rpc import DEADLINE_S, Producer, failure_of, seconds
 from tests.support.server import RunningServer, scheduling, serving
@@ -98,29 +103,111 @@ async def test_an_unknown_service_has_no_health(server: RunningServer) -> None:
     assert failure.code == "NOT_FOUND"
 
 
+FOR_EVER_MS = 3_600_000
+"""A drain that waits for what has no end would outlast every test."""
+
+
+@contextlib.contextmanager
+def held_call() -> Iterator[tuple[asyncio.Event, asyncio.Event]]:
+    """A GetTask stays in its handler until the second event is set; the first: it is there."""
+    reached, go_on = asyncio.Event(), asyncio.Event()
+    get_task = QueueService.get_task
+
+    async def hold(self: QueueService, request: pb.GetTaskRequest, call: Call) -> Any:
+        reached.set()
+        await go_on.wait()
+        return await get_task(self, request, call)
+
+    with mock.patch.object(QueueService, "get_task", hold):
+        yield reached, go_on
+
+
 async def test_a_stopping_server_lets_running_calls_finish(store_server: StoreServer) -> None:
-    async with serving(store_server, Settings(drain_ms=20_000)) as server:
-        producer = Producer(server.queue)
-        await producer.add("far", delay=seconds(3_600))
-        added = await producer.add("soon", delay=seconds(0.5))
-        waiting = asyncio.ensure_future(
-            server.queue.Retrieve(
-                pb.RetrieveRequest(topics=["jobs"], wait=seconds(25)), timeout=DEADLINE_S
+    with held_call() as (reached, go_on):
+        async with serving(store_server, Settings(drain_ms=FOR_EVER_MS)) as server:
+            producer = Producer(server.queue)
+            await producer.add("a", delay=seconds(3_600))
+            request = pb.GetTaskRequest(topic="jobs", id="a")
+            running = asyncio.ensure_future(server.queue.GetTask(request, timeout=DEADLINE_S))
+            await reached.wait()
+            server.stop.set()
+
+            async def add_until_refused() -> None:
+                while True:
+                    await producer.add("late")
+
+            failure = await failure_of(add_until_refused())
+            # gRPC cancels a call that has arrived and was not given to a handler yet.
+            assert failure.code in {"UNAVAILABLE", "CANCELLED"}
+            assert not server.task.done()
+            go_on.set()
+            assert (await running).task.id == "a"
+            async with asyncio.timeout(DEADLINE_S):
+                await server.task
+
+
+async def test_a_stopping_server_answers_those_that_wait_for_a_task_at_once(
+    store_server: StoreServer,
+) -> None:
+    """An idle worker polls for up to a minute, and container engines wait for ten seconds."""
+    async with serving(store_server, Settings(drain_ms=FOR_EVER_MS)) as server:
+        await Producer(server.queue).add("far", delay=seconds(3_600))
+        calls = store_server.script_calls()
+        waiting = [
+            asyncio.ensure_future(
+                server.queue.Retrieve(
+                    pb.RetrieveRequest(topics=topics, wait=seconds(60)), timeout=2 * 60
+                )
             )
-        )
+            for topics in (["jobs"], ["jobs", "none-yet"])
+        ]
         async with asyncio.timeout(DEADLINE_S):
-            calls = store_server.script_calls()
-            while store_server.script_calls() <= calls:  # noqa: ASYNC110 - it has reached the store
+            while store_server.script_calls() < calls + 3:  # noqa: ASYNC110 - it has reached the store
                 await asyncio.sleep(0.01)
         server.stop.set()
-        # The scheduler goes on meanwhile: the task becomes ready and the call gets it.
-        (leased,) = (await waiting).tasks
-        assert leased.task.id == "soon"
-        assert leased.task.due_time == added.result.due_time
+        async with asyncio.timeout(DEADLINE_S):
+            for reply in await asyncio.gather(*waiting):
+                assert not reply.tasks
+            await server.task
+
+
+async def test_streams_without_an_end_do_not_keep_a_stopping_server(
+    store_server: StoreServer,
+) -> None:
+    """A client that watches its server's health, and a tool that has asked for its services."""
+    async with serving(store_server, Settings(drain_ms=FOR_EVER_MS)) as server:
+        channel: Any = server.channel
+        watch = channel.unary_stream("/grpc.health.v1.Health/Watch")(b"")
+        assert await watch.read() == b"\x08\x01"
+        reflect = channel.stream_stream(
+            "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+        )()
+        await reflect.write(b"\x3a\x00")
+        await reflect.read()
+        server.stop.set()
+        assert await watch.read() == b"\x08\x02", "it is said that nothing is served any more"
         async with asyncio.timeout(DEADLINE_S):
             await server.task
-        failure = await failure_of(producer.add("late"))
-        assert failure.code == "UNAVAILABLE"
+
+
+async def test_a_stopping_server_hands_its_shards_over_before_it_has_drained(
+    store_server: StoreServer,
+) -> None:
+    """Whoever stops it may kill it while a call still runs."""
+    with held_call() as (reached, go_on):
+        async with serving(store_server, Settings(drain_ms=FOR_EVER_MS)) as server:
+            producer = Producer(server.queue)
+            await producer.take_one("a")
+            request = pb.GetTaskRequest(topic="jobs", id="a")
+            running = asyncio.ensure_future(server.queue.GetTask(request, timeout=DEADLINE_S))
+            await reached.wait()
+            server.stop.set()
+            async with asyncio.timeout(DEADLINE_S):
+                while store_server.sync.hexists("ddq:control:{jobs}", "nonce"):  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            assert not server.task.done()
+            go_on.set()
+            await running
 
 
 async def test_a_stopping_server_hands_its_leadership_over(store_server: StoreServer) -> None:
