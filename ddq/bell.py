@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -11,11 +13,16 @@ from ddq.store.hints import Hint, ReadyHint, Reset, TopicHint
 
 
 class Ear:
-    """One Retrieve that waits. ``rung`` holds the shards it was woken for; empty: look at all."""
+    """One Retrieve that waits. ``rung`` holds the shards it was woken for; empty: look at all.
 
-    def __init__(self, topics: Sequence[str]) -> None:
+    Args:
+        lines: of its topics, which learn when it is woken and when it has looked.
+    """
+
+    def __init__(self, topics: Sequence[str], lines: Sequence[_Line] = ()) -> None:
         self.topics = topics
         self.rung: set[ShardId] = set()
+        self._lines = lines
         self._event = asyncio.Event()
 
     def ring(self, shard: ShardId | None) -> None:
@@ -24,7 +31,10 @@ class Ear:
             self.rung.add(shard)
         elif shard is None:
             self.rung.clear()
-        self._event.set()
+        if not self._event.is_set():
+            self._event.set()
+            for line in self._lines:
+                line.wake(self)
 
     @property
     def ringing(self) -> bool:
@@ -35,7 +45,10 @@ class Ear:
         """The shards to look at; empty: all. Rings from now on are new."""
         shards = frozenset(self.rung)
         self.rung.clear()
-        self._event.clear()
+        if self._event.is_set():
+            self._event.clear()
+            for line in self._lines:
+                line.return_(self)
         return shards
 
     async def heard(self, timeout_s: float) -> bool:
@@ -48,6 +61,37 @@ class Ear:
         return True
 
 
+class _Line:
+    """The Retrieves that wait for one topic. Each step costs the same however many there are.
+
+    Attributes:
+        idle: those that wait, the longest waiting first.
+        woken: those that were woken and have not looked yet.
+    """
+
+    def __init__(self) -> None:
+        self.idle: OrderedDict[Ear, None] = OrderedDict()
+        self.woken: OrderedDict[Ear, None] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self.idle) + len(self.woken)
+
+    def wake(self, ear: Ear) -> None:
+        """It was woken, perhaps for another topic."""
+        del self.idle[ear]
+        self.woken[ear] = None
+
+    def return_(self, ear: Ear) -> None:
+        """It has looked, and waits again in its old place if it found nothing."""
+        del self.woken[ear]
+        self.idle[ear] = None
+        self.idle.move_to_end(ear, last=False)
+
+    def remove(self, ear: Ear) -> None:
+        """It waits no more."""
+        del (self.woken if ear in self.woken else self.idle)[ear]
+
+
 class ReadyBell:
     """Hands each hint to as many waiting Retrieves as there are tasks, the longest waiting first.
 
@@ -55,21 +99,22 @@ class ReadyBell:
     """
 
     def __init__(self) -> None:
-        self._ears: dict[str, dict[Ear, None]] = {}
+        self._lines: dict[str, _Line] = {}
 
     @contextmanager
     def listening(self, topics: Sequence[str]) -> Iterator[Ear]:
         """An ear for these topics, as long as the block runs."""
-        ear = Ear(topics)
-        for topic in topics:
-            self._ears.setdefault(topic, {})[ear] = None
+        lines = [self._lines.setdefault(topic, _Line()) for topic in topics]
+        ear = Ear(topics, lines)
+        for line in lines:
+            line.idle[ear] = None
         try:
             yield ear
         finally:
-            for topic in topics:
-                del self._ears[topic][ear]
-                if not self._ears[topic]:
-                    del self._ears[topic]
+            for topic, line in zip(topics, lines, strict=True):
+                line.remove(ear)
+                if not line:
+                    del self._lines[topic]
             # Woken, and gone without looking: the tasks are still there for the next one.
             if ear.ringing:
                 for shard in ear.rung:
@@ -77,26 +122,32 @@ class ReadyBell:
 
     def ring(self, shard: ShardId, count: int) -> None:
         """``count`` tasks of the shard are ready."""
-        ears = self._ears.get(shard.topic, {})
-        idle = [ear for ear in ears if not ear.ringing]
-        # Where nobody is idle, who was woken for another shard and has not looked yet looks at
-        # this one too: his own tasks may be gone when he comes, and these would lie unseen.
-        for ear in [*idle, *(ear for ear in ears if ear.ringing)][:count]:
+        line = self._lines.get(shard.topic)
+        if line is None:
+            return
+        # Where too few are idle, those that were woken for another shard and have not looked yet
+        # look at this one too: their own tasks may be gone when they come, and these would lie
+        # unseen.
+        again = [*itertools.islice(line.woken, max(0, count - len(line.idle)))]
+        for _ in range(min(count, len(line.idle))):
+            next(iter(line.idle)).ring(shard)
+        for ear in again:
             ear.ring(shard)
 
     def ring_all(self, topic: str) -> None:
         """Wakes every Retrieve that waits for the topic, to look at everything."""
-        for ear in self._ears.get(topic, ()):
+        line = self._lines.get(topic)
+        for ear in () if line is None else [*line.idle, *line.woken]:
             ear.ring(None)
 
     def wake(self) -> None:
         """Wakes every Retrieve that waits, to look at everything."""
-        for topic in self._ears:
+        for topic in self._lines:
             self.ring_all(topic)
 
     def is_heard(self, topic: str) -> bool:
         """Whether a Retrieve waits for the topic."""
-        return topic in self._ears
+        return topic in self._lines
 
     def on_hint(self, hint: Hint) -> None:
         """Takes a hint from the feed."""

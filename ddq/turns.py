@@ -7,6 +7,7 @@ their turns too.
 from __future__ import annotations
 
 import itertools
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
@@ -22,7 +23,7 @@ class Turns:
     """When each shard was asked last, by this process."""
 
     def __init__(self) -> None:
-        self._asked: dict[ShardId, int] = {}
+        self._asked: OrderedDict[ShardId, int] = OrderedDict()
         self._count = itertools.count(1)
 
     def __len__(self) -> int:
@@ -37,4 +38,4 @@ class Turns:
         self._asked.pop(shard, None)
         self._asked[shard] = next(self._count)
         if len(self._asked) > REMEMBERED_MAX_COUNT:
-            del self._asked[next(iter(self._asked))]
+            self._asked.popitem(last=False)

@@ -107,10 +107,11 @@ def test_both_waiting_calls_get_a_task_when_one_of_them_was_woken_for_both(
     async def scenario(store: FakeShards) -> None:
         first = await begun(store.take("a", "b", wait_s=WAIT_S))
         waiting = await begun(store.take("a", "b", wait_s=WAIT_S))
+        waiters = [*store.bell._lines["a"].idle]
         # Both wake-ups reach the first: as when the second was in the middle of another look.
         for shard, task_id in ((A0, "x"), (second, "y")):
             store.shards[shard].ready.append(task_id)
-            next(iter(store.bell._ears["a"])).ring(shard)
+            waiters[0].ring(shard)
         assert len((await first)[0]) == 1
         ids, took_s = await waiting
         assert len(ids) == 1

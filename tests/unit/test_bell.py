@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
+import pytest
+
 from ddq.bell import Ear, ReadyBell
 from ddq.keys import ShardId
 from ddq.store.hints import DueHint, ReadyHint, Reset, TopicHint
@@ -74,3 +78,44 @@ async def test_waiting_ends_with_the_time() -> None:
     assert not await ear.heard(0.001)
     ear.ring(MAIL)
     assert await ear.heard(10)
+
+
+@pytest.mark.parametrize("waiting", [10, 5_000])
+async def test_a_ring_touches_those_that_it_wakes_and_no_other(
+    waiting: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task that becomes ready costs the same however many Retrieves wait."""
+    touched: list[Ear] = []
+    ring = Ear.ring
+
+    def is_ringing(ear: Ear) -> bool:
+        touched.append(ear)
+        return ear._event.is_set()
+
+    def ring_and_note(ear: Ear, shard: ShardId | None) -> None:
+        touched.append(ear)
+        ring(ear, shard)
+
+    bell = ReadyBell()
+    with ExitStack() as stack:
+        ears = [stack.enter_context(bell.listening(["mail", "jobs"])) for _ in range(waiting)]
+        monkeypatch.setattr(Ear, "ringing", property(is_ringing))
+        monkeypatch.setattr(Ear, "ring", ring_and_note)
+        for number in range(5):
+            bell.ring(MAIL, 1)
+            assert touched == [ears[number]]
+            touched.clear()
+        for ear in ears[:5]:
+            ear.look()
+        bell.ring(JOBS, 2)
+        assert len(touched) == 2
+        monkeypatch.undo()
+
+
+async def test_those_that_looked_in_vain_keep_their_place() -> None:
+    bell = ReadyBell()
+    with bell.listening(["mail"]) as one, bell.listening(["mail"]) as two:
+        bell.ring(MAIL, 1)
+        assert one.look() == {MAIL}
+        bell.ring(MAIL, 1)
+        assert ringing(one, two) == [True, False]
