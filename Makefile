@@ -109,6 +109,10 @@ bench: $(READY) ## measure how late deliveries are
 bench-idle: $(READY) ## measure what a scheduler costs that has little to do
 	@$(BIN)/python -m tests.bench.idle $(ARGS)
 
+.PHONY: bench-liveness
+bench-liveness: $(READY) ## measure how late a task is while something else goes on
+	@$(BIN)/python -m tests.bench.liveness $(ARGS)
+
 # What is left empty is chosen by the program; it says what it chose.
 SCENARIO ?=
 DURATION ?=
