@@ -96,6 +96,11 @@ class Settings:
     ``store_timeout_ms`` becomes ``--store-timeout-ms`` and ``DDQ_STORE_TIMEOUT_MS``.
     """
 
+    store_wait_ms: int = described(
+        60 * SECOND_MS,
+        "how long a process waits at its start for a store that does not answer yet, or for an "
+        "embedded one to load its data",
+    )
     store_timeout_ms: int = described(
         5 * SECOND_MS, "longest wait for one answer of the store; then the outcome is unknown"
     )

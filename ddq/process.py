@@ -13,8 +13,8 @@ from dataclasses import replace
 from prometheus_client import start_http_server
 
 from ddq.config import MS_PER_SECOND, Settings, check_settings
-from ddq.errors import DdqError
 from ddq.metrics import Metrics
+from ddq.startup import StartupError, wait_for_store
 from ddq.store.checks import Examination, examine
 from ddq.store.embedded import EmbeddedStore, StoreStartError
 from ddq.store.open import Store, open_store
@@ -24,10 +24,6 @@ from ddq.store.topology import StoreUrl, StoreUrlError, open_topology, parse_sto
 log = logging.getLogger(__name__)
 
 EMBEDDED_LEADER_LEASE_MS = 1_000
-
-
-class StartupError(Exception):
-    """The process cannot start; one line says what is wrong and what to do."""
 
 
 def check_options(settings: Settings, store_url: str) -> StoreUrl:
@@ -48,13 +44,13 @@ async def working_store(
     """A store that has answered once, until the block ends.
 
     Args:
-        stop: is set when the store's own process ends by itself.
+        stop: ends the wait for the store; is set when the store's own process ends by itself.
 
     Raises:
         StartupError: the store is not there.
         DdqError: the embedded store could not be started, or ended.
     """
-    async with _store_process(url, stop) as reachable:
+    async with _store_process(url, settings.store_wait_ms / MS_PER_SECOND, stop) as reachable:
         if url.kind == "embedded":
             # Nobody else can lead on a store that is this process's own, so after a crash the
             # dead leader's lease is only a delay.
@@ -63,8 +59,12 @@ async def working_store(
         store = open_store(open_topology(reachable), settings, metrics=metrics)
         try:
             async with _watched(store):
-                await _check_settings(store, url)
-                await _check_store(store, url)
+                await wait_for_store(
+                    lambda: _check(store, url),
+                    str(url),
+                    settings.store_wait_ms / MS_PER_SECOND,
+                    stop,
+                )
                 yield store
         finally:
             await store.close()
@@ -91,14 +91,16 @@ def _end_loudly(watch: asyncio.Task[None]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _store_process(url: StoreUrl, stop: asyncio.Event) -> AsyncIterator[StoreUrl]:
+async def _store_process(
+    url: StoreUrl, wait_s: float, stop: asyncio.Event
+) -> AsyncIterator[StoreUrl]:
     """The store's own process if it is embedded; elsewhere nothing."""
     if url.kind != "embedded":
         yield url
         return
     assert url.path is not None
-    embedded = EmbeddedStore(url.path)
-    await embedded.start()
+    embedded = EmbeddedStore(url.path, ready_timeout_s=wait_s)
+    await _started(embedded, stop)
     ended = False
 
     async def watch() -> None:
@@ -121,12 +123,40 @@ async def _store_process(url: StoreUrl, stop: asyncio.Event) -> AsyncIterator[St
         )
 
 
+async def _started(embedded: EmbeddedStore, stop: asyncio.Event) -> None:
+    """Starts the embedded store, unless the process is to stop before that has loaded its data.
+
+    Raises:
+        StartupError: it is to stop.
+        StoreStartError: as EmbeddedStore.start.
+    """
+    start = asyncio.create_task(embedded.start(), name="ddq embedded store starts")
+    stopped = asyncio.create_task(stop.wait(), name="ddq stop")
+    try:
+        await asyncio.wait({start, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if not start.done():
+            raise StartupError(f"stopped while the embedded store loaded {embedded.folder}")
+    finally:
+        stopped.cancel()
+        start.cancel()
+        await asyncio.gather(start, stopped, return_exceptions=True)
+    start.result()
+
+
+async def _check(store: Store, url: StoreUrl) -> None:
+    """Asks the store once, so that a wrong address is said at the start and not at first use.
+
+    Raises:
+        StartupError: it would not keep what it confirms.
+        DdqError: it does not answer, or cannot be used.
+    """
+    await _check_settings(store, url)
+    await store.topics.version(store_call(store))
+
+
 async def _check_settings(store: Store, url: StoreUrl) -> None:
     """Refuses a store that would not keep what it confirms."""
-    try:
-        examination = await examine_store(store)
-    except DdqError as error:
-        raise StartupError(f"the store at {url} cannot be used: {error}") from None
+    examination = await examine_store(store)
     if not examination.findings:
         return
     said = "".join(f"\n  {finding}" for finding in examination.findings)
@@ -155,14 +185,6 @@ async def examine_store(store: Store) -> Examination:
 def is_warning(settings: Settings) -> bool:
     """Whether findings are only said."""
     return settings.durability == "fast" or not settings.store_checks
-
-
-async def _check_store(store: Store, url: StoreUrl) -> None:
-    """Asks the store once, so that a wrong address is said at the start and not at first use."""
-    try:
-        await store.topics.version(store_call(store))
-    except DdqError as error:
-        raise StartupError(f"the store at {url} cannot be used: {error}") from None
 
 
 @contextlib.asynccontextmanager

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ddq.config import Settings
-from ddq.process import StartupError, check_options, shown_metrics, working_store
+from ddq.process import check_options, shown_metrics, working_store
 from ddq.scheduler import Scheduler
+from ddq.startup import StartupError
 
 
 @dataclass(frozen=True, slots=True)

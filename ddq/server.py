@@ -20,7 +20,6 @@ from ddq.config import LIMITS, MS_PER_SECOND, Settings
 from ddq.errors import DdqError
 from ddq.malformed import Registrar
 from ddq.process import (
-    StartupError,
     check_options,
     examine_store,
     is_warning,
@@ -32,6 +31,7 @@ from ddq.process import (
 from ddq.rpc import CallFactory, RunningCalls, servicer
 from ddq.scheduler import Scheduler
 from ddq.service import QueueService
+from ddq.startup import StartupError
 from ddq.store.checks import Finding
 from ddq.store.open import Store
 from ddq.v1 import (

@@ -34,7 +34,8 @@ async def _opened(url_text: str, settings: Settings) -> AsyncIterator[tuple[Stor
     barrier does not."""
     from dataclasses import replace  # noqa: PLC0415 - with the rest that is loaded when used
 
-    from ddq.process import StartupError, check_options, store_call  # noqa: PLC0415
+    from ddq.process import check_options, store_call  # noqa: PLC0415
+    from ddq.startup import StartupError  # noqa: PLC0415
     from ddq.store.open import open_store  # noqa: PLC0415
     from ddq.store.topology import open_topology  # noqa: PLC0415
 

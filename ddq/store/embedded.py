@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import fcntl
 import hashlib
+import logging
 import os
 import sys
 import tempfile
@@ -24,7 +25,10 @@ from redis.backoff import NoBackoff
 from ddq.binary import wheel_server
 from ddq.errors import DdqError
 
-READY_TIMEOUT_S = 60.0
+log = logging.getLogger(__name__)
+
+SAY_AGAIN_S = 5.0
+"""From one log line to the next while it loads its data."""
 STOP_TIMEOUT_S = 4.0
 _SOCKET_PATH_MAX_BYTES = 100
 
@@ -57,12 +61,21 @@ class EmbeddedStore:
         maxmemory_bytes: bound on its memory; 0 for none.
         sync_always: whether each write is synced before it is answered; tests that do not
             restart the store are faster without.
+        ready_timeout_s: longest wait for it to load its data.
     """
 
-    def __init__(self, folder: Path, *, maxmemory_bytes: int = 0, sync_always: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        maxmemory_bytes: int = 0,
+        sync_always: bool = True,
+        ready_timeout_s: float = 60.0,
+    ) -> None:
         self.folder = folder.absolute()
         self._maxmemory_bytes = maxmemory_bytes
         self._sync_always = sync_always
+        self._ready_timeout_s = ready_timeout_s
         self._lock: IO[str] | None = None
         self._process: asyncio.subprocess.Process | None = None
         self.socket_path = self._choose_socket_path()
@@ -150,29 +163,43 @@ class EmbeddedStore:
         """Asks until it answers: a server that loads a large file has a socket but no answer."""
         assert self._process is not None
         exited = asyncio.ensure_future(self._process.wait())
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        say_s = began_s + SAY_AGAIN_S
         try:
-            async with asyncio.timeout(READY_TIMEOUT_S):
-                while True:
-                    client = redis.asyncio.Redis(
-                        unix_socket_path=str(self.socket_path), retry=Retry(NoBackoff(), 0)
-                    )
-                    try:
-                        await client.ping()
-                        return
-                    except (OSError, redis.exceptions.RedisError):
-                        # The socket tells nobody when it appears: look again, or stop at once
-                        # when the process ends.
-                        await asyncio.wait({exited}, timeout=0.02)
-                    finally:
-                        await client.aclose()
+            async with asyncio.timeout(self._ready_timeout_s):
+                while not await self._answers():
+                    # The socket tells nobody when it appears: look again, or stop at once when the
+                    # process ends.
+                    await asyncio.wait({exited}, timeout=0.02)
                     if exited.done():
                         raise StoreStartError(f"the embedded store ended at once: {self._log()}")
+                    if loop.time() >= say_s:
+                        say_s = loop.time() + SAY_AGAIN_S
+                        left_s = began_s + self._ready_timeout_s - loop.time()
+                        log.warning(
+                            "waiting for the embedded store to load %s, for up to %.0f s more: %s",
+                            self.folder, left_s, self._log(),
+                        )  # fmt: skip
         except TimeoutError:
             raise StoreStartError(
-                f"the embedded store did not answer within {READY_TIMEOUT_S:.0f} s: {self._log()}"
+                f"the embedded store did not answer within {self._ready_timeout_s:g} s; if it "
+                f"has much to load, give it more with --store-wait-ms: {self._log()}"
             ) from None
         finally:
             exited.cancel()
+
+    async def _answers(self) -> bool:
+        client = redis.asyncio.Redis(
+            unix_socket_path=str(self.socket_path), retry=Retry(NoBackoff(), 0)
+        )
+        try:
+            await client.ping()
+        except (OSError, redis.exceptions.RedisError):
+            return False
+        finally:
+            await client.aclose()
+        return True
 
     def _log(self) -> str:
         path = self.folder / "valkey.log"

@@ -70,7 +70,11 @@ NOBODY = ("--address", "127.0.0.1:1")
         (["dead", "delete", "mail", "a"], 2, "--yes"),
         (["serve"], 2, "--store"),
         (["serve", "--store", "foo://bar"], 5, "foo://bar"),
-        (["serve", "--store", "redis://127.0.0.1:1/0"], 5, "127.0.0.1:1"),
+        (
+            ["serve", "--store", "redis://127.0.0.1:1/0", "--store-wait-ms", "1"],
+            5,
+            "Connect call failed",
+        ),
         (["dev", "--listen", "nowhere"], 2, "HOST:PORT"),
         (["dev", "--drain-ms", "0"], 2, "drain_ms is 0"),
         (["dev", "--drain-ms", "soon"], 2, "--drain-ms"),

@@ -13,8 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ddq.config import Settings
 from ddq.metrics import ALERTS, Metrics, Spec, specs
-from ddq.process import StartupError
 from ddq.scheduling import SchedulerOptions, run_scheduler
+from ddq.startup import StartupError
 from ddq.store.connection import Command, NotSentError, Reply, ReplyLostError
 from ddq.store.metered import MeteredConnection
 from tests.support.rpc import DEADLINE_S, Producer, failure_of, seconds

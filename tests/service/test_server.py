@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,11 +26,11 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 
 from ddq.config import Settings
 from ddq.keys import ShardId
-from ddq.process import StartupError
 from ddq.scheduling import SchedulerOptions, run_scheduler
 from ddq.server import ServerOptions, run_server
 from ddq.service import QueueService
-from ddq.store.embedded import StoreStartError
+from ddq.startup import StartupError
+from ddq.store.embedded import EmbeddedStore, StoreStartError
 from ddq.store.records import FORMAT
 from ddq.store.runner import Call
 from ddq.v1 import delay_queue_service_pb2 as pb
@@ -253,8 +255,103 @@ async def test_a_scheduler_alone_has_no_use_for_a_store_of_its_own() -> None:
         )
 
 
+class Said(logging.Handler):
+    """Keeps what was logged, and says when something was."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+        self.something = asyncio.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+        self.something.set()
+
+
+@contextlib.contextmanager
+def listening_to_log() -> Iterator[Said]:
+    """Until the block ends."""
+    said = Said()
+    logger = logging.getLogger("ddq.startup")
+    logger.addHandler(said)
+    try:
+        yield said
+    finally:
+        logger.removeHandler(said)
+
+
+@pytest.mark.parametrize("program", [run_server, run_scheduler])
+async def test_a_program_that_starts_before_its_store_waits_for_it(program: Any) -> None:
+    with TemporaryDirectory(prefix="ddq-test-") as folder, listening_to_log() as said:
+        embedded = EmbeddedStore(Path(folder), sync_always=False)
+        url, settings = f"unix://{embedded.socket_path}", Settings(drain_ms=1)
+        options: Any = (
+            ServerOptions("127.0.0.1:0", url, settings=settings)
+            if program is run_server
+            else SchedulerOptions(url, settings)
+        )
+        stop, ready = asyncio.Event(), asyncio.Event()
+        running = asyncio.create_task(program(options, stop=stop, on_ready=lambda _: ready.set()))
+        async with asyncio.timeout(DEADLINE_S):
+            await said.something.wait()
+            assert not running.done()
+            await embedded.start()
+            try:
+                await ready.wait()
+                stop.set()
+                await running
+            finally:
+                await embedded.stop()
+        assert f"waiting for the store at {url}?db=0, for up to " in said.lines[0]
+        assert "No such file" in said.lines[0], "the real reason"
+        assert "replica" not in said.lines[0], "a single server has none"
+
+
+async def test_a_program_that_waits_for_its_store_can_be_stopped() -> None:
+    stop = asyncio.Event()
+    options = ServerOptions("127.0.0.1:0", "unix:///nowhere.sock")
+    with listening_to_log() as said:
+        running = asyncio.create_task(run_server(options, stop=stop, on_ready=lambda _: None))
+        async with asyncio.timeout(DEADLINE_S):
+            await said.something.wait()
+            stop.set()
+            with pytest.raises(StartupError, match="stopped while it waited"):
+                await running
+
+
+async def test_an_embedded_store_has_the_time_of_the_setting_to_load_its_data() -> None:
+    with TemporaryDirectory(prefix="ddq-test-") as folder:
+        settings = Settings(store_wait_ms=1)
+        options = ServerOptions("127.0.0.1:0", f"embedded:{folder}", settings=settings)
+        with pytest.raises(StoreStartError, match=r"within 0\.001 s.*--store-wait-ms"):
+            await run_server(options, stop=asyncio.Event(), on_ready=lambda _: None)
+
+
+async def test_an_embedded_store_that_loads_its_data_does_not_keep_a_program_from_stopping() -> (
+    None
+):
+    loads, stop = asyncio.Event(), asyncio.Event()
+
+    async def never(self: EmbeddedStore) -> bool:
+        loads.set()
+        return False
+
+    with (
+        TemporaryDirectory(prefix="ddq-test-") as folder,
+        mock.patch.object(EmbeddedStore, "_answers", never),
+    ):
+        options = ServerOptions("127.0.0.1:0", f"embedded:{folder}")
+        running = asyncio.create_task(run_server(options, stop=stop, on_ready=lambda _: None))
+        async with asyncio.timeout(DEADLINE_S):
+            await loads.wait()
+            stop.set()
+            with pytest.raises(StartupError, match="stopped while the embedded store loaded"):
+                await running
+
+
 async def run(listen: str, store_url: str, settings: Settings | None = None) -> None:
-    options = ServerOptions(listen, store_url, settings=settings or Settings())
+    settings = replace(settings or Settings(), store_wait_ms=1)
+    options = ServerOptions(listen, store_url, settings=settings)
     async with asyncio.timeout(DEADLINE_S):
         await run_server(options, stop=asyncio.Event(), on_ready=lambda _: None)
 

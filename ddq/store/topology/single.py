@@ -43,7 +43,16 @@ class SingleTopology:
 
     async def replicas(self, master: Node, deadline_s: float) -> tuple[Replica, ...]:
         """See Topology.replicas."""
-        return await replicas_by_role(RedisConnection(self._make), master, deadline_s)
+        connection = RedisConnection(self._make)
+        try:
+            timeout_s = deadline_s - asyncio.get_running_loop().time()
+            role = await ask_role(connection, master, timeout_s)
+        except NotSentError as error:
+            # The only node there is: that its replicas are not known either is no news.
+            raise StoreUnreachable(str(error)) from error
+        finally:
+            await connection.close()
+        return _replicas(role)
 
     async def sentinel_settings(
         self,
@@ -119,11 +128,17 @@ async def replicas_by_role(
     """
     try:
         timeout_s = deadline_s - asyncio.get_running_loop().time()
-        _, _, replicas = await ask_role(connection, master, timeout_s)
+        role = await ask_role(connection, master, timeout_s)
     except NotSentError as error:
         raise StoreUnreachable(f"the replicas of {master} are not known: {error}") from error
     finally:
         await connection.close()
+    return _replicas(role)
+
+
+def _replicas(role: Sequence[Reply]) -> tuple[Replica, ...]:
+    """Those that a master's answer to ROLE names."""
+    _, _, replicas = role
     return tuple(
         Replica(Node(host.decode(), int(port)), online=True) for host, port, _offset in replicas
     )
