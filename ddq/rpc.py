@@ -19,6 +19,7 @@ from ddq.entropy import Clock
 from ddq.errors import DdqError, InvalidArgument
 from ddq.metrics import Metrics, unseen
 from ddq.rarely import Rarely
+from ddq.spans import exact_span_text, moment_text
 from ddq.status import to_status
 from ddq.store.runner import Call
 from ddq.validation import Problems
@@ -65,9 +66,9 @@ class CallFactory:
             if not_after_ms > latest_ms + self._settings.max_clock_skew_ms:
                 problems.add(
                     "not_after",
-                    f"is more than {self._settings.max_request_age_ms} ms ahead of this server's "
-                    f"clock, which says {now_ms} ms: longer than the store remembers; give an "
-                    "earlier one, or set the clock right that is wrong",
+                    f"is more than {exact_span_text(self._settings.max_request_age_ms)} ahead of "
+                    f"this server's clock, which says {moment_text(now_ms)}: longer than the store "
+                    "remembers; give an earlier one, or set the clock right that is wrong",
                 )
             try:
                 problems.raise_if_any()

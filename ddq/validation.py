@@ -16,6 +16,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from ddq.config import LIMITS
 from ddq.errors import FieldViolation, InvalidArgument, PayloadTooLarge
+from ddq.spans import exact_span_text, moment_text
 from ddq.task import Durability, RetryOverrides, RetryPolicy, Schedule, TopicSettings
 from ddq.v1 import delay_queue_service_pb2 as queue_pb2
 from ddq.v1 import task_pb2, topic_pb2
@@ -25,6 +26,7 @@ T = TypeVar("T")
 _TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]+")
 _CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _NANOS_PER_MS = 1_000_000
+_EARLIEST_S = -62_135_596_800  # 0001-01-01T00:00:00Z, the beginning of that range
 _LATEST_S = 253_402_300_799  # 9999-12-31T23:59:59Z, the end of a Timestamp's range
 
 
@@ -204,14 +206,19 @@ def duration_ms(
     elif value.seconds < 0 or value.nanos < 0:
         problems.add(field, "is negative")
     elif not least_ms <= ms <= most_ms:
-        problems.add(field, f"is {ms} ms; give {least_ms} to {most_ms} ms")
+        least, most = exact_span_text(least_ms), exact_span_text(most_ms)
+        problems.add(field, f"is {exact_span_text(ms)}; give {least} to {most}")
     return ms
 
 
 def timestamp_ms(problems: Problems, value: Timestamp, field: str) -> int:
     """A point in time as ms since 1970, rounded up."""
-    if not (0 <= value.nanos < 10**9 and value.seconds <= _LATEST_S):
-        problems.add(field, "is no valid timestamp")
+    if not (0 <= value.nanos < 10**9 and _EARLIEST_S <= value.seconds <= _LATEST_S):
+        problems.add(
+            field,
+            f"is no valid timestamp: {value.seconds} s and {value.nanos} ns since 1970; give a "
+            "moment of the years 1 to 9999",
+        )
         return 0
     return max(0, value.seconds * 1_000 - -value.nanos // _NANOS_PER_MS)
 
@@ -230,7 +237,12 @@ def schedule(
     if kind == "due_time":
         due_ms = timestamp_ms(problems, request.due_time, "due_time")
         if due_ms > now_ms + LIMITS.delay_max_ms:
-            problems.add("due_time", f"is more than {LIMITS.delay_max_ms} ms ahead")
+            latest = moment_text(now_ms + LIMITS.delay_max_ms)
+            problems.add(
+                "due_time",
+                f"is more than {exact_span_text(LIMITS.delay_max_ms)} ahead; give {latest} or "
+                "earlier",
+            )
         return Schedule(due_ms, absolute=True)
     return Schedule()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from ddq.config import Settings
 from ddq.entropy import Clock, Entropy
 from ddq.keys import TOPICS, TOPICS_CONFIRMED, ShardId
 from ddq.metrics import Metrics, counted_store_request
+from ddq.spans import moment_text
 from ddq.store.commit import Argument
 from ddq.store.rollback import NOBODY, REGISTRY, Ledger, Ledgers, Scope, shard_scope
 from ddq.store.router import FAST, Barrier, Router, strength
@@ -233,6 +235,9 @@ def refusal(
         store_ms: the store's time of the script. A caller whose request was too late learns from
             it whether its own clock is wrong.
     """
+    if status == "CLOCK_UNSAFE":
+        # The script has no calendar.
+        detail = re.sub(r"(\d+) ms", lambda found: moment_text(int(found[1])), detail)
     message = _EXPLANATIONS[status].format(detail=detail, topic=topic)
     metadata = {}
     if status == "REQUEST_EXPIRED" and store_ms is not None:

@@ -9,6 +9,7 @@ import pytest
 from ddq.config import Settings
 from ddq.errors import InvalidArgument
 from ddq.rpc import CallFactory
+from ddq.spans import moment_text
 from ddq.v1 import delay_queue_service_pb2 as pb
 from tests.stateful.virtual import run_virtually
 
@@ -72,7 +73,7 @@ async def test_a_not_after_behind_what_is_remembered_is_refused() -> None:
     # It may be the server's clock that is wrong, so both are named.
     with pytest.raises(InvalidArgument) as caught:
         factory().make(request, 2.0)
-    assert f"ahead of this server's clock, which says {NOW_MS} ms" in str(caught.value)
+    assert f"ahead of this server's clock, which says {moment_text(NOW_MS)}:" in str(caught.value)
 
 
 async def test_the_first_moment_of_all_is_a_bound_too() -> None:
