@@ -135,7 +135,8 @@ class Attempts:
     async def _cut_short(self, execution: Execution, cut: Cut) -> None:
         """Asks the handler to stop and gives it a little time for that."""
         job = execution.job
-        log.warning("%s/%s is asked to stop: %s", job.topic, job.id, cut.value)
+        level = logging.INFO if cut is Cut.OVERTIME else logging.WARNING
+        log.log(level, "%s/%s is asked to stop: %s", job.topic, job.id, cut.value)
         job.lose()
         self._handlers.cancel(execution)
         if cut is Cut.LOST:

@@ -187,12 +187,17 @@ class Worker:
         if failure is not None:
             raise failure
 
-    def stop(self) -> None:
+    def stop(self, *, now: bool = False) -> None:
         """Retrieve nothing more, let handlers finish within the grace time, then end run().
 
         May be called from any thread and from a signal handler, and more than once.
+
+        Args:
+            now: the grace time is over; what runs is cancelled and handed back.
         """
         self._stop_wanted.set()
+        if now:
+            self._stop_now_wanted.set()
         self._pass_on_stop()
 
     @property
@@ -201,9 +206,7 @@ class Worker:
         return self._stop_wanted.is_set()
 
     def _stop_now(self) -> None:
-        self._stop_wanted.set()
-        self._stop_now_wanted.set()
-        self._pass_on_stop()
+        self.stop(now=True)
 
     def _pass_on_stop(self) -> None:
         # Written before it is read here, and by work() the other way round, so that a stop() that

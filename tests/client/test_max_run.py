@@ -122,7 +122,7 @@ async def test_a_worker_whose_places_are_all_taken_still_stops() -> None:
             await asyncio.to_thread(queue.nacked.wait)
             made.stop()
             await asyncio.sleep(0)
-            made._stop_now()  # what a second signal does
+            made.stop(now=True)
     finally:
         free.set()
     assert counted(made) == {Verdict.NACKED: 1}
