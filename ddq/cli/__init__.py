@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,10 @@ from ddq.cli.exits import CommandError, ExitCode, close_stdout, complain
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs ``ddq`` and returns its exit status; see ``ddq --help`` for what that means."""
+    # A payload or an id that the locale cannot show is escaped. To fail would be to fail the task.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     given = list(sys.argv[1:] if arguments is None else arguments)
     behind_dashes: list[str] = []
     # `ddq work TOPIC -- COMMAND`: the parser would take the command for more topics.

@@ -63,6 +63,10 @@ def enqueue(
             "--lines", metavar="PATH", help="A task for each line of this file; - is stdin."
         ),
     ] = None,
+    skip_blank_lines: Annotated[
+        bool,
+        typer.Option("--skip-blank-lines", help="With --lines: none for lines of white space."),
+    ] = False,
     delay: Delay = None,
     at: At = None,
     task_id: Annotated[
@@ -118,7 +122,11 @@ def enqueue(
 
         jq -c '.[]' events.json | ddq enqueue events --lines -
     """
-    sources = _sources(payload, file or [], folder or [], lines or [])
+    if skip_blank_lines and not lines:
+        raise UsageError("--skip-blank-lines goes with --lines")
+    sources = _sources(
+        payload, file or [], folder or [], lines or [], skip_blank_lines=skip_blank_lines
+    )
     single = payload is not None or (len(file or []) == 1 and not folder and not lines)
     if delay is not None and at is not None:
         raise UsageError("give --delay or --at, not both")
@@ -158,7 +166,12 @@ def enqueue(
 
 
 def _sources(
-    payload: str | None, files: list[Path], folders: list[Path], lines: list[Path]
+    payload: str | None,
+    files: list[Path],
+    folders: list[Path],
+    lines: list[Path],
+    *,
+    skip_blank_lines: bool,
 ) -> Iterator[Source]:
     if payload is not None and (files or folders or lines):
         raise UsageError("give a payload or files, not both")
@@ -176,7 +189,7 @@ def _sources(
         for folder in folders:
             yield from from_folder(folder)
         for path in lines:
-            yield from from_lines(path)
+            yield from from_lines(path, skip_blank=skip_blank_lines)
 
     return each()
 

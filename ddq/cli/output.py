@@ -113,12 +113,16 @@ def task_document(task: Task, *, utf8: bool) -> dict[str, Any]:
 
 
 def when(time: datetime | None) -> str:
-    """A time for people, in their zone, with how far away it is."""
+    """A time for people, in their zone, with its offset and how far away it is.
+
+    Without the offset it could not be compared with another machine's, and is two moments in the
+    hour that the clocks are set back over.
+    """
     if time is None:
         return "-"
     away = time - datetime.now(UTC)
     distance = f"in {span_text(away)}" if away > timedelta(0) else f"{span_text(-away)} ago"
-    return f"{time.astimezone():%Y-%m-%d %H:%M:%S} ({distance})"
+    return f"{time.astimezone().isoformat(sep=' ', timespec='seconds')} ({distance})"
 
 
 def tasks_text(count: int) -> str:

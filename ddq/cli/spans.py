@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import typer
 
 _UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_END_OF_DAY = re.compile(
+    r"(?P<day>\d{4}-\d{2}-\d{2})[T ]24:00(?::00(?:[.,]0+)?)?(?P<offset>Z|[+-]\d{2}(?::?\d{2})?)?"
+)
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
 
@@ -31,11 +34,54 @@ def parse_span(text: str | timedelta) -> timedelta:
 
 
 def parse_time(text: str) -> datetime:
-    """An ISO 8601 time; without an offset it is local. BadParameter if it is none."""
+    """An ISO 8601 time; without an offset it is local.
+
+    Raises:
+        BadParameter: it is none, or no moment or several moments in the local time zone: a task
+            could become due earlier than was asked for.
+    """
     try:
-        return datetime.fromisoformat(text).astimezone()
-    except (ValueError, OverflowError, OSError):
+        # The midnight at the end of a day, which this Python may not know.
+        midnight = _END_OF_DAY.fullmatch(text)
+        if midnight is not None:
+            text_at_zero = f"{midnight['day']}T00:00{midnight['offset'] or ''}"
+            found = datetime.fromisoformat(text_at_zero) + timedelta(days=1)
+        else:
+            found = datetime.fromisoformat(text)
+    except ValueError as error:
         raise typer.BadParameter(
-            f"{text!r} is no time; give ISO 8601, for example 2030-01-31T08:00 (local) or "
-            "2030-01-31T08:00Z"
+            f"{text!r} is no time ({error}); give ISO 8601, for example 2030-01-31T08:00 (local) "
+            "or 2030-01-31T08:00Z"
         ) from None
+    except OverflowError:
+        raise _out_of_range(text) from None
+    try:
+        return found.astimezone() if found.tzinfo is not None else _local(text, found)
+    except (ValueError, OverflowError, OSError):
+        raise _out_of_range(text) from None
+
+
+def _local(text: str, naive: datetime) -> datetime:
+    """A time of the local zone, which has to be one moment."""
+    moments = {
+        moment.astimezone(UTC): moment
+        for fold in (0, 1)
+        if (moment := naive.replace(fold=fold).astimezone()).replace(tzinfo=None, fold=0)
+        == naive.replace(fold=0)
+    }
+    if len(moments) == 1:
+        return next(iter(moments.values()))
+    if not moments:
+        why = "does not exist: the clocks are set forward over it"
+    else:
+        first, second = (moments[key].isoformat() for key in sorted(moments))
+        why = f"occurs twice, as {first} and as {second}"
+    raise typer.BadParameter(
+        f"{text!r} {why} in the local time zone; give it with an offset, like 08:00+02:00"
+    )
+
+
+def _out_of_range(text: str) -> typer.BadParameter:
+    return typer.BadParameter(
+        f"{text!r} is out of range; give a time of the years 1 to 9999, in UTC too"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import shlex
 import shutil
@@ -25,7 +26,7 @@ from ddq.cli.options import (
 )
 from ddq.cli.output import emit, payload_fields, plain
 from ddq.cli.signals import stopping
-from ddq.worker import Job, Retry, Verdict, Worker, WorkerStats
+from ddq.worker import Job, Verdict, Worker, WorkerStats
 
 DEFAULT_LEASE = timedelta(seconds=30)
 DEFAULT_GRACE = timedelta(seconds=30)
@@ -109,10 +110,12 @@ def work(
                     return
                 try:
                     _print(job, raw=raw, as_json=as_json, utf8=utf8)
-                except BrokenPipeError:
-                    broken.append(job.id)
-                    worker.stop()
-                    raise Retry("whoever read the output is gone", delay=timedelta(0)) from None
+                except OSError as error:
+                    # The reader is gone, or the disk is full: no fault of the task. Its attempt
+                    # is handed back when this is cancelled, and does not count.
+                    broken.append(error)
+                    worker.stop(now=True)
+                    await asyncio.Event().wait()
 
             def settled(job: Job, verdict: Verdict) -> None:
                 if verdict in {Verdict.LOST, Verdict.UNKNOWN}:
@@ -120,7 +123,7 @@ def work(
                 if as_json and command:
                     emit({"event": "task", **_document(job), "verdict": verdict.value})
 
-            broken: list[str] = []
+            broken: list[OSError] = []
             worker = Worker(
                 client,
                 topics,
@@ -139,10 +142,10 @@ def work(
                 with stopping(worker.stop):
                     await worker.run()
             finally:
-                if not broken:
+                if not broken or not isinstance(broken[0], BrokenPipeError):
                     _summary(worker.stats, as_json=as_json)
             if broken:
-                raise BrokenPipeError
+                raise broken[0]
             if worker.stats.early:
                 raise typer.Exit(ExitCode.FAILED)
 
@@ -200,4 +203,4 @@ def _summary(stats: WorkerStats, *, as_json: bool) -> None:
         return
     parts = ", ".join(f"{count} {name}" for name, count in verdicts.items() if count) or "nothing"
     early = f"{stats.early} EARLY" if stats.early else "none early"
-    sys.stderr.write(f"ddq: delivered {stats.delivered}: {parts}; {early}\n")
+    complain(f"delivered {stats.delivered}: {parts}; {early}")

@@ -429,3 +429,68 @@ def test_a_machine_whose_clock_is_wrong_works_and_is_told(
     _, err = work.communicate(timeout=TIMEOUT_S)
     assert work.returncode == 0
     assert b"delivered 1: 1 acked; none early" in err
+
+
+CYRILLIC = "Привет, мир"
+
+
+@pytest.mark.parametrize("encoding", ["iso-8859-1:strict", "ascii:strict"])
+def test_output_that_the_locale_cannot_show_is_escaped(
+    encoding: str, live: Cli, topic: str
+) -> None:
+    """It failed the attempt, and with the last one the task was dead."""
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    live.ok("enqueue", topic, CYRILLIC, "--id", "имя", "--max-attempts", "1")
+    for command in (["list", topic, "-s", "ready", "--payloads"], ["get", topic, "имя"]):
+        process = spawn(*command, env=environment)
+        out, err = process.communicate(timeout=TIMEOUT_S)
+        assert (process.returncode, err) == (0, b"")
+        assert b"\\u0438\\u043c\\u044f" in out
+    work = spawn("work", topic, "-n", "1", env=environment)
+    out, err = work.communicate(timeout=TIMEOUT_S)
+    assert work.returncode == 0
+    assert b"1 acked" in err
+    assert out.decode("ascii").startswith(f"{topic}/\\u0438\\u043c\\u044f: \\u041f\\u0440")
+
+
+def test_a_full_disk_fails_no_task(live: Cli, topic: str) -> None:
+    live.ok("enqueue", topic, "x", "--id", "a", "--max-attempts", "1")
+    with Path("/dev/full").open("wb") as full:
+        work = spawn("work", topic, "-n", "1", stdout=full)
+        _, err = work.communicate(timeout=TIMEOUT_S)
+    assert work.returncode == 1
+    assert b"No space left" in err
+    assert b"1 released" in err
+    (found,) = live.ok("get", topic, "a", "--json").documents
+    assert (found["state"], found["attempt"]) == ("READY", 0)
+
+
+def test_a_line_without_end_needs_little_memory(live: Cli, topic: str) -> None:
+    process = spawn(
+        "enqueue", topic, "--lines", "-", stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+    )
+    assert process.stdin is not None
+    assert process.stderr is not None
+    block = bytes(1 << 20)
+    for _ in range(300):
+        process.stdin.write(block)
+    process.stdin.write(b"\nlast\n")
+    process.stdin.close()
+    with process.stderr as stderr:
+        err = stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 2
+    assert b"-:1: the payload is larger than" in err
+    # An empty interpreter with gRPC takes 60 MB; all lines of the input were 653 MB.
+    assert usage.ru_maxrss < 200_000, f"{usage.ru_maxrss} kB"
+    assert live.ok("stats", topic, "--json").documents[0]["counts"]["enqueued"] == 1
+
+
+def test_limits_and_times_are_said_for_people(live: Cli, topic: str) -> None:
+    ran = live("enqueue", topic, "x", "--delay", "4000d")
+    assert (ran.status, "is 4000d; give 0s to 3650d" in ran.err) == (2, True)
+    ran = live("enqueue", topic, "x", "--at", "2300-01-01T00:00Z")
+    assert (ran.status, "is more than 3650d ahead; give 20" in ran.err) == (2, True)
+    ran = live.ok("enqueue", topic, "x", "--at", "2030-12-31T24:00Z", "--json")
+    assert ran.documents[0]["due_time"] == "2031-01-01T00:00:00.000Z"

@@ -40,6 +40,7 @@ NOBODY = ("--address", "127.0.0.1:1")
         (["enqueue", "mail", "x", "--delay", "90"], 2, "'90' is no duration"),
         (["enqueue", "mail", "x", "--at", "soon"], 2, "'soon' is no time"),
         (["enqueue", "mail", "x", "--delay", "1s", "--at", "2030-01-01"], 2, "not both"),
+        (["enqueue", "mail", "x", "--skip-blank-lines"], 2, "--lines"),
         (["enqueue", "mail", "x", "--header", "a"], 2, "KEY=VALUE"),
         (["enqueue", "mail", "x", "-H", "a=1", "-H", "a=2"], 2, "twice"),
         (["enqueue", "mail", "--file", "a", "--file", "b", "--id", "c"], 2, "--id-prefix"),

@@ -59,7 +59,7 @@ async def output_of(*command: str, **environment: str) -> str:
 def without_accidents(text: str) -> list[str]:
     """Lines without ids, times and what aligns columns."""
     text = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "<id>", text)
-    text = re.sub(r"\d{4}-\d\d-\d\d[ T][\d:.]+Z?", "<time>", text)
+    text = re.sub(r"\d{4}-\d\d-\d\d[ T][\d:.]+(Z|[+-]\d\d:\d\d)?", "<time>", text)
     text = re.sub(r"\(in [\d.]+s\)", "(in <span>)", text)
     return [" ".join(line.split()) for line in text.splitlines() if line.strip()]
 
