@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from ddq.spans import moment_text
 from ddq.store.jobstore import Removal
 from ddq.task import TaskState
 from tests.support.fixtures import OpenStoreHere
@@ -71,7 +72,7 @@ async def test_a_large_step_back_is_refused_until_the_clock_is_right(queue: Queu
     queue.clock.advance(-SKEW_MS - 1)
     error = await error_of(queue.add("b"))
     assert error.reason == "CLOCK_UNSAFE"
-    assert str(before) in error.message
+    assert moment_text(before) in error.message
     assert mark_ms(queue) == before
     queue.clock.advance(1)
     assert (await queue.add("b")).due_ms == before
