@@ -26,6 +26,7 @@ local CALL = {
 }
 local ARGS = 10
 local PROCESS_KEPT_MS = 7200000   -- a counter that is not used any more; processes rename hourly
+local NAMES_STEP = 64             -- fields that are looked at for such counters when a name is new
 
 local FORMAT = 1                  -- of keys and records
 local MAX_MS = 9007199254740991   -- 2^53 - 1: the largest integer that a Lua number holds exactly
@@ -96,9 +97,17 @@ local function find_rollback()
       CALL.process, CALL.acked, process_count)
   end
   if not seen then
-    -- A new name: the moment to forget old ones, which are as many as there are processes.
+    -- A new name: the moment to forget old ones, a part of them at a time. A process that starts over
+    -- and over leaves thousands: more than one script can remove.
+    local cursor = (redis.call('HGET', K.control, 'names_cursor') or '0'):match('^%d+$') or '0'
+    local page = redis.call('HSCAN', K.control, cursor, 'COUNT', NAMES_STEP)
+    if page[1] ~= '0' then
+      redis.call('HSET', K.control, 'names_cursor', page[1])
+    elseif cursor ~= '0' then
+      redis.call('HDEL', K.control, 'names_cursor')
+    end
     local stale = {}
-    local fields = redis.call('HGETALL', K.control)
+    local fields = page[2]
     for i = 1, #fields, 2 do
       local used_ms = fields[i]:sub(1, 2) == 'p:' and tonumber(fields[i + 1]:match(' (%d+)$') or 0)
       if used_ms and used_ms < control.mark_ms - PROCESS_KEPT_MS then stale[#stale + 1] = fields[i] end

@@ -54,7 +54,10 @@ if process ~= '' then
       process, acked, key, process_count) }
   end
   if not seen then
-    local fields = redis.call('HGETALL', confirmed)
+    local cursor = (redis.call('HGET', confirmed, 'names_cursor') or '0'):match('^%d+$') or '0'
+    local page = redis.call('HSCAN', confirmed, cursor, 'COUNT', 64)
+    redis.call('HSET', confirmed, 'names_cursor', page[1])
+    local fields = page[2]
     for i = 1, #fields, 2 do
       local used_ms = fields[i]:sub(1, 2) == 'p:' and tonumber(fields[i + 1]:match(' (%d+)$') or 0)
       if used_ms and used_ms < now_ms() - 7200000 then redis.call('HDEL', confirmed, fields[i]) end
