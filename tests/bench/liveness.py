@@ -134,14 +134,23 @@ async def work(queue: Any, topics: list[str]) -> None:
             await asyncio.sleep(0.05)
 
 
-async def read_journal(store: Store) -> list[dict[str, str]]:
-    """What happened to the probes, oldest first."""
+async def read_journal(store: Store, since_ms: int) -> list[dict[str, str]]:
+    """What happened to the probes' topic since then, oldest first."""
     key = ShardId(PROBE, 0).key("journal")
     deadline_s = asyncio.get_running_loop().time() + 10
     node = await store.router.topology.node_of(key, deadline_s)
     connection = store.router.topology.connect(node)
     try:
-        (entries,) = await connection.send([("XRANGE", key, "-", "+")], 10)
+        entries: list[Any] = []
+        page: list[Any] = []
+        after = f"{since_ms}-0"
+        while not entries or len(page) == BATCH:
+            read: Any = await connection.send([("XRANGE", key, after, "+", "COUNT", BATCH)], 10)
+            (page,) = read
+            entries += page
+            if not page:
+                break
+            after = "(" + page[-1][0].decode()
     finally:
         await connection.close()
     pairs = ([iter(found)] * 2 for _, found in entries)
@@ -175,6 +184,7 @@ async def measure(
     worker: bool = True,
 ) -> Row:
     """Probes for the length of the window, with the trouble after a quarter of it."""
+    since_ms = time.time_ns() // 1_000_000
     names = await enqueue_probes(served.store, size)
     took = asyncio.create_task(work(served.queues[-1], topics or [PROBE])) if worker else None
     await asyncio.sleep(LEAD_MS / 1_000 + size.window_s / 4)
@@ -182,7 +192,7 @@ async def measure(
     back_s = await trouble(served)
     left_s = size.window_s * 3 / 4 - (time.monotonic() - began_s)
     await asyncio.sleep(max(left_s, 0.0) + GRACE_S)
-    entries = await read_journal(served.store)
+    entries = await read_journal(served.store, since_ms)
     if took is not None:
         took.cancel()
         await asyncio.gather(took, return_exceptions=True)
