@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import os
 import re
@@ -17,6 +18,7 @@ from typing import Any
 from google.protobuf import descriptor_pool, json_format, message_factory
 from google.protobuf.message import Message
 
+from ddq.client import Client
 from ddq.v1.task_pb2 import TaskState
 from tests.support.server import RunningServer
 from tools.repo import ROOT
@@ -81,9 +83,69 @@ async def test_the_producer_and_the_worker(server: RunningServer) -> None:
     assert server.address in worker
     async with running(sys.executable, "-c", worker) as process:
         assert process.stdout is not None
-        assert (await output_of(sys.executable, "-c", producer)).startswith("enqueued ")
+        for _ in range(2):
+            assert await output_of(sys.executable, "-c", producer) == "enqueued welcome-ada\n"
         assert await process.stdout.readline() == b"sending hello, Ada\n"
         process.send_signal(signal.SIGTERM)
+        rest, _ = await process.communicate()
+        assert (process.returncode, rest) == (0, b"")
+    async with Client(server.address) as client:
+        # The same id with the same content is not a second task.
+        counts = (await client.stats("mail")).counts
+        assert (counts.enqueued, counts.succeeded) == (1, 1)
+
+
+WORKERS = "tests.service.test_worker_processes"
+EXECUTED_BY: dict[str, list[str]] = {
+    "The same id with the same content is not": [
+        f"{__name__}:test_the_producer_and_the_worker",
+    ],
+    "The client repeats a request with the same ids": [
+        "tests.client.test_repeat:test_a_repeat_is_the_same_request",
+        "tests.client.test_repeat:test_after_an_unknown_attempt_an_error_says_nothing",
+    ],
+    "`SyncClient` has the same methods": [
+        "tests.client.test_sync:test_it_has_every_method_of_the_client",
+        "tests.client.test_sync:test_methods_take_the_same",
+    ],
+    "A client belongs to the process that made it": [
+        "tests.service.test_python_page:test_a_client_of_another_process_says_so_at_once",
+        "tests.service.test_python_page:test_a_client_for_each_process_after_a_fork",
+    ],
+    "A handler that returns acknowledges its task": [
+        f"{__name__}:test_the_producer_and_the_worker",
+        "tests.client.test_worker:test_a_return_acknowledges",
+        "tests.client.test_worker:test_a_raise_ends_the_attempt",
+        "tests.client.test_worker:test_the_last_attempt_is_counted_as_dead",
+    ],
+    "A plain function may block": [
+        "tests.service.test_python_page:test_the_plain_handler",
+        "tests.client.test_worker:test_plain_functions_run_beside_each_other",
+        f"{WORKERS}:test_handlers_that_block_the_loop_finish_each_task_once",
+        "tests.client.test_blocked_loop:test_a_warning_names_the_handler_and_the_line",
+    ],
+    "A handler that runs for longer than `max_run`": [
+        "tests.client.test_max_run:test_an_async_handler_is_cancelled",
+        "tests.client.test_max_run:test_a_plain_function_that_looks_at_its_job_can_finish",
+    ],
+    "SIGTERM and Ctrl-C stop the worker": [
+        f"{WORKERS}:test_a_signal_lets_the_handler_finish",
+        f"{WORKERS}:test_a_deployment_costs_no_attempt",
+    ],
+}
+"""Each point below the Python examples, by how it begins, and the tests that execute it."""
+
+
+def test_each_point_about_python_is_executed() -> None:
+    section = README[README.index("## From Python") : README.index("## From anything else")]
+    found = re.findall(r"^- (.*(?:\n  .*)*)", section, re.MULTILINE)
+    points = [" ".join(point.split()) for point in found]
+    assert len(points) == len(EXECUTED_BY)
+    for point, (beginning, tests) in zip(points, EXECUTED_BY.items(), strict=True):
+        assert point.startswith(beginning)
+        for test in tests:
+            module, _, name = test.partition(":")
+            assert callable(getattr(importlib.import_module(module), name)), test
 
 
 async def test_the_shell_lines(server: RunningServer) -> None:
