@@ -107,6 +107,11 @@ class Settings:
     store_queue_max_count: int = described(
         20_000, "requests that may wait for the store; one more is OVERLOADED"
     )
+    store_queue_max_bytes: int = described(
+        128 * MIB,
+        "bytes of the requests that wait for one connection to the store, and of the replies that "
+        "wait for its replicas; one more request is OVERLOADED",
+    )
     durability: str = described(
         "quorum",
         "what replies of a topic wait for if it does not say: fast, quorum or all data nodes; "

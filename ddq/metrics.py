@@ -311,7 +311,7 @@ ALERTS = (
     ),
     Alert(
         "overload", _errors("OVERLOADED"),
-        "more requests wait for the store than `store_queue_max_count`",
+        "more requests wait for the store than `store_queue_max_count` or `store_queue_max_bytes`",
         "fewer or larger batches, a faster disk, more shards on more nodes",
     ),
     Alert(

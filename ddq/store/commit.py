@@ -47,6 +47,8 @@ log = logging.getLogger(__name__)
 Argument = str | bytes | int | AtSend
 PIPELINE_MAX_COUNT = 512
 PIPELINE_MAX_BYTES = 8 * 1024 * 1024
+QUEUE_MAX_BYTES = 128 * 1024 * 1024
+NUMBER_BYTES = 8
 BEATS_PER_WINDOW = 4
 """So that one heartbeat that is late does not break a chain."""
 RETRY_S = 0.25
@@ -107,6 +109,8 @@ class GroupCommit:
         connection: to the node; owned from here on.
         timeout_s: longest wait for one pipeline.
         queue_max_count: requests that may wait; one more is refused with Overloaded.
+        queue_max_bytes: of the requests that wait and of the replies that are held; one more
+            request is refused with Overloaded. One is accepted whatever its size.
         policy: what replies wait for; None: for the node alone.
         heartbeat: the script of a heartbeat; needed where the policy waits.
         keep_s: for so long after the last request heartbeats keep a chain unbroken.
@@ -124,6 +128,7 @@ class GroupCommit:
         queue_max_count: int,
         policy: Policy | None = None,
         *,
+        queue_max_bytes: int = QUEUE_MAX_BYTES,
         heartbeat: Script | None = None,
         keep_s: float = 0.0,
         on_trouble: Callable[[str], None] = lambda _: None,
@@ -140,6 +145,8 @@ class GroupCommit:
         self._on_break = on_break
         self._timeout_s = timeout_s
         self._queue_max_count = queue_max_count
+        self._queue_max_bytes = queue_max_bytes
+        self._queued_bytes = 0
         self._queue: deque[_Waiting] = deque()
         self._under_way: list[_Waiting] = []
         self._held: list[tuple[_Waiting, Reply]] = []
@@ -183,13 +190,18 @@ class GroupCommit:
             raise LaneClosedError
         if len(self._queue) + len(self._held) >= self._queue_max_count:
             raise Overloaded(f"{len(self._queue)} requests wait for the store already")
+        size_bytes = sum(_size_bytes(arg) for arg in args)
+        if self._queued_bytes and self._queued_bytes + size_bytes > self._queue_max_bytes:
+            raise Overloaded(
+                f"requests and replies of {self._queued_bytes} bytes wait for the store already"
+            )
         if self._loop_task is None or self._loop_task.done():
             self._loop_task = asyncio.create_task(self._loop(), name="ddq group commit")
             self._loop_task.add_done_callback(self._say_why_it_ended)
         loop = asyncio.get_running_loop()
-        size_bytes = sum(len(arg) if isinstance(arg, bytes | str) else 8 for arg in args)
         waiting = _Waiting(script, keys, args, deadline_s, loop.create_future(), size_bytes)
         self._queue.append(waiting)
+        self._queued_bytes += size_bytes
         self._arrived.set()
         try:
             async with asyncio.timeout_at(deadline_s):
@@ -202,6 +214,11 @@ class GroupCommit:
             raise StoreUnreachable(
                 f"{script.name} was not sent to the store before the deadline"
             ) from None
+        finally:
+            self._queued_bytes -= waiting.size_bytes
+            if not waiting.sent:
+                # It stays in the queue until its turn, without what it would have sent.
+                waiting.args, waiting.size_bytes = (), 0
 
     def _why_held(self) -> str:
         if self._chain is None or not self._chain.broken_because:
@@ -315,6 +332,10 @@ class GroupCommit:
             elif isinstance(reply, redis.exceptions.RedisError):
                 self._refuse(waiting, reply)
             else:
+                if not good and not waiting.future.done():
+                    reply_bytes = _size_bytes(reply)
+                    waiting.size_bytes += reply_bytes
+                    self._queued_bytes += reply_bytes
                 self._held.append((waiting, reply))
                 # Slots move: a heartbeat for one that is gone would keep this lane from settling.
                 self._beat_key = heartbeat_key(waiting.keys[0])
@@ -484,6 +505,15 @@ def _read_barrier(
         raise WriteOutcomeUnknown(f"the node is no master any more: {acked!r:.80}")
     attached = frozenset((host.decode(), int(port)) for host, port, _ in role[2])
     return Answer(sent_s, answered_s, acked, attached)
+
+
+def _size_bytes(value: object) -> int:
+    """About what an argument or a reply takes in memory."""
+    if isinstance(value, bytes | str):
+        return len(value)
+    if isinstance(value, list):
+        return sum(map(_size_bytes, value))
+    return NUMBER_BYTES
 
 
 def _fail(waiting: _Waiting, error: DdqError | NotHereError) -> None:

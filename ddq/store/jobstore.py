@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from ddq.config import KIB, LIMITS
 from ddq.entropy import Entropy
@@ -31,14 +30,24 @@ from ddq.errors import (
     TopicNotFound,
 )
 from ddq.keys import shard_of
+from ddq.store.batch import run_batch
 from ddq.store.records import lease_token, pack_new_task, unpack_task
-from ddq.store.runner import Call, ScriptReply
+from ddq.store.runner import Call
 from ddq.store.topics import TopicRegistry, text
 from ddq.task import NewTask, OnConflict, Outcome, Receipt, Schedule, Task, TaskState, Topic
 
 log = logging.getLogger(__name__)
 
-I = TypeVar("I")  # noqa: E741 - an item of a batch
+
+class Identified(Protocol):
+    """An item of a batch."""
+
+    @property
+    def id(self) -> str:
+        """The task's id."""
+
+
+I = TypeVar("I", bound=Identified)  # noqa: E741 - an item of a batch
 T = TypeVar("T")
 Args = list[str | bytes | int]
 
@@ -48,6 +57,10 @@ ENVELOPE_BYTES = 512
 # With retrieve_max_bytes it stays below 4 MiB, which is what clients take by default. A reply that
 # is refused there has cost all its tasks an attempt.
 ENVELOPES_MAX_BYTES = 960 * KIB
+LIST_READ_ENOUGH = 2
+"""What the script ``list`` says of a page that ended because it had read enough."""
+LIST_SCRIPTS_MAX_COUNT = 32
+"""Of one page: each reads at most about 4 MiB."""
 
 _CONFLICT_MODES = {
     OnConflict.FAIL: "fail",
@@ -175,7 +188,13 @@ class JobStore:
         if again:
             # Another process deleted the topic since this one saw it: these make a new one. The
             # others are in the store, and would be told that they had been there before.
-            retried = await self._enqueue(topic_name, [tasks[at] for at in again], call)
+            try:
+                retried = await self._enqueue(topic_name, [tasks[at] for at in again], call)
+            except DdqError as error:
+                if len(again) == len(tasks):
+                    raise
+                # What the first attempt did stays done, and its tasks are answered for.
+                retried = [Outcome(error=error)] * len(again)
             for position, outcome in zip(again, retried, strict=True):
                 outcomes[position] = outcome
         return outcomes
@@ -425,8 +444,9 @@ class JobStore:
         """
         topic = await self.topics.require(topic_name, call)
         tasks: list[Task] = []
-        size_bytes = 0
+        size_bytes = scripts_count = 0
         while len(tasks) < limit and cursor.shard < topic.shards:
+            scripts_count += 1
             args: Args = [
                 int(state), int(full), limit - len(tasks),
                 LIMITS.retrieve_max_bytes - size_bytes, ENVELOPE_BYTES, cursor.score, cursor.id,
@@ -458,6 +478,9 @@ class JobStore:
             cursor = (
                 Cursor(cursor.shard, text(score), last_id) if more else Cursor(cursor.shard + 1)
             )
+            if more == LIST_READ_ENOUGH and not full and scripts_count < LIST_SCRIPTS_MAX_COUNT:
+                # The tasks are large, and what is listed of them is small.
+                continue
             # Finished tasks of all kinds share an index: looking for a rare one among all others
             # would be one call of unbounded work. The page ends short instead.
             if more or (full and results) or size_bytes >= LIMITS.retrieve_max_bytes:
@@ -476,38 +499,11 @@ class JobStore:
         read: Callable[[I, Any], T | DdqError],
         call: Call,
     ) -> list[Outcome[T]]:
-        """Runs a batch script on every shard that the items live on.
-
-        A shard whose script failed gives that error to its items, and to no others.
-        """
-        by_shard: dict[int, list[int]] = {}
-        for position, item in enumerate(items):
-            task_id: str = item.id  # type: ignore[attr-defined]
-            by_shard.setdefault(shard_of(task_id, topic.shards), []).append(position)
-
-        async def run(index: int, positions: Iterable[int]) -> ScriptReply | DdqError:
-            def args(now: Topic) -> Args:
-                own = [arguments(now, items[position]) for position in positions]
-                return [*head, *itertools.chain.from_iterable(own)]
-
-            try:
-                return await self.topics.run(topic, index, script, args, call)
-            except DdqError as error:
-                return error
-
-        replies = await asyncio.gather(*(run(*shard) for shard in by_shard.items()))
-        outcomes: list[Outcome[T]] = [Outcome()] * len(items)
-        for positions, reply in zip(by_shard.values(), replies, strict=True):
-            for at, position in enumerate(positions):
-                if isinstance(reply, DdqError):
-                    outcomes[position] = Outcome(error=reply)
-                    continue
-                value = read(items[position], reply.body[0][at])
-                if isinstance(value, DdqError):
-                    outcomes[position] = Outcome(error=value, receipt=reply.receipt)
-                else:
-                    outcomes[position] = Outcome(value=value, receipt=reply.receipt)
-        return outcomes
+        """See run_batch."""
+        return await run_batch(
+            self.topics, topic, script, items, lambda item: item.id, arguments, read, call,
+            head=head,
+        )  # fmt: skip
 
 
 def _half_of(call: Call) -> Call:

@@ -5,15 +5,15 @@ Each repeats a bounded script; a call that has run its share of them says that i
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ddq.config import Settings
 from ddq.errors import DdqError
 from ddq.keys import shard_of
+from ddq.store.batch import run_batch
 from ddq.store.jobstore import refused
-from ddq.store.runner import Call, ScriptReply
+from ddq.store.runner import Call
 from ddq.store.steps import Steps
 from ddq.store.topics import TopicRegistry, text
 from ddq.task import Outcome, Receipt, Topic
@@ -70,35 +70,17 @@ class Operations:
         Raises:
             DdqError: as TopicRegistry.run, if no shard answered.
         """
-        by_shard: dict[int, list[int]] = {}
-        for position, task_id in enumerate(task_ids):
-            by_shard.setdefault(shard_of(task_id, topic.shards), []).append(position)
 
-        async def run(index: int, positions: Sequence[int]) -> ScriptReply | DdqError:
-            ids = [task_ids[position] for position in positions]
-            try:
-                return await self.topics.run(
-                    topic, index, "redrive", [call.request_id, 0, *ids], call
-                )
-            except DdqError as error:
-                return error
+        def read(task_id: str, status: bytes) -> int | DdqError:
+            return 1 if status == b"OK" else refused(topic, task_id, text(status), 0)
 
-        replies = await asyncio.gather(*(run(*shard) for shard in by_shard.items()))
-        failures = [reply for reply in replies if isinstance(reply, DdqError)]
-        if len(failures) == len(replies):
+        outcomes = await run_batch(
+            self.topics, topic, "redrive", task_ids, str, lambda _, task_id: [task_id], read, call,
+            head=[call.request_id, 0], results_of=lambda body: body[2],
+        )  # fmt: skip
+        failures = [each.error for each in outcomes if each.error and each.receipt is None]
+        if failures and len(failures) == len(outcomes):
             raise min(failures, key=lambda error: error.definite)
-        outcomes: list[Outcome[int]] = [Outcome()] * len(task_ids)
-        for positions, reply in zip(by_shard.values(), replies, strict=True):
-            if isinstance(reply, DdqError):
-                for position in positions:
-                    outcomes[position] = Outcome(error=reply)
-                continue
-            for position, status in zip(positions, reply.body[0][2], strict=True):
-                if status == b"OK":
-                    outcomes[position] = Outcome(value=1, receipt=reply.receipt)
-                else:
-                    error = refused(topic, task_ids[position], text(status), 0)
-                    outcomes[position] = Outcome(error=error, receipt=reply.receipt)
         return outcomes
 
     async def delete_dead(

@@ -185,6 +185,7 @@ class Router:
                 settings.store_timeout_ms / MS_PER_SECOND,
                 settings.store_queue_max_count,
                 policy,
+                queue_max_bytes=settings.store_queue_max_bytes,
                 heartbeat=self._heartbeat,
                 keep_s=settings.barrier_keep_ms / MS_PER_SECOND,
                 on_trouble=lambda reason: self.topology.suspect(node, reason),

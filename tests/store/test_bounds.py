@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from ddq.task import TaskState
+from typing import Any
+
+import pytest
+
+from ddq.store.jobstore import Extension, Leased, Rejection, Removal, Settlement
+from ddq.task import OnConflict, Outcome, TaskState
 from tests.support.conservation import assert_all_conserved
-from tests.support.queue import Queue, call
+from tests.support.queue import Queue, call, errors, new_task
 
 TASKS_COUNT = 9
 PAYLOAD = b"x" * 1_048_576
@@ -54,6 +59,77 @@ async def test_redriving_and_purging_stop_at_the_bytes_that_a_script_may_read(
     assert (await queue.purge("p")).done
     assert (await queue.survey()).counts["purged"] == TASKS_COUNT
     assert_all_conserved(queue.server.sync)
+
+
+async def test_a_listing_of_large_tasks_reads_them_in_bounded_scripts(queue: Queue) -> None:
+    """What is listed is small, what has to be read for it is not."""
+    await add_all(queue)
+    topic, run = await queue.topic(), queue.store.topics.run
+    first = await run(topic, 0, "list", [1, 0, 100, 3_000_000, 500, "", ""], call())
+    more, _, last_id, tasks = first.body[0]
+    assert (more, len(tasks), last_id) == (2, AT_ONCE_COUNT, tasks[-1][0])
+    queue.server.reset_stats()
+    assert len(await queue.list_ids(TaskState.SCHEDULED)) == TASKS_COUNT
+    assert queue.server.script_calls() == -(-TASKS_COUNT // AT_ONCE_COUNT)
+
+
+@pytest.mark.parametrize(
+    "script", ["cancel", "ack", "nack", "extend", "release", "enqueue", "redrive"]
+)
+async def test_a_batch_reads_large_tasks_in_bounded_scripts_and_answers_for_all(
+    queue: Queue, script: str
+) -> None:
+    """A batch names tasks, and does not know how large they are."""
+    ids = [f"t{number}" for number in range(TASKS_COUNT)]
+    await add_all(queue)
+    leases: list[Leased] = []
+    if script not in {"cancel", "enqueue"}:
+        await queue.promote()
+        while more := await queue.retrieve(lease_ms=10_000):
+            leases += more
+        if script == "redrive":
+            queue.clock.advance(10_000)
+            await queue.reap()
+    jobs = queue.store.jobs
+    queue.server.reset_stats()
+    outcomes: list[Outcome[Any]]
+    if script == "cancel":
+        outcomes = [*await jobs.remove(queue.name, [Removal(each) for each in ids], call())]
+    elif script == "enqueue":
+        existing = OnConflict.RETURN_EXISTING
+        tasks = [new_task(each, on_conflict=existing) for each in ids]
+        outcomes = [*await jobs.enqueue(queue.name, tasks, call())]
+    elif script == "redrive":
+        topic = await queue.topic()
+        outcomes = [*await queue.store.operations.redrive(topic, ids, call("r"))]
+    else:
+        items = {"nack": Rejection, "extend": Extension}.get(script, Settlement)
+        settle = getattr(jobs, script)
+        outcomes = await settle(
+            queue.name, [items(each.task.id, each.token) for each in leases], call()
+        )
+    assert errors(outcomes) == ["OK"] * TASKS_COUNT
+    # One that the store does not know yet is sent twice, and the table of topics is a script too.
+    least = -(-TASKS_COUNT // AT_ONCE_COUNT)
+    assert least <= queue.server.script_calls() <= least + 2
+    assert_all_conserved(queue.server.sync)
+
+
+async def test_a_repeated_retrieve_does_not_read_what_took_the_place_of_its_tasks(
+    queue: Queue,
+) -> None:
+    """Small tasks were leased together; the ids may be of large ones by now."""
+    ids = [f"t{number}" for number in range(TASKS_COUNT)]
+    for each in ids:
+        await queue.add(each)
+    await queue.promote()
+    leases = await queue.retrieve(len(ids), request_id="r")
+    await queue.store.jobs.ack(queue.name, [Settlement(e.task.id, e.token) for e in leases], call())
+    for each in ids:
+        await queue.add(each, PAYLOAD, on_conflict=OnConflict.REPLACE_IF_FINISHED)
+    queue.server.reset_stats()
+    assert await queue.retrieve(len(ids), request_id="r") == []
+    assert queue.server.commandstats()["hget"] < 2 * len(ids), "states, and no payloads"
 
 
 async def test_a_page_may_be_exactly_as_large_as_it_may_be(queue: Queue) -> None:

@@ -435,6 +435,69 @@ async def test_too_many_are_refused_before_anything_is_sent() -> None:
     await commit.close()
 
 
+async def test_waiting_requests_are_bounded_in_bytes() -> None:
+    connection = FakeConnection()
+    connection.free.clear()
+    commit = GroupCommit(connection, 5, 100, queue_max_bytes=100)
+    first = run(commit, "x" * 200)
+    await turns()
+    with pytest.raises(Overloaded, match="200 bytes"):
+        await run(commit, "a")
+    connection.free.set()
+    await first
+    connection.free.clear()
+    waiting = [run(commit, "x" * 50), run(commit, "x" * 50)]
+    await turns()
+    with pytest.raises(Overloaded):
+        await run(commit, "a")
+    connection.free.set()
+    await asyncio.gather(*waiting)
+    assert (await run(commit, "a")).reply == "a"
+    await commit.close()
+
+
+async def test_a_request_whose_caller_has_gone_keeps_no_bytes() -> None:
+    """It stays in the queue until its turn, which may be seconds away."""
+    connection = FakeConnection()
+    connection.free.clear()
+    commit = GroupCommit(connection, 5, 100, queue_max_bytes=100)
+    first = run(commit, "a")
+    await turns()
+    gone = run(commit, "x" * 99)
+    await turns()
+    gone.cancel()
+    await turns()
+    (left,) = commit._queue
+    assert not left.args
+    last = run(commit, "y" * 99)
+    connection.free.set()
+    assert [(await task).reply for task in (first, last)] == ["a", "y" * 99]
+    assert [command[-1] for commands in connection.sent for command in commands] == ["a", "y" * 99]
+    assert commit._queued_bytes == 0
+    await commit.close()
+
+
+async def test_replies_that_are_held_count_with_their_bytes() -> None:
+    def answer(commands: Sequence[Command]) -> list[Reply]:
+        replies = [["OK", b"x" * 1_000, 7] for _ in commands[:-2]]
+        return [*replies, acked, role("a", "b")]
+
+    acked = 0
+    commit = GroupCommit(
+        FakeConnection(answer), 5, 100, policy(Durability.ALL, 3), heartbeat=HEARTBEAT,
+        queue_max_bytes=500,
+    )  # fmt: skip
+    held = run(commit, "a")
+    await turns()
+    assert commit.held_count == 1
+    with pytest.raises(Overloaded, match="bytes wait"):
+        await run(commit, "b")
+    held.cancel()
+    await asyncio.gather(held, return_exceptions=True)
+    assert commit._queued_bytes == 0
+    await commit.close()
+
+
 async def test_a_script_that_the_store_does_not_know_is_sent_as_text_once() -> None:
     def forgetful(commands: Sequence[Command]) -> list[Reply]:
         return [

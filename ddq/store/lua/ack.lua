@@ -2,7 +2,7 @@
 -- somebody else got the task, also when the task has been put back for a retry.
 -- flags: allow-oom
 -- argv: per task, 2 each: id, token
--- returns: per task {status, revision}
+-- returns: per task {status, revision}; fewer than tasks: send the rest again
 -- returns:   OK           finished, now or by an earlier ack with this token
 -- returns:   LEASE_LOST   the token does not hold; nothing changed
 -- returns:   NOT_FOUND    the id is unknown
@@ -12,6 +12,7 @@ if refusal then return refusal end
 
 local results = {}
 for at = ARGS + 1, #ARGV, 2 do
+  if has_read_enough() then break end
   local id, token = ARGV[at], ARGV[at + 1]
   local t = load(id)
   local result

@@ -9,7 +9,7 @@
 -- argv:   expected        revision that a replacement expects; '' for any
 -- argv:   digest          16 bytes over the content as it was sent
 -- argv:   packed          retry policy, digest, headers and payload (records.py)
--- returns: per task {status, state, revision, incarnation, due_ms}
+-- returns: per task {status, state, revision, incarnation, due_ms}; fewer than tasks: send the rest again
 -- returns:   CREATED, EXISTS       it is there now; it was there already
 -- returns:   CONFLICT              the id is taken by other content
 -- returns:   READY, LEASED, FINISHED, SCHEDULED  the replacement does not apply in this state
@@ -77,6 +77,7 @@ local function create(id, schedule, value_ms, packed)
 end
 
 for at = ARGS + 2, #ARGV, 7 do
+  if has_read_enough() then break end
   local id, schedule, value_ms = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
   local mode, expected, digest, packed = ARGV[at + 3], ARGV[at + 4], ARGV[at + 5], ARGV[at + 6]
   local replacing = mode == 'replace_scheduled' or mode == 'replace_finished'

@@ -1,7 +1,7 @@
 -- extend: prolongs a lease from now on; never shortens it.
 -- flags: allow-oom
 -- argv: per task, 3 each: id, token, lease_ms
--- returns: per task {status, revision, expiry_ms}
+-- returns: per task {status, revision, expiry_ms}; fewer than tasks: send the rest again
 -- returns:   OK           the lease runs until expiry_ms
 -- returns:   LEASE_LOST   the token does not hold; nothing changed
 -- returns:   NOT_FOUND    the id is unknown
@@ -11,6 +11,7 @@ if refusal then return refusal end
 
 local results = {}
 for at = ARGS + 1, #ARGV, 3 do
+  if has_read_enough() then break end
   local id, token, lease_ms = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
   local t = load(id)
   local result

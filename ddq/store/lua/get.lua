@@ -2,7 +2,7 @@
 -- flags: allow-oom
 -- argv: full              '1': with payloads
 -- argv: id                per task
--- returns: per task {status, payload record, state record, expiry_ms, payload record bytes}
+-- returns: per task {status, payload record, state record, expiry_ms, payload record bytes}; fewer than tasks: send the rest again
 -- returns:   OK           the payload record is cut behind the headers unless full was asked
 -- returns:   NOT_FOUND    the id is unknown
 -- returns:   MALFORMED    the id's records cannot be read
@@ -12,6 +12,7 @@ if refusal then return refusal end
 local full = ARGV[ARGS + 1] == '1'
 local results = {}
 for at = ARGS + 2, #ARGV do
+  if has_read_enough() then break end
   local t = load(ARGV[at])
   if t == nil then
     results[#results + 1] = { 'NOT_FOUND', '', '', 0, 0 }

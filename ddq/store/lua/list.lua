@@ -8,7 +8,8 @@
 -- argv: score             of the last entry of the page before; '' for the first page
 -- argv: id                likewise
 -- returns: {more, score, id, {id, payload record, state record, score, payload record bytes} ...}
--- returns:   more         1: there may be another page, behind (score, id)
+-- returns:   more         1: there may be another page, behind (score, id); 2: there is, and this
+-- returns:   one ended because the script has read enough
 local refusal = begin()
 if refusal then return refusal end
 
@@ -22,6 +23,10 @@ local page = redis.call('ZRANGE', key, from, from + limit - 1, 'WITHSCORES')
 local results, bytes = {}, 0
 local more = #page == 2 * limit and 1 or 0
 for at = 1, #page, 2 do
+  if has_read_enough() then
+    more = 2
+    break
+  end
   local t = load(page[at])
   local record = t and t.payload and t.record or ''
   if record ~= '' and not full then

@@ -7,7 +7,7 @@
 -- argv:   dead            '1': dead now, whatever attempts are left
 -- argv:   error           kept as the task's last error
 -- argv:   random          a number in [0, 1) for the jitter
--- returns: per task {status, state, revision, due_ms}
+-- returns: per task {status, state, revision, due_ms}; fewer than tasks: send the rest again
 -- returns:   OK           done, now or by an earlier nack with this token
 -- returns:   LEASE_LOST   the token does not hold; nothing changed
 -- returns:   NOT_FOUND    the id is unknown
@@ -19,6 +19,7 @@ local head_ms = first_score(K.tasks)
 local earliest_ms
 local results = {}
 for at = ARGS + 1, #ARGV, 6 do
+  if has_read_enough() then break end
   local id, token, delay_ms = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
   local t = load(id)
   local result

@@ -54,7 +54,7 @@ local NUMBERS = {
 local control = {}        -- what control holds, and what finish() writes back
 local counts = {}         -- counter -> change made by this script
 local now = 0             -- store time of this call, ms; never behind an earlier one
-local loaded_bytes = 0    -- of records read so far: set-driven scripts stop at LOAD_BOUND
+local loaded_bytes = 0    -- of records read so far: scripts stop at LOAD_BOUND
 local LOAD_BOUND = 4194304
 
 local process_count = 0   -- of the caller's process, this call included
@@ -265,11 +265,17 @@ local function is_cut(t)
   return HELD[t.state] and t.incarnation <= control.purge_cut
 end
 
+-- A part of a hash's field cannot be read, so a task costs its whole payload. A script that has read
+-- this much answers for what it has done; its caller sends the rest again.
+local function has_read_enough()
+  return loaded_bytes >= LOAD_BOUND
+end
+
 -- Returns the task, nil when the id is unknown, or false when its records cannot be read.
 local function load(id)
   local record = redis.call('HGET', K.payloads, id)
   local state = redis.call('HGET', K.states, id)
-  loaded_bytes = loaded_bytes + (record and #record or 0)
+  loaded_bytes = loaded_bytes + (record and #record or 0) + (state and #state or 0)
   if not record and not state then return nil end
   local payload = unpack_payload(record)
   local t

@@ -4,7 +4,7 @@
 -- argv: request_id
 -- argv: limit             entries to look at when no ids are given
 -- argv: id                per task; none: all that are dead
--- returns: {redriven, done, {status} per id}
+-- returns: {redriven, done, {status} per id}; fewer than ids: send the rest again
 -- returns:   done         0: call again
 -- returns:   OK           redriven, now or by this request before
 -- returns:   NOT_DEAD     it is in another state, or was when the request began
@@ -29,6 +29,7 @@ end
 local done, results = 1, {}
 if #ARGV > ARGS + 2 then
   for at = ARGS + 3, #ARGV do
+    if has_read_enough() then break end
     local id = ARGV[at]
     local t = load(id)
     local status

@@ -1,7 +1,7 @@
 -- release: hands a lease back: READY again, and the attempt does not count.
 -- flags: allow-oom
 -- argv: per task, 2 each: id, token
--- returns: per task {status, revision}
+-- returns: per task {status, revision}; fewer than tasks: send the rest again
 -- returns:   OK           done, now or by an earlier release with this token
 -- returns:   LEASE_LOST   the token does not hold; nothing changed
 -- returns:   NOT_FOUND    the id is unknown
@@ -11,6 +11,7 @@ if refusal then return refusal end
 
 local results, released = {}, 0
 for at = ARGS + 1, #ARGV, 2 do
+  if has_read_enough() then break end
   local id, token = ARGV[at], ARGV[at + 1]
   local t = load(id)
   local result

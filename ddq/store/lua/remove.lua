@@ -4,7 +4,7 @@
 -- flags: allow-oom
 -- argv: request_id        '' for none
 -- argv: per task, 2 each: id, revoke ('1': also a leased one)
--- returns: per task {status, revision, incarnation}
+-- returns: per task {status, revision, incarnation}; fewer than tasks: send the rest again
 -- returns:   CANCELLED    by this call
 -- returns:   ALREADY      by an earlier call, or this one repeated
 -- returns:   LEASED       a worker holds it, and the lease was not to be revoked
@@ -17,6 +17,7 @@ if refusal then return refusal end
 local request_id = ARGV[ARGS + 1]
 local results = {}
 for at = ARGS + 2, #ARGV, 2 do
+  if has_read_enough() then break end
   local id, revoke = ARGV[at], ARGV[at + 1] == '1'
   local t = load(id)
   local done = recall_numbers('cancel', request_id, id, 2)

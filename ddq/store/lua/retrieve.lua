@@ -31,7 +31,11 @@ if record then
     local id = record:sub(at + 2, at + 1 + length)
     local token = record:sub(at + 2 + length, at + 17 + length)
     at = at + 18 + length
-    local t = load(id)
+    -- The id may have another incarnation by now, of any size: its payload is read only if the lease
+    -- still holds, and those fitted into one reply.
+    local state = redis.call('HGET', K.states, id)
+    state = state and unpack_state(state)
+    local t = state and state.state == LEASED and state.token == token and load(id)
     if t and t.state == LEASED and t.token == token then
       local expiry_ms = as_ms(redis.call('ZSCORE', K.leases, id))
       if expiry_ms > now then
