@@ -6,6 +6,8 @@ its not_after passes in the middle.
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +17,7 @@ import pytest
 from ddq.admin import AdminService
 from ddq.config import Settings
 from ddq.errors import DdqError, RequestExpired, TopicNotFound, WriteOutcomeUnknown
-from ddq.keys import ShardId
+from ddq.keys import ShardId, shard_of
 from ddq.store.operations import Progress
 from ddq.store.runner import Call
 from ddq.task import Outcome, Topic, TopicSettings
@@ -213,3 +215,33 @@ async def test_a_batch_whose_topic_was_deleted_on_one_shard_repeats_only_those_t
     outcomes = await queue.store.jobs.enqueue(queue.name, tasks, call())
     assert refused
     assert [outcome.unwrap().created for outcome in outcomes] == [True] * 12
+
+
+async def test_a_batch_whose_topic_goes_answers_for_the_tasks_that_were_made_before(
+    open_store_here: OpenStoreHere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error of the whole would say of them too that they had no effect."""
+    queue = await prepared(open_store_here)
+    runner = queue.store.topics._runner
+    run = runner.run
+
+    others = asyncio.Semaphore(0)
+
+    async def refuse(topic: Topic, shard: ShardId, name: str, args: Any, call: Call) -> Any:
+        if name != "enqueue":
+            return await run(topic, shard, name, args, call)
+        if shard.index == 1:
+            for _ in range(SHARDS_COUNT - 1):
+                await others.acquire()
+            await queue.store.topics.mark_deleting(topic, call)
+            raise TopicNotFound("it is being deleted")
+        reply = await run(topic, shard, name, args, call)
+        others.release()
+        return reply
+
+    monkeypatch.setattr(runner, "run", refuse)
+    tasks = [new_task(f"new{number}") for number in range(12)]
+    outcomes = await queue.store.jobs.enqueue(queue.name, tasks, call())
+    reasons = Counter(error.reason if (error := each.error) else "OK" for each in outcomes)
+    on_other_shards = sum(shard_of(task.id, SHARDS_COUNT) != 1 for task in tasks)
+    assert reasons == {"OK": on_other_shards, "TOPIC_NOT_FOUND": 12 - on_other_shards}
