@@ -61,13 +61,13 @@ class Case:
     """All that is known of one task: operations in the order of their beginning, one list a kind.
 
     Attributes:
-        settles: acks, nacks, extends and releases by token.
+        settles: acks, nacks, extends, releases and snoozes by token.
         entries: its part of the journal: (position in the file, entry), in order.
     """
 
     __slots__ = (
         "acks", "cancels", "deletes", "deliveries", "enqueues", "entries", "extends", "gets", "id",
-        "nacks", "redrives", "releases", "reschedules", "settles", "tokens", "topic",
+        "nacks", "redrives", "releases", "reschedules", "settles", "snoozes", "tokens", "topic",
     )  # fmt: skip
 
     def __init__(self, topic: str, task_id: str) -> None:
@@ -80,6 +80,7 @@ class Case:
         self.nacks: Sequence[Op] = ()
         self.extends: Sequence[Op] = ()
         self.releases: Sequence[Op] = ()
+        self.snoozes: Sequence[Op] = ()
         self.cancels: Sequence[Op] = ()
         self.reschedules: Sequence[Op] = ()
         self.gets: Sequence[Op] = ()
@@ -113,6 +114,7 @@ class Case:
         yield from self.nacks
         yield from self.extends
         yield from self.releases
+        yield from self.snoozes
         yield from self.gets
         yield from self.deletes
 
@@ -186,7 +188,7 @@ class Grouped:
                     known.op, known.lease, known.end_ns = op, lease, op.end_ns
 
     def settle(self, op: Op, kind: str) -> None:
-        """Ack, nack, extend, release."""
+        """Ack, nack, extend, release, snooze."""
         case = self.case(op.request.topic, op.request.id)
         case.add(kind, op)
         case.settles.setdefault(op.request.token, []).append(op)
@@ -220,6 +222,7 @@ _PLACE: dict[str, Any] = {
     "nack": _settling("nacks"),
     "extend": _settling("extends"),
     "release": _settling("releases"),
+    "snooze": _settling("snoozes"),
     "retrieve": Grouped.retrieve,
     "redrive": lambda grouped, op, _: grouped.redrive(op),
     "purge": lambda grouped, op, _: grouped.purges.setdefault(op.request.topic, []).append(op),

@@ -20,8 +20,8 @@ class Entry(Value, rename={"before": "from", "after": "to"}):
 
     Attributes:
         stream_id: its place in the stream, ``ms-sequence``.
-        op: what made it: enqueue, promote, lease, extend, ack, nack, release, expire, cancel,
-            reschedule, replace, purge, redrive, set_aside.
+        op: what made it: enqueue, promote, lease, extend, ack, nack, release, snooze, expire,
+            cancel, reschedule, replace, purge, redrive, set_aside.
         before, after: the task's state; "none" before its enqueue.
         epoch: of the leadership at that moment.
         lineage: random tag of the call that made it.

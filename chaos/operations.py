@@ -109,6 +109,12 @@ class Nack(Settle):
     dead: bool = False
 
 
+class Snooze(Settle):
+    """Due again ``delay_ms`` from when the store takes it; the attempt does not count."""
+
+    delay_ms: int = 0
+
+
 class Extend(Settle):
     """``lease_ms`` None: the topic's default."""
 
@@ -123,6 +129,12 @@ class Nacked(Stamp):
     """Scheduled again, or dead."""
 
     state: State = "scheduled"
+    due_ms: int = 0
+
+
+class Snoozed(Stamp):
+    """Due again then."""
+
     due_ms: int = 0
 
 
@@ -257,6 +269,7 @@ OPERATIONS: dict[str, tuple[type[Value], type[Value]]] = {
     "nack": (Nack, Nacked),
     "extend": (Extend, Extended),
     "release": (Settle, Settled),
+    "snooze": (Snooze, Snoozed),
     "cancel": (Cancel, Cancelled),
     "reschedule": (Reschedule, Rescheduled),
     "get": (Get, Seen),
@@ -272,7 +285,7 @@ OPERATIONS: dict[str, tuple[type[Value], type[Value]]] = {
 READS = frozenset({"get", "stats"})
 """They change nothing, so that it does not matter whether they were carried out."""
 
-BATCHES = frozenset({"enqueue", "ack", "nack", "extend", "release", "cancel"})
+BATCHES = frozenset({"enqueue", "ack", "nack", "extend", "release", "snooze", "cancel"})
 
 
 # What happens beside the operations ----------------------------------------------------------

@@ -48,6 +48,8 @@ from chaos.operations import (
     Retrieved,
     Settle,
     Settled,
+    Snooze,
+    Snoozed,
     Topic,
     Value,
 )
@@ -339,6 +341,19 @@ class Recorder:
             [_settle(lease) for lease in leases],
             self._client.release_batch(leases, timeout_s=timeout_s),
             _settled,
+        )
+
+    async def snooze(
+        self, lease: ddq.LeaseRef, delay: timedelta, *, timeout_s: float | None = None
+    ) -> ddq.Snoozed:
+        """As Client.snooze."""
+        return await self._record(
+            "snooze",
+            Snooze(lease.topic, lease.id, lease.token.hex(), ms(delay) or 0),
+            self._client.snooze(lease, delay, timeout_s=timeout_s),
+            lambda done: Snoozed(
+                **stamp(done.revision, done.receipt), due_ms=ms(done.due_time) or 0
+            ),
         )
 
     # Operators -------------------------------------------------------------------------------

@@ -125,7 +125,7 @@ def _settles(case: Case, token: str, ops: list[Op], open_ops: list[Op]) -> None:
         if entry.op == "lease" or entry.incarnation != delivery.lease.incarnation:
             break
         behind.append(entry)
-    for kind in ("ack", "nack", "release", "extend"):
+    for kind in ("ack", "nack", "release", "snooze", "extend"):
         mine = [op for op in open_ops if op.op == kind]
         told = {op.reply.revision for op in ops if op.ok and op.op == kind}
         entries = [entry for entry in behind if entry.op == kind]

@@ -38,6 +38,8 @@ from chaos.operations import (
     Seen,
     Settle,
     Settled,
+    Snooze,
+    Snoozed,
     TopicSettings,
     Value,
 )
@@ -55,7 +57,8 @@ Events = list[dict[str, Any]]
 REASONS = {
     "NOT_FOUND": "TASK_NOT_FOUND", "LEASED": "TASK_LEASED", "FINISHED": "TASK_FINISHED",
     "READY": "TASK_READY", "SCHEDULED": "TASK_ID_CONFLICT",
-    "LEASE_LOST": "LEASE_LOST", "CONFLICT": "TASK_ID_CONFLICT", "REVISION": "REVISION_MISMATCH",
+    "LEASE_LOST": "LEASE_LOST", "SNOOZED_OUT": "SNOOZE_LIMIT",
+    "CONFLICT": "TASK_ID_CONFLICT", "REVISION": "REVISION_MISMATCH",
 }  # fmt: skip
 
 
@@ -293,6 +296,17 @@ class Tale:
             process, "release", Settle(self.topic, lease.id, lease.token),
             spec.Release(lease.id, bytes.fromhex(lease.token)),
             lambda r: Settled(**self._stamp(r[1])), **how,
+        )  # fmt: skip
+        return reply
+
+    def snooze(
+        self, lease: Lease, *, delay_ms: int = 400, process: str = "w", **how: Any
+    ) -> Snoozed | None:
+        """Puts it off without counting the attempt."""
+        reply: Snoozed | None = self.op(
+            process, "snooze", Snooze(self.topic, lease.id, lease.token, delay_ms),
+            spec.Snooze(lease.id, bytes.fromhex(lease.token), delay_ms),
+            lambda r: Snoozed(**self._stamp(r[1]), due_ms=r[2]), **how,
         )  # fmt: skip
         return reply
 

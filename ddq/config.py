@@ -50,6 +50,8 @@ class Limits:
     page_max_count: int = described(1_000, "entries of one page")
     page_token_max_bytes: int = described(1 * KIB, "bytes of a page token")
     max_attempts_max_count: int = described(10_000, "attempts of one run")
+    snooze_min_ms: int = described(1, "shortest delay of a snooze")
+    snoozes_max_count: int = described(10_000, "snoozes of one run")
     initial_backoff_max_ms: int = described(1 * DAY_MS, "first backoff")
     max_backoff_max_ms: int = described(30 * DAY_MS, "longest backoff")
     multiplier_max: float = described(100.0, "factor from one backoff to the next; at least 1")

@@ -11,6 +11,7 @@
     │   └── TopicExists
     ├── FailedPrecondition       FAILED_PRECONDITION
     │   ├── LeaseLost
+    │   ├── SnoozeLimit
     │   ├── TaskReady
     │   ├── TaskLeased
     │   ├── TaskFinished
@@ -166,6 +167,12 @@ class LeaseLost(FailedPrecondition):
     """The token does not hold: superseded, revoked, or the task has ended."""
 
     reason = "LEASE_LOST"
+
+
+class SnoozeLimit(FailedPrecondition):
+    """The run was snoozed as often as the limit allows; the lease still holds."""
+
+    reason = "SNOOZE_LIMIT"
 
 
 class TaskReady(FailedPrecondition):
@@ -384,6 +391,7 @@ __all__ = [
     "ResourceExhausted",
     "RevisionMismatch",
     "RollbackDetected",
+    "SnoozeLimit",
     "StoreFull",
     "StoreMalformed",
     "StoreUnreachable",

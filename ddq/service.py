@@ -23,6 +23,7 @@ from ddq.status import OK, to_status
 from ddq.store.jobstore import (
     Changed,
     Extension,
+    Postponement,
     Rejection,
     Removal,
     Settlement,
@@ -292,6 +293,24 @@ class QueueService:
             results=_results(pb.BatchReleaseResult, outcomes, _release_result)
         )
 
+    async def snooze(self, request: pb.SnoozeRequest, call: Call) -> pb.SnoozeResponse:
+        """Puts a leased task off without counting its attempt."""
+        item = self._one(request, _postponement)
+        (outcome,) = await self._jobs.snooze(request.topic, [item], call)
+        return pb.SnoozeResponse(
+            result=_snooze_result(outcome.unwrap()), receipt=wire.receipt(outcome.receipt)
+        )
+
+    async def batch_snooze(
+        self, request: pb.BatchSnoozeRequest, call: Call
+    ) -> pb.BatchSnoozeResponse:
+        """Puts leased tasks off without counting their attempts."""
+        items = self._many(request, _postponement)
+        outcomes = await self._jobs.snooze(request.topic, items, call)
+        return pb.BatchSnoozeResponse(
+            results=_results(pb.BatchSnoozeResult, outcomes, _snooze_result)
+        )
+
     # Changing one's mind -------------------------------------------------------------------
 
     async def cancel(self, request: pb.CancelRequest, call: Call) -> pb.CancelResponse:
@@ -444,6 +463,16 @@ def _rejection(problems: Problems, item: Any) -> Rejection:
     return Rejection(settlement.id, settlement.token, delay_ms, verdict.dead_letter, verdict.error)
 
 
+def _postponement(problems: Problems, item: pb.SnoozeRequest | pb.BatchSnoozeItem) -> Postponement:
+    settlement = _settlement(problems, item)
+    least_ms = LIMITS.snooze_min_ms
+    # Unset is 0 here, which is below the least: "as soon as possible" is what Release is for.
+    delay_ms = check.duration_ms(
+        problems, item.delay, "delay", least_ms=least_ms, most_ms=LIMITS.delay_max_ms
+    )
+    return Postponement(settlement.id, settlement.token, delay_ms)
+
+
 def _removal(problems: Problems, item: Any) -> Removal:
     return Removal(check.task_id(problems, item.id), item.revoke_lease)
 
@@ -461,6 +490,10 @@ def _nack_result(changed: Changed) -> pb.NackResult:
     if changed.state is TaskState.SCHEDULED:
         result.due_time.CopyFrom(wire.timestamp(changed.at_ms))
     return result
+
+
+def _snooze_result(changed: Changed) -> pb.SnoozeResult:
+    return pb.SnoozeResult(revision=changed.revision, due_time=wire.timestamp(changed.at_ms))
 
 
 def _extend_result(changed: Changed, receipt: Receipt | None) -> pb.ExtendResult:

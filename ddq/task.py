@@ -115,6 +115,7 @@ class Task:
     due_ms: int
     updated_ms: int
     last_error: str = ""
+    snoozes: int = 0
     created_ms: int = 0
     lease_expiry_ms: int = 0
     headers: Mapping[str, str] = field(default_factory=dict)

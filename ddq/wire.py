@@ -74,6 +74,7 @@ def task(value: Task) -> task_pb2.Task:
         due_time=timestamp(value.due_ms),
         last_error=value.last_error,
         payload_size_bytes=value.payload_size_bytes,
+        snoozes=value.snoozes,
     )
     if value.created_ms:
         message.create_time.CopyFrom(timestamp(value.created_ms))

@@ -107,6 +107,16 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
+class Snooze:
+    """Puts the task off; refused after ``limit`` snoozes of the run."""
+
+    id: str
+    token: bytes
+    delay_ms: int = 1
+    limit: int = 10_000
+
+
+@dataclass(frozen=True, slots=True)
 class Cancel:
     """Ends a task that has not finished; ``revoke``: also a leased one."""
 
@@ -233,7 +243,7 @@ class Collect:
 
 
 Operation = (
-    Enqueue | Retrieve | Ack | Nack | Extend | Release | Cancel | Reschedule | Get | List
+    Enqueue | Retrieve | Ack | Nack | Extend | Release | Snooze | Cancel | Reschedule | Get | List
     | Redrive | DeleteDead | Purge | Configure | Survey
     | Acquire | Resign | Promote | Reap | Collect
 )  # fmt: skip

@@ -48,6 +48,7 @@ from models.operations import (
     Resign,
     Response,
     Retrieve,
+    Snooze,
     State,
     Survey,
     When,
@@ -79,6 +80,7 @@ class Task:
     settled: tuple[bytes, str] = (b"", "")  # the token that was settled last, and how
     cancelled_by: str = ""  # the request that cancelled it
     last_error: str = ""
+    snoozes: int = 0  # of this run
 
 
 @dataclass(frozen=True, slots=True)
@@ -421,6 +423,25 @@ def release(shard: Shard, op: Release, context: Context) -> tuple[Shard, Result]
     return shard, ("OK" if task.settled == (op.token, "released") else "LEASE_LOST", task.revision)
 
 
+def snooze(shard: Shard, op: Snooze, context: Context) -> tuple[Shard, Result]:
+    """SCHEDULED again after the delay, and the attempt does not count."""
+    task = see(shard, shard.tasks.get(op.id))
+    if task is None:
+        return shard, ("NOT_FOUND", 0, 0)
+    if task.state == State.LEASED and task.token == op.token:
+        if task.snoozes >= op.limit:
+            return shard, ("SNOOZED_OUT", task.revision, 0)
+        due = context.now_ms + op.delay_ms
+        shard, task = move(
+            shard, task, State.SCHEDULED, due, due_ms=due, attempt=task.attempt - 1,
+            snoozes=task.snoozes + 1, token=b"", settled=(op.token, "snoozed"),
+        )  # fmt: skip
+        return shard, ("OK", task.revision, due)
+    if task.settled == (op.token, "snoozed"):
+        return shard, ("OK", task.revision, task.due_ms)
+    return shard, ("LEASE_LOST", task.revision, 0)
+
+
 # Whoever looks -----------------------------------------------------------------------------
 
 
@@ -460,7 +481,7 @@ def redrive(shard: Shard, op: Redrive, context: Context) -> tuple[Shard, Result]
 
     def again(shard: Shard, task: Task) -> Shard:
         return move(
-            shard, task, State.SCHEDULED, context.now_ms, run=task.run + 1, attempt=0,
+            shard, task, State.SCHEDULED, context.now_ms, run=task.run + 1, attempt=0, snoozes=0,
             due_ms=context.now_ms, token=b"", settled=(b"", ""),
         )[0]  # fmt: skip
 
@@ -629,9 +650,10 @@ def collect(shard: Shard, op: Collect, context: Context) -> tuple[Shard, Result]
 
 TRANSITIONS: Mapping[type, Callable[[Shard, Any, Context], tuple[Shard, Result]]] = {
     Enqueue: enqueue, Retrieve: retrieve, Ack: ack, Nack: nack, Extend: extend, Release: release,
-    Cancel: cancel, Reschedule: reschedule, Get: get, List: listing, Redrive: redrive,
-    DeleteDead: delete_dead, Purge: purge, Configure: configure, Survey: survey, Acquire: acquire,
-    Resign: resign, Promote: promote, Reap: reap, Collect: collect,
+    Snooze: snooze, Cancel: cancel, Reschedule: reschedule, Get: get, List: listing,
+    Redrive: redrive, DeleteDead: delete_dead, Purge: purge, Configure: configure,
+    Survey: survey, Acquire: acquire, Resign: resign, Promote: promote, Reap: reap,
+    Collect: collect,
 }  # fmt: skip
 
 

@@ -19,6 +19,7 @@ LEGAL: dict[str, frozenset[str]] = {
     "ack": frozenset({"scheduled", "ready", "leased"}),
     "nack": frozenset({"leased"}),
     "release": frozenset({"leased"}),
+    "snooze": frozenset({"leased"}),
     "expire": frozenset({"leased"}),
     "cancel": frozenset({"scheduled", "ready", "leased"}),
     "reschedule": frozenset({"scheduled", "ready"}),
@@ -29,11 +30,12 @@ LEGAL: dict[str, frozenset[str]] = {
 }
 """The states that each transition may start from."""
 
-ENDS = frozenset({"ack", "nack", "release"})
+ENDS = frozenset({"ack", "nack", "release", "snooze"})
 """What ends a lease, once."""
 
-PAST = {"ack": "acked", "nack": "nacked", "release": "released", "lease": "leased",
-        "extend": "extended", "expire": "expired", "cancel": "cancelled"}  # fmt: skip
+PAST = {"ack": "acked", "nack": "nacked", "release": "released", "snooze": "snoozed",
+        "lease": "leased", "extend": "extended", "expire": "expired",
+        "cancel": "cancelled"}  # fmt: skip
 
 
 def broken_links(view: View, promise: str) -> list[Anomaly]:

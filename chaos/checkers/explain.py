@@ -68,7 +68,7 @@ class Search:
         self._lease_ms = settings.lease_ms
         asked = (
             *case.enqueues, *case.reschedules, *case.cancels, *case.acks, *case.nacks,
-            *case.extends, *case.releases, *case.deletes,
+            *case.extends, *case.releases, *case.snoozes, *case.deletes,
             *view.grouped.purges.get(case.topic, ()),
         )  # fmt: skip
         doubt = {id(op) for op in doubted}
@@ -204,6 +204,8 @@ class Search:
             call = spec.Extend(task_id, request.token.encode(), request.lease_ms or self._lease_ms)
         elif op.op == "release":
             call = spec.Release(task_id, request.token.encode())
+        elif op.op == "snooze":
+            call = spec.Snooze(task_id, request.token.encode(), request.delay_ms)
         elif op.op == "cancel":
             call = spec.Cancel(task_id, request.revoke)
         elif op.op == "reschedule":

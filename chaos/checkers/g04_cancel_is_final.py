@@ -116,7 +116,7 @@ def _obvious(case: Case, cancel: Op) -> bool:
     # Leased: by a lease whose holder proved afterwards, under its token, that it still had it.
     return any(
         op.ok and op.begin_ns > cancel.end_ns and delivery.end_ns < cancel.begin_ns
-        for op in (*case.extends, *case.nacks, *case.releases)
+        for op in (*case.extends, *case.nacks, *case.releases, *case.snoozes)
         if (delivery := case.tokens.get(op.request.token)) is not None
     )
 

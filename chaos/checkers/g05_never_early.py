@@ -69,25 +69,25 @@ def _by_store(view: View, found: Found, case: Case, delivery: Delivery) -> None:
 def _due_by(case: Case, delivery: Delivery) -> Op | None:
     """The acknowledged request that this delivery's due time comes from; None if that is open.
 
-    Retries take theirs from the nack that asked for a delay; a backoff is G10's.
+    Retries take theirs from the nack or snooze that asked for a delay; a backoff is G10's.
     """
     lease = delivery.lease
     if lease.run > 1:
         return None
     if lease.attempt > 1 or lease.promotion > 1:
-        nacks = [
+        putters = [
             op
-            for op in case.nacks
+            for op in (*case.nacks, *case.snoozes)
             if op.ok
             and op.request.delay_ms is not None
-            and op.reply.state == "scheduled"
+            and (op.op == "snooze" or op.reply.state == "scheduled")
             and (before := case.tokens.get(op.request.token)) is not None
             and before.lease.incarnation == lease.incarnation
             and before.lease.promotion == lease.promotion - 1
-            and before.lease.attempt == lease.attempt - 1
+            and before.lease.attempt == lease.attempt - (op.op == "nack")
         ]
         moved = any(op.outcome != "fail" for op in case.reschedules)
-        return nacks[0] if len(nacks) == 1 and not moved else None
+        return putters[0] if len(putters) == 1 and not moved else None
     moves = [
         op for op in case.reschedules if op.outcome != "fail" and op.begin_ns < delivery.end_ns
     ]

@@ -1,4 +1,4 @@
-"""G8 fenced: ack, nack, extend and release with a superseded token change nothing.
+"""G8 fenced: ack, nack, extend, release and snooze with a superseded token change nothing.
 
 A token is superseded by the next lease, by the verdict it brought itself, by a cancel, and, where
 its lease had lapsed, by a reschedule. Expiry alone does not supersede it. A verdict that is
@@ -16,7 +16,7 @@ from chaos.history import Op
 from chaos.verdict import Found
 from chaos.view import View
 
-VERDICTS = ("ack", "nack", "release")
+VERDICTS = ("ack", "nack", "release", "snooze")
 
 Break = tuple[str, tuple[Op, ...]]
 

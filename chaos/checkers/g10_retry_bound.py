@@ -1,7 +1,8 @@
 """G10 retry bound: at most ``max_attempts`` leases in a run, and none sooner than the backoff.
 
-A lease that was handed back does not count, nor may have one whose release nobody knows
-of. A redrive begins another run. The backoff counts from the nack, or from the lease's expiry.
+A lease that was released or snoozed does not count, nor may have one whose release or snooze nobody
+knows of; the snoozes of a run are bounded themselves. A redrive begins another run. The backoff
+counts from the nack, or from the lease's expiry.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from chaos.journal import Entry
 from chaos.operations import Policy
 from chaos.verdict import Found
 from chaos.view import MS, View
+
+SNOOZES_MAX_COUNT = 10_000
+"""Snoozes of one run, as the API documents it."""
 
 
 def check(view: View) -> Found:
@@ -35,14 +39,15 @@ def check(view: View) -> Found:
     return found
 
 
-def _released(case: Case, delivery: Delivery) -> bool:
-    """Whether it was handed back, or may have been."""
-    return any(op.may_have_happened for op in case.with_token(delivery.lease.token, "release"))
+def _given_back(case: Case, delivery: Delivery) -> bool:
+    """Whether its attempt was given back by a release or snooze, or may have been."""
+    ops = case.with_token(delivery.lease.token, "release", "snooze")
+    return any(op.may_have_happened for op in ops)
 
 
 def _count(view: View, found: Found, case: Case, leases: list[Delivery], policy: Policy) -> None:
     most = policy.max_attempts or 1
-    spent = [delivery for delivery in leases if not _released(case, delivery)]
+    spent = [delivery for delivery in leases if not _given_back(case, delivery)]
     beyond = next((d for d in leases if d.lease.attempt > most), None)
     if beyond is None and len(spent) > most:
         beyond = spent[most]
@@ -52,7 +57,7 @@ def _count(view: View, found: Found, case: Case, leases: list[Delivery], policy:
         found.anomalies.append(view.anomaly("G10", story, case, beyond.op))
         return
     for first, second in pairwise(leases):
-        if second.lease.attempt <= first.lease.attempt and not _released(case, first):
+        if second.lease.attempt <= first.lease.attempt and not _given_back(case, first):
             story = (
                 f"was delivered as attempt {first.lease.attempt} at {view.at(first.op)}, and "
                 f"again as attempt {second.lease.attempt} at {view.at(second.op)}: the count "
@@ -83,7 +88,7 @@ def _backoff(
     elif (
         # Sooner than the expiry itself is G7's.
         first.lease.expire_ms <= second.at_ms < first.lease.expire_ms + backoff_ms
-        and not _released(case, first)
+        and not _given_back(case, first)
     ):
         _too_soon(view, found, case, (first, second, None), backoff_ms)
 
@@ -117,6 +122,7 @@ def _entries(view: View, found: Found, case: Case) -> None:
         "expire", "nack"
     }  # fmt: skip
     leases: dict[tuple[int, int], int] = {}
+    snoozes: dict[tuple[int, int], int] = {}
     before: Entry | None = None
     for witness in case.entries:
         entry = witness[1]
@@ -131,7 +137,13 @@ def _entries(view: View, found: Found, case: Case) -> None:
                 )
                 found.anomalies.append(view.of_entries("G10", story, witness))
                 return
-        if entry.op == "release":
+        if entry.op == "snooze":
+            snoozes[key] = snoozes.get(key, 0) + 1
+            if snoozes[key] > SNOOZES_MAX_COUNT:
+                story = f"was snoozed {snoozes[key]} times in one run, at {entry.at_ms} ms"
+                found.anomalies.append(view.of_entries("G10", story, witness))
+                return
+        if entry.op in {"release", "snooze"}:
             leases[key] = leases.get(key, 0) - 1
         elif entry.op == "lease":
             leases[key] = number = leases.get(key, 0) + 1

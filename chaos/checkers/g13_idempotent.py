@@ -120,6 +120,7 @@ def _more_than_asked(view: View, found: Found, case: Case) -> None:
         "ack": case.acks,
         "nack": case.nacks,
         "release": case.releases,
+        "snooze": case.snoozes,
     }
     for kind, ops in asked.items():
         able = [op for op in ops if op.may_have_happened]

@@ -15,14 +15,15 @@ from chaos.view import View
 
 UNDONE = {
     "enqueue": "G2", "get": "G2", "delete_dead": "G2", "cancel": "G4", "reschedule": "G5",
-    "retrieve": "G7", "extend": "G8", "nack": "G8", "release": "G8", "ack": "G9",
+    "retrieve": "G7", "extend": "G8", "nack": "G8", "release": "G8", "snooze": "G8",
+    "ack": "G9",
 }  # fmt: skip
 """What is broken when the effect of such an operation is undone."""
 
 DONE = {
     "enqueue": "enqueued", "get": "seen", "delete_dead": "deleted", "cancel": "cancelled",
     "reschedule": "rescheduled", "retrieve": "delivered", "extend": "extended", "nack": "nacked",
-    "release": "released", "ack": "acked",
+    "release": "released", "snooze": "snoozed", "ack": "acked",
 }  # fmt: skip
 
 

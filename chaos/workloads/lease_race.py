@@ -41,6 +41,8 @@ async def work(actor: Actor) -> None:
             elif chance < 0.75:
                 await recorder.extend(lease, ms(SHORT_MS), timeout_s=4.0)
                 await recorder.ack(lease, timeout_s=4.0)
+            elif chance < 0.83:
+                await recorder.snooze(lease, ms(50), timeout_s=4.0)
             elif chance < 0.9:
                 await recorder.nack(lease, delay=ms(50), timeout_s=4.0)
 

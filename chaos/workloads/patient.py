@@ -1,4 +1,7 @@
-"""Callers who wait for half a minute, so that what fails for them fails for everybody."""
+"""Callers who wait for half a minute, so that what fails for them fails for everybody.
+
+They ask only for what the earlier release knows too: an upgrade runs under them.
+"""
 
 from __future__ import annotations
 
@@ -68,4 +71,7 @@ async def _treat(actor: Actor, lease: Lease) -> None:
         await recorder.ack(lease, timeout_s=PATIENCE_S)
 
 
-PATIENT = Workload("patient", "every kind of request, each with 30 s to succeed", produce, work)
+PATIENT = Workload(
+    "patient", "every kind of request that the earlier release knows, each with 30 s to succeed",
+    produce, work,
+)  # fmt: skip

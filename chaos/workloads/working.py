@@ -37,7 +37,7 @@ async def finish(actor: Actor, lease: Lease) -> None:
 
 
 async def treat(actor: Actor, lease: Lease) -> None:
-    """Most are acked; some are failed, handed back, extended, abandoned, or acked twice or late."""
+    """Most are acked; others fail, are put off, given back, extended, left, acked twice or late."""
     recorder, chance = actor.recorder, actor.dice.random()
     if actor.load.draining or chance < 0.70:
         await finish(actor, lease)
@@ -48,8 +48,10 @@ async def treat(actor: Actor, lease: Lease) -> None:
         if chance < 0.82:
             delay = ms(actor.dice.randrange(20, 500)) if chance < 0.79 else None
             await recorder.nack(lease, error="on purpose", delay=delay, timeout_s=4.0)
-        elif chance < 0.86:
+        elif chance < 0.84:
             await recorder.release(lease, timeout_s=4.0)
+        elif chance < 0.86:
+            await recorder.snooze(lease, ms(actor.dice.randrange(20, 500)), timeout_s=4.0)
         elif chance < 0.90:
             await recorder.extend(lease, ms(2 * LEASE_MS), timeout_s=4.0)
             await recorder.ack(lease, timeout_s=4.0)

@@ -229,6 +229,7 @@ def task(message: task_pb2.Task) -> values.Task:
         ),
         last_error=message.last_error,
         payload_size_bytes=message.payload_size_bytes,
+        snoozes=message.snoozes,
     )
 
 
@@ -286,6 +287,13 @@ def extended(result: queue_pb.ExtendResult, given: task_pb2.Receipt) -> values.E
 def released(result: queue_pb.ReleaseResult, given: task_pb2.Receipt) -> values.Released:
     """The answer to a release."""
     return values.Released(revision=result.revision, receipt=receipt(given))
+
+
+def snoozed(result: queue_pb.SnoozeResult, given: task_pb2.Receipt) -> values.Snoozed:
+    """The answer to a snooze."""
+    return values.Snoozed(
+        due_time=_time(result, "due_time"), revision=result.revision, receipt=receipt(given)
+    )
 
 
 def cancelled(result: queue_pb.CancelResult, given: task_pb2.Receipt) -> values.Cancelled:

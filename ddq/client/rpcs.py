@@ -13,6 +13,8 @@ have changed. What would go wrong otherwise, by RPC:
     Ack         LEASE_LOST: it was acknowledged, and the finished id enqueued anew since.
     Nack        LEASE_LOST: it took effect, and the next worker holds the task by now.
     Release     LEASE_LOST: the same.
+    Snooze      LEASE_LOST: the same. SNOOZE_LIMIT: the first attempt arrives when a server of 0.2
+                has extended the lease, and dropped the count with that.
     Cancel      TASK_LEASED: the first attempt arrives when the lease has ended.
                 TASK_NOT_FOUND: it was cancelled, and the topic deleted since.
     Reschedule  REVISION_MISMATCH: the first attempt made the revision. TASK_LEASED: it was made
@@ -56,6 +58,7 @@ ACK = Rpc("Ack")
 NACK = Rpc("Nack")
 EXTEND = Rpc("Extend", stays_true=(InvalidArgument, LeaseLost, NotFound))
 RELEASE = Rpc("Release")
+SNOOZE = Rpc("Snooze")
 CANCEL = Rpc("Cancel")
 RESCHEDULE = Rpc("Reschedule")
 GET_TASK = Rpc("GetTask", mutates=False)

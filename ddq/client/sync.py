@@ -154,6 +154,8 @@ class SyncClient:
     extend_batch = _blocking(Client.extend_batch)
     release = _blocking(Client.release)
     release_batch = _blocking(Client.release_batch)
+    snooze = _blocking(Client.snooze)
+    snooze_batch = _blocking(Client.snooze_batch)
     cancel = _blocking(Client.cancel)
     cancel_batch = _blocking(Client.cancel_batch)
     reschedule = _blocking(Client.reschedule)

@@ -21,6 +21,7 @@ from ddq.client.values import (
     Released,
     Rescheduled,
     RetryPolicy,
+    Snoozed,
     Task,
 )
 from ddq.task import OnConflict, TaskState
@@ -353,6 +354,48 @@ class TaskCalls(Caller):
             deadline=self._deadline(timeout_s),
         )
 
+    async def snooze(
+        self, lease: LeaseRef, delay: timedelta, *, timeout_s: float | None = None
+    ) -> Snoozed:
+        """Puts a leased task off: due again after ``delay``, and the attempt does not count.
+
+        Args:
+            delay: 1 ms to 10 years, from the moment the store takes the request.
+
+        Raises:
+            SnoozeLimit: the run was snoozed 10,000 times; the lease still holds.
+            LeaseLost, TaskNotFound, OutcomeUnknown
+        """
+        deadline = self._deadline(timeout_s)
+        request = pb.SnoozeRequest(topic=lease.topic, id=lease.id, lease_token=lease.token)
+        convert.put_duration(request.delay, delay)
+        reply = await self._call(rpcs.SNOOZE, _name(lease), self._queue.Snooze, request, deadline)
+        return convert.snoozed(reply.result, reply.receipt)
+
+    async def snooze_batch(
+        self, leases: Sequence[LeaseRef], delay: timedelta, *, timeout_s: float | None = None
+    ) -> list[ItemResult[Snoozed]]:
+        """Like snooze, for leases of any topics; one result each, in order.
+
+        Raises:
+            DdqError: all of them failed in the same way.
+        """
+        items = []
+        for lease in leases:
+            message = pb.BatchSnoozeItem(id=lease.id, lease_token=lease.token)
+            convert.put_duration(message.delay, delay)
+            items.append(Item(lease.topic, lease.id, message))
+        return await self._call_batches(
+            rpcs.SNOOZE,
+            items,
+            request=lambda topic, items, not_after: pb.BatchSnoozeRequest(
+                topic=topic, items=items, not_after=not_after
+            ),
+            method=self._queue.BatchSnooze,
+            read=_snoozed,
+            deadline=self._deadline(timeout_s),
+        )
+
     async def cancel(
         self,
         topic: str,
@@ -537,6 +580,10 @@ def _extended(answer: pb.BatchExtendResult) -> Extended:
 
 def _released(answer: pb.BatchReleaseResult) -> Released:
     return convert.released(answer.result, answer.receipt)
+
+
+def _snoozed(answer: pb.BatchSnoozeResult) -> Snoozed:
+    return convert.snoozed(answer.result, answer.receipt)
 
 
 def _cancelled(answer: pb.BatchCancelResult) -> Cancelled:

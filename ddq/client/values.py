@@ -88,6 +88,7 @@ class Task:
         run: 1, and one more with each redrive.
         last_error: of the latest nack, or the note of an expired lease.
         payload_size_bytes: also where the payload is left out.
+        snoozes: how often it was snoozed in this run.
     """
 
     topic: str
@@ -107,6 +108,7 @@ class Task:
     retry_policy: RetryPolicy | None
     last_error: str
     payload_size_bytes: int
+    snoozes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +215,19 @@ class Extended:
 class Released:
     """A lease that was handed back; its attempt does not count."""
 
+    revision: int
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Snoozed:
+    """A task that was put off; the attempt did not count.
+
+    Attributes:
+        due_time: when it is due again.
+    """
+
+    due_time: datetime | None
     revision: int
     receipt: Receipt
 

@@ -19,6 +19,7 @@ from ddq.errors import (
     DdqError,
     LeaseLost,
     RevisionMismatch,
+    SnoozeLimit,
     StoreMalformed,
     TaskFinished,
     TaskIdConflict,
@@ -117,6 +118,13 @@ class Rejection(Settlement):
 
 
 @dataclass(frozen=True, slots=True)
+class Postponement(Settlement):
+    """A snooze: the task is due again ``delay_ms`` from now."""
+
+    delay_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Removal:
     """A cancel; ``revoke`` also takes a leased task from its holder."""
 
@@ -163,10 +171,14 @@ class JobStore:
     Args:
         topics: the registry, which also runs the scripts.
         entropy: of tokens and jitter.
+
+    Attributes:
+        snoozes_max_count: snoozes of one run.
     """
 
     def __init__(self, topics: TopicRegistry, entropy: Entropy) -> None:
         self.topics = topics
+        self.snoozes_max_count = LIMITS.snoozes_max_count
         self._entropy = entropy
 
     # Producing -----------------------------------------------------------------------------
@@ -387,6 +399,28 @@ class JobStore:
 
         return await self._batch(topic, "nack", items, [], arguments, read, call)
 
+    async def snooze(
+        self, topic_name: str, items: Sequence[Postponement], call: Call
+    ) -> list[Outcome[Changed]]:
+        """Puts leased tasks off without counting their attempts."""
+        topic = await self.topics.require(topic_name, call)
+
+        def read(item: Postponement, result: Any) -> Changed | DdqError:
+            status, revision, due_ms = result
+            if status == b"OK":
+                return Changed(TaskState.SCHEDULED, revision, due_ms)
+            return refused(topic, item.id, text(status), revision)
+
+        return await self._batch(
+            topic,
+            "snooze",
+            items,
+            [self.snoozes_max_count],
+            lambda _, item: [item.id, item.token, item.delay_ms],
+            read,
+            call,
+        )
+
     async def _settle(
         self,
         topic_name: str,
@@ -523,6 +557,10 @@ _REFUSALS: dict[str, tuple[type[DdqError], str]] = {
     "FULL": (TopicFull, "no room for {name}: the topic holds max_tasks already"),
     "NOT_FOUND": (TaskNotFound, "{name} is not known"),
     "NOT_DEAD": (TaskNotDead, "{name} is not dead"),
+    "SNOOZED_OUT": (
+        SnoozeLimit,
+        "{name} was snoozed too often in this run; nack it, which counts as an attempt",
+    ),
     "LEASE_LOST": (LeaseLost, "the lease token does not hold {name} any more"),
     "MALFORMED": (StoreMalformed, "the record of {name} in the store cannot be read"),
 }

@@ -10,7 +10,8 @@ headers: for each, key length u16, key, value length u16, value; keys in byte or
 states[id], written by each transition:
     format u8, state u8, revision u64, incarnation u64, promotion u32, attempt u32, run u32,
     due ms u64, updated ms u64, verdict u8, then with a length u8 before each: token, settled
-    token, digest (tombstones only), request_id of the cancel; with a length u16: last error.
+    token, digest (tombstones only), request_id of the cancel; with a length u16: last error;
+    and behind that, unless it is 0, how often the run was snoozed u32.
 """
 
 from __future__ import annotations
@@ -92,12 +93,14 @@ def lease_token(state: bytes) -> bytes:
         raise StoreMalformed("a state record in the store is too short") from error
 
 
-def _last_error(state: bytes) -> str:
+def _last_error_and_snoozes(state: bytes) -> tuple[str, int]:
     at = _STATE_HEAD.size
     for _ in range(4):
         at += 1 + state[at]
     (length,) = struct.unpack_from(">H", state, at)
-    return state[at + 2 : at + 2 + length].decode(errors="replace")
+    end = at + 2 + length
+    snoozes = int.from_bytes(state[end : end + 4], "big") if len(state) >= end + 4 else 0
+    return state[at + 2 : end].decode(errors="replace"), snoozes
 
 
 def unpack_task(
@@ -123,11 +126,11 @@ def unpack_task(
         (_, state, revision, incarnation, promotion, attempt, run, due_ms, updated_ms, _) = (
             _STATE_HEAD.unpack_from(state_record)
         )
-        last_error = _last_error(state_record)
+        last_error, snoozes = _last_error_and_snoozes(state_record)
         if not payload_record:
             return Task(
                 topic, task_id, TaskState(state), revision, incarnation, promotion, attempt, run,
-                due_ms, updated_ms, last_error,
+                due_ms, updated_ms, last_error, snoozes,
             )  # fmt: skip
         (_, _, created_ms, _, attempts, initial_ms, longest_ms, multiplier, jitter, _, size) = (
             _PAYLOAD_HEAD.unpack_from(payload_record)
@@ -151,6 +154,7 @@ def unpack_task(
         due_ms=due_ms,
         updated_ms=updated_ms,
         last_error=last_error,
+        snoozes=snoozes,
         created_ms=created_ms,
         lease_expiry_ms=lease_expiry_ms,
         headers=headers,

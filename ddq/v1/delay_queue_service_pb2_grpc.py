@@ -90,6 +90,16 @@ class DelayQueueServiceStub:
                 request_serializer=ddq_dot_v1_dot_delay__queue__service__pb2.BatchReleaseRequest.SerializeToString,
                 response_deserializer=ddq_dot_v1_dot_delay__queue__service__pb2.BatchReleaseResponse.FromString,
                 _registered_method=True)
+        self.Snooze = channel.unary_unary(
+                '/ddq.v1.DelayQueueService/Snooze',
+                request_serializer=ddq_dot_v1_dot_delay__queue__service__pb2.SnoozeRequest.SerializeToString,
+                response_deserializer=ddq_dot_v1_dot_delay__queue__service__pb2.SnoozeResponse.FromString,
+                _registered_method=True)
+        self.BatchSnooze = channel.unary_unary(
+                '/ddq.v1.DelayQueueService/BatchSnooze',
+                request_serializer=ddq_dot_v1_dot_delay__queue__service__pb2.BatchSnoozeRequest.SerializeToString,
+                response_deserializer=ddq_dot_v1_dot_delay__queue__service__pb2.BatchSnoozeResponse.FromString,
+                _registered_method=True)
         self.Cancel = channel.unary_unary(
                 '/ddq.v1.DelayQueueService/Cancel',
                 request_serializer=ddq_dot_v1_dot_delay__queue__service__pb2.CancelRequest.SerializeToString,
@@ -197,6 +207,21 @@ class DelayQueueServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Snooze(self, request, context):
+        """Puts a leased task off: SCHEDULED again after a delay, and the attempt does
+        not count. Bounded: SNOOZE_LIMIT after 10,000 snoozes of one run.
+        Repeatable with the same token.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchSnooze(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Cancel(self, request, context):
         """Ends a task that is scheduled or ready, or leased if asked to. After OK
         this incarnation is never delivered. Repeatable.
@@ -292,6 +317,16 @@ def add_DelayQueueServiceServicer_to_server(servicer, server):
                     servicer.BatchRelease,
                     request_deserializer=ddq_dot_v1_dot_delay__queue__service__pb2.BatchReleaseRequest.FromString,
                     response_serializer=ddq_dot_v1_dot_delay__queue__service__pb2.BatchReleaseResponse.SerializeToString,
+            ),
+            'Snooze': grpc.unary_unary_rpc_method_handler(
+                    servicer.Snooze,
+                    request_deserializer=ddq_dot_v1_dot_delay__queue__service__pb2.SnoozeRequest.FromString,
+                    response_serializer=ddq_dot_v1_dot_delay__queue__service__pb2.SnoozeResponse.SerializeToString,
+            ),
+            'BatchSnooze': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchSnooze,
+                    request_deserializer=ddq_dot_v1_dot_delay__queue__service__pb2.BatchSnoozeRequest.FromString,
+                    response_serializer=ddq_dot_v1_dot_delay__queue__service__pb2.BatchSnoozeResponse.SerializeToString,
             ),
             'Cancel': grpc.unary_unary_rpc_method_handler(
                     servicer.Cancel,
@@ -617,6 +652,60 @@ class DelayQueueService:
             '/ddq.v1.DelayQueueService/BatchRelease',
             ddq_dot_v1_dot_delay__queue__service__pb2.BatchReleaseRequest.SerializeToString,
             ddq_dot_v1_dot_delay__queue__service__pb2.BatchReleaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Snooze(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ddq.v1.DelayQueueService/Snooze',
+            ddq_dot_v1_dot_delay__queue__service__pb2.SnoozeRequest.SerializeToString,
+            ddq_dot_v1_dot_delay__queue__service__pb2.SnoozeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchSnooze(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ddq.v1.DelayQueueService/BatchSnooze',
+            ddq_dot_v1_dot_delay__queue__service__pb2.BatchSnoozeRequest.SerializeToString,
+            ddq_dot_v1_dot_delay__queue__service__pb2.BatchSnoozeResponse.FromString,
             options,
             channel_credentials,
             insecure,

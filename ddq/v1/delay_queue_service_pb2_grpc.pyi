@@ -67,6 +67,12 @@ class DelayQueueServiceStub:
     whether or not its holder had begun. Repeatable with the same token.
     """
     BatchRelease: _grpc.UnaryUnaryMultiCallable[_delay_queue_service_pb2.BatchReleaseRequest, _delay_queue_service_pb2.BatchReleaseResponse]
+    Snooze: _grpc.UnaryUnaryMultiCallable[_delay_queue_service_pb2.SnoozeRequest, _delay_queue_service_pb2.SnoozeResponse]
+    """Puts a leased task off: SCHEDULED again after a delay, and the attempt does
+    not count. Bounded: SNOOZE_LIMIT after 10,000 snoozes of one run.
+    Repeatable with the same token.
+    """
+    BatchSnooze: _grpc.UnaryUnaryMultiCallable[_delay_queue_service_pb2.BatchSnoozeRequest, _delay_queue_service_pb2.BatchSnoozeResponse]
     Cancel: _grpc.UnaryUnaryMultiCallable[_delay_queue_service_pb2.CancelRequest, _delay_queue_service_pb2.CancelResponse]
     """Ends a task that is scheduled or ready, or leased if asked to. After OK
     this incarnation is never delivered. Repeatable.
@@ -113,6 +119,12 @@ class DelayQueueServiceAsyncStub(DelayQueueServiceStub):
     whether or not its holder had begun. Repeatable with the same token.
     """
     BatchRelease: _aio.UnaryUnaryMultiCallable[_delay_queue_service_pb2.BatchReleaseRequest, _delay_queue_service_pb2.BatchReleaseResponse]  # type: ignore[assignment]
+    Snooze: _aio.UnaryUnaryMultiCallable[_delay_queue_service_pb2.SnoozeRequest, _delay_queue_service_pb2.SnoozeResponse]  # type: ignore[assignment]
+    """Puts a leased task off: SCHEDULED again after a delay, and the attempt does
+    not count. Bounded: SNOOZE_LIMIT after 10,000 snoozes of one run.
+    Repeatable with the same token.
+    """
+    BatchSnooze: _aio.UnaryUnaryMultiCallable[_delay_queue_service_pb2.BatchSnoozeRequest, _delay_queue_service_pb2.BatchSnoozeResponse]  # type: ignore[assignment]
     Cancel: _aio.UnaryUnaryMultiCallable[_delay_queue_service_pb2.CancelRequest, _delay_queue_service_pb2.CancelResponse]  # type: ignore[assignment]
     """Ends a task that is scheduled or ready, or leased if asked to. After OK
     this incarnation is never delivered. Repeatable.
@@ -222,6 +234,24 @@ class DelayQueueServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _delay_queue_service_pb2.BatchReleaseRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_delay_queue_service_pb2.BatchReleaseResponse, _abc.Awaitable[_delay_queue_service_pb2.BatchReleaseResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def Snooze(
+        self,
+        request: _delay_queue_service_pb2.SnoozeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_delay_queue_service_pb2.SnoozeResponse, _abc.Awaitable[_delay_queue_service_pb2.SnoozeResponse]]:
+        """Puts a leased task off: SCHEDULED again after a delay, and the attempt does
+        not count. Bounded: SNOOZE_LIMIT after 10,000 snoozes of one run.
+        Repeatable with the same token.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchSnooze(
+        self,
+        request: _delay_queue_service_pb2.BatchSnoozeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_delay_queue_service_pb2.BatchSnoozeResponse, _abc.Awaitable[_delay_queue_service_pb2.BatchSnoozeResponse]]: ...
 
     @_abc_1.abstractmethod
     def Cancel(

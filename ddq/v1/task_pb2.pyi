@@ -346,6 +346,7 @@ class Task(_message.Message):
     RETRY_POLICY_FIELD_NUMBER: _builtins.int
     LAST_ERROR_FIELD_NUMBER: _builtins.int
     PAYLOAD_SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    SNOOZES_FIELD_NUMBER: _builtins.int
     topic: _builtins.str
     id: _builtins.str
     payload: _builtins.bytes
@@ -365,6 +366,8 @@ class Task(_message.Message):
     """Of the latest nack, or the note of an expired lease."""
     payload_size_bytes: _builtins.int
     """Bytes of the payload, also where the view leaves it out."""
+    snoozes: _builtins.int
+    """How often it was snoozed in this run."""
     @_builtins.property
     def headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Empty once the task is finished."""
@@ -409,10 +412,11 @@ class Task(_message.Message):
         retry_policy: Global___RetryPolicy | None = ...,
         last_error: _builtins.str = ...,
         payload_size_bytes: _builtins.int = ...,
+        snoozes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "due_time", b"due_time", "lease_expire_time", b"lease_expire_time", "retry_policy", b"retry_policy", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time", b"create_time", "due_time", b"due_time", "headers", b"headers", "id", b"id", "incarnation", b"incarnation", "last_error", b"last_error", "lease_expire_time", b"lease_expire_time", "payload", b"payload", "payload_size_bytes", b"payload_size_bytes", "promotion", b"promotion", "retry_policy", b"retry_policy", "revision", b"revision", "run", b"run", "state", b"state", "topic", b"topic", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time", b"create_time", "due_time", b"due_time", "headers", b"headers", "id", b"id", "incarnation", b"incarnation", "last_error", b"last_error", "lease_expire_time", b"lease_expire_time", "payload", b"payload", "payload_size_bytes", b"payload_size_bytes", "promotion", b"promotion", "retry_policy", b"retry_policy", "revision", b"revision", "run", b"run", "snoozes", b"snoozes", "state", b"state", "topic", b"topic", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -390,6 +390,48 @@ BUGS: tuple[Bug, ...] = (
         (("release", "t.attempt = t.attempt - 1", "t.attempt = t.attempt"),),
     ),
     Bug(
+        "snooze needs no token",
+        _set("G8", "G7"),
+        "postponing by task id",
+        (("snooze", "t.state == LEASED and t.token == token", "t.state == LEASED"),),
+    ),
+    Bug(
+        "snooze burns an attempt",
+        _set("G10"),
+        "a snooze that is a failure with a delay",
+        (("snooze", "t.attempt = t.attempt - 1", "t.attempt = t.attempt"),),
+    ),
+    Bug(
+        "snooze gives an attempt back twice",
+        _set("G10"),
+        "River raises max_attempts by one and lowers the attempt as well",
+        (("snooze", "t.attempt = t.attempt - 1", "t.attempt = math.max(0, t.attempt - 2)"),),
+        levels=(2,),
+    ),
+    Bug(
+        "repeated snooze puts off again",
+        _set("G8", "G13", "G5"),
+        "a lost reply doubles the delay",
+        (
+            (
+                "snooze",
+                "elseif t.state == LEASED and t.token == token then",
+                (
+                    "elseif (t.state == LEASED and t.token == token)\n"
+                    "      or (t.state <= READY and t.settled_token == token "
+                    "and t.verdict == SNOOZED) then"
+                ),
+            ),
+        ),
+    ),
+    Bug(
+        "snoozes are not counted",
+        _set("G10"),
+        "a task that is put off for ever",
+        (("snooze", "t.snoozes = t.snoozes + 1", "t.snoozes = t.snoozes"),),
+        levels=(2,),
+    ),
+    Bug(
         "counter not moved",
         _set("G11"),
         "statistics kept beside the transition",

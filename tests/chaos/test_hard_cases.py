@@ -33,6 +33,24 @@ def handed_back() -> Tale:
     return tale
 
 
+def snoozed() -> Tale:
+    """A snoozed lease gives its attempt back, and its delay is not a backoff."""
+    tale = Tale(policy=Policy(2, 5_000, 5_000, 1.0, 0.0))
+    tale.enqueue("a")
+    tale.promote()
+    for number in range(5):
+        lease = tale.lease()
+        tale.snooze(lease, delay_ms=100, lost=number == 3)
+        tale.snooze(lease, delay_ms=100)
+        tale.wait(0.15)
+        tale.promote()
+    tale.nack(tale.lease())
+    tale.wait(5.1)
+    tale.promote()
+    tale.ack(tale.lease())
+    return tale
+
+
 def redriven() -> Tale:
     """A dead task gets a new run, with attempts from 1."""
     tale = Tale(policy=Policy(1, 0, 0, 1.0, 0.0))
@@ -195,9 +213,9 @@ def lost_requests() -> Tale:
 
 
 BENIGN = [
-    handed_back, redriven, moved, replaced, revoked, repeated_enqueue, late_but_unsuperseded,
-    lost_retrieve, repeated_behind_a_lost_lease, lost_and_asked_again, lost_replies,
-    lost_requests,
+    handed_back, snoozed, redriven, moved, replaced, revoked, repeated_enqueue,
+    late_but_unsuperseded, lost_retrieve, repeated_behind_a_lost_lease, lost_and_asked_again,
+    lost_replies, lost_requests,
 ]  # fmt: skip
 
 

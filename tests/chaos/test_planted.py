@@ -131,6 +131,23 @@ def nack_without_backoff(shard: Shard, op: spec.Nack, context: Context) -> tuple
     return queue.nack(shard, replace(op, delay_ms=op.delay_ms or 0), context)
 
 
+def snooze_is_early(shard: Shard, op: spec.Snooze, context: Context) -> tuple[Shard, Any]:
+    """A snoozed task says when it is due, and stands in the index as due at once."""
+    after, result = queue.snooze(shard, op, context)
+    if result[0] == "OK" and after.tasks[op.id].state == State.SCHEDULED:
+        after = set_task(after, op.id, at_ms=context.now_ms)
+    return after, result
+
+
+def snooze_burns_an_attempt(shard: Shard, op: spec.Snooze, context: Context) -> Any:
+    """A snoozed lease counts."""
+    after, result = queue.snooze(shard, op, context)
+    task = after.tasks.get(op.id)
+    if task is not None and task.revision != shard.tasks[op.id].revision:
+        after = set_task(after, op.id, attempt=task.attempt + 1)
+    return after, result
+
+
 def ack_counts_nothing(shard: Shard, op: spec.Ack, context: Context) -> tuple[Shard, Any]:
     """The counter of what succeeded is not moved."""
     after, result = queue.ack(shard, op, context)
@@ -152,6 +169,9 @@ PLANTED: list[tuple[type, Step, str]] = [
     (spec.Ack, ack_is_forgotten, "G9"),
     (spec.Reap, reap_forgets_the_attempt, "G10"),
     (spec.Nack, nack_without_backoff, "G10"),
+    (spec.Snooze, with_its_token(queue.snooze), "G8"),
+    (spec.Snooze, snooze_is_early, "G5"),
+    (spec.Snooze, snooze_burns_an_attempt, "G10"),
     (spec.Ack, ack_counts_nothing, "G11"),
     (spec.Enqueue, enqueue_ignores_tombstones, "G13"),
     (spec.Retrieve, retrieve_forgets_its_requests, "G13"),

@@ -88,7 +88,7 @@ class Teller:
         lease = self.lease()
         if lease is None:
             return
-        name = self.rng.choice(["ack", "ack", "nack", "release", "extend"])
+        name = self.rng.choice(["ack", "ack", "nack", "release", "snooze", "snooze", "extend"])
         getattr(self.tale, name)(lease, **self.how())
 
     def operate(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 
 import grpc
 import pytest
@@ -33,6 +34,7 @@ MUTATIONS: dict[str, Call] = {
     "Nack": lambda client: client.nack(LEASE),
     "Extend": lambda client: client.extend(LEASE),
     "Release": lambda client: client.release(LEASE),
+    "Snooze": lambda client: client.snooze(LEASE, timedelta(seconds=1)),
     "Cancel": lambda client: client.cancel("mail", "a"),
     "Reschedule": lambda client: client.reschedule("mail", "a"),
     "CreateTopic": lambda client: client.create_topic("mail"),
@@ -65,7 +67,7 @@ async def test_after_an_unknown_attempt_an_error_says_nothing(
     name: str, client: Client, server: FakeServer
 ) -> None:
     answer: type[DdqError] = errors.TaskNotFound
-    if name in {"Ack", "Nack", "Release"}:
+    if name in {"Ack", "Nack", "Release", "Snooze"}:
         answer = errors.LeaseLost
     elif name == "Extend":
         answer = errors.RequestExpired

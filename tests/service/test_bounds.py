@@ -98,6 +98,10 @@ def ack(token: bytes) -> pb.AckRequest:
     return pb.AckRequest(topic="jobs", id="a", lease_token=token)
 
 
+def snooze(delay: Duration) -> pb.SnoozeRequest:
+    return pb.SnoozeRequest(topic="jobs", id="a", lease_token=bytes(16), delay=delay)
+
+
 def nack_delay(value: Duration) -> pb.NackRequest:
     verdict = pb.NackVerdict(delay=value)
     return pb.NackRequest(topic="jobs", id="a", lease_token=TOKEN, verdict=verdict)
@@ -223,6 +227,9 @@ BOUNDS = (
           lambda: policy(max_attempts=10_000), lambda: policy(max_attempts=10_001)),
     Bound("", "task.retry_policy.max_attempts", lambda: policy(max_attempts=1),
           lambda: policy(max_attempts=0)),
+    Bound("snooze_min_ms", "delay", lambda: snooze(ms(1)), lambda: snooze(Duration())),
+    Bound("", "delay", lambda: snooze(ms(L.delay_max_ms)),
+          lambda: snooze(ms(L.delay_max_ms + 1))),
     Bound("initial_backoff_max_ms", "task.retry_policy.initial_backoff",
           lambda: policy(initial_backoff=ms(L.initial_backoff_max_ms)),
           lambda: policy(initial_backoff=ms(L.initial_backoff_max_ms + 1))),
@@ -300,6 +307,7 @@ BOUNDS = (
 
 # Limits that no BadRequest speaks of, and the test that holds them.
 ELSEWHERE = {
+    "snoozes_max_count": "tests/store/test_snooze.py: SNOOZE_LIMIT",
     "error_max_bytes": "tests/store/test_retries.py: cut, not refused",
     "retrieve_wait_max_ms": "test_the_longest_wait, which does not wait that long",
     "request_max_bytes": "test_a_message_that_is_too_large_ends_in_the_transport",

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ddq.config import Settings
+from ddq.config import LIMITS, Settings
 from ddq.errors import BY_REASON
 from ddq.keys import ShardId
 from ddq.v1 import delay_queue_admin_service_pb2 as admin_pb
@@ -171,6 +171,19 @@ async def lease_lost(server: RunningServer) -> Failure:
     leased = await Producer(server.queue).take_one()
     await server.queue.Cancel(cancel(revoke_lease=True))
     return await failure_of(server.queue.Ack(ack("a", leased.lease_token)))
+
+
+@plain
+async def snooze_limit(server: RunningServer) -> Failure:
+    leased = await Producer(server.queue).take_one()
+    key = ShardId("jobs", 0).key("states")
+    record = server.store.sync.hget(key, "a")
+    assert isinstance(record, bytes)
+    # As after so many snoozes: nothing else follows the last error.
+    server.store.sync.hset(key, "a", record + LIMITS.snoozes_max_count.to_bytes(4, "big"))
+    request = pb.SnoozeRequest(topic="jobs", id="a", lease_token=leased.lease_token)
+    request.delay.FromMilliseconds(1)
+    return await failure_of(server.queue.Snooze(request))
 
 
 @plain

@@ -171,6 +171,30 @@ async def BatchRelease(server: RunningServer) -> None:  # noqa: N802
 
 
 @rpc
+async def Snooze(server: RunningServer) -> None:  # noqa: N802
+    leased = await Producer(server.queue).take_one()
+    request = pb.SnoozeRequest(topic="jobs", id="a", lease_token=leased.lease_token)
+    request.delay.CopyFrom(seconds(60))
+    reply = await server.queue.Snooze(request)
+    store_ms = reply.receipt.store_time.ToMilliseconds()
+    assert reply.result.due_time.ToMilliseconds() - store_ms == 60_000
+    assert (await server.queue.Snooze(request)).result == reply.result
+    task = (await server.queue.GetTask(pb.GetTaskRequest(topic="jobs", id="a"))).task
+    assert (task.state, task.attempt, task.snoozes) == (State.SCHEDULED, 0, 1)
+
+
+@rpc
+async def BatchSnooze(server: RunningServer) -> None:  # noqa: N802
+    items = [
+        pb.BatchSnoozeItem(id=task_id, lease_token=token, delay=seconds(60))
+        for task_id, token in (await leased_named(server)).items()
+    ]
+    reply = await server.queue.BatchSnooze(pb.BatchSnoozeRequest(topic="jobs", items=items))
+    ok(*reply.results)
+    assert await state_of(server, "b") == State.SCHEDULED
+
+
+@rpc
 async def Cancel(server: RunningServer) -> None:  # noqa: N802
     await Producer(server.queue).add("a", delay=seconds(60))
     request = pb.CancelRequest(topic="jobs", id="a")

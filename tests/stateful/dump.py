@@ -20,7 +20,7 @@ from models.queue import Shard, Task
 _PAYLOAD = struct.Struct(">BQQQIQQII16sI")
 _WALK = struct.Struct(">QQBB")
 _STATE = struct.Struct(">BBQQIIIQQB")
-_VERDICTS = {0: "", 1: "acked", 2: "retried", 3: "dead", 4: "released"}
+_VERDICTS = {0: "", 1: "acked", 2: "retried", 3: "dead", 4: "released", 5: "snoozed"}
 _INDEXES = {
     State.SCHEDULED: "tasks",
     State.READY: "ready",
@@ -111,6 +111,7 @@ def _read_task(task_id: bytes, keys: dict[str, Any]) -> Task:
         at += struct.calcsize(size_format)
         texts.append(state_record[at : at + size])
         at += size
+    snoozes = int.from_bytes(state_record[at:], "big")
     token, settled, digest, cancelled_by, last_error = texts
     state = State(number)
     score = keys[_INDEXES[state]].get(task_id)
@@ -134,6 +135,7 @@ def _read_task(task_id: bytes, keys: dict[str, Any]) -> Task:
         settled=(settled, _VERDICTS[verdict]),
         cancelled_by=cancelled_by.decode(),
         last_error=last_error.decode(),
+        snoozes=snoozes,
     )
 
 

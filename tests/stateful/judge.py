@@ -90,7 +90,7 @@ def judge(history: History, final: Shard, journal: list[dict[str, Any]], *, drai
             _ack_is_final(event, by_id, final)
         elif event.op == "GetTask":
             _read_is_true(event, events)
-        if event.op in {"Ack", "Nack", "Extend", "Release"} and event.ok:
+        if event.op in {"Ack", "Nack", "Extend", "Release", "Snooze"} and event.ok:
             _fenced(event, by_id)
     _idempotent(by_id, events)
     _journal(journal)
@@ -208,7 +208,10 @@ def _one_holder(delivery: Delivery, same: list[Delivery], events: list[Event]) -
         ended = any(
             e.began < other.ended
             and (
-                (e.op in {"Ack", "Nack", "Release"} and e.request.lease_token == delivery.token)
+                (
+                    e.op in {"Ack", "Nack", "Release", "Snooze"}
+                    and e.request.lease_token == delivery.token
+                )
                 or (e.op == "Cancel" and e.request.id == delivery.id)
             )
             for e in events

@@ -271,6 +271,11 @@ class QueueMachine(RuleBasedStateMachine):
     def release(self, data: st.DataObject) -> None:
         self.ask(*(ops.Release(*lease) for lease in self._leases(data, most=2)))
 
+    @rule(data=st.data(), delay_ms=st.sampled_from([1, 300]), limit=st.sampled_from([0, 2, 2]))
+    def snooze(self, data: st.DataObject, delay_ms: int, limit: int) -> None:
+        leases = self._leases(data, most=2)
+        self.ask(*(ops.Snooze(*lease, delay_ms, limit) for lease in leases))
+
     # Whole lives: by single rules they would be rare, and it is late in a life that most breaks --
 
     @rule(
@@ -311,7 +316,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(
         task_id=IDS, later_ms=st.sampled_from([0, 1, 40]),
-        how=st.sampled_from([ops.Ack, ops.Nack, ops.Release]), policy=POLICIES,
+        how=st.sampled_from([ops.Ack, ops.Nack, ops.Release, ops.Snooze]), policy=POLICIES,
     )  # fmt: skip
     def settle_twice(self, task_id: str, later_ms: int, how: Any, policy: ops.Policy) -> None:
         """A lease is settled; the reply is lost, and the request repeated."""
@@ -519,6 +524,7 @@ _PROMISES: dict[type, str] = {
     ops.Nack: "G8 fenced",
     ops.Extend: "G8 fenced",
     ops.Release: "G8 fenced",
+    ops.Snooze: "G8 fenced",
     ops.Cancel: "G4 cancel is final",
     ops.Acquire: "G12 one leader",
     ops.Resign: "G12 one leader",
@@ -589,6 +595,7 @@ def _task_promise(want: Any, have: Any) -> str:
         ("promotion", "G3 promote once"),
         ("attempt", "G10 retry bound"),
         ("run", "G10 retry bound"),
+        ("snoozes", "G10 retry bound"),
         ("state", {
             ops.State.CANCELLED: "G4 cancel is final",
             ops.State.SUCCEEDED: "G9 ack is final",

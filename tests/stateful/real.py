@@ -54,6 +54,7 @@ _STATUS = {
     "REVISION_MISMATCH": "REVISION",
     "TOPIC_FULL": "FULL",
     "LEASE_LOST": "LEASE_LOST",
+    "SNOOZE_LIMIT": "SNOOZED_OUT",
     "STORE_MALFORMED": "MALFORMED",
 }
 _MODES = {
@@ -266,6 +267,13 @@ async def _release(real: RealShard, items: Sequence[ops.Release], call: Call) ->
     return _results(outcomes, lambda value: ("OK", value.revision))
 
 
+async def _snooze(real: RealShard, items: Sequence[ops.Snooze], call: Call) -> Handled:
+    real.store.jobs.snoozes_max_count = items[0].limit
+    postponed = [jobstore.Postponement(item.id, item.token, item.delay_ms) for item in items]
+    outcomes = await real.store.jobs.snooze(TOPIC, postponed, call)
+    return _results(outcomes, lambda value: ("OK", value.revision, value.at_ms))
+
+
 async def _extend(real: RealShard, items: Sequence[ops.Extend], call: Call) -> Handled:
     extensions = [jobstore.Extension(item.id, item.token, item.lease_ms) for item in items]
     outcomes = await real.store.jobs.extend(TOPIC, extensions, call)
@@ -424,7 +432,7 @@ async def _collect(real: RealShard, items: Sequence[ops.Collect], call: Call) ->
 
 _HANDLERS: dict[type, Any] = {
     ops.Enqueue: _enqueue, ops.Retrieve: _retrieve, ops.Ack: _ack, ops.Nack: _nack,
-    ops.Extend: _extend, ops.Release: _release, ops.Cancel: _cancel,
+    ops.Extend: _extend, ops.Release: _release, ops.Snooze: _snooze, ops.Cancel: _cancel,
     ops.Reschedule: _reschedule, ops.Get: _get, ops.List: _list, ops.Redrive: _redrive,
     ops.DeleteDead: _delete_dead, ops.Purge: _purge, ops.Configure: _configure,
     ops.Survey: _survey, ops.Acquire: _acquire, ops.Resign: _resign, ops.Promote: _promote,

@@ -236,6 +236,19 @@ def _nack_one(real: ServedShard, op: ops.Nack) -> pb.NackRequest:
     return pb.NackRequest(topic=TOPIC, id=op.id, lease_token=op.token, verdict=_verdict(op))
 
 
+def _snooze_item(_: ServedShard, op: ops.Snooze) -> pb.BatchSnoozeItem:
+    item = pb.BatchSnoozeItem(id=op.id, lease_token=op.token)
+    item.delay.FromMilliseconds(op.delay_ms)
+    return item
+
+
+def _snooze_one(real: ServedShard, op: ops.Snooze) -> pb.SnoozeRequest:
+    real.store.jobs.snoozes_max_count = op.limit
+    message = pb.SnoozeRequest(topic=TOPIC, id=op.id, lease_token=op.token)
+    message.delay.FromMilliseconds(op.delay_ms)
+    return message
+
+
 def _extend_item(_: ServedShard, op: ops.Extend) -> pb.BatchExtendItem:
     item = pb.BatchExtendItem(id=op.id, lease_token=op.token)
     item.lease_duration.FromMilliseconds(op.lease_ms)
@@ -294,6 +307,12 @@ _SERVED: dict[type, Any] = {
         _extend_one,
         _extend_item,
         lambda r: ("OK", r.revision, r.lease_expire_time.ToMilliseconds()),
+    ),
+    ops.Snooze: _simple(
+        "Snooze",
+        _snooze_one,
+        _snooze_item,
+        lambda r: ("OK", r.revision, r.due_time.ToMilliseconds()),
     ),
     ops.Nack: _simple(
         "Nack",

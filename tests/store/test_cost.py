@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 
 from ddq.config import Settings
-from ddq.store.jobstore import Cursor, Extension, Leased, Rejection, Removal, Settlement
+from ddq.store.jobstore import (
+    Cursor,
+    Extension,
+    Leased,
+    Postponement,
+    Rejection,
+    Removal,
+    Settlement,
+)
 from ddq.task import OnConflict, TaskState
 from tests.support.queue import Queue, call, new_task
 from tests.support.store import ControlledStore, StoreServer
@@ -78,9 +86,12 @@ class Session:
     async def release(self) -> None:
         await self._settle("release", Settlement, self.leases[20:24])
 
+    async def snooze(self) -> None:
+        await self._settle("snooze", Postponement, self.leases[24:26], delay_ms=FAR_MS)
+
     async def reap(self) -> None:
         self.queue.clock.advance(30_000)
-        assert await self.queue.reap() == 8
+        assert await self.queue.reap() == 6
 
     async def _settle(self, name: str, item: Any, leases: list[Leased], **options: Any) -> None:
         items = [item(lease.task.id, lease.token, **options) for lease in leases]
@@ -128,7 +139,8 @@ class Session:
 STEPS = (
     Session.enqueue, Session.enqueue_due, Session.repeat_enqueue, Session.replace,
     Session.promote, Session.retrieve, Session.repeat_retrieve, Session.extend, Session.ack,
-    Session.nack, Session.dead_letter, Session.release, Session.reap, Session.redrive,
+    Session.nack, Session.dead_letter, Session.release, Session.snooze, Session.reap,
+    Session.redrive,
     Session.cancel, Session.reschedule, Session.get, Session.list, Session.list_behind,
     Session.stats, Session.acquire, Session.collect,
 )  # fmt: skip

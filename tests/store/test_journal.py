@@ -29,6 +29,9 @@ async def test_every_transition_leaves_one_entry(queue: Queue) -> None:
     await queue.extend(lease)
     await queue.release(lease)
     lease, *_ = await queue.retrieve()
+    await queue.snooze(lease, 1)
+    queue.clock.advance(1)
+    lease = await queue.lease("a")
     await queue.nack(lease, delay_ms=0)
     await queue.reschedule("a", 0)
     await queue.lease("a")
@@ -51,6 +54,9 @@ async def test_every_transition_leaves_one_entry(queue: Queue) -> None:
         ("lease", "ready", "leased"),
         ("extend", "leased", "leased"),
         ("release", "leased", "ready"),
+        ("lease", "ready", "leased"),
+        ("snooze", "leased", "scheduled"),
+        ("promote", "scheduled", "ready"),
         ("lease", "ready", "leased"),
         ("nack", "leased", "scheduled"),
         ("reschedule", "scheduled", "scheduled"),
@@ -117,6 +123,7 @@ async def test_every_script_moves_the_sequence(queue: Queue) -> None:
         "ack": ["unknown", b"x"],
         "nack": ["unknown", b"x", -1, 0, "", "0.5"],
         "release": ["unknown", b"x"],
+        "snooze": [1, "unknown", b"x", 1],
         "extend": ["unknown", b"x", 1_000],
         "remove": ["", "unknown", 0],
         "reschedule": ["r", "unknown", "delay", 0, ""],

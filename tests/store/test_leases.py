@@ -44,14 +44,14 @@ async def test_the_next_lease_supersedes_the_token(queue: Queue) -> None:
     queue.clock.advance(60_000)
     new = await queue.lease("a")
     assert new.task.attempt == 2
-    for settle in (queue.ack, queue.nack, queue.release, queue.extend):
+    for settle in (queue.ack, queue.nack, queue.release, queue.snooze, queue.extend):
         assert (await error_of(settle(old))).reason == "LEASE_LOST"
     assert (await queue.get("a")).revision == new.task.revision
     await queue.ack(new)
     assert (await error_of(queue.ack(old))).reason == "LEASE_LOST"
 
 
-@pytest.mark.parametrize("settle", ["nack", "release", "extend"])
+@pytest.mark.parametrize("settle", ["nack", "release", "snooze", "extend"])
 async def test_only_an_ack_is_accepted_after_reaping(queue: Queue, settle: str) -> None:
     lease = await queue.add_leased("a")
     await expire(queue)
@@ -88,7 +88,7 @@ async def test_a_repeated_settlement_gets_its_old_verdict(queue: Queue) -> None:
     acked = await queue.add_leased("a")
     first = await queue.ack(acked)
     assert await queue.ack(acked) == first
-    for settle in (queue.nack, queue.release, queue.extend):
+    for settle in (queue.nack, queue.release, queue.snooze, queue.extend):
         assert (await error_of(settle(acked))).reason == "LEASE_LOST"
 
     nacked = await queue.add_leased("b")
@@ -137,7 +137,7 @@ async def test_release_returns_the_attempt_and_keeps_the_place(queue: Queue) -> 
 async def test_a_revoked_lease_settles_nothing(queue: Queue) -> None:
     lease = await queue.add_leased("a")
     assert not (await queue.cancel("a", revoke=True)).already
-    for settle in (queue.ack, queue.nack, queue.release, queue.extend):
+    for settle in (queue.ack, queue.nack, queue.release, queue.snooze, queue.extend):
         assert (await error_of(settle(lease))).reason == "LEASE_LOST"
     assert await queue.state("a") is TaskState.CANCELLED
 
@@ -155,7 +155,7 @@ async def test_the_empty_token_settles_nothing(queue: Queue) -> None:
     await queue.add("a")
     task = await queue.get("a")
     forged = Leased(task, b"", 0, receipt=(await queue.survey()).receipt)
-    for settle in (queue.ack, queue.nack, queue.release, queue.extend):
+    for settle in (queue.ack, queue.nack, queue.release, queue.snooze, queue.extend):
         assert (await error_of(settle(forged))).reason == "LEASE_LOST"
     assert await queue.state("a") is TaskState.SCHEDULED
 
@@ -176,7 +176,7 @@ async def test_each_lease_has_a_token_of_its_own_and_a_batch_settles_each_by_its
     assert await queue.state("b") is TaskState.LEASED
 
 
-@pytest.mark.parametrize("settle", ["nack", "release"])
+@pytest.mark.parametrize("settle", ["nack", "release", "snooze"])
 async def test_after_a_cancel_an_old_verdict_is_no_longer_true(queue: Queue, settle: str) -> None:
     lease = await queue.add_leased("a")
     await getattr(queue, settle)(lease)

@@ -59,6 +59,8 @@ async def test_a_full_store_refuses_new_tasks_and_lets_the_others_end(
     await queue.ack(leases["scheduled"])
     await queue.nack(leases["retried"], delay_ms=0, error="e" * 2_048)
     await queue.release(leased)
+    (leased,) = await queue.retrieve()
+    await queue.snooze(leased, 10)
     queue.clock.advance(10_000)
     assert await queue.reap() == 1
     await queue.reschedule("waits", 50)

@@ -63,7 +63,7 @@ async def test_no_task_hops_past_the_sweep(queue: Queue) -> None:
     await queue.promote()
     await queue.add("scheduled")
     await draw_cut(queue)
-    for settle in (queue.ack, queue.nack, queue.release, queue.extend):
+    for settle in (queue.ack, queue.nack, queue.release, queue.snooze, queue.extend):
         assert (await error_of(settle(lease))).reason == "LEASE_LOST"
     assert await queue.promote() == 0
     assert await queue.retrieve() == []

@@ -11,7 +11,7 @@ import pytest
 
 from ddq.errors import DdqError
 from ddq.keys import TOPICS_CONFIRMED
-from ddq.store.jobstore import Extension, Rejection, Removal, Settlement
+from ddq.store.jobstore import Extension, Postponement, Rejection, Removal, Settlement
 from ddq.store.scripts import load_scripts
 from ddq.store.upkeep import Leadership
 from ddq.task import OnConflict
@@ -260,7 +260,7 @@ async def _(queue: Queue) -> None:
     assert [lease.token for lease in again] == [lease.token for lease in first]
 
 
-# ack, nack, release, extend ----------------------------------------------------------------
+# ack, nack, release, snooze, extend --------------------------------------------------------
 
 
 @reaches("ack", "OK")
@@ -278,6 +278,19 @@ async def _(queue: Queue) -> None:
     await queue.release(await queue.add_leased("a"))
 
 
+@reaches("snooze", "OK")
+async def _(queue: Queue) -> None:
+    await queue.snooze(await queue.add_leased("a"))
+
+
+@reaches("snooze", "SNOOZED_OUT")
+async def _(queue: Queue) -> None:
+    lease = await queue.add_leased("a")
+    queue.store.jobs.snoozes_max_count = 0
+    assert (await error_of(queue.snooze(lease))).reason == "SNOOZE_LIMIT"
+    await queue.ack(lease)
+
+
 @reaches("extend", "OK")
 async def _(queue: Queue) -> None:
     await queue.extend(await queue.add_leased("a"))
@@ -291,6 +304,8 @@ async def settle(queue: Queue, script: str, task_id: str, token: bytes = TOKEN) 
         return errors(await jobs.release(name, [Settlement(task_id, token)], call()))
     if script == "nack":
         return errors(await jobs.nack(name, [Rejection(task_id, token)], call()))
+    if script == "snooze":
+        return errors(await jobs.snooze(name, [Postponement(task_id, token, 1)], call()))
     return errors(await jobs.extend(name, [Extension(task_id, token)], call()))
 
 
@@ -313,7 +328,7 @@ def settling(script: str) -> None:
         assert await settle(queue, script, "junk") == ["STORE_MALFORMED"]
 
 
-for name in ("ack", "nack", "release", "extend"):
+for name in ("ack", "nack", "release", "snooze", "extend"):
     settling(name)
 
 

@@ -15,6 +15,7 @@ from ddq.store.jobstore import (
     Enqueued,
     Extension,
     Leased,
+    Postponement,
     Rejection,
     Removal,
     Removed,
@@ -203,6 +204,12 @@ class Queue:
         """Hands a lease back."""
         items = [Settlement(lease.task.id, lease.token)]
         (outcome,) = await self.store.jobs.release(self.name, items, call())
+        return outcome.unwrap()
+
+    async def snooze(self, lease: Leased, delay_ms: int = 1_000) -> Changed:
+        """Puts a lease off."""
+        items = [Postponement(lease.task.id, lease.token, delay_ms)]
+        (outcome,) = await self.store.jobs.snooze(self.name, items, call())
         return outcome.unwrap()
 
     async def extend(self, lease: Leased, lease_ms: int | None = 10_000) -> Changed:

@@ -38,7 +38,7 @@ local INDEX = { K.tasks, K.ready, K.leases, K.finished, K.dead, K.finished, K.fi
 local HELD = { true, true, true, false, true, false, false }
 
 -- What became of the token that was settled last.
-local NONE, ACKED, RETRIED, BURIED, RELEASED = 0, 1, 2, 3, 4
+local NONE, ACKED, RETRIED, BURIED, RELEASED, SNOOZED = 0, 1, 2, 3, 4, 5
 
 local COUNTERS = {
   'enqueued', 'scheduled', 'ready', 'leased', 'succeeded', 'dead', 'cancelled', 'purged',
@@ -234,10 +234,14 @@ local STATE_HEAD = '>BBI8I8I4I4I4I8I8B'
 local STATE_HEAD_BYTES = 47
 
 local function pack_state(t)
-  return struct.pack(STATE_HEAD .. 'Bc0Bc0Bc0Bc0I2c0', FORMAT, t.state, t.revision,
+  local record = struct.pack(STATE_HEAD .. 'Bc0Bc0Bc0Bc0I2c0', FORMAT, t.state, t.revision,
     t.incarnation, t.promotion, t.attempt, t.run, t.due_ms, t.updated_ms, t.verdict,
     #t.token, t.token, #t.settled_token, t.settled_token, #t.digest, t.digest,
     #t.request_id, t.request_id, #t.last_error, t.last_error)
+  -- Came with 0.3: at the end, where 0.2 does not look, and only where there is something to
+  -- count. 0.2 drops it when it writes the record: the task may then be snoozed more often.
+  if t.snoozes == 0 then return record end
+  return record .. struct.pack('>I4', t.snoozes)
 end
 
 local function unpack_state(record)
@@ -255,6 +259,7 @@ local function unpack_state(record)
     t[name] = record:sub(at, at + length - 1)
     at = at + length
   end
+  t.snoozes = #record >= at + 3 and struct.unpack('>I4', record, at) or 0
   if not NAME[t.state] or t.revision > MAX_MS or t.incarnation > MAX_MS then return nil end
   return t
 end
@@ -291,7 +296,7 @@ local function load(id)
       state = SCHEDULED, revision = payload.incarnation, incarnation = payload.incarnation,
       promotion = 0, attempt = 0, run = 1, due_ms = payload.due_ms, updated_ms = 0,
       verdict = NONE, token = '', settled_token = '', digest = '', request_id = '',
-      last_error = '', payload = payload,
+      last_error = '', snoozes = 0, payload = payload,
     }
   end
   t.id = id
@@ -363,7 +368,7 @@ local function examine(id, expected)
       t = {
         id = id, state = expected, incarnation = payload.incarnation, promotion = 0,
         attempt = 0, run = 1, due_ms = payload.due_ms, verdict = NONE, token = '',
-        settled_token = '', digest = '', request_id = '', payload = payload,
+        settled_token = '', digest = '', request_id = '', snoozes = 0, payload = payload,
         last_error = 'the state record could not be read',
       }
       transition('set_aside', t, DEAD, now)

@@ -20,7 +20,7 @@ if not walk then return problem end
 local head_ms = first_score(K.tasks)
 local redriven = 0
 local function redrive(t)
-  t.run, t.attempt, t.due_ms = t.run + 1, 0, now
+  t.run, t.attempt, t.snoozes, t.due_ms = t.run + 1, 0, 0, now
   t.token, t.settled_token, t.verdict = '', '', NONE
   transition('redrive', t, SCHEDULED, now)
   redriven = redriven + 1

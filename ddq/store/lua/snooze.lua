@@ -1,0 +1,47 @@
+-- snooze: puts a leased task off: SCHEDULED again after a delay, and the attempt does not count.
+-- flags: allow-oom
+-- argv: max_snoozes       of one run
+-- argv: per task, 3 each: id, token, delay_ms
+-- returns: per task {status, revision, due_ms}; fewer than tasks: send the rest again
+-- returns:   OK           done, now or by an earlier snooze with this token
+-- returns:   SNOOZED_OUT  the run was snoozed max_snoozes times already; the lease still holds
+-- returns:   LEASE_LOST   the token does not hold; nothing changed
+-- returns:   NOT_FOUND    the id is unknown
+-- returns:   MALFORMED    the id's records cannot be read
+local refusal = begin()
+if refusal then return refusal end
+
+local max_snoozes = tonumber(ARGV[ARGS + 1])
+local head_ms = first_score(K.tasks)
+local earliest_ms
+local results = {}
+for at = ARGS + 2, #ARGV, 3 do
+  if has_read_enough() then break end
+  local id, token, delay_ms = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
+  local t = load(id)
+  local result
+  if t == nil then
+    result = { 'NOT_FOUND', 0, 0 }
+  elseif t == false then
+    result = { 'MALFORMED', 0, 0 }
+  elseif t.state == LEASED and t.token == token then
+    if t.snoozes >= max_snoozes then
+      result = { 'SNOOZED_OUT', t.revision, 0 }
+    else
+      t.settled_token, t.verdict, t.token = token, SNOOZED, ''
+      t.attempt = t.attempt - 1
+      t.snoozes = t.snoozes + 1
+      t.due_ms = now + delay_ms
+      transition('snooze', t, SCHEDULED, t.due_ms)
+      if not earliest_ms or t.due_ms < earliest_ms then earliest_ms = t.due_ms end
+      result = { 'OK', t.revision, t.due_ms }
+    end
+  elseif t.settled_token == token and t.verdict == SNOOZED then
+    result = { 'OK', t.revision, t.due_ms }
+  else
+    result = { 'LEASE_LOST', t.revision, 0 }
+  end
+  results[#results + 1] = result
+end
+hint_if_earlier(head_ms, earliest_ms)
+return finish(results)
