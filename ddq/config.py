@@ -23,6 +23,15 @@ def described(default: Any, doc: str) -> Any:
     return field(default=default, metadata={"doc": doc})
 
 
+UNLIMITED_ATTEMPTS = 2**32 - 1
+"""A ``max_attempts`` without limit.
+
+The greatest number that the field and the record hold, so that the comparison "attempt >=
+max_attempts" of every version is right for it: 0.1 and 0.2 serve such a task as this one does. A
+server of 0.1 or 0.2 refuses to take one, instead of applying another limit.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What a request may ask for. Part of the API: the same on every server."""
@@ -49,7 +58,7 @@ class Limits:
     shards_max_count: int = described(64, "shards of a topic")
     page_max_count: int = described(1_000, "entries of one page")
     page_token_max_bytes: int = described(1 * KIB, "bytes of a page token")
-    max_attempts_max_count: int = described(10_000, "attempts of one run")
+    max_attempts_max_count: int = described(10_000, "attempts of one run, unless unlimited")
     snooze_min_ms: int = described(1, "shortest delay of a snooze")
     snoozes_max_count: int = described(10_000, "snoozes of one run")
     initial_backoff_max_ms: int = described(1 * DAY_MS, "first backoff")

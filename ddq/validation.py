@@ -14,7 +14,7 @@ from typing import TypeVar
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from ddq.config import LIMITS
+from ddq.config import LIMITS, UNLIMITED_ATTEMPTS
 from ddq.errors import FieldViolation, InvalidArgument, PayloadTooLarge
 from ddq.spans import exact_span_text, moment_text
 from ddq.task import Durability, RetryOverrides, RetryPolicy, Schedule, TopicSettings
@@ -287,9 +287,11 @@ def retry_policy(problems: Problems, message: task_pb2.RetryPolicy) -> RetryOver
     attempts = initial_ms = longest_ms = multiplier = jitter = None
     if message.HasField("max_attempts"):
         attempts = message.max_attempts
-        if not 1 <= attempts <= LIMITS.max_attempts_max_count:
+        if attempts != UNLIMITED_ATTEMPTS and not 1 <= attempts <= LIMITS.max_attempts_max_count:
             problems.add(
-                "max_attempts", f"is {attempts}; give 1 to {LIMITS.max_attempts_max_count}"
+                "max_attempts",
+                f"is {attempts}; give 1 to {LIMITS.max_attempts_max_count}, or "
+                f"{UNLIMITED_ATTEMPTS} for unlimited",
             )
     if message.HasField("initial_backoff"):
         initial_ms = duration_ms(

@@ -6,7 +6,7 @@ import asyncio
 
 from chaos.workloads.actor import Actor, Workload, ms, refused
 from chaos.workloads.working import retrieve, treat
-from ddq.client import NewTask
+from ddq.client import UNLIMITED_ATTEMPTS, NewTask, RetryPolicy
 
 MOST_DELAY_MS = 10_000
 
@@ -18,7 +18,8 @@ async def produce(actor: Actor) -> None:
     kind = dice.random()
     # Whoever is to meet the promotion waits for it; the others may be due much later.
     delay_ms = dice.randrange(50, 600) if kind < 0.45 else _delay_ms(actor)
-    task = NewTask(task_id.encode(), task_id, delay=ms(delay_ms))
+    policy = RetryPolicy(UNLIMITED_ATTEMPTS) if dice.random() < 0.1 else None
+    task = NewTask(task_id.encode(), task_id, delay=ms(delay_ms), retry_policy=policy)
     await actor.pace()
     with refused():
         await recorder.enqueue(topic, task, timeout_s=actor.patience_s())

@@ -20,6 +20,7 @@ from ddq.cli.options import (
     At,
     Delay,
     Json,
+    MaxAttempts,
     Timeout,
     span_option,
 )
@@ -92,9 +93,7 @@ def enqueue(
         int | None,
         typer.Option(min=0, help="With a replacement: only if the task has this revision."),
     ] = None,
-    max_attempts: Annotated[
-        int | None, typer.Option(min=1, help="Attempts before the task is dead.")
-    ] = None,
+    max_attempts: MaxAttempts = None,
     initial_backoff: Annotated[
         timedelta | None, span_option("--initial-backoff", help="Wait after the first failure.")
     ] = None,

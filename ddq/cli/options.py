@@ -13,7 +13,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from ddq.cli.exits import UsageError
-from ddq.cli.spans import parse_span, parse_time
+from ddq.cli.spans import parse_attempts, parse_span, parse_time
 from ddq.config import Settings, check_settings
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
@@ -78,6 +78,15 @@ At = Annotated[
         metavar="TIME",
         help="Due at this time, ISO 8601; local unless it has an offset.",
         parser=parse_time,
+    ),
+]
+MaxAttempts = Annotated[
+    int | None,
+    typer.Option(
+        "--max-attempts",
+        metavar="COUNT",
+        help="Attempts before the task is dead: 1 to 10000, or unlimited.",
+        parser=parse_attempts,
     ),
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]

@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import typer
 
+from ddq.config import UNLIMITED_ATTEMPTS
+
 _UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _END_OF_DAY = re.compile(
     r"(?P<day>\d{4}-\d{2}-\d{2})[T ]24:00(?::00(?:[.,]0+)?)?(?P<offset>Z|[+-]\d{2}(?::?\d{2})?)?"
@@ -85,3 +87,21 @@ def _out_of_range(text: str) -> typer.BadParameter:
     return typer.BadParameter(
         f"{text!r} is out of range; give a time of the years 1 to 9999, in UTC too"
     )
+
+
+def parse_attempts(text: str | int) -> int:
+    """A number of attempts, or ``unlimited``; BadParameter if it is neither."""
+    if text == "unlimited":
+        return UNLIMITED_ATTEMPTS
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if not 1 <= number <= UNLIMITED_ATTEMPTS:
+        raise typer.BadParameter(f"{text!r} is not a number from 1 on, nor 'unlimited'")
+    return number
+
+
+def attempts_text(number: int | None) -> str:
+    """The number, or ``unlimited``."""
+    return "unlimited" if number == UNLIMITED_ATTEMPTS else str(number)

@@ -21,6 +21,7 @@ from ddq.cli.options import (
     Utf8,
 )
 from ddq.cli.output import emit, facts, plain, preview, say, table, task_document, when
+from ddq.cli.spans import attempts_text
 from ddq.client import Client, Task, TaskState
 
 Topic = Annotated[str, typer.Argument(help="The topic.", show_default=False)]
@@ -138,11 +139,12 @@ def _show(task: Task) -> None:
     headers = ", ".join(f"{key}={value}" for key, value in sorted(task.headers.items()))
     attempts = str(task.attempt)
     if task.retry_policy is not None:
-        attempts += f" of {task.retry_policy.max_attempts}"
+        attempts += f" of {attempts_text(task.retry_policy.max_attempts)}"
     pairs = [
         ("task", f"{task.topic}/{task.id}"),
         ("state", task.state.name),
         ("attempt", attempts + (f", run {task.run}" if task.run > 1 else "")),
+        ("snoozes", task.snoozes or ""),
         ("due", when(task.due_time)),
         ("created", when(task.create_time)),
         ("updated", when(task.update_time)),

@@ -16,11 +16,13 @@ from ddq.cli.options import (
     DEFAULT_TIMEOUT,
     Address,
     Json,
+    MaxAttempts,
     Timeout,
     Yes,
     span_option,
 )
 from ddq.cli.output import emit, facts, plain, say, table, tasks_text, when
+from ddq.cli.spans import attempts_text
 from ddq.client import (
     Durability,
     RetryPolicy,
@@ -65,7 +67,6 @@ Journal = Annotated[
 JournalMax = Annotated[
     int | None, typer.Option("--journal-max-entries", min=0, help="About how many a shard keeps.")
 ]
-MaxAttempts = Annotated[int | None, typer.Option(min=0, help="Attempts before a task is dead.")]
 InitialBackoff = Annotated[
     timedelta | None, span_option("--initial-backoff", help="Wait after the first failure.")
 ]
@@ -212,7 +213,7 @@ def list_topics(
                     topic.name,
                     topic.shards,
                     _state(topic),
-                    _policy(topic).max_attempts,
+                    attempts_text(_policy(topic).max_attempts),
                     _span(topic.settings.default_lease_duration),
                     topic.settings.durability.name if topic.settings.durability else "",
                     when(topic.create_time),
@@ -435,7 +436,7 @@ def _show(topic: Topic) -> None:
                 "journal",
                 f"about {settings.journal_max_entries} entries" if settings.journal else "off",
             ),
-            ("max attempts", policy.max_attempts),
+            ("max attempts", attempts_text(policy.max_attempts)),
             (
                 "backoff",
                 (

@@ -32,9 +32,11 @@ from ddq.client.values import (
     TopicSettings,
     TopicStats,
 )
+from ddq.config import UNLIMITED_ATTEMPTS
 from ddq.task import Durability, OnConflict, TaskState
 
 __all__ = [
+    "UNLIMITED_ATTEMPTS",
     "Acked",
     "Backoff",
     "Cancelled",

@@ -22,7 +22,7 @@ class RetryPolicy:
     """When a task is tried again; see ddq.v1.RetryPolicy. None: as the topic has it.
 
     Attributes:
-        max_attempts: leases in one run before the task is dead.
+        max_attempts: leases in one run before the task is dead, or UNLIMITED_ATTEMPTS.
         initial_backoff: wait after the first attempt.
         max_backoff: longest wait.
         multiplier: factor from one wait to the next.

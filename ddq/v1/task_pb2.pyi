@@ -185,7 +185,9 @@ class RetryPolicy(_message.Message):
     MULTIPLIER_FIELD_NUMBER: _builtins.int
     JITTER_FIELD_NUMBER: _builtins.int
     max_attempts: _builtins.int
-    """Leases in one run before the task is dead; 1 to 10,000. Default 5."""
+    """Leases in one run before the task is dead; 1 to 10,000. Default 5.
+    4,294,967,295 (2^32 - 1): unlimited.
+    """
     multiplier: _builtins.float
     """1 to 100. Default 2."""
     jitter: _builtins.float

@@ -378,6 +378,19 @@ BUGS: tuple[Bug, ...] = (
         ),
     ),
     Bug(
+        "unlimited attempts are taken for none",
+        _set("G2", "G8", "G10"),
+        "a signed number: -1 is less than any attempt",
+        (
+            (
+                "nack",
+                "or t.attempt >= t.payload.max_attempts",
+                ("or t.attempt >= t.payload.max_attempts or t.payload.max_attempts == 4294967295"),
+            ),
+        ),
+        levels=(2,),
+    ),
+    Bug(
         "backoff does not grow",
         _set("G5", "G10"),
         "off by one in the exponent",

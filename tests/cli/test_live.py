@@ -247,6 +247,22 @@ def test_tables_show_no_control_characters(live: Cli, topic: str) -> None:
     assert "[31m[bold]red" in out
 
 
+def test_unlimited_attempts_of_a_task_and_of_a_topic(live: Cli, topic: str) -> None:
+    live.ok("topics", "create", topic, "--max-attempts", "unlimited")
+    assert "unlimited" in live.ok("topics", "get", topic).out
+    live.ok("enqueue", topic, "x", "--id", "topics", "--delay", "1h")
+    live.ok("enqueue", topic, "x", "--id", "own", "--delay", "1h", "--max-attempts", "3")
+    live.ok("topics", "update", topic, "--max-attempts", "4")
+    live.ok("enqueue", topic, "x", "--id", "asked", "--delay", "1h", "--max-attempts", "unlimited")
+    shown = {name: live.ok("get", topic, name).out for name in ("topics", "own", "asked")}
+    assert "0 of unlimited" in shown["topics"]
+    assert "0 of 3" in shown["own"]
+    assert "0 of unlimited" in shown["asked"]
+    refused = live("enqueue", topic, "x", "--max-attempts", "endless")
+    assert refused.status == 2
+    assert "unlimited" in refused.err
+
+
 def test_topics(live: Cli, topic: str) -> None:
     live.ok("topics", "create", topic, "--shards", "2", "--max-tasks", "5", "--max-attempts", "3")
     again = live.ok(

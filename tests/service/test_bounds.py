@@ -18,7 +18,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from ddq.config import LIMITS, Settings, retention_min_ms
+from ddq.config import LIMITS, UNLIMITED_ATTEMPTS, Settings, retention_min_ms
 from ddq.v1 import delay_queue_admin_service_pb2 as admin_pb
 from ddq.v1 import delay_queue_service_pb2 as pb
 from ddq.v1 import task_pb2, topic_pb2
@@ -225,6 +225,8 @@ BOUNDS = (
     Bound("", "page_token", listing, lambda: listing(page_token=encode([[]] * 3))),
     Bound("max_attempts_max_count", "task.retry_policy.max_attempts",
           lambda: policy(max_attempts=10_000), lambda: policy(max_attempts=10_001)),
+    Bound("", "task.retry_policy.max_attempts", lambda: policy(max_attempts=UNLIMITED_ATTEMPTS),
+          lambda: policy(max_attempts=UNLIMITED_ATTEMPTS - 1)),
     Bound("", "task.retry_policy.max_attempts", lambda: policy(max_attempts=1),
           lambda: policy(max_attempts=0)),
     Bound("snooze_min_ms", "delay", lambda: snooze(ms(1)), lambda: snooze(Duration())),

@@ -15,6 +15,7 @@ from hypothesis import event
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from ddq.config import UNLIMITED_ATTEMPTS
 from models import operations as ops
 from models.queue import Shard, conserved, see, step
 from tests.stateful.dump import DisagreementError, as_kept, read_shard
@@ -25,7 +26,7 @@ CONTENTS = st.sampled_from([b"one", b"two", b"three-and-longer"])
 REQUEST_IDS = st.sampled_from(["", "r1", "r2", "r3"])
 POLICIES = st.builds(
     ops.Policy,
-    max_attempts=st.integers(1, 3),
+    max_attempts=st.sampled_from([1, 2, 3, UNLIMITED_ATTEMPTS]),
     initial_backoff_ms=st.sampled_from([0, 10, 700]),
     max_backoff_ms=st.sampled_from([700, 1_500]),
     multiplier_milli=st.sampled_from([1_000, 2_500]),

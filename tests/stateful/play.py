@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import Any
 
+from ddq.config import UNLIMITED_ATTEMPTS
 from ddq.store.runner import Call
 from ddq.store.scripts import Script, load_scripts
 from tests.stateful.dump import read_shard
@@ -133,11 +134,12 @@ def _cast(world: World, history: History) -> list[asyncio.Task[None]]:
 
     async def produce() -> None:
         delay_ms = delays_ms[world.choose(3)]
-        await producer.enqueue("x", delay_ms)
+        attempts = (3, UNLIMITED_ATTEMPTS)[world.choose(2)]
+        await producer.enqueue("x", delay_ms, attempts)
         await producer.enqueue("y", delay_ms, max_attempts=1)
         if world.choose(2):
             # The same once more: nothing happens, and that has to be true.
-            await producer.enqueue("x", delay_ms)
+            await producer.enqueue("x", delay_ms, attempts)
 
     async def read() -> None:
         for _ in range(2):

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from ddq.config import UNLIMITED_ATTEMPTS
 from ddq.task import TaskState
 from tests.support.queue import Queue, call
 
@@ -82,6 +83,40 @@ async def test_an_explicit_delay_overrides_the_backoff_and_counts_as_an_attempt(
     last = await queue.nack(await queue.lease("a"), delay_ms=77, error="again")
     assert (last.state, last.at_ms) == (TaskState.DEAD, 0)
     assert (await queue.get("a")).last_error == "again"
+
+
+async def test_a_task_with_unlimited_attempts_is_tried_beyond_any_limit(queue: Queue) -> None:
+    await queue.add(
+        "a", max_attempts=UNLIMITED_ATTEMPTS, initial_backoff_ms=1_000, max_backoff_ms=5_000,
+        jitter=0.0,
+    )  # fmt: skip
+    for attempt, backoff_ms in ((1, 1_000), (2, 2_000)):
+        lease = await queue.lease("a")
+        assert lease.task.attempt == attempt
+        assert (await queue.nack(lease)).at_ms == queue.clock.store_ms + backoff_ms
+        queue.clock.advance(backoff_ms)
+    # As after so many attempts: the count stands behind state, revision, incarnation and promotion.
+    record = queue.server.sync.hget(queue.key("states"), "a")
+    assert isinstance(record, bytes)
+    many = (20_000).to_bytes(4, "big")
+    queue.server.sync.hset(queue.key("states"), "a", record[:22] + many + record[26:])
+    lease = await queue.lease("a")
+    assert lease.task.attempt == 20_001
+    retried = await queue.nack(lease)
+    assert (retried.state, retried.at_ms) == (
+        TaskState.SCHEDULED, queue.clock.store_ms + 5_000,
+    )  # fmt: skip
+
+
+async def test_the_count_of_unlimited_attempts_ends_where_the_record_does(queue: Queue) -> None:
+    # A count that went on would begin again at 0, and so would the backoff.
+    await queue.add("a", max_attempts=UNLIMITED_ATTEMPTS)
+    await queue.nack(await queue.lease("a"), delay_ms=0)
+    record = queue.server.sync.hget(queue.key("states"), "a")
+    assert isinstance(record, bytes)
+    last = (UNLIMITED_ATTEMPTS - 1).to_bytes(4, "big")
+    queue.server.sync.hset(queue.key("states"), "a", record[:22] + last + record[26:])
+    assert (await queue.nack(await queue.lease("a"))).state is TaskState.DEAD
 
 
 async def test_dead_lettering_ends_a_run_at_once_and_keeps_the_payload(queue: Queue) -> None:

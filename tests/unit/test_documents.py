@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ddq.config import LIMITS, Limits
+from ddq.config import LIMITS, UNLIMITED_ATTEMPTS, Limits
 from ddq.keys import ROOTS
 from tools import docs
 from tools.documents import links
@@ -166,6 +166,7 @@ def test_every_limit_in_the_protos_is_that_of_the_code() -> None:
         f"0 to {LIMITS.retrieve_wait_max_ms // 1_000} s",
         f"cut to {LIMITS.error_max_bytes:,} bytes",
         f"1 to {LIMITS.max_attempts_max_count:,}. Default 5",
+        f"{UNLIMITED_ATTEMPTS:,} (2^32 - 1): unlimited",
     ]:
         assert words in said, words
 

@@ -25,7 +25,7 @@ UINT32 = st.integers(0, 2**32 - 1)
 HEADERS = st.dictionaries(st.text(min_size=1, max_size=20), st.text(max_size=40), max_size=8)
 POLICIES = st.builds(
     RetryPolicy,
-    max_attempts=st.integers(1, 10_000),
+    max_attempts=st.one_of(st.integers(1, 10_000), st.just(2**32 - 1)),
     initial_backoff_ms=st.integers(0, 86_400_000),
     max_backoff_ms=st.integers(0, 2_592_000_000),
     multiplier=st.integers(1_000, 100_000).map(lambda thousandths: thousandths / 1_000),

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ddq import validation as check
-from ddq.config import LIMITS
+from ddq.config import LIMITS, UNLIMITED_ATTEMPTS
 from ddq.errors import InvalidArgument, PayloadTooLarge
 from ddq.task import OnConflict, Schedule
 from ddq.v1.task_pb2 import RetryPolicy, TaskSpec
@@ -191,6 +191,8 @@ def test_a_payload_that_is_too_large_is_an_error_of_its_own_unless_more_is_wrong
         (RetryPolicy(), []),
         (RetryPolicy(max_attempts=1, multiplier=1, jitter=0), []),
         (RetryPolicy(max_attempts=10_000, multiplier=100, jitter=1), []),
+        (RetryPolicy(max_attempts=UNLIMITED_ATTEMPTS), []),
+        (RetryPolicy(max_attempts=UNLIMITED_ATTEMPTS - 1), ["max_attempts"]),
         (RetryPolicy(max_attempts=0), ["max_attempts"]),
         (RetryPolicy(max_attempts=10_001), ["max_attempts"]),
         (RetryPolicy(multiplier=0.99), ["multiplier"]),
