@@ -86,6 +86,7 @@ def new_task(topic: str, task: ddq.NewTask) -> Enqueue:
         cast("OnConflict", _ON_CONFLICT[task.on_conflict]),
         task.expected_revision,
         policy(task.retry_policy),
+        ms(task.debounce_limit),
     )
 
 
@@ -94,6 +95,7 @@ _ON_CONFLICT = {
     ddq.OnConflict.RETURN_EXISTING: "existing",
     ddq.OnConflict.REPLACE_IF_SCHEDULED: "replace_scheduled",
     ddq.OnConflict.REPLACE_IF_FINISHED: "replace_finished",
+    ddq.OnConflict.DEBOUNCE: "debounce",
 }
 
 

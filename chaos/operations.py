@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-OnConflict = Literal["fail", "existing", "replace_scheduled", "replace_finished"]
+OnConflict = Literal["fail", "existing", "replace_scheduled", "replace_finished", "debounce"]
 State = Literal["scheduled", "ready", "leased", "succeeded", "dead", "cancelled", "purged"]
 
 HELD: tuple[State, ...] = ("scheduled", "ready", "leased", "dead")
@@ -51,6 +51,12 @@ class Enqueue(Value):
     on_conflict: OnConflict = "fail"
     expected_revision: int | None = None
     policy: Policy | None = None
+    debounce_limit_ms: int | None = None
+
+    @property
+    def replaces(self) -> bool:
+        """Whether it may end what holds the id."""
+        return self.on_conflict not in {"fail", "existing"}
 
 
 class Enqueued(Stamp):

@@ -130,6 +130,7 @@ class Recorder:
                 retry_policy=task.retry_policy,
                 on_conflict=task.on_conflict,
                 expected_revision=task.expected_revision,
+                debounce_limit=task.debounce_limit,
                 timeout_s=timeout_s,
             ),
             _enqueued,

@@ -122,13 +122,13 @@ class Tale:
     def _write(self, op: str, old: Task | None, new: Task, tag: str) -> None:
         self.lineage = tag
         if old is not None and new.incarnation != old.incarnation:
-            if old.state in {State.SCHEDULED, State.DEAD}:
+            if old.state in {State.SCHEDULED, State.READY, State.DEAD}:
                 ended = replace(
                     old,
-                    state=State.CANCELLED if old.state == State.SCHEDULED else State.PURGED,
+                    state=State.PURGED if old.state == State.DEAD else State.CANCELLED,
                     revision=new.revision - 1,
                 )
-                name = "replace" if old.state == State.SCHEDULED else "purge"
+                name = "purge" if old.state == State.DEAD else "replace"
                 self._entry(name, old, ended, tag)
             old = None
         self._entry(op, old, new, tag)
@@ -216,6 +216,7 @@ class Tale:
         process: str = "p",
         on_conflict: Any = "fail",
         policy: Policy | None = None,
+        limit_ms: int | None = None,
         lost: bool = False,
         arrives: bool = True,
     ) -> Enqueued | None:
@@ -234,8 +235,12 @@ class Tale:
                 int((used.jitter or 0) * 1000),
             ),
             on_conflict,
+            None,
+            limit_ms or 0,
         )
-        request = Enqueue(self.topic, task_id, payload, delay_ms, None, on_conflict, None, policy)
+        request = Enqueue(
+            self.topic, task_id, payload, delay_ms, None, on_conflict, None, policy, limit_ms
+        )
         reply: Enqueued | None = self.op(
             process, "enqueue", request, call,
             lambda r: Enqueued(

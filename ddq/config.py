@@ -48,6 +48,7 @@ class Limits:
     batch_max_bytes: int = described(3 * MIB, "bytes of payloads and headers in a batch")
     error_max_bytes: int = described(2_048, "bytes kept of a nack's error")
     delay_max_ms: int = described(10 * YEAR_MS, "how far ahead a task may be due")
+    debounce_limit_min_ms: int = described(1, "shortest limit of a debounce")
     retrieve_topics_max_count: int = described(16, "topics of one Retrieve")
     retrieve_max_tasks: int = described(1_000, "tasks of one Retrieve")
     retrieve_max_bytes: int = described(3 * MIB, "bytes of payloads and headers of one Retrieve")

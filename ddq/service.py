@@ -39,7 +39,9 @@ from ddq.validation import Problems
 T = TypeVar("T")
 R = TypeVar("R", bound=Message)
 
-_REPLACING = {OnConflict.REPLACE_IF_SCHEDULED, OnConflict.REPLACE_IF_FINISHED}
+_CONDITIONAL = {OnConflict.REPLACE_IF_SCHEDULED, OnConflict.REPLACE_IF_FINISHED}
+# Forms that may end what holds the id: a repeat is known by its request_id.
+_REPLACING = {*_CONDITIONAL, OnConflict.DEBOUNCE}
 
 
 class _BatchResult(Protocol):
@@ -75,13 +77,7 @@ class QueueService:
         """Adds one task."""
         problems = Problems()
         check.topic_name(problems, request.topic)
-        task = self._new_task(
-            problems,
-            request.topic,
-            request.task,
-            request.on_conflict,
-            request.expected_revision if request.HasField("expected_revision") else None,
-        )
+        task = self._new_task(problems, request.topic, request)
         check.request_id(problems, request.request_id, required=task.on_conflict in _REPLACING)
         problems.raise_if_any()
         (outcome,) = await self._jobs.enqueue(request.topic, [task], call)
@@ -99,13 +95,7 @@ class QueueService:
 
         def read(item: pb.BatchEnqueueItem) -> None:
             own = Problems()
-            task = self._new_task(
-                own,
-                request.topic,
-                item.task,
-                item.on_conflict,
-                item.expected_revision if item.HasField("expected_revision") else None,
-            )
+            task = self._new_task(own, request.topic, item)
             try:
                 own.raise_if_any()
                 tasks.append(task)
@@ -138,16 +128,28 @@ class QueueService:
         )
 
     def _new_task(
-        self,
-        problems: Problems,
-        topic: str,
-        spec: task_pb2.TaskSpec,
-        on_conflict: int,
-        expected_revision: int | None,
+        self, problems: Problems, topic: str, item: pb.EnqueueRequest | pb.BatchEnqueueItem
     ) -> NewTask:
-        mode = check.enum(problems, on_conflict, OnConflict, "on_conflict", default=OnConflict.FAIL)
-        if expected_revision is not None and mode not in _REPLACING:
+        spec = item.task
+        mode = check.enum(
+            problems, item.on_conflict, OnConflict, "on_conflict", default=OnConflict.FAIL
+        )
+        expected_revision = item.expected_revision if item.HasField("expected_revision") else None
+        if expected_revision is not None and mode not in _CONDITIONAL:
             problems.add("expected_revision", "goes with the REPLACE forms of on_conflict only")
+        limit_ms = 0
+        if mode is OnConflict.DEBOUNCE:
+            limit_ms = check.duration_ms(
+                problems,
+                item.debounce_limit,
+                "debounce_limit",
+                least_ms=LIMITS.debounce_limit_min_ms,
+                most_ms=LIMITS.delay_max_ms,
+            )
+            if not spec.id:
+                problems.add("task.id", "is empty; DEBOUNCE is for tasks of one id")
+        elif item.HasField("debounce_limit"):
+            problems.add("debounce_limit", "goes with on_conflict DEBOUNCE only")
         now_ms = self._store.clock.now_ms()
         with problems.within("task"):
             if spec.id:
@@ -163,6 +165,7 @@ class QueueService:
                 digest=_digest(topic, spec),
                 on_conflict=mode,
                 expected_revision=expected_revision,
+                debounce_limit_ms=limit_ms,
             )
 
     # Consuming -----------------------------------------------------------------------------

@@ -44,6 +44,7 @@ class OnConflict(IntEnum):
     RETURN_EXISTING = 2
     REPLACE_IF_SCHEDULED = 3
     REPLACE_IF_FINISHED = 4
+    DEBOUNCE = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,12 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class NewTask:
-    """A task as its producer describes it; ``digest`` is over the content as it was sent."""
+    """A task as its producer describes it.
+
+    Attributes:
+        digest: over the content as it was sent.
+        debounce_limit_ms: with DEBOUNCE: how long it may be pushed back in all; else 0.
+    """
 
     id: str
     payload: bytes
@@ -98,6 +104,7 @@ class NewTask:
     digest: bytes
     on_conflict: OnConflict = OnConflict.FAIL
     expected_revision: int | None = None
+    debounce_limit_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

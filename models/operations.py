@@ -55,8 +55,9 @@ class Enqueue:
     content: bytes
     when: When = When()
     policy: Policy = Policy()
-    on_conflict: str = "fail"  # "existing", "replace_scheduled", "replace_finished"
+    on_conflict: str = "fail"  # "existing", "replace_scheduled", "replace_finished", "debounce"
     expected_revision: int | None = None
+    limit_ms: int = 0  # of a debounce: how long it may be pushed back in all
 
 
 @dataclass(frozen=True, slots=True)

@@ -225,7 +225,7 @@ def sweep(shard: Shard, task: Task, now_ms: int) -> tuple[Shard, Task | None]:
 
 def enqueue(shard: Shard, op: Enqueue, context: Context) -> tuple[Shard, Result]:
     """A new task, unless the id is taken. The same content again is no conflict: a repeat."""
-    replacing = op.on_conflict.startswith("replace")
+    replacing = op.on_conflict not in {"fail", "existing"}
     task = see(shard, shard.tasks.get(op.id))
     if replacing and (done := recall(shard, "replace", context, op.id)):
         return shard, ("CREATED", State.SCHEDULED, *done)
@@ -236,8 +236,12 @@ def enqueue(shard: Shard, op: Enqueue, context: Context) -> tuple[Shard, Result]
         if op.expected_revision not in (None, task.revision):
             return shard, ("REVISION", *_identity(task))
         finished = task.state >= State.SUCCEEDED
-        wanted = finished if op.on_conflict == "replace_finished" else task.state == State.SCHEDULED
-        if not wanted:
+        wanted = {
+            "replace_finished": finished,
+            "replace_scheduled": task.state == State.SCHEDULED,
+            "debounce": task.state != State.LEASED,
+        }
+        if not wanted[op.on_conflict]:
             return shard, ("FINISHED" if finished else task.state.name, *_identity(task))
     bound = shard.settings.max_tasks
     held = sum(shard.counts.get(state.name.lower(), 0) for state in HELD)
@@ -246,13 +250,16 @@ def enqueue(shard: Shard, op: Enqueue, context: Context) -> tuple[Shard, Result]
         return shard, ("FULL", 0, 0, 0, 0)
     if task is None and replacing and op.expected_revision is not None:
         return shard, ("REVISION", 0, 0, 0, 0)
+    due, since_ms = due_ms(op.when, context.now_ms), context.now_ms
+    if op.on_conflict == "debounce":
+        since_ms = _debounced_since(task, context.now_ms)
+        due = max(context.now_ms, min(due, since_ms + op.limit_ms))
     if task is not None:
         shard = _make_room(shard, shard.tasks[op.id], context)
     shard = count(replace(shard, sequence=shard.sequence + 1), enqueued=1, scheduled=1)
-    due = due_ms(op.when, context.now_ms)
     new = Task(
         op.id, op.content, op.policy, State.SCHEDULED, shard.sequence, shard.sequence, due, due,
-        created_ms=context.now_ms,
+        created_ms=since_ms,
     )  # fmt: skip
     shard = replace(shard, tasks={**shard.tasks, op.id: new})
     if replacing:
@@ -266,6 +273,15 @@ def _identity(task: Task) -> Result:
     return (task.state, task.revision, task.incarnation, task.due_ms)
 
 
+def _debounced_since(task: Task | None, now_ms: int) -> int:
+    """When the first was enqueued of those that took each other's place without having run."""
+    if task is None or task.state > State.READY:
+        return now_ms
+    if task.attempt or task.run > 1 or task.settled[1] == "snoozed":
+        return now_ms
+    return task.created_ms
+
+
 def _make_room(shard: Shard, task: Task, context: Context) -> Shard:
     """The old incarnation ends; a cancel of it that is repeated must not reach the new one."""
     now_ms = context.now_ms
@@ -273,7 +289,7 @@ def _make_room(shard: Shard, task: Task, context: Context) -> Shard:
     assert seen is not None
     if task.state in HELD and (seen.state == State.PURGED or task.state == State.DEAD):
         shard = bury(shard, task, now_ms)
-    elif task.state == State.SCHEDULED:
+    elif task.state in {State.SCHEDULED, State.READY}:
         shard, _ = move(shard, task, State.CANCELLED, now_ms)
     elif task.state == State.CANCELLED and task.cancelled_by:
         shard = remember(

@@ -23,7 +23,7 @@ LEGAL: dict[str, frozenset[str]] = {
     "expire": frozenset({"leased"}),
     "cancel": frozenset({"scheduled", "ready", "leased"}),
     "reschedule": frozenset({"scheduled", "ready"}),
-    "replace": frozenset({"scheduled"}),
+    "replace": frozenset({"scheduled", "ready"}),
     "redrive": frozenset({"dead"}),
     "purge": frozenset({"scheduled", "ready", "leased", "dead"}),
     "set_aside": frozenset({"scheduled", "ready", "leased", "dead"}),

@@ -192,7 +192,7 @@ class Search:
                     self._policy.max_backoff_ms or 0,
                     int((self._policy.multiplier or 1.0) * 1000), 0,
                 ),
-                request.on_conflict,
+                request.on_conflict, None, request.debounce_limit_ms or 0,
             )  # fmt: skip
         elif op.op == "retrieve":
             return self._leased(node.task, op)

@@ -67,8 +67,7 @@ def _ended(view: View, case: Case, incarnation: int, enqueue: Op, *, certain: bo
     if any(counts(op) for op in case.deletes):
         return True
     for op in case.enqueues:
-        replaces = op.request.on_conflict.startswith("replace")
-        if replaces and counts(op) and (not op.ok or op.reply.incarnation > incarnation):
+        if op.request.replaces and counts(op) and (not op.ok or op.reply.incarnation > incarnation):
             return True
     return any(
         counts(op) and op.end_ns > enqueue.begin_ns

@@ -106,6 +106,8 @@ def _due_by(case: Case, delivery: Delivery) -> Op | None:
 def _early_ms(view: View, source: Op, delivery: Delivery) -> float | None:
     """By the controller's clock; negative: late. None: the request does not say."""
     request = source.request
+    if getattr(request, "on_conflict", "") == "debounce":
+        return None  # its limit may have made it due before the delay was over
     if request.delay_ms is not None:
         return float(request.delay_ms - (delivery.end_ns - source.begin_ns) / MS)
     if getattr(request, "due_ms", None) is not None and view.run.wall_ms:

@@ -4,6 +4,9 @@ Time under a fault, and the grace behind it, is set apart and not thrown away: t
 longest stretch without a fault that counts, against the bound for recovery. Without a journal a
 delivery is the latest moment at which the task can have become ready: good enough to keep the
 bound, not to break it.
+
+What a task is due by is bounded too where it is debounced: by the journal, no later than its limit
+after the first enqueue of those that took each other's place without having run.
 """
 
 from __future__ import annotations
@@ -59,7 +62,39 @@ def check(view: View) -> Found:
         }  # fmt: skip
         if quantile(late, bounds.lateness_quantile) > bound_ms:
             _too_late(view, found, samples, bound_ms, label)
+    for case in view.cases:
+        if any(op.request.on_conflict == "debounce" for op in case.enqueues):
+            _pushed_back(view, found, case)
     return found
+
+
+def _pushed_back(view: View, found: Found, case: Case) -> None:
+    """Debounced tasks that are due later than their limit allows.
+
+    A debounce whose reply was lost, or a task that was leased or snoozed, begins the count again
+    here: too late a beginning accuses nobody wrongly.
+    """
+    asked = {op.reply.incarnation: op.request for op in case.enqueues if op.ok and op.reply.created}
+    since_ms, before, ran = 0, None, True
+    for witness in case.entries:
+        entry = witness[1]
+        if entry.op in {"lease", "redrive"}:
+            ran = True
+        elif entry.op == "enqueue":
+            request = asked.get(entry.incarnation)
+            debounced = request is not None and request.on_conflict == "debounce"
+            if ran or not debounced or before is None or before.op != "replace":
+                since_ms = entry.at_ms
+            ran = False
+            limit_ms = request.debounce_limit_ms or 0 if request is not None else 0
+            if debounced and entry.due_ms > max(entry.at_ms, since_ms + limit_ms):
+                story = (
+                    f"is due at {entry.due_ms} ms by a debounce, {entry.due_ms - since_ms} ms "
+                    f"after the first enqueue at {since_ms} ms; its limit is {limit_ms} ms"
+                )
+                found.anomalies.append(view.of_entries("G6", story, witness))
+                return
+        before = entry
 
 
 def _too_late(view: View, found: Found, samples: list[Sample], bound_ms: int, label: str) -> None:

@@ -65,11 +65,7 @@ def _retrieves(view: View, found: Found) -> None:
 
 def _enqueues(view: View, found: Found, case: Case) -> None:
     """Two incarnations of an id that was not to be replaced, within the life of a tombstone."""
-    made = [
-        op
-        for op in case.enqueues
-        if op.ok and op.reply.created and not op.request.on_conflict.startswith("replace")
-    ]
+    made = [op for op in case.enqueues if op.ok and op.reply.created and not op.request.replaces]
     found.looked_at += len(case.enqueues)
     keep_ns = view.settings(case.topic).retention_ms * MS
     for first, second in pairwise(made):

@@ -6,7 +6,7 @@ import asyncio
 
 from chaos.workloads.actor import Actor, Workload, ms, refused
 from chaos.workloads.working import retrieve, treat
-from ddq.client import UNLIMITED_ATTEMPTS, NewTask, RetryPolicy
+from ddq.client import UNLIMITED_ATTEMPTS, NewTask, OnConflict, RetryPolicy
 
 MOST_DELAY_MS = 10_000
 
@@ -40,9 +40,23 @@ async def produce(actor: Actor) -> None:
     elif kind < 0.55:
         with refused():
             await recorder.enqueue(topic, task, timeout_s=actor.patience_s())
-    elif kind < 0.65 and actor.load.recent:
+    elif kind < 0.60:
+        await _debounce(actor, topic, task_id)
+    elif kind < 0.68 and actor.load.recent:
         with refused():
             await recorder.get(*dice.choice(actor.load.recent), timeout_s=4.0)
+
+
+async def _debounce(actor: Actor, topic: str, task_id: str) -> None:
+    """A few events for one task, which may run between them."""
+    for number in range(actor.dice.randrange(2, 6)):
+        event = NewTask(
+            f"{task_id}/{number}".encode(), task_id, delay=ms(300),
+            on_conflict=OnConflict.DEBOUNCE, debounce_limit=ms(600),
+        )  # fmt: skip
+        with refused():
+            await actor.recorder.enqueue(topic, event, timeout_s=actor.patience_s())
+        await asyncio.sleep(actor.dice.uniform(0.05, 0.35))
 
 
 def _delay_ms(actor: Actor) -> int:

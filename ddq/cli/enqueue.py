@@ -38,6 +38,7 @@ class Conflict(StrEnum):
     RETURN_EXISTING = "return-existing"
     REPLACE_IF_SCHEDULED = "replace-if-scheduled"
     REPLACE_IF_FINISHED = "replace-if-finished"
+    DEBOUNCE = "debounce"
 
 
 def enqueue(
@@ -93,6 +94,13 @@ def enqueue(
         int | None,
         typer.Option(min=0, help="With a replacement: only if the task has this revision."),
     ] = None,
+    debounce_limit: Annotated[
+        timedelta | None,
+        span_option(
+            "--debounce-limit",
+            help="With --on-conflict debounce: how long the task may be pushed back in all.",
+        ),
+    ] = None,
     max_attempts: MaxAttempts = None,
     initial_backoff: Annotated[
         timedelta | None, span_option("--initial-backoff", help="Wait after the first failure.")
@@ -138,6 +146,7 @@ def enqueue(
         retry_policy=RetryPolicy(max_attempts, initial_backoff, max_backoff, multiplier, jitter),
         on_conflict=OnConflict[on_conflict.name],
         expected_revision=expected_revision,
+        debounce_limit=debounce_limit,
     )
     report = _Report(topic, as_json=as_json, single=single)
 

@@ -49,6 +49,7 @@ class TaskCalls(Caller):
         retry_policy: RetryPolicy | None = None,
         on_conflict: OnConflict = OnConflict.FAIL,
         expected_revision: int | None = None,
+        debounce_limit: timedelta | None = None,
         timeout_s: float | None = None,
     ) -> Enqueued:
         """Adds one task, due now unless ``delay`` or ``due`` says otherwise.
@@ -58,9 +59,11 @@ class TaskCalls(Caller):
             task_id: 1 to 256 bytes; None: a new UUIDv7. An empty one is refused.
             due: with a time zone.
             expected_revision: with a replacement: only if the task there has this revision.
+            debounce_limit: with DEBOUNCE: how long the task may be pushed back in all.
 
         Raises:
             TaskIdConflict: the id is taken by other content.
+            TaskReady, TaskLeased, TaskFinished: the replacement does not apply in this state.
             TopicFull, StoreFull: there was no room until the deadline.
             InvalidArgument, TopicNotFound, RevisionMismatch, OutcomeUnknown
         """
@@ -73,6 +76,7 @@ class TaskCalls(Caller):
             retry_policy=retry_policy,
             on_conflict=on_conflict,
             expected_revision=expected_revision,
+            debounce_limit=debounce_limit,
         )
         deadline = self._deadline(timeout_s)
         item = self._enqueue_item(topic, task)
@@ -84,6 +88,7 @@ class TaskCalls(Caller):
         )
         if item.message.HasField("expected_revision"):
             request.expected_revision = item.message.expected_revision
+        convert.put_duration(request.debounce_limit, debounce_limit)
         reply = await self._call(
             rpcs.ENQUEUE, f"{topic}/{item.id}", self._queue.Enqueue, request, deadline
         )
@@ -121,6 +126,7 @@ class TaskCalls(Caller):
         )
         if task.expected_revision is not None:
             message.expected_revision = convert.uint("expected_revision", task.expected_revision)
+        convert.put_duration(message.debounce_limit, task.debounce_limit)
         return Item(convert.text("topic", topic), task_id, message)
 
     async def retrieve(

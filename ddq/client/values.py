@@ -49,6 +49,7 @@ class NewTask:
         retry_policy: None: the topic's.
         on_conflict: what happens when the id is taken by other content.
         expected_revision: with a replacement: only if the task there has this revision.
+        debounce_limit: with DEBOUNCE: how long the task may be pushed back in all.
     """
 
     payload: bytes = b""
@@ -59,6 +60,7 @@ class NewTask:
     retry_policy: RetryPolicy | None = None
     on_conflict: OnConflict = OnConflict.FAIL
     expected_revision: int | None = None
+    debounce_limit: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,7 @@ _CONFLICT_MODES = {
     OnConflict.RETURN_EXISTING: "existing",
     OnConflict.REPLACE_IF_SCHEDULED: "replace_scheduled",
     OnConflict.REPLACE_IF_FINISHED: "replace_finished",
+    OnConflict.DEBOUNCE: "debounce",
 }
 
 
@@ -221,7 +222,7 @@ class JobStore:
             expected = "" if task.expected_revision is None else task.expected_revision
             return [
                 task.id, "at" if task.schedule.absolute else "delay", task.schedule.value_ms,
-                _CONFLICT_MODES[task.on_conflict], expected, task.digest,
+                _CONFLICT_MODES[task.on_conflict], expected, task.debounce_limit_ms, task.digest,
                 pack_new_task(task, policy),
             ]  # fmt: skip
 

@@ -49,6 +49,12 @@ class _OnConflictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OnConflict
     """If it is SCHEDULED, it ends as CANCELLED and the new one takes the id."""
     ON_CONFLICT_REPLACE_IF_FINISHED: _OnConflict.ValueType  # 4
     """If it has ended, the new one takes the id. A dead one counts as purged."""
+    ON_CONFLICT_DEBOUNCE: _OnConflict.ValueType  # 5
+    """Unless a worker holds it (TASK_LEASED), the new one takes the id: a
+    scheduled or ready one ends as CANCELLED. The due time is the one that is
+    asked for, but no later than debounce_limit after the first enqueue of
+    those that took each other's place without having run.
+    """
 
 class OnConflict(_OnConflict, metaclass=_OnConflictEnumTypeWrapper):
     """What an enqueue does when its id is taken by other content. The same content
@@ -65,6 +71,12 @@ ON_CONFLICT_REPLACE_IF_SCHEDULED: OnConflict.ValueType  # 3
 """If it is SCHEDULED, it ends as CANCELLED and the new one takes the id."""
 ON_CONFLICT_REPLACE_IF_FINISHED: OnConflict.ValueType  # 4
 """If it has ended, the new one takes the id. A dead one counts as purged."""
+ON_CONFLICT_DEBOUNCE: OnConflict.ValueType  # 5
+"""Unless a worker holds it (TASK_LEASED), the new one takes the id: a
+scheduled or ready one ends as CANCELLED. The due time is the one that is
+asked for, but no later than debounce_limit after the first enqueue of
+those that took each other's place without having run.
+"""
 Global___OnConflict: _TypeAlias = OnConflict  # noqa: Y015
 
 @_typing.final
@@ -77,6 +89,7 @@ class EnqueueRequest(_message.Message):
     EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     NOT_AFTER_FIELD_NUMBER: _builtins.int
+    DEBOUNCE_LIMIT_FIELD_NUMBER: _builtins.int
     topic: _builtins.str
     on_conflict: Global___OnConflict.ValueType
     expected_revision: _builtins.int
@@ -84,11 +97,17 @@ class EnqueueRequest(_message.Message):
     REVISION_MISMATCH.
     """
     request_id: _builtins.str
-    """1 to 64 bytes; needed with the REPLACE forms."""
+    """1 to 64 bytes; needed with the REPLACE forms and DEBOUNCE."""
     @_builtins.property
     def task(self) -> _task_pb2.TaskSpec: ...
     @_builtins.property
     def not_after(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def debounce_limit(self) -> _duration_pb2.Duration:
+        """With DEBOUNCE, and only with it: how long the task may be pushed back in
+        all; 1 ms to 10 years.
+        """
+
     def __init__(
         self,
         *,
@@ -98,10 +117,11 @@ class EnqueueRequest(_message.Message):
         expected_revision: _builtins.int | None = ...,
         request_id: _builtins.str = ...,
         not_after: _timestamp_pb2.Timestamp | None = ...,
+        debounce_limit: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "expected_revision", b"expected_revision", "not_after", b"not_after", "task", b"task"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "debounce_limit", b"debounce_limit", "expected_revision", b"expected_revision", "not_after", b"not_after", "task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "expected_revision", b"expected_revision", "not_after", b"not_after", "on_conflict", b"on_conflict", "request_id", b"request_id", "task", b"task", "topic", b"topic"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "debounce_limit", b"debounce_limit", "expected_revision", b"expected_revision", "not_after", b"not_after", "on_conflict", b"on_conflict", "request_id", b"request_id", "task", b"task", "topic", b"topic"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expected_revision: _TypeAlias = _typing.Literal["expected_revision"]  # noqa: Y015
     _WhichOneofArgType__expected_revision: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision"]  # noqa: Y015
@@ -179,7 +199,7 @@ class BatchEnqueueRequest(_message.Message):
     NOT_AFTER_FIELD_NUMBER: _builtins.int
     topic: _builtins.str
     request_id: _builtins.str
-    """Needed where an item has one of the REPLACE forms."""
+    """Needed where an item has one of the REPLACE forms or DEBOUNCE."""
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchEnqueueItem]:
         """1 to 1,000, payloads of at most 3 MiB together, no id twice."""
@@ -209,20 +229,26 @@ class BatchEnqueueItem(_message.Message):
     TASK_FIELD_NUMBER: _builtins.int
     ON_CONFLICT_FIELD_NUMBER: _builtins.int
     EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
+    DEBOUNCE_LIMIT_FIELD_NUMBER: _builtins.int
     on_conflict: Global___OnConflict.ValueType
     expected_revision: _builtins.int
     @_builtins.property
     def task(self) -> _task_pb2.TaskSpec: ...
+    @_builtins.property
+    def debounce_limit(self) -> _duration_pb2.Duration:
+        """As in EnqueueRequest."""
+
     def __init__(
         self,
         *,
         task: _task_pb2.TaskSpec | None = ...,
         on_conflict: Global___OnConflict.ValueType = ...,
         expected_revision: _builtins.int | None = ...,
+        debounce_limit: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "expected_revision", b"expected_revision", "task", b"task"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "debounce_limit", b"debounce_limit", "expected_revision", b"expected_revision", "task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "expected_revision", b"expected_revision", "on_conflict", b"on_conflict", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision", "debounce_limit", b"debounce_limit", "expected_revision", b"expected_revision", "on_conflict", b"on_conflict", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expected_revision: _TypeAlias = _typing.Literal["expected_revision"]  # noqa: Y015
     _WhichOneofArgType__expected_revision: _TypeAlias = _typing.Literal["_expected_revision", b"_expected_revision"]  # noqa: Y015

@@ -376,7 +376,9 @@ class Task(_message.Message):
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """Unset on a finished task."""
+        """Unset on a finished task. Of a debounced one: of the first enqueue of those
+        that took each other's place without having run.
+        """
 
     @_builtins.property
     def due_time(self) -> _timestamp_pb2.Timestamp:

@@ -469,6 +469,38 @@ BUGS: tuple[Bug, ...] = (
         (("enqueue", "  if done then", "  if false then"),),
     ),
     Bug(
+        "debounce beyond its limit",
+        _set("G6"),
+        "each event pushes the task back, and it never runs",
+        (("enqueue", "math.max(now, math.min(due_ms, since_ms + limit_ms))", "due_ms"),),
+        levels=(2,),
+    ),
+    Bug(
+        "each debounce counts its limit from itself",
+        _set("G6"),
+        "the same, a little slower",
+        (("enqueue", "return math.min(t.payload.enqueued_ms, now)", "return now"),),
+        levels=(2,),
+    ),
+    Bug(
+        "debounce takes a task from its worker",
+        _set("G2", "G7", "G8", "G13"),
+        "the id runs twice at once",
+        (
+            (
+                "enqueue",
+                "      or mode == 'debounce' and t.state == LEASED then",
+                "      or mode == 'debounce' and false then",
+            ),
+            (
+                "enqueue",
+                "  elseif t.state <= READY then",
+                "  elseif t.state <= LEASED then",
+            ),
+        ),
+        levels=(2,),
+    ),
+    Bug(
         "repeated reschedule moves again",
         _set("G13", "G5", "G3"),
         "the same",

@@ -62,10 +62,15 @@ class Teller:
         tale, rng, task = self.tale, self.rng, self.task()
         kind = rng.random()
         if kind < 0.4:
-            mode = rng.choice(["fail", "fail", "existing", "replace_scheduled", "replace_finished"])
+            mode = rng.choice(
+                ["fail", "fail", "existing", "replace_scheduled", "replace_finished", "debounce"]
+            )
             content = rng.choice(["one", "two"])
             delay_ms = rng.choice([0, 100])
-            tale.enqueue(task, content, delay_ms=delay_ms, on_conflict=mode, **self.how())
+            limit_ms = rng.choice([50, 150]) if mode == "debounce" else None
+            tale.enqueue(
+                task, content, delay_ms=delay_ms, on_conflict=mode, limit_ms=limit_ms, **self.how()
+            )
         elif kind < 0.7:
             tale.cancel(task, revoke=rng.random() < 0.3, **self.how())
         elif kind < 0.85:

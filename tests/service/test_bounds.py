@@ -102,6 +102,14 @@ def snooze(delay: Duration) -> pb.SnoozeRequest:
     return pb.SnoozeRequest(topic="jobs", id="a", lease_token=bytes(16), delay=delay)
 
 
+def debounced(limit: Duration, task_id: str = "a", **options: Any) -> pb.EnqueueRequest:
+    chosen = {"request_id": "r", **options}
+    return pb.EnqueueRequest(
+        topic="jobs", task=task_pb2.TaskSpec(id=task_id), on_conflict=pb.ON_CONFLICT_DEBOUNCE,
+        debounce_limit=limit, **chosen,
+    )  # fmt: skip
+
+
 def nack_delay(value: Duration) -> pb.NackRequest:
     verdict = pb.NackVerdict(delay=value)
     return pb.NackRequest(topic="jobs", id="a", lease_token=TOKEN, verdict=verdict)
@@ -184,6 +192,15 @@ BOUNDS = (
           lambda: enqueue(due_time=Timestamp(nanos=-1))),
     Bound("", "verdict.delay", lambda: nack_delay(ms(L.delay_max_ms)),
           lambda: nack_delay(ms(L.delay_max_ms + 1))),
+    Bound("debounce_limit_min_ms", "debounce_limit", lambda: debounced(ms(1)),
+          lambda: debounced(Duration())),
+    Bound("", "debounce_limit", lambda: debounced(ms(L.delay_max_ms)),
+          lambda: debounced(ms(L.delay_max_ms + 1))),
+    Bound("", "debounce_limit", plain, lambda: plain(debounce_limit=ms(1))),
+    Bound("", "task.id", lambda: debounced(ms(1)), lambda: debounced(ms(1), "")),
+    Bound("", "request_id", lambda: debounced(ms(1)), lambda: debounced(ms(1), request_id="")),
+    Bound("", "expected_revision", lambda: debounced(ms(1)),
+          lambda: debounced(ms(1), expected_revision=0)),
     Bound("retrieve_topics_max_count", "topics",
           lambda: retrieve(topics=[f"t{i}" for i in range(16)]),
           lambda: retrieve(topics=[f"t{i}" for i in range(17)])),

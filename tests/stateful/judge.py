@@ -10,6 +10,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
+from ddq.v1 import delay_queue_service_pb2 as pb
 from models.operations import HELD, State
 from models.queue import Shard
 from tests.stateful.story import Event, History
@@ -84,6 +85,7 @@ def judge(history: History, final: Shard, journal: list[dict[str, Any]], *, drai
     for event in events:
         if event.op == "Enqueue" and event.ok:
             _not_lost(event, final, drained=drained)
+            _not_pushed_back(event)
         elif event.op == "Cancel":
             _cancel_is_final(event, events, by_id, final)
         elif event.op == "Ack" and event.ok:
@@ -255,8 +257,9 @@ def _cancel_is_final(
             f"{task_id} was cancelled (op {event.ended}) and delivered (op "
             f"{late[0].ended if late else ''})",
         )
+        replaced = task is not None and task.incarnation > incarnation
         _require(
-            task is not None and task.state == State.CANCELLED,
+            replaced or (task is not None and task.state == State.CANCELLED),
             "G4 cancel is final",
             f"{task_id} was cancelled (op {event.ended}) and is {task and task.state.name} now",
         )
@@ -271,12 +274,39 @@ def _cancel_is_final(
             "G4 cancel is final",
             f"{task_id} was said not to be found (op {event.ended}) after it was acknowledged",
         )
+    elif _revived(task_id, events):
+        return
     elif event.error is not None and event.error.reason == "TASK_FINISHED":
         _require(
             not after and (task is None or task.state not in HELD or task.state == State.DEAD),
             "G4 cancel is final",
             f"{task_id} was said to have finished (op {event.ended}), and lived on",
         )
+
+
+def _revived(task_id: str, events: list[Event]) -> bool:
+    """Whether a finished task may have been followed by another of its id."""
+    return any(
+        e.op == "Enqueue"
+        and e.request.task.id == task_id
+        and e.request.on_conflict == pb.ON_CONFLICT_DEBOUNCE
+        for e in events
+    )
+
+
+def _not_pushed_back(event: Event) -> None:
+    """A debounced task is due within its limit."""
+    if event.request.on_conflict != pb.ON_CONFLICT_DEBOUNCE:
+        return
+    due_ms = event.reply.result.due_time.ToMilliseconds()
+    at_ms = event.reply.receipt.store_time.ToMilliseconds()
+    limit_ms = event.request.debounce_limit.ToMilliseconds()
+    _require(
+        due_ms <= at_ms + limit_ms,
+        "G6 bounded lateness",
+        f"{event.request.task.id} was debounced at {at_ms} and is due at {due_ms}, beyond its "
+        f"limit of {limit_ms} ms",
+    )
 
 
 def _read_is_true(event: Event, events: list[Event]) -> None:

@@ -47,6 +47,8 @@ LOOKS_AND_WALKS = st.sampled_from(
     ]
 )  # fmt: skip
 LEASES_MS = st.sampled_from([1, 40, 1_000])
+LIMITS_MS = st.sampled_from([1, 40, 450])
+"""Of debounces."""
 
 
 class QueueMachine(RuleBasedStateMachine):
@@ -174,7 +176,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(
         task_id=IDS, content=CONTENTS, when=WHENS, request_id=REQUEST_IDS, data=st.data(),
-        mode=st.sampled_from(["existing", "replace_scheduled", "replace_finished"]),
+        mode=st.sampled_from(["existing", "replace_scheduled", "replace_finished", "debounce"]),
         ready=st.booleans(),
     )  # fmt: skip
     def enqueue_over(
@@ -184,10 +186,29 @@ class QueueMachine(RuleBasedStateMachine):
         if ready:
             self._make_ready(task_id)
         expected = data.draw(self._revision(task_id)) if mode.startswith("replace") else None
+        limit_ms = data.draw(LIMITS_MS) if mode == "debounce" else 0
         self.ask(
-            ops.Enqueue(task_id, content, when, ops.Policy(), mode, expected),
+            ops.Enqueue(task_id, content, when, ops.Policy(), mode, expected, limit_ms),
             request_id=request_id,
         )
+
+    @rule(
+        task_id=IDS, limit_ms=LIMITS_MS, pauses_ms=st.lists(st.sampled_from([0, 1, 39, 400])),
+        delay_ms=st.sampled_from([5, 500]), ready=st.booleans(),
+    )  # fmt: skip
+    def debounce(
+        self, task_id: str, limit_ms: int, pauses_ms: list[int], delay_ms: int, ready: bool
+    ) -> None:
+        """Events that come one after the other, the task perhaps ready by then."""
+        event = ops.Enqueue(
+            task_id, b"one", ops.When(delay_ms), ops.Policy(), "debounce", None, limit_ms
+        )
+        self.ask(event, request_id=self._request_id("new"))
+        for pause_ms in pauses_ms[:4]:
+            self.now_ms += pause_ms
+            if ready:
+                self.ask(ops.Promote(*self.leaders[-1], 5_000, 3))
+            self.ask(event, request_id=self._request_id("new"))
 
     @rule(task_id=IDS, revoke=st.booleans(), request_id=REQUEST_IDS)
     def cancel(self, task_id: str, revoke: bool, request_id: str) -> None:
@@ -549,6 +570,8 @@ def _promise(op: ops.Operation, *answers: ops.Response) -> str:
     if len(moments) > 1 and len({answer.results for answer in answers}) == 1:
         return "G5 never early"
     if isinstance(op, ops.Enqueue) and _same_but_for(4, answers):
+        if op.on_conflict == "debounce" and len(answers) > 1 and _later(4, answers):
+            return "G6 bounded lateness"
         return "G5 never early"
     if isinstance(op, ops.Nack) and _same_but_for(3, answers):
         return "G10 retry bound"
@@ -558,6 +581,17 @@ def _promise(op: ops.Operation, *answers: ops.Response) -> str:
 def _same_but_for(field: int, answers: tuple[ops.Response, ...]) -> bool:
     """Whether answers differ in the due times alone, which stand at ``field``, the last one."""
     return len({tuple(result[:field] for result in answer.results) for answer in answers}) == 1
+
+
+def _later(field: int, answers: tuple[ops.Response, ...]) -> bool:
+    """Whether a due time of the answer lies behind the expected one."""
+    expected: Any = answers[0].results
+    answer: Any = answers[1].results
+    return any(
+        have[field] > want[field]
+        for want, have in zip(expected, answer, strict=True)
+        if len(want) > field < len(have)
+    )
 
 
 def _label(response: ops.Response) -> str:
@@ -597,6 +631,7 @@ def _task_promise(want: Any, have: Any) -> str:
         ("attempt", "G10 retry bound"),
         ("run", "G10 retry bound"),
         ("snoozes", "G10 retry bound"),
+        ("created_ms", "G6 bounded lateness"),
         ("state", {
             ops.State.CANCELLED: "G4 cancel is final",
             ops.State.SUCCEEDED: "G9 ack is final",

@@ -149,12 +149,15 @@ def _cast(world: World, history: History) -> list[asyncio.Task[None]]:
     async def interfere() -> None:
         await asyncio.sleep((0.0, 0.05, 0.2)[world.choose(3)])
         task_id = ("x", "y")[world.choose(2)]
-        what = world.choose(4)
+        what = world.choose(5)
         if what < 2:
             await other.cancel(task_id, revoke=what == 1)
         elif what == 2:
             await other.reschedule(task_id, 30)
             await other.cancel(task_id, revoke=False)
+        elif what == 3:
+            await other.debounce(task_id, 30, 40)
+            await other.debounce(task_id, 30, 40)
         else:
             await other.enqueue(task_id, 0)
 

@@ -62,6 +62,7 @@ _MODES = {
     "existing": OnConflict.RETURN_EXISTING,
     "replace_scheduled": OnConflict.REPLACE_IF_SCHEDULED,
     "replace_finished": OnConflict.REPLACE_IF_FINISHED,
+    "debounce": OnConflict.DEBOUNCE,
 }
 
 
@@ -220,6 +221,7 @@ def new_task(op: ops.Enqueue) -> NewTask:
         digest=op.content[:16].ljust(16, b"\0"),
         on_conflict=_MODES[op.on_conflict],
         expected_revision=op.expected_revision,
+        debounce_limit_ms=op.limit_ms,
     )
 
 

@@ -25,6 +25,7 @@ _CONFLICTS = {
     "existing": pb.ON_CONFLICT_RETURN_EXISTING,
     "replace_scheduled": pb.ON_CONFLICT_REPLACE_IF_SCHEDULED,
     "replace_finished": pb.ON_CONFLICT_REPLACE_IF_FINISHED,
+    "debounce": pb.ON_CONFLICT_DEBOUNCE,
 }
 _REFUSALS = {"CLOCK_UNSAFE", "REQUEST_EXPIRED"}
 
@@ -172,6 +173,9 @@ async def _enqueue(
         )
         for op in items
     ]
+    for item, op in zip(messages, items, strict=True):
+        if op.on_conflict == "debounce":
+            item.debounce_limit.FromMilliseconds(op.limit_ms)
     if len(messages) > 1:
         batch = pb.BatchEnqueueRequest(topic=TOPIC, items=messages)
         return _batch(await _call(real.stub.BatchEnqueue, batch, request), _enqueued)
@@ -181,6 +185,8 @@ async def _enqueue(
         on_conflict=messages[0].on_conflict,
         expected_revision=items[0].expected_revision,
     )
+    if messages[0].HasField("debounce_limit"):
+        message.debounce_limit.CopyFrom(messages[0].debounce_limit)
     reply = await _call(real.stub.Enqueue, message, request)
     return _single(reply, lambda answer: _enqueued(answer.result))
 

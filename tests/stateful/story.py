@@ -131,6 +131,20 @@ class Actor:
         spec.retry_policy.jitter = 0.0
         await self.ask(rpcs.ENQUEUE, "enqueue", pb.EnqueueRequest(topic=TOPIC, task=spec))
 
+    async def debounce(self, task_id: str, delay_ms: int, limit_ms: int) -> None:
+        """An event for a task that may wait already."""
+        spec = task_pb2.TaskSpec(id=task_id, payload=f"another payload of {task_id}".encode())
+        spec.delay.FromMilliseconds(delay_ms)
+        spec.retry_policy.max_attempts = 3
+        spec.retry_policy.initial_backoff.FromMilliseconds(20)
+        spec.retry_policy.jitter = 0.0
+        request = pb.EnqueueRequest(
+            topic=TOPIC, task=spec, on_conflict=pb.ON_CONFLICT_DEBOUNCE,
+            request_id=self.name_request(),
+        )  # fmt: skip
+        request.debounce_limit.FromMilliseconds(limit_ms)
+        await self.ask(rpcs.ENQUEUE, "enqueue", request)
+
     async def cancel(self, task_id: str, *, revoke: bool) -> None:
         """Cancels a task."""
         request = pb.CancelRequest(

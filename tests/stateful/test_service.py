@@ -45,7 +45,7 @@ class ServedMachine(QueueMachine):
         sent = tuple(self._within_bounds(op) for op in operations)
         replaces = any(
             isinstance(op, ops.Reschedule)
-            or (isinstance(op, ops.Enqueue) and op.on_conflict.startswith("replace"))
+            or (isinstance(op, ops.Enqueue) and op.on_conflict not in {"fail", "existing"})
             for op in sent
         )
         return sent, request_id or (self._new_token().hex() if replaces else "")

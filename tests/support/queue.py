@@ -56,6 +56,7 @@ def new_task(
     on_conflict: OnConflict = OnConflict.FAIL,
     expected_revision: int | None = None,
     headers: Mapping[str, str] | None = None,
+    debounce_limit_ms: int = 0,
     **retry: Any,
 ) -> NewTask:
     """A task; ``retry`` goes into its retry policy."""
@@ -69,6 +70,7 @@ def new_task(
         digest=content_digest(payload, repr(schedule).encode(), repr(sorted(retry)).encode()),
         on_conflict=on_conflict,
         expected_revision=expected_revision,
+        debounce_limit_ms=debounce_limit_ms,
     )
 
 

@@ -163,8 +163,8 @@ def test_a_number_of_an_enumeration_that_is_not_known_is_named() -> None:
             problems, value, OnConflict, "on_conflict", default=OnConflict.FAIL
         )
 
-    assert problems_of(read(0)) == problems_of(read(4)) == {}
-    assert "known are 1, 2, 3, 4" in problems_of(read(5))["on_conflict"]
+    assert problems_of(read(0)) == problems_of(read(5)) == {}
+    assert "known are 1, 2, 3, 4, 5" in problems_of(read(6))["on_conflict"]
 
 
 def test_an_id_twice_in_a_batch_is_named() -> None:

@@ -1,12 +1,13 @@
 -- enqueue: a new task becomes SCHEDULED, or an id that is taken is answered for.
 -- flags: none (a full store refuses new tasks)
--- argv: request_id        names the call for the REPLACE forms; '' for none
--- argv: per task, 7 each:
+-- argv: request_id        names the call for what replaces; '' for none
+-- argv: per task, 8 each:
 -- argv:   id
 -- argv:   schedule        'delay' (ms from now) or 'at' (ms since 1970)
 -- argv:   value_ms
--- argv:   on_conflict     'fail', 'existing', 'replace_scheduled' or 'replace_finished'
+-- argv:   on_conflict     'fail', 'existing', 'replace_scheduled', 'replace_finished' or 'debounce'
 -- argv:   expected        revision that a replacement expects; '' for any
+-- argv:   limit_ms        with 'debounce': how long a task may be pushed back in all; else 0
 -- argv:   digest          16 bytes over the content as it was sent
 -- argv:   packed          retry policy, digest, headers and payload (records.py)
 -- returns: per task {status, state, revision, incarnation, due_ms}; fewer than tasks: send the rest again
@@ -33,18 +34,28 @@ end
 local function refuse_replacement(mode, t, expected)
   if expected ~= '' and tonumber(expected) ~= t.revision then return 'REVISION' end
   if mode == 'replace_scheduled' and t.state ~= SCHEDULED
-      or mode == 'replace_finished' and t.state < SUCCEEDED then
+      or mode == 'replace_finished' and t.state < SUCCEEDED
+      or mode == 'debounce' and t.state == LEASED then
     return t.state < SUCCEEDED and NAME[t.state]:upper() or 'FINISHED'
   end
 end
 
+-- When the first of those was enqueued that took each other's place without having run: what the
+-- limit of a debounce counts from. One that has been tried, or was put off by its worker, has run:
+-- were it pushed back by the time of its first enqueue, each event would cut its backoff short.
+local function debounced_since(t)
+  local waits = t and not t.cut_from and t.state <= READY
+  if not waits or t.attempt > 0 or t.run > 1 or t.verdict == SNOOZED then return now end
+  return math.min(t.payload.enqueued_ms, now)
+end
+
 -- Ends what holds the id, so that the new incarnation can take it. The end of a dead or cut
--- task counts as purged; that of a scheduled one as cancelled.
+-- task counts as purged; that of a scheduled or ready one as cancelled.
 local function make_room(t)
   if t.cut_from or t.state == DEAD then
     bury(t)
     held = held - 1
-  elseif t.state == SCHEDULED then
+  elseif t.state <= READY then
     transition('replace', t, CANCELLED, now)
     held = held - 1
   end
@@ -57,16 +68,18 @@ local function make_room(t)
   redis.call('HDEL', K.states, t.id)
 end
 
-local function create(id, schedule, value_ms, packed)
+-- since_ms, limit_ms: of a debounce; else now and 0.
+local function create(id, schedule, value_ms, packed, since_ms, limit_ms)
   control.sequence = control.sequence + 1
   control.lineage = CALL.lineage
   local due_ms = schedule == 'delay' and now + value_ms or math.max(value_ms, now)
+  if limit_ms > 0 then due_ms = math.max(now, math.min(due_ms, since_ms + limit_ms)) end
   local t = {
     id = id, state = SCHEDULED, revision = control.sequence, incarnation = control.sequence,
     promotion = 0, attempt = 0, run = 1, due_ms = due_ms,
   }
   redis.call('HSET', K.payloads, id,
-    struct.pack('>BI8I8I8', FORMAT, t.incarnation, now, due_ms) .. packed)
+    struct.pack('>BI8I8I8', FORMAT, t.incarnation, since_ms, due_ms) .. packed)
   redis.call('ZADD', K.tasks, string.format('%.0f', due_ms), id)
   count('enqueued', 1)
   count('scheduled', 1)
@@ -76,11 +89,12 @@ local function create(id, schedule, value_ms, packed)
   return t
 end
 
-for at = ARGS + 2, #ARGV, 7 do
+for at = ARGS + 2, #ARGV, 8 do
   if has_read_enough() then break end
   local id, schedule, value_ms = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
-  local mode, expected, digest, packed = ARGV[at + 3], ARGV[at + 4], ARGV[at + 5], ARGV[at + 6]
-  local replacing = mode == 'replace_scheduled' or mode == 'replace_finished'
+  local mode, expected, limit_ms = ARGV[at + 3], ARGV[at + 4], tonumber(ARGV[at + 5])
+  local digest, packed = ARGV[at + 6], ARGV[at + 7]
+  local replacing = mode ~= 'fail' and mode ~= 'existing'
   local done
   if replacing then done = recall_numbers('replace', request_id, id, 3) end
   local t = load(id)
@@ -100,8 +114,9 @@ for at = ARGS + 2, #ARGV, 7 do
   elseif not t and replacing and expected ~= '' then
     result = { 'REVISION', 0, 0, 0, 0 }
   else
+    local since_ms = mode == 'debounce' and debounced_since(t) or now
     if t then make_room(t) end
-    t = create(id, schedule, value_ms, packed)
+    t = create(id, schedule, value_ms, packed, since_ms, limit_ms)
     if replacing then
       remember('replace', request_id, id,
         struct.pack('>I8I8I8', t.revision, t.incarnation, t.due_ms))
