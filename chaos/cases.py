@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 from chaos.history import History, Op
@@ -61,13 +62,14 @@ class Case:
     """All that is known of one task: operations in the order of their beginning, one list a kind.
 
     Attributes:
-        settles: acks, nacks, extends, releases and snoozes by token.
+        settles: acks, run_agains, nacks, extends, releases and snoozes by token.
         entries: its part of the journal: (position in the file, entry), in order.
     """
 
     __slots__ = (
         "acks", "cancels", "deletes", "deliveries", "enqueues", "entries", "extends", "gets", "id",
-        "nacks", "redrives", "releases", "reschedules", "settles", "snoozes", "tokens", "topic",
+        "nacks", "redrives", "releases", "reschedules", "run_agains", "settles", "snoozes",
+        "tokens", "topic",
     )  # fmt: skip
 
     def __init__(self, topic: str, task_id: str) -> None:
@@ -77,6 +79,7 @@ class Case:
         self.enqueues: Sequence[Op] = ()
         self.deliveries: list[Delivery] = []
         self.acks: Sequence[Op] = ()
+        self.run_agains: Sequence[Op] = ()
         self.nacks: Sequence[Op] = ()
         self.extends: Sequence[Op] = ()
         self.releases: Sequence[Op] = ()
@@ -111,12 +114,33 @@ class Case:
         for delivery in self.deliveries:
             yield from delivery.sightings
         yield from self.acks
+        yield from self.run_agains
         yield from self.nacks
         yield from self.extends
         yield from self.releases
         yield from self.snoozes
         yield from self.gets
         yield from self.deletes
+
+    @property
+    def makers(self) -> list[Op]:
+        """What makes an incarnation: an enqueue, or a run that is followed by another."""
+        return [*self.enqueues, *self.run_agains]
+
+    def payload_of(self, maker: Op) -> str | None:
+        """The payload that such an operation sent, or kept; None: not known."""
+        if maker.request.payload is not None or maker.op == "enqueue":
+            return str(maker.request.payload)
+        delivery = self.tokens.get(maker.request.token)
+        return delivery.lease.payload if delivery else None
+
+    def next_runs(self) -> set[int]:
+        """Incarnations that the journal has as next runs: made by the call that acked."""
+        return {
+            after.incarnation
+            for (_, before), (_, after) in pairwise(self.entries)
+            if before.op == "ack" and after.op == "enqueue" and before.lineage == after.lineage
+        }
 
     def with_token(self, token: str, *kinds: str) -> list[Op]:
         """Operations that brought this token, of these kinds."""
@@ -188,7 +212,7 @@ class Grouped:
                     known.op, known.lease, known.end_ns = op, lease, op.end_ns
 
     def settle(self, op: Op, kind: str) -> None:
-        """Ack, nack, extend, release, snooze."""
+        """Ack, run_again, nack, extend, release, snooze."""
         case = self.case(op.request.topic, op.request.id)
         case.add(kind, op)
         case.settles.setdefault(op.request.token, []).append(op)
@@ -219,6 +243,7 @@ _PLACE: dict[str, Any] = {
     "get": _plain("gets"),
     "delete_dead": _plain("deletes"),
     "ack": _settling("acks"),
+    "run_again": _settling("run_agains"),
     "nack": _settling("nacks"),
     "extend": _settling("extends"),
     "release": _settling("releases"),

@@ -108,6 +108,14 @@ class Settle(Value):
     token: str
 
 
+class RunAgain(Settle):
+    """An ack, and the next run under the same id; ``payload`` None: that of this run."""
+
+    delay_ms: int | None = None
+    due_ms: int | None = None
+    payload: str | None = None
+
+
 class Nack(Settle):
     """``delay_ms`` None: by the retry policy; ``dead``: whatever attempts are left."""
 
@@ -129,6 +137,13 @@ class Extend(Settle):
 
 class Settled(Stamp):
     """Ack and release."""
+
+
+class RanAgain(Stamp):
+    """The next run; the revision is the one at which it was made."""
+
+    incarnation: int = 0
+    due_ms: int = 0
 
 
 class Nacked(Stamp):
@@ -272,6 +287,7 @@ OPERATIONS: dict[str, tuple[type[Value], type[Value]]] = {
     "enqueue": (Enqueue, Enqueued),
     "retrieve": (Retrieve, Retrieved),
     "ack": (Settle, Settled),
+    "run_again": (RunAgain, RanAgain),
     "nack": (Nack, Nacked),
     "extend": (Extend, Extended),
     "release": (Settle, Settled),

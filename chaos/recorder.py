@@ -41,17 +41,20 @@ from chaos.operations import (
     Get,
     Nack,
     Nacked,
+    RanAgain,
     Redrive,
     Reschedule,
     Rescheduled,
     Retrieve,
     Retrieved,
+    RunAgain,
     Settle,
     Settled,
     Snooze,
     Snoozed,
     Topic,
     Value,
+    digest,
 )
 from chaos.writer import HistoryWriter
 from ddq import client as ddq
@@ -254,6 +257,30 @@ class Recorder:
             [_settle(lease) for lease in leases],
             self._client.ack_batch(leases, timeout_s=timeout_s),
             _settled,
+        )
+
+    async def run_again(
+        self,
+        lease: ddq.LeaseRef,
+        *,
+        delay: timedelta | None = None,
+        payload: bytes | None = None,
+        timeout_s: float | None = None,
+    ) -> ddq.RanAgain:
+        """As Client.run_again."""
+        request = RunAgain(
+            lease.topic, lease.id, lease.token.hex(), ms(delay), None,
+            None if payload is None else digest(payload),
+        )  # fmt: skip
+        return await self._record(
+            "run_again",
+            request,
+            self._client.run_again(lease, delay=delay, payload=payload, timeout_s=timeout_s),
+            lambda done: RanAgain(
+                **stamp(done.revision, done.receipt),
+                incarnation=done.incarnation,
+                due_ms=ms(done.due_time) or 0,
+            ),
         )
 
     async def nack(

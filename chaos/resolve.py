@@ -13,6 +13,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from chaos.cases import Case
 from chaos.history import Fate, Op
@@ -62,8 +63,10 @@ def _unknown(ops: Iterable[Op]) -> list[Op]:
 
 def _by_journal(case: Case) -> None:
     by_op: dict[str, list[Entry]] = {}
+    next_runs = case.next_runs() if case.run_agains else set()
     for _, entry in case.entries:
-        by_op.setdefault(entry.op, []).append(entry)
+        if not (entry.op == "enqueue" and entry.incarnation in next_runs):
+            by_op.setdefault(entry.op, []).append(entry)
     _match(case.enqueues, by_op.get("enqueue", []))
     _match(case.cancels, by_op.get("cancel", []))
     _match(case.reschedules, by_op.get("reschedule", []))
@@ -125,6 +128,7 @@ def _settles(case: Case, token: str, ops: list[Op], open_ops: list[Op]) -> None:
         if entry.op == "lease" or entry.incarnation != delivery.lease.incarnation:
             break
         behind.append(entry)
+    _run_agains(case, ops, open_ops, at)
     for kind in ("ack", "nack", "release", "snooze", "extend"):
         mine = [op for op in open_ops if op.op == kind]
         told = {op.reply.revision for op in ops if op.ok and op.op == kind}
@@ -134,6 +138,26 @@ def _settles(case: Case, token: str, ops: list[Op], open_ops: list[Op]) -> None:
             _fates(mine, "absent")
         elif len(left) >= len(mine):
             _fates(mine, "applied")
+
+
+def _run_agains(case: Case, ops: list[Op], open_ops: list[Op], at: int) -> None:
+    """An ack behind the lease, and a new incarnation by the same call."""
+    mine = [op for op in open_ops if op.op == "run_again"]
+    if not mine:
+        return
+    for (_, before), (_, after) in pairwise(case.entries[at + 1 :]):
+        if before.op == "lease":
+            break
+        if before.op == "ack":
+            made = after.op == "enqueue" and before.lineage == after.lineage
+            told = any(op.ok and op.op == "run_again" for op in ops)
+            if made and not told and len(mine) == 1:
+                _fates(mine, "applied")
+            elif not made:
+                _fates(mine, "absent")
+            return
+    if not any(entry.op == "ack" for _, entry in case.entries[at + 1 :]):
+        _fates(mine, "absent")
 
 
 def _by_sight(case: Case) -> None:

@@ -29,11 +29,13 @@ from chaos.operations import (
     Nack,
     Nacked,
     Policy,
+    RanAgain,
     Redrive,
     Reschedule,
     Rescheduled,
     Retrieve,
     Retrieved,
+    RunAgain,
     RunNote,
     Seen,
     Settle,
@@ -121,6 +123,11 @@ class Tale:
 
     def _write(self, op: str, old: Task | None, new: Task, tag: str) -> None:
         self.lineage = tag
+        if op == "runagain":
+            assert old is not None
+            ended = replace(old, state=State.SUCCEEDED, revision=new.revision - 1)
+            self._entry("ack", old, ended, tag)
+            op, old = "enqueue", None
         if old is not None and new.incarnation != old.incarnation:
             if old.state in {State.SCHEDULED, State.READY, State.DEAD}:
                 ended = replace(
@@ -292,6 +299,20 @@ class Tale:
             process, "ack", Settle(self.topic, lease.id, lease.token),
             spec.Ack(lease.id, bytes.fromhex(lease.token)),
             lambda r: Settled(**self._stamp(r[1])), **how,
+        )  # fmt: skip
+        return reply
+
+    def run_again(
+        self, lease: Lease, *, delay_ms: int = 100, payload: str | None = None,
+        process: str = "w", **how: Any,
+    ) -> RanAgain | None:  # fmt: skip
+        """Finishes it, and plans its next run."""
+        content = None if payload is None else f"{payload} {delay_ms}".encode()
+        reply: RanAgain | None = self.op(
+            process, "run_again",
+            RunAgain(self.topic, lease.id, lease.token, delay_ms, None, payload),
+            spec.RunAgain(lease.id, bytes.fromhex(lease.token), spec.When(delay_ms), content),
+            lambda r: RanAgain(**self._stamp(r[1]), incarnation=r[1], due_ms=r[2]), **how,
         )  # fmt: skip
         return reply
 

@@ -22,6 +22,8 @@ from ddq.retrieval import Retrieval, Wanted
 from ddq.status import OK, to_status
 from ddq.store.jobstore import (
     Changed,
+    Content,
+    Continuation,
     Extension,
     Postponement,
     Rejection,
@@ -232,6 +234,34 @@ class QueueService:
         items = self._many(request, _settlement)
         outcomes = await self._jobs.ack(request.topic, items, call)
         return pb.BatchAckResponse(results=_results(pb.BatchAckResult, outcomes, _ack_result))
+
+    async def run_again(self, request: pb.RunAgainRequest, call: Call) -> pb.RunAgainResponse:
+        """Finishes a leased task and enqueues its next run."""
+        item = self._one(request, self._continuation)
+        outcome = await self._jobs.run_again(request.topic, item, call)
+        made = outcome.unwrap()
+        return pb.RunAgainResponse(
+            result=pb.RunAgainResult(
+                revision=made.incarnation,
+                incarnation=made.incarnation,
+                due_time=wire.timestamp(made.due_ms),
+            ),
+            receipt=wire.receipt(outcome.receipt),
+        )
+
+    def _continuation(self, problems: Problems, request: pb.RunAgainRequest) -> Continuation:
+        settlement = _settlement(problems, request)
+        content = None
+        with problems.within("next"):
+            schedule = check.schedule(problems, request.next, self._store.clock.now_ms())
+            if request.next.HasField("content"):
+                asked = request.next.content
+                with problems.within("content"):
+                    payload = check.payload(problems, asked.payload)
+                    headers = check.headers(problems, asked.headers)
+                digest = content_digest(request.topic.encode(), payload, pack_headers(headers))
+                content = Content(payload, headers, digest)
+        return Continuation(settlement.id, settlement.token, schedule, content)
 
     async def nack(self, request: pb.NackRequest, call: Call) -> pb.NackResponse:
         """Ends an attempt without success."""

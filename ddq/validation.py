@@ -225,10 +225,10 @@ def timestamp_ms(problems: Problems, value: Timestamp, field: str) -> int:
 
 def schedule(
     problems: Problems,
-    request: task_pb2.TaskSpec | queue_pb2.RescheduleRequest,
+    request: task_pb2.TaskSpec | queue_pb2.RescheduleRequest | queue_pb2.NextRun,
     now_ms: int,
 ) -> Schedule:
-    """When a task becomes due; also of a RescheduleRequest, which has the same fields."""
+    """When a task becomes due; RescheduleRequest and NextRun have the same fields."""
     kind = request.WhichOneof("schedule")
     if kind == "delay":
         return Schedule(

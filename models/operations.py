@@ -79,6 +79,16 @@ class Ack:
 
 
 @dataclass(frozen=True, slots=True)
+class RunAgain:
+    """Finishes the attempt, and enqueues the next run of the id; ``content`` None: the same."""
+
+    id: str
+    token: bytes
+    when: When = When()
+    content: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Nack:
     """Ends the attempt without success; ``delay_ms`` None: by the policy."""
 
@@ -244,8 +254,8 @@ class Collect:
 
 
 Operation = (
-    Enqueue | Retrieve | Ack | Nack | Extend | Release | Snooze | Cancel | Reschedule | Get | List
-    | Redrive | DeleteDead | Purge | Configure | Survey
+    Enqueue | Retrieve | Ack | RunAgain | Nack | Extend | Release | Snooze | Cancel | Reschedule
+    | Get | List | Redrive | DeleteDead | Purge | Configure | Survey
     | Acquire | Resign | Promote | Reap | Collect
 )  # fmt: skip
 

@@ -48,6 +48,7 @@ from models.operations import (
     Resign,
     Response,
     Retrieve,
+    RunAgain,
     Snooze,
     State,
     Survey,
@@ -256,17 +257,24 @@ def enqueue(shard: Shard, op: Enqueue, context: Context) -> tuple[Shard, Result]
         due = max(context.now_ms, min(due, since_ms + op.limit_ms))
     if task is not None:
         shard = _make_room(shard, shard.tasks[op.id], context)
-    shard = count(replace(shard, sequence=shard.sequence + 1), enqueued=1, scheduled=1)
-    new = Task(
-        op.id, op.content, op.policy, State.SCHEDULED, shard.sequence, shard.sequence, due, due,
-        created_ms=since_ms,
-    )  # fmt: skip
-    shard = replace(shard, tasks={**shard.tasks, op.id: new})
+    shard, new = _create(shard, op.id, op.content, op.policy, due, since_ms)
     if replacing:
         shard = remember(
             shard, "replace", context, (new.revision, new.incarnation, new.due_ms), op.id
         )
     return shard, ("CREATED", *_identity(new))
+
+
+def _create(
+    shard: Shard, task_id: str, content: bytes, policy: Policy, due: int, since_ms: int
+) -> tuple[Shard, Task]:
+    """A new incarnation of an id that nothing holds."""
+    shard = count(replace(shard, sequence=shard.sequence + 1), enqueued=1, scheduled=1)
+    new = Task(
+        task_id, content, policy, State.SCHEDULED, shard.sequence, shard.sequence, due, due,
+        created_ms=since_ms,
+    )  # fmt: skip
+    return replace(shard, tasks={**shard.tasks, task_id: new}), new
 
 
 def _identity(task: Task) -> Result:
@@ -389,6 +397,24 @@ def ack(shard: Shard, op: Ack, context: Context) -> tuple[Shard, Result]:
         )
         return shard, ("OK", task.revision)
     return shard, ("OK" if task.settled == (op.token, "acked") else "LEASE_LOST", task.revision)
+
+
+def run_again(shard: Shard, op: RunAgain, context: Context) -> tuple[Shard, Result]:
+    """An ack, and the next run: both or neither. The token names what it made, for repeats."""
+    by_token = replace(context, request_id=op.token.hex())
+    if done := recall(shard, "next", by_token, op.id):
+        return shard, ("OK", *done)
+    task = see(shard, shard.tasks.get(op.id))
+    if task is None:
+        return shard, ("NOT_FOUND", 0, 0)
+    if not op.token or task.token != op.token or task.state > State.LEASED:
+        return shard, ("LEASE_LOST", 0, 0)
+    content = task.content if op.content is None else op.content
+    due = due_ms(op.when, context.now_ms)
+    shard, _ = move(shard, task, State.SUCCEEDED, context.now_ms)
+    shard, new = _create(shard, op.id, content, task.policy, due, context.now_ms)
+    shard = remember(shard, "next", by_token, (new.incarnation, due), op.id)
+    return shard, ("OK", new.incarnation, due)
 
 
 def nack(shard: Shard, op: Nack, context: Context) -> tuple[Shard, Result]:
@@ -665,11 +691,11 @@ def collect(shard: Shard, op: Collect, context: Context) -> tuple[Shard, Result]
 # The step ----------------------------------------------------------------------------------
 
 TRANSITIONS: Mapping[type, Callable[[Shard, Any, Context], tuple[Shard, Result]]] = {
-    Enqueue: enqueue, Retrieve: retrieve, Ack: ack, Nack: nack, Extend: extend, Release: release,
-    Snooze: snooze, Cancel: cancel, Reschedule: reschedule, Get: get, List: listing,
-    Redrive: redrive, DeleteDead: delete_dead, Purge: purge, Configure: configure,
-    Survey: survey, Acquire: acquire, Resign: resign, Promote: promote, Reap: reap,
-    Collect: collect,
+    Enqueue: enqueue, Retrieve: retrieve, Ack: ack, RunAgain: run_again, Nack: nack,
+    Extend: extend, Release: release, Snooze: snooze, Cancel: cancel,
+    Reschedule: reschedule, Get: get, List: listing, Redrive: redrive, DeleteDead: delete_dead,
+    Purge: purge, Configure: configure, Survey: survey, Acquire: acquire, Resign: resign,
+    Promote: promote, Reap: reap, Collect: collect,
 }  # fmt: skip
 
 

@@ -33,9 +33,9 @@ LEGAL: dict[str, frozenset[str]] = {
 ENDS = frozenset({"ack", "nack", "release", "snooze"})
 """What ends a lease, once."""
 
-PAST = {"ack": "acked", "nack": "nacked", "release": "released", "snooze": "snoozed",
-        "lease": "leased", "extend": "extended", "expire": "expired",
-        "cancel": "cancelled"}  # fmt: skip
+PAST = {"ack": "acked", "run_again": "acked and run again", "nack": "nacked",
+        "release": "released", "snooze": "snoozed", "lease": "leased",
+        "extend": "extended", "expire": "expired", "cancel": "cancelled"}  # fmt: skip
 
 
 def broken_links(view: View, promise: str) -> list[Anomaly]:

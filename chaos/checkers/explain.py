@@ -67,7 +67,7 @@ class Search:
         self._retention_ms = settings.retention_ms
         self._lease_ms = settings.lease_ms
         asked = (
-            *case.enqueues, *case.reschedules, *case.cancels, *case.acks, *case.nacks,
+            *case.makers, *case.reschedules, *case.cancels, *case.acks, *case.nacks,
             *case.extends, *case.releases, *case.snoozes, *case.deletes,
             *view.grouped.purges.get(case.topic, ()),
         )  # fmt: skip
@@ -127,6 +127,10 @@ class Search:
     def _take(self, node: _Node, position: int, op: Op) -> Iterator[_Node]:
         """The node behind this operation; none if the reply contradicts it."""
         told = self._told(op)
+        if op.ok and op.op == "run_again" and node.done & self._same_token(op):
+            # It was carried out when it was first asked for, and is only told again.
+            yield replace(node, done=node.done | 1 << position)
+            return
         revision = int(told.revision) if isinstance(told, Stamp) else 0
         if revision and revision < node.revision:
             return
@@ -154,6 +158,16 @@ class Search:
             node.done | 1 << position, after, now_ms, incarnation or now,
             max(node.revision, revision if _is_exact(op) else 0), node.ghosts,
         )  # fmt: skip
+
+    def _same_token(self, op: Op) -> int:
+        """The other run_agains with its token, as bits."""
+        return sum(
+            1 << position
+            for position, (_, _, other) in enumerate(self._ops)
+            if other is not op
+            and other.op == "run_again"
+            and other.request.token == op.request.token
+        )
 
     def _told(self, op: Op) -> Any:
         if op.op == "retrieve" and op.reply is not None:
@@ -198,6 +212,11 @@ class Search:
             return self._leased(node.task, op)
         elif op.op == "ack":
             call = spec.Ack(task_id, request.token.encode())
+        elif op.op == "run_again":
+            content = None if request.payload is None else request.payload.encode()
+            call = spec.RunAgain(
+                task_id, request.token.encode(), spec.When(request.delay_ms or 0), content
+            )
         elif op.op == "nack":
             call = spec.Nack(task_id, request.token.encode(), request.delay_ms, request.dead)
         elif op.op == "extend":
@@ -283,7 +302,7 @@ def _is_exact(op: Op) -> bool:
         return bool(op.ok and op.reply.created)
     if op.op == "cancel":
         return bool(op.ok and not op.reply.already)
-    return op.op in {"retrieve", "extend", "ack", "reschedule"}
+    return op.op in {"retrieve", "extend", "ack", "run_again", "reschedule"}
 
 
 def _fits(op: Op, status: str) -> bool:

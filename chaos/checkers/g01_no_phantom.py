@@ -14,7 +14,7 @@ def check(view: View) -> Found:
     found = Found()
     for case in view.cases:
         # Not by fate: what a deposed store took and lost was sent all the same.
-        makers = [op for op in case.enqueues if op.outcome != "fail"]
+        makers = [op for op in case.makers if op.outcome != "fail"]
         for delivery in case.deliveries:
             found.looked_at += 1
             _judge(view, found, case, makers, (delivery.op, delivery.lease))
@@ -36,18 +36,20 @@ def _judge(
     payload, incarnation = told.payload, told.incarnation
     verb = "delivered" if op.op == "retrieve" else "seen"
     sent = [maker for maker in makers if maker.begin_ns <= op.end_ns]
-    if not any(maker.request.payload == payload for maker in sent):
+    if not any(case.payload_of(maker) == payload for maker in sent):
         story = f"was {verb} with {payload!r} at {view.at(op)}, which nobody had enqueued"
         found.anomalies.append(view.anomaly("G1", story, case, op))
         return
     mine = [
         maker
         for maker in makers
-        if maker.ok and maker.reply.created and maker.reply.incarnation == incarnation
+        if maker.ok
+        and (maker.op == "run_again" or maker.reply.created)
+        and maker.reply.incarnation == incarnation
     ]
-    if mine and all(maker.request.payload != payload for maker in mine):
+    if mine and all(case.payload_of(maker) not in {payload, None} for maker in mine):
         story = (
-            f"was enqueued with {mine[0].request.payload!r} as incarnation {incarnation} at "
+            f"was enqueued with {case.payload_of(mine[0])!r} as incarnation {incarnation} at "
             f"{view.at(mine[0])}, {verb} with {payload!r} at {view.at(op)}"
         )
         found.anomalies.append(view.anomaly("G1", story, case, mine[0], op))

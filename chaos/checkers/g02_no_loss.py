@@ -1,7 +1,7 @@
 """G2 no loss: an acknowledged enqueue ends, or is still held; never nothing.
 
-That it ended has to be somebody's doing: an ack, a cancel, a purge or a replacement that happened,
-or that may have happened. What the store says of it is no excuse.
+That it ended has to be somebody's doing: an ack, with or without a next run, a cancel, a purge or a
+replacement that happened, or that may have happened. What the store says of it is no excuse.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def check(view: View) -> Found:
         found.unknown.append("the drain did not come to its end")
     for case in view.cases:
         acknowledged: dict[int, Op] = {}
-        for op in case.enqueues:
+        for op in case.makers:
             if op.ok:
                 acknowledged.setdefault(op.reply.incarnation, op)
         if not acknowledged:
@@ -57,7 +57,7 @@ def _ended(view: View, case: Case, incarnation: int, enqueue: Op, *, certain: bo
     def counts(op: Op) -> bool:
         return op.ok if certain else op.may_have_happened
 
-    for op in case.acks:
+    for op in (*case.acks, *case.run_agains):
         delivery = case.tokens.get(op.request.token)
         if counts(op) and (delivery is None or delivery.lease.incarnation == incarnation):
             return True

@@ -80,7 +80,7 @@ def _acked(view: View, case: Case, cancel: Op) -> tuple[Any, ...] | None:
     """A cancel that may not revoke says TASK_LEASED while somebody works on the task."""
     revoked = any(op.request.revoke for op in case.cancels if op.may_have_happened)
     told = f"was cancelled at {view.at(cancel)}"
-    for ack in case.acks:
+    for ack in (*case.acks, *case.run_agains):
         lease = case.tokens.get(ack.request.token)
         if not ack.ok or lease is None or lease.lease.incarnation != cancel.reply.incarnation:
             continue
@@ -107,7 +107,7 @@ def _obvious(case: Case, cancel: Op) -> bool:
     """Whether a refusal is true by what surrounds it, so that no search is needed."""
     if cancel.error == "TASK_NOT_FOUND":
         return not any(op.outcome != "fail" and op.begin_ns < cancel.end_ns for op in case.enqueues)
-    if len({op.reply.incarnation for op in case.enqueues if op.ok}) != 1:
+    if case.run_agains or len({op.reply.incarnation for op in case.enqueues if op.ok}) != 1:
         return False
     if any(op.outcome == "info" for op in case.enqueues):
         return False

@@ -93,9 +93,14 @@ def _due_by(case: Case, delivery: Delivery) -> Op | None:
     ]
     if any(not op.ok for op in moves):
         return None
-    makers = [op for op in case.enqueues if op.ok and op.reply.incarnation == lease.incarnation]
+    makers = [op for op in case.makers if op.ok and op.reply.incarnation == lease.incarnation]
     if len(makers) != 1:
         return None
+    if makers[0].op == "run_again":
+        # One that was asked for again may have been made by the request before.
+        if len(case.with_token(makers[0].request.token, "run_again")) > 1 or moves:
+            return None
+        return makers[0]
     if not makers[0].reply.created and (moves or len(case.enqueues) > 1):
         # Its repeat found the task there: whose due time it has by then is not certain.
         return None

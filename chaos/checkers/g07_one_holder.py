@@ -29,7 +29,7 @@ def check(view: View) -> Found:
 
 def _ended(view: View, case: Case, first: Delivery, second: Delivery) -> bool:
     """Whether somebody ended the first lease, or may have, before the second began."""
-    enders = case.with_token(first.lease.token, "ack", "nack", "release", "snooze")
+    enders = case.with_token(first.lease.token, "ack", "run_again", "nack", "release", "snooze")
     enders += [op for op in case.cancels if op.request.revoke]
     enders += view.grouped.purges.get(case.topic, [])
     return any(op.may_have_happened and op.begin_ns < second.end_ns for op in enders)

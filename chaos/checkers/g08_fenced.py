@@ -16,7 +16,7 @@ from chaos.history import Op
 from chaos.verdict import Found
 from chaos.view import View
 
-VERDICTS = ("ack", "nack", "release", "snooze")
+VERDICTS = ("ack", "run_again", "nack", "release", "snooze")
 
 Break = tuple[str, tuple[Op, ...]]
 
@@ -64,6 +64,8 @@ def _next_lease(view: View, case: Case, accepted: list[Op], delivery: Delivery) 
         if other.order <= delivery.order:
             continue
         for op in accepted:
+            if op.op == "run_again" and other.lease.incarnation != delivery.lease.incarnation:
+                continue  # a repeat is told of the run that it made, whoever has that by now
             if other.end_ns < op.begin_ns or op.reply.revision > other.lease.revision:
                 story = f"was delivered to another at {view.at(other.op)}, and {PAST[op.op]} at "
                 told = f"{view.at(op)} with the token from before that"

@@ -15,7 +15,7 @@ def check(view: View) -> Found:
     found = Found(anomalies=[*broken_order(view, "G9"), *broken_links(view, "G9")])
     for case in view.cases:
         acks: dict[int, Op] = {}
-        for op in case.acks:
+        for op in (*case.acks, *case.run_agains):
             delivery = case.tokens.get(op.request.token)
             if op.ok and delivery is not None:
                 known = acks.get(delivery.lease.incarnation)

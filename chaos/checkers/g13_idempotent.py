@@ -32,6 +32,10 @@ def check(view: View) -> Found:
             if len(acks) > 1:
                 found.looked_at += 1
                 _same_revision(view, found, case, acks, token)
+            again = [op for op in ops if op.ok and op.op == "run_again"]
+            if len(again) > 1:
+                found.looked_at += 1
+                _same_revision(view, found, case, again, token)
         if view.journaled(case.topic):
             _more_than_asked(view, found, case)
     return found
@@ -110,10 +114,10 @@ def _more_than_asked(view: View, found: Found, case: Case) -> None:
         return
     made = Counter(entry.op for _, entry in case.entries)
     asked = {
-        "enqueue": case.enqueues,
+        "enqueue": case.makers,
         "cancel": case.cancels,
         "reschedule": case.reschedules,
-        "ack": case.acks,
+        "ack": [*case.acks, *case.run_agains],
         "nack": case.nacks,
         "release": case.releases,
         "snooze": case.snoozes,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from chaos.workloads.actor import Actor, Workload, ms, refused
-from chaos.workloads.working import finish, retrieve
+from chaos.workloads.working import finish, retrieve, run_again
 from ddq.client import NewTask
 
 SHORT_MS = 400
@@ -36,8 +36,10 @@ async def work(actor: Actor) -> None:
     for lease in leases:
         chance = dice.random()
         with refused():
-            if chance < 0.6:
+            if chance < 0.5:
                 await recorder.ack(lease, timeout_s=actor.patience_s())
+            elif chance < 0.6:
+                await run_again(actor, lease)
             elif chance < 0.75:
                 await recorder.extend(lease, ms(SHORT_MS), timeout_s=4.0)
                 await recorder.ack(lease, timeout_s=4.0)

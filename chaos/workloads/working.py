@@ -36,6 +36,19 @@ async def finish(actor: Actor, lease: Lease) -> None:
         await actor.recorder.ack(lease, timeout_s=actor.patience_s())
 
 
+async def run_again(actor: Actor, lease: Lease) -> None:
+    """Plans the next run, with the payload of this one or another; sometimes asked for twice."""
+    payload = f"{lease.id}/again".encode() if actor.dice.random() < 0.5 else None
+    delay = ms(actor.dice.randrange(0, 500))
+    with refused():
+        await actor.recorder.run_again(
+            lease, delay=delay, payload=payload, timeout_s=actor.patience_s()
+        )
+    if actor.dice.random() < 0.3:
+        with refused():
+            await actor.recorder.run_again(lease, delay=delay, payload=payload, timeout_s=4.0)
+
+
 async def treat(actor: Actor, lease: Lease) -> None:
     """Most are acked; others fail, are put off, given back, extended, left, acked twice or late."""
     recorder, chance = actor.recorder, actor.dice.random()
@@ -59,8 +72,10 @@ async def treat(actor: Actor, lease: Lease) -> None:
             # About when it runs out: accepted unless somebody else has it by then.
             await asyncio.sleep(LEASE_MS / 1_000 + actor.dice.uniform(-0.1, 0.3))
             await recorder.ack(lease, timeout_s=4.0)
-        elif chance < 0.97:
+        elif chance < 0.95:
             await recorder.ack(lease, timeout_s=actor.patience_s())
             await recorder.ack(lease, timeout_s=4.0)
+        elif chance < 0.97:
+            await run_again(actor, lease)
         else:
             await recorder.nack(lease, error="for good", dead_letter=True, timeout_s=4.0)

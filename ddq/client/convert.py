@@ -113,6 +113,17 @@ def task_spec(task: values.NewTask, task_id: str) -> task_pb2.TaskSpec:
     return spec
 
 
+def content(payload: bytes, headers: Mapping[str, str]) -> queue_pb.TaskContent:
+    """What a next run carries."""
+    return queue_pb.TaskContent(
+        payload=payload,
+        headers={
+            text("next.content.headers", key): text("next.content.headers", value)
+            for key, value in headers.items()
+        },
+    )
+
+
 def verdict(error: str, delay: timedelta | None, *, dead_letter: bool) -> queue_pb.NackVerdict:
     """Why an attempt failed and what comes next."""
     message = queue_pb.NackVerdict(
@@ -262,6 +273,16 @@ def enqueued(result: queue_pb.EnqueueResult, given: task_pb2.Receipt) -> values.
 def acked(result: queue_pb.AckResult, given: task_pb2.Receipt) -> values.Acked:
     """The answer to an ack."""
     return values.Acked(revision=result.revision, receipt=receipt(given))
+
+
+def ran_again(result: queue_pb.RunAgainResult, given: task_pb2.Receipt) -> values.RanAgain:
+    """The answer to a run_again."""
+    return values.RanAgain(
+        revision=result.revision,
+        incarnation=result.incarnation,
+        due_time=_time(result, "due_time"),
+        receipt=receipt(given),
+    )
 
 
 def nacked(result: queue_pb.NackResult, given: task_pb2.Receipt) -> values.Nacked:

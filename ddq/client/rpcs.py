@@ -11,6 +11,7 @@ have changed. What would go wrong otherwise, by RPC:
                 since; or the first attempt arrives when there is room again.
     Retrieve    any: leases may have been granted that nobody knows of.
     Ack         LEASE_LOST: it was acknowledged, and the finished id enqueued anew since.
+    RunAgain    LEASE_LOST: it took effect, and the store has forgotten the request since.
     Nack        LEASE_LOST: it took effect, and the next worker holds the task by now.
     Release     LEASE_LOST: the same.
     Snooze      LEASE_LOST: the same. SNOOZE_LIMIT: the first attempt arrives when a server of 0.2
@@ -55,6 +56,7 @@ class Rpc:
 ENQUEUE = Rpc("Enqueue")
 RETRIEVE = Rpc("Retrieve")
 ACK = Rpc("Ack")
+RUN_AGAIN = Rpc("RunAgain")
 NACK = Rpc("Nack")
 EXTEND = Rpc("Extend", stays_true=(InvalidArgument, LeaseLost, NotFound))
 RELEASE = Rpc("Release")

@@ -148,6 +148,7 @@ class SyncClient:
     retrieve = _blocking(Client.retrieve)
     ack = _blocking(Client.ack)
     ack_batch = _blocking(Client.ack_batch)
+    run_again = _blocking(Client.run_again)
     nack = _blocking(Client.nack)
     nack_batch = _blocking(Client.nack_batch)
     extend = _blocking(Client.extend)

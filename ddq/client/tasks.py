@@ -18,6 +18,7 @@ from ddq.client.values import (
     LeaseRef,
     Nacked,
     NewTask,
+    RanAgain,
     Released,
     Rescheduled,
     RetryPolicy,
@@ -205,6 +206,39 @@ class TaskCalls(Caller):
             read=_acked,
             deadline=self._deadline(timeout_s),
         )
+
+    async def run_again(
+        self,
+        lease: LeaseRef,
+        *,
+        delay: timedelta | None = None,
+        due: datetime | None = None,
+        payload: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float | None = None,
+    ) -> RanAgain:
+        """Finishes a leased task and enqueues its next run under the same id: both or neither.
+
+        Args:
+            delay: until the next run is due, from the moment the store takes the request; neither
+                ``delay`` nor ``due``: now.
+            due: when the next run is due, with a time zone.
+            payload: of the next run; None with ``headers`` None: both as in this run.
+            headers: of the next run; None with a ``payload``: none.
+
+        Raises:
+            LeaseLost: the token does not hold any more; nothing was enqueued.
+            InvalidArgument, TaskNotFound, OutcomeUnknown
+        """
+        deadline = self._deadline(timeout_s)
+        request = pb.RunAgainRequest(topic=lease.topic, id=lease.id, lease_token=lease.token)
+        convert.put_schedule(request.next, delay, due)
+        if payload is not None or headers is not None:
+            request.next.content.CopyFrom(convert.content(payload or b"", headers or {}))
+        reply = await self._call(
+            rpcs.RUN_AGAIN, _name(lease), self._queue.RunAgain, request, deadline
+        )
+        return convert.ran_again(reply.result, reply.receipt)
 
     async def nack(
         self,

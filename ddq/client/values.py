@@ -184,6 +184,22 @@ class Acked:
 
 
 @dataclass(frozen=True, slots=True)
+class RanAgain:
+    """A task that succeeded, and its next run.
+
+    Attributes:
+        revision: of the next run when it was made.
+        incarnation: of the next run.
+        due_time: of the next run.
+    """
+
+    revision: int
+    incarnation: int
+    due_time: datetime | None
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True)
 class Nacked:
     """An attempt that ended without success.
 

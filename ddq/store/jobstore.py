@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
@@ -32,7 +32,7 @@ from ddq.errors import (
 )
 from ddq.keys import shard_of
 from ddq.store.batch import run_batch
-from ddq.store.records import lease_token, pack_new_task, unpack_task
+from ddq.store.records import lease_token, pack_content, pack_new_task, unpack_task
 from ddq.store.runner import Call
 from ddq.store.topics import TopicRegistry, text
 from ddq.task import NewTask, OnConflict, Outcome, Receipt, Schedule, Task, TaskState, Topic
@@ -123,6 +123,31 @@ class Postponement(Settlement):
     """A snooze: the task is due again ``delay_ms`` from now."""
 
     delay_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a task carries; ``digest`` stands for it in comparisons with later enqueues."""
+
+    payload: bytes
+    headers: Mapping[str, str]
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation(Settlement):
+    """An ack, and the next run under the same id; ``content`` None: that of this run."""
+
+    schedule: Schedule
+    content: Content | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Continued:
+    """The next run as it was made."""
+
+    incarnation: int
+    due_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,6 +380,30 @@ class JobStore:
     ) -> list[Outcome[Changed]]:
         """Finishes leased tasks."""
         return await self._settle(topic_name, "ack", items, TaskState.SUCCEEDED, call)
+
+    async def run_again(
+        self, topic_name: str, item: Continuation, call: Call
+    ) -> Outcome[Continued]:
+        """Finishes a leased task and makes its next run, in one script."""
+        topic = await self.topics.require(topic_name, call)
+
+        def arguments(_: Topic, item: Continuation) -> Args:
+            content = item.content
+            return [
+                item.id, item.token, "at" if item.schedule.absolute else "delay",
+                item.schedule.value_ms,
+                b"" if content is None
+                else pack_content(content.digest, content.headers, content.payload),
+            ]  # fmt: skip
+
+        def read(item: Continuation, result: Any) -> Continued | DdqError:
+            status, revision, incarnation, due_ms = result
+            if status == b"OK":
+                return Continued(incarnation, due_ms)
+            return refused(topic, item.id, text(status), revision)
+
+        (outcome,) = await self._batch(topic, "run_again", [item], [], arguments, read, call)
+        return outcome
 
     async def release(
         self, topic_name: str, items: Sequence[Settlement], call: Call

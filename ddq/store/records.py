@@ -3,8 +3,8 @@
 payloads[id], written once, big-endian:
     format u8, incarnation u64, enqueued ms u64, first due ms u64           by the script
     max attempts u32, initial backoff ms u64, longest backoff ms u64,
-    multiplier in thousandths u32, jitter in thousandths u32, digest 16 bytes,
-    headers length u32, headers, payload                                    by pack_new_task
+    multiplier in thousandths u32, jitter in thousandths u32,               by pack_new_task
+    digest 16 bytes, headers length u32, headers, payload                   by pack_content
 headers: for each, key length u16, key, value length u16, value; keys in byte order.
 
 states[id], written by each transition:
@@ -26,7 +26,8 @@ from ddq.task import NewTask, RetryPolicy, Task, TaskState
 FORMAT = 1
 
 _PAYLOAD_HEAD = struct.Struct(">BQQQIQQII16sI")
-_PACKED_HEAD = struct.Struct(">IQQII16sI")
+_POLICY = struct.Struct(">IQQII")
+_CONTENT_HEAD = struct.Struct(">16sI")
 _STATE_HEAD = struct.Struct(">BBQQIIIQQB")
 _THOUSANDTHS = 1_000
 
@@ -55,20 +56,19 @@ def unpack_headers(data: bytes) -> dict[str, str]:
 
 def pack_new_task(task: NewTask, policy: RetryPolicy) -> bytes:
     """The part of the payload record that the enqueue script stores as it is."""
-    headers = pack_headers(task.headers)
-    return (
-        _PACKED_HEAD.pack(
-            policy.max_attempts,
-            policy.initial_backoff_ms,
-            policy.max_backoff_ms,
-            round(policy.multiplier * _THOUSANDTHS),
-            round(policy.jitter * _THOUSANDTHS),
-            task.digest,
-            len(headers),
-        )
-        + headers
-        + task.payload
-    )
+    return _POLICY.pack(
+        policy.max_attempts,
+        policy.initial_backoff_ms,
+        policy.max_backoff_ms,
+        round(policy.multiplier * _THOUSANDTHS),
+        round(policy.jitter * _THOUSANDTHS),
+    ) + pack_content(task.digest, task.headers, task.payload)
+
+
+def pack_content(digest: bytes, headers: Mapping[str, str], payload: bytes) -> bytes:
+    """The part of it behind the retry policy."""
+    packed = pack_headers(headers)
+    return _CONTENT_HEAD.pack(digest, len(packed)) + packed + payload
 
 
 def content_digest(*parts: bytes) -> bytes:

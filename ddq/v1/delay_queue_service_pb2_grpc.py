@@ -60,6 +60,11 @@ class DelayQueueServiceStub:
                 request_serializer=ddq_dot_v1_dot_delay__queue__service__pb2.BatchAckRequest.SerializeToString,
                 response_deserializer=ddq_dot_v1_dot_delay__queue__service__pb2.BatchAckResponse.FromString,
                 _registered_method=True)
+        self.RunAgain = channel.unary_unary(
+                '/ddq.v1.DelayQueueService/RunAgain',
+                request_serializer=ddq_dot_v1_dot_delay__queue__service__pb2.RunAgainRequest.SerializeToString,
+                response_deserializer=ddq_dot_v1_dot_delay__queue__service__pb2.RunAgainResponse.FromString,
+                _registered_method=True)
         self.Nack = channel.unary_unary(
                 '/ddq.v1.DelayQueueService/Nack',
                 request_serializer=ddq_dot_v1_dot_delay__queue__service__pb2.NackRequest.SerializeToString,
@@ -162,6 +167,15 @@ class DelayQueueServiceServicer:
 
     def BatchAck(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RunAgain(self, request, context):
+        """Finishes a leased task, as Ack does, and enqueues its next run under the
+        same id, both or neither. Repeatable with the same token: a repeat makes no
+        second run.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -287,6 +301,11 @@ def add_DelayQueueServiceServicer_to_server(servicer, server):
                     servicer.BatchAck,
                     request_deserializer=ddq_dot_v1_dot_delay__queue__service__pb2.BatchAckRequest.FromString,
                     response_serializer=ddq_dot_v1_dot_delay__queue__service__pb2.BatchAckResponse.SerializeToString,
+            ),
+            'RunAgain': grpc.unary_unary_rpc_method_handler(
+                    servicer.RunAgain,
+                    request_deserializer=ddq_dot_v1_dot_delay__queue__service__pb2.RunAgainRequest.FromString,
+                    response_serializer=ddq_dot_v1_dot_delay__queue__service__pb2.RunAgainResponse.SerializeToString,
             ),
             'Nack': grpc.unary_unary_rpc_method_handler(
                     servicer.Nack,
@@ -490,6 +509,33 @@ class DelayQueueService:
             '/ddq.v1.DelayQueueService/BatchAck',
             ddq_dot_v1_dot_delay__queue__service__pb2.BatchAckRequest.SerializeToString,
             ddq_dot_v1_dot_delay__queue__service__pb2.BatchAckResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RunAgain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ddq.v1.DelayQueueService/RunAgain',
+            ddq_dot_v1_dot_delay__queue__service__pb2.RunAgainRequest.SerializeToString,
+            ddq_dot_v1_dot_delay__queue__service__pb2.RunAgainResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -54,6 +54,11 @@ class DelayQueueServiceStub:
     Ack: _grpc.UnaryUnaryMultiCallable[_delay_queue_service_pb2.AckRequest, _delay_queue_service_pb2.AckResponse]
     """Finishes a leased task. Repeatable with the same token."""
     BatchAck: _grpc.UnaryUnaryMultiCallable[_delay_queue_service_pb2.BatchAckRequest, _delay_queue_service_pb2.BatchAckResponse]
+    RunAgain: _grpc.UnaryUnaryMultiCallable[_delay_queue_service_pb2.RunAgainRequest, _delay_queue_service_pb2.RunAgainResponse]
+    """Finishes a leased task, as Ack does, and enqueues its next run under the
+    same id, both or neither. Repeatable with the same token: a repeat makes no
+    second run.
+    """
     Nack: _grpc.UnaryUnaryMultiCallable[_delay_queue_service_pb2.NackRequest, _delay_queue_service_pb2.NackResponse]
     """Ends an attempt without success: the task is retried, or is dead.
     Repeatable with the same token.
@@ -106,6 +111,11 @@ class DelayQueueServiceAsyncStub(DelayQueueServiceStub):
     Ack: _aio.UnaryUnaryMultiCallable[_delay_queue_service_pb2.AckRequest, _delay_queue_service_pb2.AckResponse]  # type: ignore[assignment]
     """Finishes a leased task. Repeatable with the same token."""
     BatchAck: _aio.UnaryUnaryMultiCallable[_delay_queue_service_pb2.BatchAckRequest, _delay_queue_service_pb2.BatchAckResponse]  # type: ignore[assignment]
+    RunAgain: _aio.UnaryUnaryMultiCallable[_delay_queue_service_pb2.RunAgainRequest, _delay_queue_service_pb2.RunAgainResponse]  # type: ignore[assignment]
+    """Finishes a leased task, as Ack does, and enqueues its next run under the
+    same id, both or neither. Repeatable with the same token: a repeat makes no
+    second run.
+    """
     Nack: _aio.UnaryUnaryMultiCallable[_delay_queue_service_pb2.NackRequest, _delay_queue_service_pb2.NackResponse]  # type: ignore[assignment]
     """Ends an attempt without success: the task is retried, or is dead.
     Repeatable with the same token.
@@ -185,6 +195,17 @@ class DelayQueueServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _delay_queue_service_pb2.BatchAckRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_delay_queue_service_pb2.BatchAckResponse, _abc.Awaitable[_delay_queue_service_pb2.BatchAckResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def RunAgain(
+        self,
+        request: _delay_queue_service_pb2.RunAgainRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_delay_queue_service_pb2.RunAgainResponse, _abc.Awaitable[_delay_queue_service_pb2.RunAgainResponse]]:
+        """Finishes a leased task, as Ack does, and enqueues its next run under the
+        same id, both or neither. Repeatable with the same token: a repeat makes no
+        second run.
+        """
 
     @_abc_1.abstractmethod
     def Nack(

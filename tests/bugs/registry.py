@@ -418,7 +418,7 @@ BUGS: tuple[Bug, ...] = (
         "snooze gives an attempt back twice",
         _set("G10"),
         "River raises max_attempts by one and lowers the attempt as well",
-        (("snooze", "t.attempt = t.attempt - 1", "t.attempt = math.max(0, t.attempt - 2)"),),
+        (("snooze", "t.attempt = t.attempt - 1", "t.attempt = t.attempt - 2"),),
         levels=(2,),
     ),
     Bug(
@@ -443,6 +443,47 @@ BUGS: tuple[Bug, ...] = (
         "a task that is put off for ever",
         (("snooze", "t.snoozes = t.snoozes + 1", "t.snoozes = t.snoozes"),),
         levels=(2,),
+    ),
+    Bug(
+        "repeated run_again makes a second run",
+        _set("G13", "G8", "G3", "G9"),
+        "an ack that enqueues, and a reply that is lost",
+        (
+            ("run_again", "  if done then", "  if false then"),
+            (
+                "run_again",
+                "elseif #token > 0 and t.token == token and t.state <= LEASED then",
+                (
+                    "elseif #token > 0 and (t.token == token or done and t.state <= READY)\n"
+                    "      and t.state <= LEASED then"
+                ),
+            ),
+        ),
+    ),
+    Bug(
+        "run_again forgets its token",
+        _set("G13", "G8"),
+        "a repeat that comes when the next run is leased is told that the lease was lost",
+        (
+            (
+                "run_again",
+                "    remember('next',",
+                "    local _ = ('next'):len() -- remember('next',",
+            ),
+        ),
+        levels=(2,),
+    ),
+    Bug(
+        "run_again needs no token",
+        _set("G8", "G9", "G13"),
+        "a schedule by task id",
+        (
+            (
+                "run_again",
+                "#token > 0 and t.token == token and t.state <= LEASED",
+                "t.state <= LEASED",
+            ),
+        ),
     ),
     Bug(
         "counter not moved",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from chaos.judge import judge, judge_journal
 from chaos.operations import Policy
 from chaos.run import Run
 from chaos.synthetic import Tale, write_run
+from models import operations as spec
+from models import queue
 from tests.chaos.test_promises import broken, found, judged, once, stories
 
 QUICK = Policy(5, 0, 0, 1.0, 0.0)
@@ -46,6 +49,47 @@ def snoozed() -> Tale:
         tale.promote()
     tale.nack(tale.lease())
     tale.wait(5.1)
+    tale.promote()
+    tale.ack(tale.lease())
+    return tale
+
+
+def run_again() -> Tale:
+    """Each run plans the next; replies are lost, and repeats come when that is leased or done."""
+    tale = Tale(policy=QUICK)
+    tale.enqueue("a")
+    tale.promote()
+    first = tale.lease()
+    tale.run_again(first, delay_ms=50, process="w.1", lost=True)
+    tale.wait(0.1)
+    tale.promote()
+    second = tale.lease()
+    tale.run_again(first, delay_ms=50, process="w.2")
+    tale.run_again(second, payload="another", delay_ms=50, process="w.3", lost=True, arrives=False)
+    tale.run_again(second, payload="another", delay_ms=50, process="w.4")
+    tale.run_again(second, payload="another", delay_ms=50, process="w.4")
+    tale.cancel("a")
+    tale.cancel("a")
+    return tale
+
+
+def debounced() -> Tale:
+    """Events push the task back up to the limit; one is lost, and one comes when it has run."""
+    tale = Tale(policy=QUICK)
+    for number in range(5):
+        tale.enqueue(
+            "a", f"event {number}", delay_ms=200, limit_ms=400, on_conflict="debounce",
+            process=f"p.{number}", lost=number == 2,
+        )  # fmt: skip
+        tale.wait(0.12)
+    tale.promote()
+    tale.enqueue("a", "ready by now", delay_ms=200, limit_ms=400, on_conflict="debounce")
+    tale.promote()
+    lease = tale.lease()
+    tale.enqueue("a", "too late", delay_ms=200, limit_ms=400, on_conflict="debounce")
+    tale.ack(lease)
+    tale.enqueue("a", "the next", delay_ms=200, limit_ms=400, on_conflict="debounce")
+    tale.wait(0.3)
     tale.promote()
     tale.ack(tale.lease())
     return tale
@@ -213,10 +257,27 @@ def lost_requests() -> Tale:
 
 
 BENIGN = [
-    handed_back, snoozed, redriven, moved, replaced, revoked, repeated_enqueue,
-    late_but_unsuperseded, lost_retrieve, repeated_behind_a_lost_lease, lost_and_asked_again,
+    handed_back, snoozed, run_again, debounced, redriven, moved, replaced, revoked,
+    repeated_enqueue, late_but_unsuperseded, lost_retrieve, repeated_behind_a_lost_lease, lost_and_asked_again,
     lost_replies, lost_requests,
 ]  # fmt: skip
+
+
+def test_a_debounce_beyond_its_limit_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unlimited(shard: Any, op: Any, context: Any) -> Any:
+        return queue.enqueue(shard, replace(op, limit_ms=10**9), context)
+
+    with monkeypatch.context() as planted:
+        planted.setitem(queue.TRANSITIONS, spec.Enqueue, unlimited)
+        tale = Tale(policy=QUICK)
+        for number in range(4):
+            tale.enqueue("a", f"event {number}", delay_ms=200, limit_ms=400, on_conflict="debounce")
+            tale.wait(0.12)
+    results = judged(tmp_path, tale)
+    assert "G6" in broken(results), stories(results)
+    assert "its limit is 400 ms" in stories(results)
 
 
 @pytest.mark.parametrize("with_journal", [True, False], ids=["journal", "replies"])

@@ -22,7 +22,7 @@ from tests.chaos.test_promises import broken, judged
 from tests.chaos.test_random_tales import tell
 
 Step = Callable[[Shard, Any, Context], tuple[Shard, Any]]
-SEEDS = range(12)
+SEEDS = range(18)
 
 
 def set_task(shard: Shard, task_id: str, **changes: Any) -> Shard:
@@ -148,6 +148,16 @@ def snooze_burns_an_attempt(shard: Shard, op: spec.Snooze, context: Context) -> 
     return after, result
 
 
+def run_again_makes_two(shard: Shard, op: spec.RunAgain, context: Context) -> tuple[Shard, Any]:
+    """A repeat of what was answered makes another run."""
+    kept = {key: value for key, value in shard.records.items() if key[0] != "next"}
+    task = shard.tasks.get(op.id)
+    known = ("next", op.token.hex(), op.id) in shard.records
+    if known and task is not None and task.state in {State.SCHEDULED, State.READY}:
+        shard = set_task(replace(shard, records=kept), op.id, token=op.token)
+    return queue.run_again(shard, op, context)
+
+
 def ack_counts_nothing(shard: Shard, op: spec.Ack, context: Context) -> tuple[Shard, Any]:
     """The counter of what succeeded is not moved."""
     after, result = queue.ack(shard, op, context)
@@ -172,6 +182,8 @@ PLANTED: list[tuple[type, Step, str]] = [
     (spec.Snooze, with_its_token(queue.snooze), "G8"),
     (spec.Snooze, snooze_is_early, "G5"),
     (spec.Snooze, snooze_burns_an_attempt, "G10"),
+    (spec.RunAgain, with_its_token(queue.run_again), "G8"),
+    (spec.RunAgain, run_again_makes_two, "G13"),
     (spec.Ack, ack_counts_nothing, "G11"),
     (spec.Enqueue, enqueue_ignores_tombstones, "G13"),
     (spec.Retrieve, retrieve_forgets_its_requests, "G13"),

@@ -247,6 +247,21 @@ def test_tables_show_no_control_characters(live: Cli, topic: str) -> None:
     assert "[31m[bold]red" in out
 
 
+def test_events_of_one_id_are_debounced(live: Cli, topic: str) -> None:
+    event = ("enqueue", topic, "--id", "a", "--on-conflict", "debounce", "--debounce-limit", "1h")
+    first, second = (
+        live.ok(*event, "--delay", delay, "--json", payload).documents[0]
+        for payload, delay in (("one", "2m"), ("two", "9h"))
+    )
+    assert first["incarnation"] < second["incarnation"]
+    (task,) = live.ok("get", topic, "a", "--json").documents
+    assert task["due_time"] == second["due_time"] < "9999"
+    assert task["create_time"] < task["due_time"]
+    refused = live("enqueue", topic, "x", "--id", "a", "--debounce-limit", "1h")
+    assert refused.status == 2
+    assert "debounce_limit" in refused.err
+
+
 def test_unlimited_attempts_of_a_task_and_of_a_topic(live: Cli, topic: str) -> None:
     live.ok("topics", "create", topic, "--max-attempts", "unlimited")
     assert "unlimited" in live.ok("topics", "get", topic).out

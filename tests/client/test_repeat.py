@@ -31,6 +31,7 @@ MUTATIONS: dict[str, Call] = {
     "Enqueue": lambda client: client.enqueue("mail", b"x", task_id="a"),
     "Retrieve": lambda client: client.retrieve("mail"),
     "Ack": lambda client: client.ack(LEASE),
+    "RunAgain": lambda client: client.run_again(LEASE),
     "Nack": lambda client: client.nack(LEASE),
     "Extend": lambda client: client.extend(LEASE),
     "Release": lambda client: client.release(LEASE),
@@ -67,7 +68,7 @@ async def test_after_an_unknown_attempt_an_error_says_nothing(
     name: str, client: Client, server: FakeServer
 ) -> None:
     answer: type[DdqError] = errors.TaskNotFound
-    if name in {"Ack", "Nack", "Release", "Snooze"}:
+    if name in {"Ack", "RunAgain", "Nack", "Release", "Snooze"}:
         answer = errors.LeaseLost
     elif name == "Extend":
         answer = errors.RequestExpired

@@ -110,6 +110,12 @@ def debounced(limit: Duration, task_id: str = "a", **options: Any) -> pb.Enqueue
     )  # fmt: skip
 
 
+def again(**following: Any) -> pb.RunAgainRequest:
+    return pb.RunAgainRequest(
+        topic="jobs", id="a", lease_token=bytes(16), next=pb.NextRun(**following)
+    )
+
+
 def nack_delay(value: Duration) -> pb.NackRequest:
     verdict = pb.NackVerdict(delay=value)
     return pb.NackRequest(topic="jobs", id="a", lease_token=TOKEN, verdict=verdict)
@@ -201,6 +207,12 @@ BOUNDS = (
     Bound("", "request_id", lambda: debounced(ms(1)), lambda: debounced(ms(1), request_id="")),
     Bound("", "expected_revision", lambda: debounced(ms(1)),
           lambda: debounced(ms(1), expected_revision=0)),
+    Bound("", "next.delay", lambda: again(delay=ms(L.delay_max_ms)),
+          lambda: again(delay=ms(L.delay_max_ms + 1))),
+    Bound("", "next.due_time", lambda: again(due_time=moment(0)),
+          lambda: again(due_time=Timestamp(nanos=-1))),
+    Bound("", "next.content.headers", lambda: again(content=pb.TaskContent(headers={"k": ""})),
+          lambda: again(content=pb.TaskContent(headers={"": ""}))),
     Bound("retrieve_topics_max_count", "topics",
           lambda: retrieve(topics=[f"t{i}" for i in range(16)]),
           lambda: retrieve(topics=[f"t{i}" for i in range(17)])),

@@ -102,6 +102,22 @@ async def BatchAck(server: RunningServer) -> None:  # noqa: N802
 
 
 @rpc
+async def RunAgain(server: RunningServer) -> None:  # noqa: N802
+    leased = await Producer(server.queue).take_one("a", payload=b"one", headers={"k": "v"})
+    request = pb.RunAgainRequest(topic="jobs", id="a", lease_token=leased.lease_token)
+    request.next.delay.CopyFrom(seconds(60))
+    reply = await server.queue.RunAgain(request)
+    store_ms = reply.receipt.store_time.ToMilliseconds()
+    assert reply.result.due_time.ToMilliseconds() - store_ms == 60_000
+    assert (await server.queue.RunAgain(request)).result == reply.result
+    wanted = pb.GetTaskRequest(topic="jobs", id="a", view=task_pb2.TASK_VIEW_FULL)
+    task = (await server.queue.GetTask(wanted)).task
+    assert (task.state, task.incarnation) == (State.SCHEDULED, reply.result.incarnation)
+    assert (task.payload, dict(task.headers)) == (b"one", {"k": "v"})
+    assert task.incarnation > leased.task.incarnation
+
+
+@rpc
 async def Nack(server: RunningServer) -> None:  # noqa: N802
     leased = await Producer(server.queue).take_one()
     verdict = pb.NackVerdict(error="no", delay=seconds(60))

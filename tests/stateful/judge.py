@@ -88,7 +88,7 @@ def judge(history: History, final: Shard, journal: list[dict[str, Any]], *, drai
             _not_pushed_back(event)
         elif event.op == "Cancel":
             _cancel_is_final(event, events, by_id, final)
-        elif event.op == "Ack" and event.ok:
+        elif event.op in {"Ack", "RunAgain"} and event.ok:
             _ack_is_final(event, by_id, final)
         elif event.op == "GetTask":
             _read_is_true(event, events)
@@ -135,6 +135,9 @@ _STATEMENTS = {
 
 def _revision(event: Event) -> int:
     return int(getattr(getattr(event.reply, "result", None), "revision", 0))
+
+
+_ENDS = {"Ack", "RunAgain", "Nack", "Release", "Snooze"}
 
 
 def _require(condition: bool, promise: str, story: str) -> None:
@@ -210,10 +213,7 @@ def _one_holder(delivery: Delivery, same: list[Delivery], events: list[Event]) -
         ended = any(
             e.began < other.ended
             and (
-                (
-                    e.op in {"Ack", "Nack", "Release", "Snooze"}
-                    and e.request.lease_token == delivery.token
-                )
+                (e.op in _ENDS and e.request.lease_token == delivery.token)
                 or (e.op == "Cancel" and e.request.id == delivery.id)
             )
             for e in events
@@ -328,7 +328,7 @@ def _read_is_true(event: Event, events: list[Event]) -> None:
     if not event.ok:
         return
     for earlier in before:
-        if earlier.op not in {"Cancel", "Ack"}:
+        if earlier.op not in {"Cancel", "Ack", "RunAgain"}:
             continue
         promise = "G4 cancel is final" if earlier.op == "Cancel" else "G9 ack is final"
         _require(
@@ -384,6 +384,10 @@ def _fenced(event: Event, by_id: dict[str, list[Delivery]]) -> None:
 def _idempotent(by_id: dict[str, list[Delivery]], events: list[Event]) -> None:
     for task_id, same in by_id.items():
         asked = sum(e.op == "Enqueue" and e.request.task.id == task_id for e in events)
+        # However often it is repeated: one next run a token.
+        asked += len({
+            e.request.lease_token for e in events if e.op == "RunAgain" and e.request.id == task_id
+        })  # fmt: skip
         lives = {d.incarnation for d in same}
         _require(
             len(lives) <= asked,

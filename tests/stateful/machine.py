@@ -274,6 +274,20 @@ class QueueMachine(RuleBasedStateMachine):
         self.ask(*(ops.Ack(*lease) for lease in self._leases(data, most=3)))
 
     @rule(
+        data=st.data(), when=WHENS, content=st.sampled_from([None, b"next"]),
+        times=st.sampled_from([1, 1, 2]), taken=st.booleans(),
+    )  # fmt: skip
+    def run_again(
+        self, data: st.DataObject, when: ops.When, content: bytes | None, times: int, taken: bool
+    ) -> None:
+        """Once or twice; the next run may be leased before the repeat comes."""
+        (lease,) = self._leases(data)
+        for number in range(times):
+            if number and taken:
+                self.deliver_again(40)
+            self.ask(ops.RunAgain(*lease, when, content))
+
+    @rule(
         data=st.data(), delay_ms=st.sampled_from([None, None, 0, 300]), dead=st.booleans(),
         random=RANDOMS,
     )  # fmt: skip
@@ -338,7 +352,8 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(
         task_id=IDS, later_ms=st.sampled_from([0, 1, 40]),
-        how=st.sampled_from([ops.Ack, ops.Nack, ops.Release, ops.Snooze]), policy=POLICIES,
+        how=st.sampled_from([ops.Ack, ops.RunAgain, ops.Nack, ops.Release, ops.Snooze]),
+        policy=POLICIES,
     )  # fmt: skip
     def settle_twice(self, task_id: str, later_ms: int, how: Any, policy: ops.Policy) -> None:
         """A lease is settled; the reply is lost, and the request repeated."""
@@ -543,6 +558,7 @@ _PROMISES: dict[type, str] = {
     ops.Enqueue: "G2 no loss",
     ops.Retrieve: "G7 one holder",
     ops.Ack: "G9 ack is final",
+    ops.RunAgain: "G13 idempotent",
     ops.Nack: "G8 fenced",
     ops.Extend: "G8 fenced",
     ops.Release: "G8 fenced",

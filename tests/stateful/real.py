@@ -263,6 +263,16 @@ async def _ack(real: RealShard, items: Sequence[ops.Ack], call: Call) -> Handled
     return _results(outcomes, lambda value: ("OK", value.revision))
 
 
+async def _run_again(real: RealShard, items: Sequence[ops.RunAgain], call: Call) -> Handled:
+    (op,) = items
+    content = None
+    if op.content is not None:
+        content = jobstore.Content(op.content, {}, op.content[:16].ljust(16, b"\0"))
+    item = jobstore.Continuation(op.id, op.token, _schedule(op.when), content)
+    outcome = await real.store.jobs.run_again(TOPIC, item, call)
+    return _results([outcome], lambda value: ("OK", value.incarnation, value.due_ms))
+
+
 async def _release(real: RealShard, items: Sequence[ops.Release], call: Call) -> Handled:
     settlements = [jobstore.Settlement(item.id, item.token) for item in items]
     outcomes = await real.store.jobs.release(TOPIC, settlements, call)
@@ -433,7 +443,8 @@ async def _collect(real: RealShard, items: Sequence[ops.Collect], call: Call) ->
 
 
 _HANDLERS: dict[type, Any] = {
-    ops.Enqueue: _enqueue, ops.Retrieve: _retrieve, ops.Ack: _ack, ops.Nack: _nack,
+    ops.Enqueue: _enqueue, ops.Retrieve: _retrieve, ops.Ack: _ack, ops.RunAgain: _run_again,
+    ops.Nack: _nack,
     ops.Extend: _extend, ops.Release: _release, ops.Snooze: _snooze, ops.Cancel: _cancel,
     ops.Reschedule: _reschedule, ops.Get: _get, ops.List: _list, ops.Redrive: _redrive,
     ops.DeleteDead: _delete_dead, ops.Purge: _purge, ops.Configure: _configure,

@@ -15,6 +15,7 @@ from google.rpc import error_details_pb2, status_pb2
 from ddq.bell import ReadyBell
 from ddq.rpc import CallFactory, servicer
 from ddq.service import QueueService, _digest
+from ddq.store.records import content_digest
 from ddq.v1 import delay_queue_service_pb2 as pb
 from ddq.v1 import delay_queue_service_pb2_grpc, task_pb2
 from models import operations as ops
@@ -293,6 +294,27 @@ async def _get(real: ServedShard, items: Sequence[ops.Get], request: ops.Request
     return _single(reply, lambda answer: ("OK", _view(answer.task)))
 
 
+NEXT_DIGEST = content_digest(TOPIC.encode(), b"next", b"")
+"""What the tombstone of a next run with a content of its own keeps of that."""
+
+
+async def _run_again(
+    real: ServedShard, items: Sequence[ops.RunAgain], request: ops.Request
+) -> Handled:
+    (op,) = items
+    message = pb.RunAgainRequest(topic=TOPIC, id=op.id, lease_token=op.token)
+    if op.when.absolute:
+        message.next.due_time.FromMilliseconds(op.when.value_ms)
+    else:
+        message.next.delay.FromMilliseconds(op.when.value_ms)
+    if op.content is not None:
+        message.next.content.payload = op.content
+    reply = await _call(real.stub.RunAgain, message, request)
+    return _single(
+        reply, lambda a: ("OK", a.result.incarnation, a.result.due_time.ToMilliseconds())
+    )
+
+
 _SERVED: dict[type, Any] = {
     ops.Enqueue: _enqueue,
     ops.Retrieve: _retrieve,
@@ -335,6 +357,7 @@ _SERVED: dict[type, Any] = {
         lambda _, op: pb.BatchCancelItem(id=op.id, revoke_lease=op.revoke),
         lambda r: ("ALREADY" if r.already_cancelled else "CANCELLED", r.revision, r.incarnation),
     ),
+    ops.RunAgain: _run_again,
     ops.Reschedule: _reschedule,
     ops.Get: _get,
 }  # fmt: skip

@@ -183,6 +183,10 @@ class Actor:
         elif how == "release":
             release = pb.ReleaseRequest(topic=TOPIC, id=task_id, lease_token=token)
             await self.ask(rpcs.RELEASE, "release", release)
+        elif how == "again":
+            again = pb.RunAgainRequest(topic=TOPIC, id=task_id, lease_token=token)
+            again.next.delay.FromMilliseconds(20)
+            await self.ask(rpcs.RUN_AGAIN, "run_again", again)
         elif how == "snooze":
             snooze = pb.SnoozeRequest(topic=TOPIC, id=task_id, lease_token=token)
             snooze.delay.FromMilliseconds(30)
@@ -195,7 +199,7 @@ class Actor:
 
     async def work(self, rounds: int) -> None:
         """Retrieves a few times, and ends what it got as the driver says."""
-        ways = ("ack", "nack", "release", "snooze", "extend", "die")
+        ways = ("ack", "nack", "again", "release", "snooze", "extend", "die")
         for _ in range(rounds):
             wait_ms = (0, 60)[self.world.choose(2)]
             for lease in await self.retrieve((100, 250)[self.world.choose(2)], wait_ms):

@@ -12,7 +12,7 @@ from hypothesis.stateful import rule, run_state_machine_as_test
 from models import operations as ops
 from tests.profiles import LONG
 from tests.stateful.machine import IDS, QueueMachine
-from tests.stateful.served import ServedShard, digest_of
+from tests.stateful.served import NEXT_DIGEST, ServedShard, digest_of
 
 pytestmark = LONG
 
@@ -23,6 +23,7 @@ MESSAGES = (
 )
 """A content stands for all that is sent beside the id, so each has one schedule and policy."""
 _DIGESTS = {message.content: digest_of(message).rstrip(b"\0") for message in MESSAGES}
+_DIGESTS[b"next"] = NEXT_DIGEST.rstrip(b"\0")
 
 
 class ServedMachine(QueueMachine):

@@ -89,9 +89,13 @@ class Session:
     async def snooze(self) -> None:
         await self._settle("snooze", Postponement, self.leases[24:26], delay_ms=FAR_MS)
 
+    async def run_again(self) -> None:
+        for lease in self.leases[26:28]:
+            await self.queue.run_again(lease, FAR_MS)
+
     async def reap(self) -> None:
         self.queue.clock.advance(30_000)
-        assert await self.queue.reap() == 6
+        assert await self.queue.reap() == 4
 
     async def _settle(self, name: str, item: Any, leases: list[Leased], **options: Any) -> None:
         items = [item(lease.task.id, lease.token, **options) for lease in leases]
@@ -139,7 +143,8 @@ class Session:
 STEPS = (
     Session.enqueue, Session.enqueue_due, Session.repeat_enqueue, Session.replace,
     Session.promote, Session.retrieve, Session.repeat_retrieve, Session.extend, Session.ack,
-    Session.nack, Session.dead_letter, Session.release, Session.snooze, Session.reap,
+    Session.nack, Session.dead_letter, Session.release, Session.snooze,
+    Session.run_again, Session.reap,
     Session.redrive,
     Session.cancel, Session.reschedule, Session.get, Session.list, Session.list_behind,
     Session.stats, Session.acquire, Session.collect,

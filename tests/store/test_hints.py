@@ -92,6 +92,10 @@ async def _snooze(queue: Queue) -> None:
     await queue.snooze(await queue.lease("a"), 70)
 
 
+async def _run_again(queue: Queue) -> None:
+    await queue.run_again(await queue.lease("a"), 70)
+
+
 async def _reschedule(queue: Queue) -> None:
     await queue.promote()
     await queue.reschedule("a", 70)
@@ -109,7 +113,14 @@ async def _redrive_all(queue: Queue) -> None:
 
 @pytest.mark.parametrize(
     ("act", "delay_ms"),
-    [(_nack, 70), (_snooze, 70), (_reschedule, 70), (_redrive, 0), (_redrive_all, 0)],
+    [
+        (_nack, 70),
+        (_snooze, 70),
+        (_run_again, 70),
+        (_reschedule, 70),
+        (_redrive, 0),
+        (_redrive_all, 0),
+    ],
 )
 async def test_what_comes_back_earlier_than_the_others_is_told(
     queue: Queue, told: Told, act: Callable[[Queue], Awaitable[Any]], delay_ms: int

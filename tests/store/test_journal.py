@@ -44,6 +44,7 @@ async def test_every_transition_leaves_one_entry(queue: Queue) -> None:
     options = {"request_id": "r", "on_conflict": OnConflict.REPLACE_IF_FINISHED}
     await queue.add("a", b"new", **options)
     await queue.add("a", b"newer", request_id="q", on_conflict=OnConflict.REPLACE_IF_SCHEDULED)
+    await queue.run_again(await queue.lease("a"), 0)
     await queue.ack(await queue.lease("a"))
     await queue.add("b")
     await queue.purge()
@@ -70,6 +71,10 @@ async def test_every_transition_leaves_one_entry(queue: Queue) -> None:
         ("cancel", "scheduled", "cancelled"),
         ("enqueue", "none", "scheduled"),
         ("replace", "scheduled", "cancelled"),
+        ("enqueue", "none", "scheduled"),
+        ("promote", "scheduled", "ready"),
+        ("lease", "ready", "leased"),
+        ("ack", "leased", "succeeded"),
         ("enqueue", "none", "scheduled"),
         ("promote", "scheduled", "ready"),
         ("lease", "ready", "leased"),
@@ -121,6 +126,7 @@ async def test_every_script_moves_the_sequence(queue: Queue) -> None:
         "get": [0, "unknown"],
         "list": [5, 0, 10, 1_000, "", ""],
         "ack": ["unknown", b"x"],
+        "run_again": ["unknown", b"x", "delay", 0, ""],
         "nack": ["unknown", b"x", -1, 0, "", "0.5"],
         "release": ["unknown", b"x"],
         "snooze": [1, "unknown", b"x", 1],

@@ -11,10 +11,10 @@ import pytest
 
 from ddq.errors import DdqError
 from ddq.keys import TOPICS_CONFIRMED
-from ddq.store.jobstore import Extension, Postponement, Rejection, Removal, Settlement
+from ddq.store.jobstore import Continuation, Extension, Postponement, Rejection, Removal, Settlement
 from ddq.store.scripts import load_scripts
 from ddq.store.upkeep import Leadership
-from ddq.task import OnConflict
+from ddq.task import OnConflict, Schedule, TaskState
 from tests.support.queue import Queue, call, error_of, errors
 
 Story = Callable[[Queue], Awaitable[None]]
@@ -268,6 +268,12 @@ async def _(queue: Queue) -> None:
     await queue.ack(await queue.add_leased("a"))
 
 
+@reaches("run_again", "OK")
+async def _(queue: Queue) -> None:
+    await queue.run_again(await queue.add_leased("a"))
+    assert await queue.state("a") is TaskState.SCHEDULED
+
+
 @reaches("nack", "OK")
 async def _(queue: Queue) -> None:
     await queue.nack(await queue.add_leased("a"))
@@ -300,6 +306,9 @@ async def settle(queue: Queue, script: str, task_id: str, token: bytes = TOKEN) 
     jobs, name = queue.store.jobs, queue.name
     if script == "ack":
         return errors(await jobs.ack(name, [Settlement(task_id, token)], call()))
+    if script == "run_again":
+        item = Continuation(task_id, token, Schedule())
+        return errors([await jobs.run_again(name, item, call())])
     if script == "release":
         return errors(await jobs.release(name, [Settlement(task_id, token)], call()))
     if script == "nack":
@@ -328,7 +337,7 @@ def settling(script: str) -> None:
         assert await settle(queue, script, "junk") == ["STORE_MALFORMED"]
 
 
-for name in ("ack", "nack", "release", "snooze", "extend"):
+for name in ("ack", "run_again", "nack", "release", "snooze", "extend"):
     settling(name)
 
 

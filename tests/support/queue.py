@@ -11,6 +11,9 @@ from ddq.errors import DdqError
 from ddq.keys import ShardId
 from ddq.store.jobstore import (
     Changed,
+    Content,
+    Continuation,
+    Continued,
     Cursor,
     Enqueued,
     Extension,
@@ -195,6 +198,22 @@ class Queue:
         items = [Settlement(lease.task.id, lease.token)]
         (outcome,) = await self.store.jobs.ack(self.name, items, call())
         return outcome.unwrap()
+
+    async def run_again(
+        self,
+        lease: Leased,
+        delay_ms: int = 1_000,
+        *,
+        payload: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        absolute: bool = False,
+    ) -> Continued:
+        """Finishes a lease and makes the next run."""
+        content = None
+        if payload is not None:
+            content = Content(payload, headers or {}, content_digest(payload))
+        item = Continuation(lease.task.id, lease.token, Schedule(delay_ms, absolute), content)
+        return (await self.store.jobs.run_again(self.name, item, call())).unwrap()
 
     async def nack(self, lease: Leased, **options: Any) -> Changed:
         """Ends an attempt without success."""

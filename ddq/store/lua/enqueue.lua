@@ -64,29 +64,7 @@ local function make_room(t)
     remember('cancel', t.request_id, t.id, struct.pack('>I8I8', t.revision, t.incarnation),
       now + control.retention_ms)
   end
-  redis.call('ZREM', K.finished, t.id)
-  redis.call('HDEL', K.states, t.id)
-end
-
--- since_ms, limit_ms: of a debounce; else now and 0.
-local function create(id, schedule, value_ms, packed, since_ms, limit_ms)
-  control.sequence = control.sequence + 1
-  control.lineage = CALL.lineage
-  local due_ms = schedule == 'delay' and now + value_ms or math.max(value_ms, now)
-  if limit_ms > 0 then due_ms = math.max(now, math.min(due_ms, since_ms + limit_ms)) end
-  local t = {
-    id = id, state = SCHEDULED, revision = control.sequence, incarnation = control.sequence,
-    promotion = 0, attempt = 0, run = 1, due_ms = due_ms,
-  }
-  redis.call('HSET', K.payloads, id,
-    struct.pack('>BI8I8I8', FORMAT, t.incarnation, since_ms, due_ms) .. packed)
-  redis.call('ZADD', K.tasks, string.format('%.0f', due_ms), id)
-  count('enqueued', 1)
-  count('scheduled', 1)
-  held = held + 1
-  journal('enqueue', t, nil)
-  if not earliest_ms or due_ms < earliest_ms then earliest_ms = due_ms end
-  return t
+  forget(t.id)
 end
 
 for at = ARGS + 2, #ARGV, 8 do
@@ -115,8 +93,12 @@ for at = ARGS + 2, #ARGV, 8 do
     result = { 'REVISION', 0, 0, 0, 0 }
   else
     local since_ms = mode == 'debounce' and debounced_since(t) or now
+    local due_ms = schedule == 'delay' and now + value_ms or math.max(value_ms, now)
+    if limit_ms > 0 then due_ms = math.max(now, math.min(due_ms, since_ms + limit_ms)) end
     if t then make_room(t) end
-    t = create(id, schedule, value_ms, packed, since_ms, limit_ms)
+    t = create(id, since_ms, due_ms, packed)
+    held = held + 1
+    if not earliest_ms or due_ms < earliest_ms then earliest_ms = due_ms end
     if replacing then
       remember('replace', request_id, id,
         struct.pack('>I8I8I8', t.revision, t.incarnation, t.due_ms))

@@ -342,6 +342,29 @@ local function transition(op, t, to, score)
   journal(op, t, from)
 end
 
+-- A new incarnation of an id that nothing holds. tail: what the caller packed, records.py.
+local function create(id, since_ms, due_ms, tail)
+  control.sequence = control.sequence + 1
+  control.lineage = CALL.lineage
+  local t = {
+    id = id, state = SCHEDULED, revision = control.sequence, incarnation = control.sequence,
+    promotion = 0, attempt = 0, run = 1, due_ms = due_ms,
+  }
+  redis.call('HSET', K.payloads, id,
+    struct.pack('>BI8I8I8', FORMAT, t.incarnation, since_ms, due_ms) .. tail)
+  redis.call('ZADD', K.tasks, string.format('%.0f', due_ms), id)
+  count('enqueued', 1)
+  count('scheduled', 1)
+  journal('enqueue', t, nil)
+  return t
+end
+
+-- The tombstone goes at once, because the id gets another incarnation.
+local function forget(id)
+  redis.call('ZREM', K.finished, id)
+  redis.call('HDEL', K.states, id)
+end
+
 local function bury(t)
   t.token = ''
   transition('purge', t, PURGED, now)

@@ -1,0 +1,59 @@
+-- run_again: LEASED -> SUCCEEDED for who holds the token, as ack does, and in the same script a new
+-- incarnation of the id, SCHEDULED. A request record by the token holds what was made: without it a
+-- repeat that comes when the next run is leased already could not be told from a stranger.
+-- flags: allow-oom
+-- argv: per task, 5 each:
+-- argv:   id
+-- argv:   token
+-- argv:   schedule        'delay' (ms from now) or 'at' (ms since 1970)
+-- argv:   value_ms
+-- argv:   content         digest, headers and payload (records.py); '' for those of this run
+-- returns: per task {status, revision, incarnation, due_ms}; fewer than tasks: send the rest again
+-- returns:   OK           finished, and its next run made, now or by this token before
+-- returns:   LEASE_LOST   the token does not hold; nothing changed
+-- returns:   NOT_FOUND    the id is unknown
+-- returns:   MALFORMED    the records of the id or the token cannot be read
+local refusal = begin()
+if refusal then return refusal end
+
+-- Of a payload record, behind format, incarnation and times: the retry policy, and what follows it.
+local POLICY_AT, CONTENT_AT = 26, 54
+
+local function hex(bytes)
+  return (bytes:gsub('.', function(byte) return string.format('%02x', byte:byte()) end))
+end
+
+local head_ms = first_score(K.tasks)
+local earliest_ms
+local results = {}
+for at = ARGS + 1, #ARGV, 5 do
+  if has_read_enough() then break end
+  local id, token, schedule = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+  local value_ms, content = tonumber(ARGV[at + 3]), ARGV[at + 4]
+  local done = recall_numbers('next', hex(token), id, 2)
+  local t = load(id)
+  local result
+  if done then
+    result = { 'OK', done[1], done[1], done[2] }
+  elseif done == false or t == false then
+    result = { 'MALFORMED', 0, 0, 0 }
+  elseif t == nil then
+    result = { 'NOT_FOUND', 0, 0, 0 }
+  elseif #token > 0 and t.token == token and t.state <= LEASED then
+    local due_ms = schedule == 'delay' and now + value_ms or math.max(value_ms, now)
+    local tail = t.record:sub(POLICY_AT)
+    if content ~= '' then tail = t.record:sub(POLICY_AT, CONTENT_AT - 1) .. content end
+    t.settled_token, t.verdict, t.token = token, ACKED, ''
+    transition('ack', t, SUCCEEDED, now)
+    forget(id)
+    t = create(id, now, due_ms, tail)
+    remember('next', hex(token), id, struct.pack('>I8I8', t.incarnation, due_ms))
+    if not earliest_ms or due_ms < earliest_ms then earliest_ms = due_ms end
+    result = { 'OK', t.incarnation, t.incarnation, due_ms }
+  else
+    result = { 'LEASE_LOST', t.revision, 0, 0 }
+  end
+  results[#results + 1] = result
+end
+hint_if_earlier(head_ms, earliest_ms)
+return finish(results)
