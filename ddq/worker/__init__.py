@@ -5,7 +5,17 @@ handlers have to bear being run again for the same task.
 """
 
 from ddq.worker.handlers import Handler
-from ddq.worker.job import DeadLetter, Job, Retry, Verdict
+from ddq.worker.job import DeadLetter, Job, NextRun, Retry, Snooze, Verdict
 from ddq.worker.worker import Worker, WorkerStats
 
-__all__ = ["DeadLetter", "Handler", "Job", "Retry", "Verdict", "Worker", "WorkerStats"]
+__all__ = [
+    "DeadLetter",
+    "Handler",
+    "Job",
+    "NextRun",
+    "Retry",
+    "Snooze",
+    "Verdict",
+    "Worker",
+    "WorkerStats",
+]

@@ -10,11 +10,11 @@ from datetime import timedelta
 from typing import Any
 
 from ddq.client import Client, TaskState
-from ddq.errors import DdqError, OutcomeUnknown
+from ddq.errors import DdqError, InvalidArgument, OutcomeUnknown, SnoozeLimit
 from ddq.spans import span_text
 from ddq.worker.handlers import Execution, Handlers
 from ddq.worker.heartbeats import keep_alive
-from ddq.worker.job import DeadLetter, Job, Retry, Verdict
+from ddq.worker.job import DeadLetter, Job, Retry, Snooze, Verdict
 from ddq.worker.options import WorkerOptions
 from ddq.worker.outcome import End, Outcome, error_text
 
@@ -155,6 +155,8 @@ class Attempts:
             return await self._release(job)
         if end is End.RETURNED:
             return await self._ack(job)
+        if isinstance(error, Snooze):
+            return await self._snooze(job, error)
         if isinstance(error, Retry | DeadLetter) or (error is not None and cut is None):
             return await self._fail(job, error)
         # It was cut short, or cancelled by somebody else.
@@ -179,11 +181,39 @@ class Attempts:
         )
 
     async def _ack(self, job: Job) -> Verdict:
+        planned = job.next_run
+
         async def request() -> Verdict:
-            await self._client.ack(job.lease)
+            if planned is None:
+                await self._client.ack(job.lease)
+            else:
+                await self._client.run_again(
+                    job.lease,
+                    delay=planned.delay,
+                    due=planned.due,
+                    payload=planned.payload,
+                    headers=planned.headers,
+                )
             return Verdict.ACKED
 
-        return await _verdict(job, request())
+        try:
+            return await _verdict(job, request(), InvalidArgument)
+        except InvalidArgument as error:
+            # What the handler planned is refused: its mistake, as any exception is. An ack alone
+            # would end the series.
+            return await self._nack(job, f"the next run was refused: {error}")
+
+    async def _snooze(self, job: Job, asked: Snooze) -> Verdict:
+        async def request() -> Verdict:
+            await self._client.snooze(job.lease, asked.delay)
+            return Verdict.SNOOZED
+
+        try:
+            return await _verdict(job, request(), InvalidArgument, SnoozeLimit)
+        except SnoozeLimit as error:
+            return await self._nack(job, str(asked) or str(error), delay=asked.delay)
+        except InvalidArgument as error:
+            return await self._nack(job, f"the snooze was refused: {error}")
 
     async def _nack(
         self,
@@ -209,10 +239,12 @@ class Attempts:
         return await _verdict(job, request())
 
 
-async def _verdict(job: Job, request: Awaitable[Verdict]) -> Verdict:
-    """The verdict that a request brings, or the one that its failure means."""
+async def _verdict(job: Job, request: Awaitable[Verdict], *but: type[DdqError]) -> Verdict:
+    """The verdict that a request brings, or the one that its failure means; raises ``but``."""
     try:
         return await request
+    except but:
+        raise
     except DdqError as error:
         log.warning("the end of %s/%s was not taken: %s", job.topic, job.id, error)
         return verdict_of(error)

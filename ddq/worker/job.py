@@ -7,6 +7,7 @@ import contextlib
 import enum
 import threading
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from ddq.client import Lease
@@ -33,12 +34,63 @@ class DeadLetter(Exception):  # noqa: N818 - what it asks for reads better than 
     """
 
 
+class Snooze(Exception):  # noqa: N818 - what it asks for reads better than SnoozeError
+    """Raised by a handler: too early. The task is due again later, and the attempt does not count.
+
+    After 10,000 snoozes of one run the attempt counts as failed, with the same delay.
+
+    Args:
+        delay: until the task is due again, 1 ms to 10 years.
+        reason: kept as the task's last error, only where the attempt counts.
+
+    Raises:
+        TypeError: ``delay`` is not a timedelta.
+    """
+
+    def __init__(self, delay: timedelta, reason: str = "") -> None:
+        if not isinstance(delay, timedelta):
+            raise TypeError(f"delay is {delay!r}; give a timedelta")
+        super().__init__(reason)
+        self.delay = delay
+
+
+@dataclass(frozen=True, slots=True)
+class NextRun:
+    """When the next run of a task is due, and what it carries; see ``Client.run_again``.
+
+    Raises:
+        TypeError: a value is of another type. In the handler, where it can still be reported.
+        ValueError: both ``delay`` and ``due``, or a ``due`` without a time zone.
+    """
+
+    delay: timedelta | None = None
+    due: datetime | None = None
+    payload: bytes | None = None
+    headers: Mapping[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.delay, timedelta | None):
+            raise TypeError(f"delay is {self.delay!r}; give a timedelta")
+        if not isinstance(self.due, datetime | None):
+            raise TypeError(f"due is {self.due!r}; give a datetime")
+        if not isinstance(self.payload, bytes | None):
+            raise TypeError(f"payload is {type(self.payload).__name__}; give bytes")
+        if any(not isinstance(text, str) for pair in (self.headers or {}).items() for text in pair):
+            raise TypeError("headers are not all strings")
+        if self.delay is not None and self.due is not None:
+            raise ValueError("give a delay or a due time, not both")
+        if self.due is not None and self.due.utcoffset() is None:
+            raise ValueError("due has no time zone; give one, for example datetime.UTC")
+
+
 class Verdict(enum.Enum):
     """What became of one delivery, as far as its worker knows."""
 
     ACKED = "acked"
     NACKED = "nacked"
     """It will be tried again."""
+    SNOOZED = "snoozed"
+    """Put off: it is due again later, and the attempt does not count."""
     DEAD = "dead"
     """It was the last attempt, or the handler said so."""
     LOST = "lost"
@@ -69,6 +121,7 @@ class Job:
         self._lost_flag = threading.Event()
         self._deadline_s = deadline_s
         self._loop = loop
+        self._next_run: NextRun | None = None
 
     @property
     def topic(self) -> str:
@@ -131,6 +184,29 @@ class Job:
         Each heartbeat that is answered moves it.
         """
         return self._deadline_s
+
+    @property
+    def next_run(self) -> NextRun | None:
+        """What the handler has planned; None: nothing."""
+        return self._next_run
+
+    def run_again(
+        self,
+        *,
+        delay: timedelta | None = None,
+        due: datetime | None = None,
+        payload: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Plans the next run of this id, which is enqueued together with the ack.
+
+        Nothing is enqueued unless the handler returns without an error; of several calls the last
+        one counts. The arguments are those of ``Client.run_again``. May be called from any thread.
+
+        Raises:
+            TypeError, ValueError: as NextRun.
+        """
+        self._next_run = NextRun(delay, due, payload, headers)
 
     def prolong(self, deadline_s: float) -> None:
         """For the worker: the lease was extended."""

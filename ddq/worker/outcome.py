@@ -11,7 +11,7 @@ import asyncio
 import enum
 from dataclasses import dataclass
 
-from ddq.worker.job import DeadLetter, Retry
+from ddq.worker.job import DeadLetter, Retry, Snooze
 
 
 class End(enum.Enum):
@@ -49,7 +49,7 @@ def raised(error: BaseException) -> Outcome:
 
 def error_text(error: BaseException) -> str:
     """What is kept as the task's last error."""
-    if isinstance(error, Retry | DeadLetter):
+    if isinstance(error, Retry | DeadLetter | Snooze):
         return str(error)
     name = type(error).__name__
     if str(error):

@@ -258,8 +258,8 @@ def lost_requests() -> Tale:
 
 BENIGN = [
     handed_back, snoozed, run_again, debounced, redriven, moved, replaced, revoked,
-    repeated_enqueue, late_but_unsuperseded, lost_retrieve, repeated_behind_a_lost_lease, lost_and_asked_again,
-    lost_replies, lost_requests,
+    repeated_enqueue, late_but_unsuperseded, lost_retrieve, repeated_behind_a_lost_lease,
+    lost_and_asked_again, lost_replies, lost_requests,
 ]  # fmt: skip
 
 

@@ -15,8 +15,10 @@ from ddq.client import (
     Lease,
     LeaseRef,
     Nacked,
+    RanAgain,
     Receipt,
     Released,
+    Snoozed,
     Task,
     TaskState,
 )
@@ -88,6 +90,10 @@ class FakeQueue:
         self.retrieve_errors: list[errors.DdqError] = []
         self.said: list[tuple[str, str]] = []
         self.nacks: list[dict[str, Any]] = []
+        self.snoozes: list[timedelta] = []
+        self.snooze_error: errors.DdqError | None = None
+        self.planned: list[dict[str, Any]] = []
+        self.run_again_error: errors.DdqError | None = None
         self.waiting = Signal()
         self.failed = Signal()
         self.released = Signal()
@@ -138,6 +144,22 @@ class FakeQueue:
     async def ack(self, ref: LeaseRef, *, timeout_s: float | None = None) -> Acked:
         await self._end("ack", ref)
         return Acked(2, RECEIPT)
+
+    async def run_again(self, ref: LeaseRef, **planned: Any) -> RanAgain:
+        self.planned.append(planned)
+        if self.run_again_error is not None:
+            raise self.run_again_error
+        await self._end("run_again", ref)
+        return RanAgain(3, 3, None, RECEIPT)
+
+    async def snooze(
+        self, ref: LeaseRef, delay: timedelta, *, timeout_s: float | None = None
+    ) -> Snoozed:
+        self.snoozes.append(delay)
+        if self.snooze_error is not None:
+            raise self.snooze_error
+        await self._end("snooze", ref)
+        return Snoozed(None, 2, RECEIPT)
 
     async def nack(self, ref: LeaseRef, **verdict: Any) -> Nacked:
         await self._end("nack", ref)
