@@ -53,6 +53,15 @@ async def produce(one: Recorder, seed: int) -> None:
         if number % 6 == 2:
             with refused():
                 await one.reschedule(TOPIC, task.id or "", delay=ms(rng.randrange(50)))
+        if number % 6 == 4:
+            for event in range(3):
+                debounced = NewTask(
+                    f"{task.id}/{event}".encode(), task.id, delay=ms(40),
+                    on_conflict=OnConflict.DEBOUNCE, debounce_limit=ms(60),
+                )  # fmt: skip
+                with refused():
+                    await one.enqueue(TOPIC, debounced)
+                await asyncio.sleep(rng.random() * 0.04)
         if number % 10 == 3:
             again = NewTask(
                 b"again", task.id, on_conflict=OnConflict.REPLACE_IF_FINISHED, delay=ms(5)
@@ -84,9 +93,16 @@ async def settle(one: Recorder, lease: Lease, chance: float) -> None:
         await one.nack(lease, delay=ms(10) if chance < 0.15 else None)
     elif chance < 0.3:
         await one.release(lease)
+    elif chance < 0.35:
+        await one.snooze(lease, ms(30))
+        await one.snooze(lease, ms(30))
     elif chance < 0.4:
         await asyncio.sleep(0.2)
         await one.ack(lease)
+    elif chance < 0.45:
+        payload = b"the next" if chance < 0.425 else None
+        await one.run_again(lease, delay=ms(30), payload=payload)
+        await one.run_again(lease, delay=ms(30), payload=payload)
     elif chance < 0.5:
         await one.extend(lease, ms(300))
         await one.ack_batch([lease])

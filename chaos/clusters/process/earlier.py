@@ -14,7 +14,7 @@ EARLIER = "0.1.0"
 WHEEL = Path(__file__).parents[2] / "releases" / f"ddq-{EARLIER}-py3-none-any.whl"
 
 # The packages that it needs are those of this environment, and only ddq itself is its own.
-_START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from ddq.cli import main; main()"
+START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from ddq.cli import main; main()"
 
 
 def earlier_server(listen: str, master: str, leader_lease_ms: int) -> Sequence[str]:
@@ -28,10 +28,10 @@ def earlier_server(listen: str, master: str, leader_lease_ms: int) -> Sequence[s
         master: the store's address, as HOST:PORT.
     """
     return [
-        sys.executable, "-P", "-c", _START, str(WHEEL),
+        sys.executable, "-P", "-c", START, str(WHEEL),
         "serve", "--listen", listen, "--store", f"redis://{master}",
         f"--leader-lease-ms={leader_lease_ms}",
     ]  # fmt: skip
 
 
-__all__ = ["EARLIER", "WHEEL", "earlier_server"]
+__all__ = ["EARLIER", "START", "WHEEL", "earlier_server"]

@@ -1,0 +1,128 @@
+"""A server of 0.1.0 beside one of this version, on one store: each serves what the other wrote.
+
+The program of 0.1.0 is the wheel that `make failover-upgrade` upgrades from; its scripts have the
+record layout that 0.2.0 has too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import sys
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+
+from chaos.clusters.process.earlier import START, WHEEL
+from ddq.client import UNLIMITED_ATTEMPTS, Client, Lease, NewTask, OnConflict, RetryPolicy
+from ddq.errors import InvalidArgument, Unimplemented
+from ddq.task import TaskState
+from tests.support.conservation import assert_all_conserved
+from tests.support.server import RunningServer
+from tests.support.store import StoreServer
+
+SECOND = timedelta(seconds=1)
+SOON = timedelta(milliseconds=50)
+LIMIT = 20 * SECOND
+
+
+@pytest.fixture
+async def old(server: RunningServer, store_server: StoreServer) -> AsyncIterator[Client]:
+    """A client of a server of 0.1.0 on the store of ``server``."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-P", "-c", START, str(WHEEL), "serve", "--listen", address,
+        "--store", store_server.url, stdout=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        async with Client(address) as client:
+            # Repeated by the client until the server is there.
+            async for _ in client.list_topics(timeout_s=30):
+                pass
+            yield client
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        await process.wait()
+
+
+@pytest.fixture
+async def new(server: RunningServer) -> AsyncIterator[Client]:
+    async with Client(server.address) as client:
+        await client.create_topic("jobs")
+        yield client
+
+
+async def take(client: Client, *ids: str) -> dict[str, Lease]:
+    """Leases of these tasks, whenever they become due."""
+    leases: dict[str, Lease] = {}
+    while leases.keys() != set(ids):
+        for lease in await client.retrieve("jobs", max_tasks=10, lease=LIMIT, wait=LIMIT):
+            leases[lease.id] = lease
+    return leases
+
+
+async def test_each_serves_what_the_other_wrote(
+    new: Client, old: Client, store_server: StoreServer
+) -> None:
+    await new.enqueue(
+        "jobs", b"u", task_id="unlimited", retry_policy=RetryPolicy(UNLIMITED_ATTEMPTS)
+    )
+    for task_id in ("snoozed", "again"):
+        await new.enqueue("jobs", task_id.encode(), task_id=task_id)
+    for number in range(2):
+        await new.enqueue(
+            "jobs", f"event {number}".encode(), task_id="debounced", delay=SOON,
+            on_conflict=OnConflict.DEBOUNCE, debounce_limit=LIMIT,
+        )  # fmt: skip
+    leases = await take(new, "unlimited", "snoozed", "again", "debounced")
+    await new.snooze(leases["snoozed"], SOON)
+    made = await new.run_again(leases["again"], delay=SOON, payload=b"the next")
+    await new.nack(leases["unlimited"], delay=SOON)
+    await new.ack(leases["debounced"])
+
+    # 0.1.0 promotes, leases and fails them, and leaves what it does not know alone.
+    leases = await take(old, "unlimited", "snoozed", "again")
+    assert leases["again"].payload == b"the next"
+    assert leases["again"].task.incarnation == made.incarnation
+    assert (leases["snoozed"].attempt, leases["unlimited"].attempt) == (1, 2)
+    for lease in leases.values():
+        nacked = await old.nack(lease, delay=SOON)
+        assert nacked.state is TaskState.SCHEDULED
+
+    # And this version goes on with them.
+    leases = await take(new, "unlimited", "snoozed", "again")
+    assert (leases["snoozed"].attempt, leases["unlimited"].attempt) == (2, 3)
+    policy = leases["unlimited"].task.retry_policy
+    assert policy is not None
+    assert policy.max_attempts == UNLIMITED_ATTEMPTS
+    await new.snooze(leases["snoozed"], SOON)
+    (lease,) = (await take(new, "snoozed")).values()
+    assert lease.attempt == 2
+    for settled in (lease, leases["unlimited"], leases["again"]):
+        await new.ack(settled)
+    assert_all_conserved(store_server.sync)
+
+
+async def test_0_1_refuses_what_it_does_not_know_and_nothing_happens(
+    new: Client, old: Client
+) -> None:
+    await new.enqueue("jobs", b"x", task_id="a")
+    lease = (await take(new, "a"))["a"]
+    with pytest.raises(Unimplemented):
+        await old.snooze(lease, SECOND)
+    with pytest.raises(Unimplemented):
+        await old.run_again(lease, delay=SECOND)
+    with pytest.raises(InvalidArgument, match="max_attempts"):
+        await old.enqueue("jobs", b"x", task_id="b", retry_policy=RetryPolicy(UNLIMITED_ATTEMPTS))
+    (result,) = await old.enqueue_batch(
+        "jobs", [NewTask(b"x", "a", on_conflict=OnConflict.DEBOUNCE, debounce_limit=SECOND)]
+    )
+    assert isinstance(result.error, InvalidArgument)
+    task = await new.get_task("jobs", "a")
+    assert (task.state, task.attempt, task.snoozes) == (TaskState.LEASED, 1, 0)
+    await new.ack(lease)
