@@ -89,9 +89,6 @@ class Registrar:
                 await refuse(context)
             await _write_all(handler.unary_stream(request, context), context)
 
-        async def stream_unary(requests: AsyncIterator[Any], context: Any) -> Any:
-            return await handler.stream_unary(checked(requests, context), context)
-
         async def stream_stream(requests: AsyncIterator[Any], context: Any) -> None:
             await _write_all(handler.stream_stream(checked(requests, context), context), context)
 
@@ -100,7 +97,6 @@ class Registrar:
         make, behaviour = {
             (False, False): (grpc.unary_unary_rpc_method_handler, unary),
             (False, True): (grpc.unary_stream_rpc_method_handler, unary_stream),
-            (True, False): (grpc.stream_unary_rpc_method_handler, stream_unary),
             (True, True): (grpc.stream_stream_rpc_method_handler, stream_stream),
         }[handler.request_streaming, handler.response_streaming]
         guarded: grpc.RpcMethodHandler[Any, Any] = make(

@@ -49,3 +49,28 @@ def test_a_wait_looks_again_when_its_hint_was_lost(stateful_socket: str) -> None
         reply, ended_s = waiting.result()
         assert [lease.task.id for lease in reply.tasks] == ["x"]
         assert ended_s < retrieval.SAFETY_S + 1 < WAIT_S
+
+
+def test_a_repeat_whose_leases_have_lapsed_does_not_wait(stateful_socket: str) -> None:
+    """It would use up the wake-ups of the calls that can do something with them."""
+    with quiet(stateful_socket, 0) as it:
+        loop, service = it.world.loop, it.world.processes["api1"].service
+
+        async def retrieve(request_id: str) -> tuple[list[str], float]:
+            request = pb.RetrieveRequest(topics=[TOPIC], request_id=request_id)
+            request.wait.FromSeconds(WAIT_S)
+            request.lease_duration.FromMilliseconds(100)
+            call = Call(loop.time() + WAIT_S + 10.0, request_id=request_id)
+            reply = await service.retrieve(request, call)
+            return [lease.task.id for lease in reply.tasks], loop.time()
+
+        it.world.start_schedulers()
+        first = loop.create_task(retrieve("r"))
+        it.world.spawn(Actor(it.world, it.history, "producer").enqueue("x", 50), "producer")
+        it.run_until(0.4)
+        assert first.result()[0] == ["x"]
+        repeat = loop.create_task(retrieve("r"))
+        loop.settle()
+        it.run_until(0.5)
+        assert repeat.done(), "what it got has lapsed, and it waits"
+        assert repeat.result()[0] == []

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import grpc.aio
+import pytest
 
 from chaos.clusters.process import ShardedCluster
 from ddq.config import Settings
@@ -138,3 +139,34 @@ async def test_a_topic_lives_on_three_masters_and_loses_one_at_a_time(
             await persist(lambda name=name: producer.add(name))
         await consume(server, {*moved})
         assert sorted(await listed(server)) == sorted(later)
+
+
+@pytest.mark.parametrize("request_id", ["", "r"])
+async def test_a_slot_that_stays_between_two_masters_keeps_no_task_of_the_others(
+    sharded: ShardedCluster, request_id: str
+) -> None:
+    """As when a move was begun, and given up in the middle."""
+    slots = [sharded.slot_of(ShardId("two", shard).key("control")) for shard in range(2)]
+    source = await sharded.owner(slots[0])
+    masters = [await sharded.master(number) for number in range(3)]
+    target = next(node for node in masters if node != source)
+    store: Any = SimpleNamespace(url=sharded.store_url)
+    async with serving(store, SETTINGS) as server:
+        await server.admin.CreateTopic(
+            admin_pb.CreateTopicRequest(name="two", shards=2), timeout=DEADLINE_S
+        )
+        await sharded.open_slot(slots[0], source, target)
+        name = next(name for name in map(str, itertools.count()) if shard_of(name, 2) == 1)
+        await Producer(server.queue, "two").add(name)
+        patience_s, wait_s = DEADLINE_S, DEADLINE_S / 2
+        async with asyncio.timeout(2 * DEADLINE_S):
+            reply = await server.queue.Retrieve(
+                pb.RetrieveRequest(topics=["two"], wait=seconds(wait_s), request_id=request_id),
+                timeout=patience_s,
+            )
+        assert [leased.task.id for leased in reply.tasks] == [name]
+        assert reply.tasks[0].task.attempt == 1
+        await sharded.move_keys(slots[0], source, target)
+        to = await sharded.command(target, "CLUSTER", "MYID")
+        for master in (target, source, *(m for m in masters if m not in {target, source})):
+            await sharded.command(master, "CLUSTER", "SETSLOT", str(slots[0]), "NODE", str(to))
