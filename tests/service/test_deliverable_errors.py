@@ -52,6 +52,9 @@ REQUESTS: dict[str, Build] = {
     "BatchRelease": lambda text: pb.BatchReleaseRequest(
         topic=text, items=[pb.BatchReleaseItem(id=i, lease_token=TOKEN) for i in ids(text)]
     ),
+    "BatchSnooze": lambda text: pb.BatchSnoozeRequest(
+        topic=text, items=[pb.BatchSnoozeItem(id=i, lease_token=TOKEN) for i in ids(text)]
+    ),
     "BatchCancel": lambda text: pb.BatchCancelRequest(
         topic=text, items=[pb.BatchCancelItem(id=i) for i in ids(text)], request_id=text
     ),
@@ -73,6 +76,12 @@ REQUESTS: dict[str, Build] = {
     ),
     "CreateTopic": lambda text: admin_pb.CreateTopicRequest(name=text * 1_000),
 }
+
+
+def test_every_batch_is_among_them() -> None:
+    service = pb.DESCRIPTOR.services_by_name["DelayQueueService"]
+    batches = {method.name for method in service.methods if method.name.startswith("Batch")}
+    assert batches <= REQUESTS.keys()
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
