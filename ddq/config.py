@@ -166,7 +166,9 @@ class Settings:
         10 * SECOND_MS, "how long a scheduler that went silent keeps others from a shard"
     )
     promote_batch_count: int = described(256, "tasks moved by one promotion or reaping script")
-    collect_batch_count: int = described(500, "tombstones forgotten by one script")
+    collect_batch_count: int = described(
+        200, "tombstones, and request records, forgotten by one script"
+    )
     purge_batch_count: int = described(500, "tasks looked at by one purge script")
     sweep_interval_ms: int = described(
         30 * SECOND_MS, "safety sweep over all shards, should every wake-up hint have been lost"
