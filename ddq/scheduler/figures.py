@@ -47,6 +47,9 @@ class Figures:
 
     def note(self, shard: Shard, survey: Survey) -> None:
         """Takes the place of what an earlier survey of the shard found."""
+        if shard.turn.gone:
+            # Its topic was deleted while the reply was on its way: nothing would subtract it again.
+            return
         self._sums.subtract(shard.counts)
         self._sums.update(survey.counts)
         shard.counts = survey.counts
