@@ -68,6 +68,7 @@ class Limits:
     tombstone_retention_max_ms: int = described(
         30 * DAY_MS, "how long a finished id is remembered, at most"
     )
+    max_run_max_ms: int = described(30 * DAY_MS, "how long a topic lets a handler run, at most")
     journal_entries_min_count: int = described(1_000, "fewest journal entries kept a shard")
     journal_entries_max_count: int = described(100_000_000, "most journal entries kept a shard")
     max_tasks_max_count: int = described(10**12, "greatest bound on the tasks of a topic")

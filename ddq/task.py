@@ -171,6 +171,7 @@ class TopicSettings:
     fsync: bool = False
     journal: bool = False
     journal_max_entries: int = DEFAULTS.journal_max_entries
+    max_run_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

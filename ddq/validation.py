@@ -359,6 +359,11 @@ def topic_settings(
         fsync = message.fsync
     if fsync and durability is Durability.FAST:
         problems.add("fsync", "does not go with durability FAST, which waits for nothing")
+    max_run_ms = defaults.max_run_ms
+    if message.HasField("max_run"):
+        max_run_ms = duration_ms(
+            problems, message.max_run, "max_run", least_ms=0, most_ms=LIMITS.max_run_max_ms
+        )
     entries = defaults.journal_max_entries
     if message.HasField("journal_max_entries"):
         entries = message.journal_max_entries
@@ -374,4 +379,5 @@ def topic_settings(
         fsync=fsync,
         journal=message.journal,
         journal_max_entries=entries,
+        max_run_ms=max_run_ms,
     )

@@ -95,6 +95,7 @@ def leased_task(value: Leased) -> queue_pb2.LeasedTask:
         lease_expire_time=timestamp(value.expiry_ms),
         lease_remaining=duration(value.expiry_ms - value.receipt.store_ms),
         receipt=receipt(value.receipt),
+        max_run=duration(value.max_run_ms) if value.max_run_ms else None,
     )
 
 
@@ -121,6 +122,7 @@ def topic_settings(value: TopicSettings) -> topic_pb2.TopicSettings:
         journal=value.journal,
         journal_max_entries=value.journal_max_entries,
         fsync=value.fsync,
+        max_run=duration(value.max_run_ms),
     )
 
 

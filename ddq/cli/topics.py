@@ -67,6 +67,10 @@ Journal = Annotated[
 JournalMax = Annotated[
     int | None, typer.Option("--journal-max-entries", min=0, help="About how many a shard keeps.")
 ]
+MaxRun = Annotated[
+    timedelta | None,
+    span_option("--max-run", help="How long workers let a handler run; 0s: no bound."),
+]
 InitialBackoff = Annotated[
     timedelta | None, span_option("--initial-backoff", help="Wait after the first failure.")
 ]
@@ -84,6 +88,7 @@ def _settings(
     durability: DurabilityChoice | None,
     journal: bool | None,
     journal_max_entries: int | None,
+    max_run: timedelta | None,
     policy: RetryPolicy,
 ) -> TopicSettings:
     return TopicSettings(
@@ -94,6 +99,7 @@ def _settings(
         durability=Durability[durability.name] if durability is not None else None,
         journal=journal,
         journal_max_entries=journal_max_entries,
+        max_run=max_run,
     )
 
 
@@ -107,6 +113,7 @@ def create(
     durability: DurabilityFlag = None,
     journal: Journal = None,
     journal_max_entries: JournalMax = None,
+    max_run: MaxRun = None,
     max_attempts: MaxAttempts = None,
     initial_backoff: InitialBackoff = None,
     max_backoff: MaxBackoff = None,
@@ -124,6 +131,7 @@ def create(
         durability,
         journal,
         journal_max_entries,
+        max_run,
         RetryPolicy(max_attempts, initial_backoff, max_backoff, multiplier, jitter),
     )
 
@@ -147,6 +155,7 @@ def update(
     durability: DurabilityFlag = None,
     journal: Journal = None,
     journal_max_entries: JournalMax = None,
+    max_run: MaxRun = None,
     max_attempts: MaxAttempts = None,
     initial_backoff: InitialBackoff = None,
     max_backoff: MaxBackoff = None,
@@ -175,6 +184,7 @@ def update(
         durability,
         journal,
         journal_max_entries,
+        max_run,
         RetryPolicy(max_attempts, initial_backoff, max_backoff, multiplier, jitter),
     )
     if settings == TopicSettings() and not reset:
@@ -436,6 +446,7 @@ def _show(topic: Topic) -> None:
                 "journal",
                 f"about {settings.journal_max_entries} entries" if settings.journal else "off",
             ),
+            ("max run", _span(settings.max_run) if settings.max_run else "no bound"),
             ("max attempts", attempts_text(policy.max_attempts)),
             (
                 "backoff",

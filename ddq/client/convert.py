@@ -141,6 +141,7 @@ def topic_settings(settings: values.TopicSettings | None) -> topic_pb2.TopicSett
     put_retry_policy(message.default_retry_policy, settings.default_retry_policy)
     put_duration(message.default_lease_duration, settings.default_lease_duration)
     put_duration(message.tombstone_retention, settings.tombstone_retention)
+    put_duration(message.max_run, settings.max_run)
     if settings.max_tasks is not None:
         message.max_tasks = uint("settings.max_tasks", settings.max_tasks)
     if settings.durability is not None:
@@ -254,6 +255,7 @@ def lease(message: queue_pb.LeasedTask) -> values.Lease:
         expire_time=_time(message, "lease_expire_time"),
         remaining=message.lease_remaining.ToTimedelta(),
         receipt=receipt(message.receipt),
+        max_run=_span(message, "max_run"),
     )
 
 
@@ -353,6 +355,7 @@ def topic(message: topic_pb2.Topic) -> values.Topic:
             journal_max_entries=(
                 settings.journal_max_entries if settings.HasField("journal_max_entries") else None
             ),
+            max_run=_span(settings, "max_run"),
         ),
         paused=message.paused,
         deleting=message.state == topic_pb2.TOPIC_STATE_DELETING,

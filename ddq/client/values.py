@@ -134,12 +134,14 @@ class Lease(LeaseRef):
         task: with its payload.
         expire_time: when the lease ends by the store's clock.
         remaining: what was left of it when the store answered.
+        max_run: how long its topic lets a handler run; None: no bound.
     """
 
     task: Task
     expire_time: datetime | None
     remaining: timedelta
     receipt: Receipt
+    max_run: timedelta | None = None
 
     @property
     def payload(self) -> bytes:
@@ -313,6 +315,7 @@ class TopicSettings:
         durability: replies leave when the write has travelled this far.
         journal: each transition also goes to the shard's journal.
         journal_max_entries: about how many entries a shard's journal keeps.
+        max_run: how long a handler may run before its worker ends the attempt; 0: no bound.
     """
 
     default_retry_policy: RetryPolicy | None = None
@@ -322,6 +325,7 @@ class TopicSettings:
     durability: Durability | None = None
     journal: bool | None = None
     journal_max_entries: int | None = None
+    max_run: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)

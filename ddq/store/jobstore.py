@@ -86,12 +86,13 @@ class Enqueued:
 
 @dataclass(frozen=True, slots=True)
 class Leased:
-    """A task and the right to its present attempt."""
+    """A task and the right to its present attempt; ``max_run_ms`` of its topic, 0: no bound."""
 
     task: Task
     token: bytes
     expiry_ms: int
     receipt: Receipt
+    max_run_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,16 +345,17 @@ class JobStore:
             self._entropy.token(LIMITS.lease_token_bytes)
             for _ in range(0 if recall_only else max_tasks)
         ]
-        reply = await self.topics.run(
-            topic,
-            index,
-            "retrieve",
-            lambda now: [
+        believed = topic
+
+        def arguments(now: Topic) -> Args:
+            nonlocal believed
+            believed = now
+            return [
                 call.request_id, int(recall_only), lease_ms or now.settings.lease_ms, max_bytes,
                 ENVELOPE_BYTES, max_envelopes_bytes, int(first_may_exceed), *tokens,
-            ],
-            call,
-        )  # fmt: skip
+            ]  # fmt: skip
+
+        reply = await self.topics.run(topic, index, "retrieve", arguments, call)
         status, ready, results = reply.body[0]
         leases: list[Leased] = []
         unreadable: list[Rejection] = []
@@ -367,7 +369,8 @@ class JobStore:
                 log.error("task %r of topic %r is dead: %s", task_id, topic.name, error)  # noqa: TRY400 - no bug of ours
                 unreadable.append(Rejection(task_id, token, dead=True, error=error.message))
             else:
-                leases.append(Leased(task, token, expiry_ms, reply.receipt))
+                max_run_ms = believed.settings.max_run_ms
+                leases.append(Leased(task, token, expiry_ms, reply.receipt, max_run_ms))
         if unreadable:
             # Dead, where an operator finds them: an error instead would cost their neighbours
             # an attempt each time. Should this fail, their leases expire.

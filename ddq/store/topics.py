@@ -25,8 +25,8 @@ Args = Sequence[str | bytes | int]
 UID_BYTES = 16
 _ATTEMPTS_MAX_COUNT = 4
 _SETTINGS = frozenset(each.name for each in fields(TopicSettings))
-_LATER_SETTINGS = {"fsync": False}
-"""Those that 0.1 does not know, with what it does without them."""
+_LATER_SETTINGS = {"fsync": False, "max_run_ms": 0}
+"""Those that an older version does not know, with what it does without them."""
 _COUNTER_FIELD = b"#"
 TAG_BYTES = 8
 READ_MAX_COUNT = 100

@@ -391,6 +391,7 @@ class LeasedTask(_message.Message):
     LEASE_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     LEASE_REMAINING_FIELD_NUMBER: _builtins.int
     RECEIPT_FIELD_NUMBER: _builtins.int
+    MAX_RUN_FIELD_NUMBER: _builtins.int
     lease_token: _builtins.bytes
     """Proves the right to this attempt; unguessable."""
     @_builtins.property
@@ -403,6 +404,10 @@ class LeasedTask(_message.Message):
 
     @_builtins.property
     def receipt(self) -> _task_pb2.Receipt: ...
+    @_builtins.property
+    def max_run(self) -> _duration_pb2.Duration:
+        """The topic's max_run; unset: no bound."""
+
     def __init__(
         self,
         *,
@@ -411,10 +416,11 @@ class LeasedTask(_message.Message):
         lease_expire_time: _timestamp_pb2.Timestamp | None = ...,
         lease_remaining: _duration_pb2.Duration | None = ...,
         receipt: _task_pb2.Receipt | None = ...,
+        max_run: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["lease_expire_time", b"lease_expire_time", "lease_remaining", b"lease_remaining", "receipt", b"receipt", "task", b"task"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lease_expire_time", b"lease_expire_time", "lease_remaining", b"lease_remaining", "max_run", b"max_run", "receipt", b"receipt", "task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease_expire_time", b"lease_expire_time", "lease_remaining", b"lease_remaining", "lease_token", b"lease_token", "receipt", b"receipt", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease_expire_time", b"lease_expire_time", "lease_remaining", b"lease_remaining", "lease_token", b"lease_token", "max_run", b"max_run", "receipt", b"receipt", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -54,6 +54,7 @@ class TopicSettings(_message.Message):
     JOURNAL_FIELD_NUMBER: _builtins.int
     JOURNAL_MAX_ENTRIES_FIELD_NUMBER: _builtins.int
     FSYNC_FIELD_NUMBER: _builtins.int
+    MAX_RUN_FIELD_NUMBER: _builtins.int
     max_tasks: _builtins.int
     """Tasks held at once (scheduled, ready, leased and dead), split evenly over
     the shards; 0: no bound but the store's memory. Default 0.
@@ -85,6 +86,13 @@ class TopicSettings(_message.Message):
         30 days. Default 1 h.
         """
 
+    @_builtins.property
+    def max_run(self) -> _duration_pb2.Duration:
+        """How long a handler may run before its worker ends the attempt; up to 30
+        days; 0: no bound. Workers are given it with each lease and keep to it; the
+        server does not look at it. Default: no bound.
+        """
+
     def __init__(
         self,
         *,
@@ -96,10 +104,11 @@ class TopicSettings(_message.Message):
         journal: _builtins.bool | None = ...,
         journal_max_entries: _builtins.int | None = ...,
         fsync: _builtins.bool | None = ...,
+        max_run: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_fsync", b"_fsync", "_journal", b"_journal", "_journal_max_entries", b"_journal_max_entries", "_max_tasks", b"_max_tasks", "default_lease_duration", b"default_lease_duration", "default_retry_policy", b"default_retry_policy", "fsync", b"fsync", "journal", b"journal", "journal_max_entries", b"journal_max_entries", "max_tasks", b"max_tasks", "tombstone_retention", b"tombstone_retention"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_fsync", b"_fsync", "_journal", b"_journal", "_journal_max_entries", b"_journal_max_entries", "_max_tasks", b"_max_tasks", "default_lease_duration", b"default_lease_duration", "default_retry_policy", b"default_retry_policy", "fsync", b"fsync", "journal", b"journal", "journal_max_entries", b"journal_max_entries", "max_run", b"max_run", "max_tasks", b"max_tasks", "tombstone_retention", b"tombstone_retention"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fsync", b"_fsync", "_journal", b"_journal", "_journal_max_entries", b"_journal_max_entries", "_max_tasks", b"_max_tasks", "default_lease_duration", b"default_lease_duration", "default_retry_policy", b"default_retry_policy", "durability", b"durability", "fsync", b"fsync", "journal", b"journal", "journal_max_entries", b"journal_max_entries", "max_tasks", b"max_tasks", "tombstone_retention", b"tombstone_retention"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fsync", b"_fsync", "_journal", b"_journal", "_journal_max_entries", b"_journal_max_entries", "_max_tasks", b"_max_tasks", "default_lease_duration", b"default_lease_duration", "default_retry_policy", b"default_retry_policy", "durability", b"durability", "fsync", b"fsync", "journal", b"journal", "journal_max_entries", b"journal_max_entries", "max_run", b"max_run", "max_tasks", b"max_tasks", "tombstone_retention", b"tombstone_retention"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__fsync: _TypeAlias = _typing.Literal["fsync"]  # noqa: Y015
     _WhichOneofArgType__fsync: _TypeAlias = _typing.Literal["_fsync", b"_fsync"]  # noqa: Y015

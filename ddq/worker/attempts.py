@@ -113,7 +113,8 @@ class Attempts:
             keep_alive(self._client, job, options.lease, options.margin_s),
             name=f"ddq heartbeats {job.topic}/{job.id}",
         )
-        max_run_s = options.max_run.total_seconds() if options.max_run is not None else None
+        max_run = self._max_run(job)
+        max_run_s = max_run.total_seconds() if max_run is not None else None
         try:
             await _first_of(
                 execution.outcome, heartbeats, self._overtime.wait(), timeout_s=max_run_s
@@ -131,6 +132,11 @@ class Attempts:
             heartbeats.cancel()
         outcome = execution.outcome.result() if execution.outcome.done() else None
         return await self._end(job, cut, outcome)
+
+    def _max_run(self, job: Job) -> timedelta | None:
+        """The smaller one of the worker's bound and the topic's."""
+        bounds = [bound for bound in (self._options.max_run, job.lease.max_run) if bound]
+        return min(bounds, default=None)
 
     async def _cut_short(self, execution: Execution, cut: Cut) -> None:
         """Asks the handler to stop and gives it a little time for that."""
@@ -163,8 +169,8 @@ class Attempts:
         if cut is Cut.LOST:
             return Verdict.LOST
         if cut is Cut.OVERRUN:
-            assert self._options.max_run is not None
-            limit = span_text(self._options.max_run)
+            max_run = self._max_run(job)
+            limit = span_text(max_run) if max_run is not None else "none"
             return await self._nack(job, f"the handler ran longer than max_run ({limit})")
         if cut is Cut.OVERTIME or self._overtime.is_set():
             return await self._release(job)

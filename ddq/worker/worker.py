@@ -68,7 +68,7 @@ class Worker:
             heartbeats come at a third of it, and so fast does the worker notice that a lease was
             revoked. None: 30 s.
         max_run: how long a handler may run; then the attempt ends with an error that says so, and
-            counts. None: for ever.
+            counts. The topic's setting of that name holds as well. None: as the topic says.
         grace: how long handlers may go on after stop(); then they are cancelled and their tasks
             handed back. Such an attempt does not count: the worker ended, the task did not fail.
         poll: longest wait of one retrieve, up to 60 s.

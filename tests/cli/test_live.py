@@ -462,6 +462,16 @@ def test_a_machine_whose_clock_is_wrong_works_and_is_told(
     assert b"delivered 1: 1 acked; none early" in err
 
 
+def test_a_topic_bounds_how_long_handlers_run(live: Cli, topic: str) -> None:
+    live.ok("topics", "create", topic, "--max-run", "100ms", "--max-attempts", "1")
+    assert "max run              100ms" in live.ok("topics", "get", topic).out
+    live.ok("enqueue", topic, "x", "--id", "a")
+    ran = live.ok("work", topic, "-n", "1", "--", "sleep", "1000")
+    assert "delivered 1: 1 dead" in ran.err
+    live.ok("topics", "update", topic, "--max-run", "0s")
+    assert "max run              no bound" in live.ok("topics", "get", topic).out
+
+
 CYRILLIC = "Привет, мир"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from dataclasses import replace
 from datetime import timedelta
 from typing import cast
 
@@ -131,3 +132,21 @@ async def test_a_worker_whose_places_are_all_taken_still_stops() -> None:
 def test_nonsense_is_refused() -> None:
     with pytest.raises(ValueError, match="max_run"):
         Worker(cast(Client, None), "mail", nothing, max_run=timedelta(0))
+
+
+@pytest.mark.parametrize(
+    ("own", "of_topic"),
+    [
+        (None, SHORT),
+        (SHORT, None),
+        (SHORT, timedelta(hours=1)),
+        (timedelta(hours=1), SHORT),
+    ],
+)
+async def test_the_smaller_bound_of_worker_and_topic_holds(
+    own: timedelta | None, of_topic: timedelta | None
+) -> None:
+    queue = FakeQueue(replace(lease("a", span=timedelta(seconds=60)), max_run=of_topic))
+    made = await run(queue, forever, max_run=own)
+    assert [verdict["error"] for verdict in queue.nacks] == [TEXT]
+    assert counted(made) == {Verdict.NACKED: 1}

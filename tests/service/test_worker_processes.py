@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import pytest
 
-from ddq.client import Client, RetryPolicy, TaskState
+from ddq.client import Client, RetryPolicy, TaskState, TopicSettings
 from ddq.worker import Job, Verdict, Worker
 from tests.support.program import line_of, program, rest_of
 from tests.support.server import RunningServer
@@ -264,3 +264,25 @@ async def test_handlers_that_block_the_loop_finish_each_task_once(server: Runnin
     assert runs == [f"in time {number}" for number in range(10)], output
     assert stats.counts.succeeded == 10
     assert "lost" not in output
+
+
+async def test_a_worker_keeps_to_the_max_run_of_the_topic(server: RunningServer) -> None:
+    async def handler(_: Job) -> None:
+        await asyncio.Event().wait()
+
+    async with Client(server.address) as client:
+        settings = TopicSettings(max_run=timedelta(milliseconds=200))
+        await client.create_topic("mail", settings=settings)
+        task = await client.enqueue("mail", b"x", retry_policy=RetryPolicy(max_attempts=1))
+        worker = Worker(client, "mail", handler, max_jobs=1)
+        async with asyncio.timeout(60):
+            await worker.run()
+        found = await client.get_task("mail", task.id)
+        assert found.state is TaskState.DEAD
+        assert found.last_error == "the handler ran longer than max_run (200ms)"
+        # What a topic is changed to holds for the next lease.
+        await client.update_topic("mail", TopicSettings(max_run=timedelta(0)))
+        await client.redrive("mail", [task.id])
+        (lease,) = await client.retrieve("mail", wait=timedelta(seconds=20))
+        assert lease.max_run is None
+        assert (await client.get_topic("mail")).settings.max_run == timedelta(0)

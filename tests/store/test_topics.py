@@ -276,18 +276,20 @@ async def test_auto_creation_can_be_switched_off(open_store_here: OpenStoreHere)
     assert_all_conserved(automatic.server.sync)
 
 
-def test_a_later_setting_is_written_only_where_it_is_used() -> None:
-    # 0.1 takes a topic with a setting that it does not know for damaged, and leaves it out.
+@pytest.mark.parametrize(
+    ("name", "used"),
+    [("fsync", TopicSettings(fsync=True)), ("max_run_ms", TopicSettings(max_run_ms=1))],
+)
+def test_a_later_setting_is_written_only_where_it_is_used(name: str, used: TopicSettings) -> None:
+    # An older version takes a topic with a setting that it does not know for damaged, and leaves
+    # it out.
     topic = Topic("mail", b"u" * 16, 1, 1, TopicSettings(), 7)
-    plain, synced = (
-        pack_document(topic),
-        pack_document(replace(topic, settings=TopicSettings(fsync=True))),
-    )
-    assert b"fsync" not in plain
-    assert b"fsync" in synced
+    plain, with_it = pack_document(topic), pack_document(replace(topic, settings=used))
+    assert name.encode() not in plain
+    assert name.encode() in with_it
     head = b"u" * 16 + (1).to_bytes(8, "big")
-    assert not unpack_topic("mail", head + plain).settings.fsync
-    assert unpack_topic("mail", head + synced).settings.fsync
+    assert unpack_topic("mail", head + plain).settings == TopicSettings()
+    assert unpack_topic("mail", head + with_it).settings == used
 
 
 def test_a_setting_of_a_newer_version_is_named_with_the_remedy() -> None:
