@@ -6,7 +6,14 @@ from typing import Any
 
 import pytest
 
-from ddq.store.jobstore import Extension, Leased, Rejection, Removal, Settlement
+from ddq.store.jobstore import (
+    Extension,
+    Leased,
+    Postponement,
+    Rejection,
+    Removal,
+    Settlement,
+)
 from ddq.task import OnConflict, Outcome, TaskState
 from tests.support.conservation import assert_all_conserved
 from tests.support.queue import Queue, call, errors, new_task
@@ -74,7 +81,8 @@ async def test_a_listing_of_large_tasks_reads_them_in_bounded_scripts(queue: Que
 
 
 @pytest.mark.parametrize(
-    "script", ["cancel", "ack", "nack", "extend", "release", "enqueue", "redrive"]
+    "script",
+    ["cancel", "ack", "nack", "extend", "release", "snooze", "enqueue", "debounce", "redrive"],
 )
 async def test_a_batch_reads_large_tasks_in_bounded_scripts_and_answers_for_all(
     queue: Queue, script: str
@@ -83,7 +91,7 @@ async def test_a_batch_reads_large_tasks_in_bounded_scripts_and_answers_for_all(
     ids = [f"t{number}" for number in range(TASKS_COUNT)]
     await add_all(queue)
     leases: list[Leased] = []
-    if script not in {"cancel", "enqueue"}:
+    if script not in {"cancel", "enqueue", "debounce"}:
         await queue.promote()
         while more := await queue.retrieve(lease_ms=10_000):
             leases += more
@@ -99,6 +107,13 @@ async def test_a_batch_reads_large_tasks_in_bounded_scripts_and_answers_for_all(
         existing = OnConflict.RETURN_EXISTING
         tasks = [new_task(each, on_conflict=existing) for each in ids]
         outcomes = [*await jobs.enqueue(queue.name, tasks, call())]
+    elif script == "debounce":
+        event: dict[str, Any] = {"on_conflict": OnConflict.DEBOUNCE, "debounce_limit_ms": 1_000}
+        tasks = [new_task(each, **event) for each in ids]
+        outcomes = [*await jobs.enqueue(queue.name, tasks, call("r"))]
+    elif script == "snooze":
+        postponed = [Postponement(each.task.id, each.token, 1_000) for each in leases]
+        outcomes = [*await jobs.snooze(queue.name, postponed, call())]
     elif script == "redrive":
         topic = await queue.topic()
         outcomes = [*await queue.store.operations.redrive(topic, ids, call("r"))]

@@ -1,7 +1,7 @@
 """A store that an earlier version wrote is found and served, and a later one's is refused.
 
-``fixtures/v0.1.0.json`` is what the store held after the code of 0.1.0 had enqueued, cancelled,
-leased, acked and failed tasks of a topic with two shards.
+``fixtures/v0.1.0.json`` and ``fixtures/v0.2.0.json`` are what the store held after the code of that
+version had enqueued, cancelled, leased, acked and failed tasks of a topic with two shards.
 """
 
 from __future__ import annotations
@@ -15,18 +15,22 @@ import pytest
 
 from ddq.keys import TOPICS, ShardId, shard_of
 from ddq.store.jobstore import Settlement
-from ddq.task import Durability, TaskState
+from ddq.task import Durability, OnConflict, TaskState
 from tests.support.conservation import assert_all_conserved
 from tests.support.fixtures import OpenStoreHere
 from tests.support.queue import Queue, call, error_of, errors
 from tests.support.store import StoreServer
 
-WRITTEN = json.loads((Path(__file__).parent / "fixtures" / "v0.1.0.json").read_bytes())
+VERSIONS = ("0.1.0", "0.2.0")
+WRITTEN: dict[str, dict[str, Any]] = {
+    version: json.loads((Path(__file__).parent / "fixtures" / f"v{version}.json").read_bytes())
+    for version in VERSIONS
+}
 
 
-def put_back(server: StoreServer) -> None:
+def put_back(server: StoreServer, version: str) -> None:
     """Writes the keys as they were."""
-    for key, (kind, value) in WRITTEN["keys"].items():
+    for key, (kind, value) in WRITTEN[version]["keys"].items():
         if kind == "hash":
             server.sync.hset(key, mapping={b64decode(k): b64decode(v) for k, v in value.items()})
         elif kind == "zset":
@@ -37,12 +41,18 @@ def put_back(server: StoreServer) -> None:
                 server.sync.xadd(key, pairs, id=entry)
 
 
+@pytest.fixture(params=VERSIONS)
+def version(request: pytest.FixtureRequest) -> str:
+    """Who wrote the store."""
+    return str(request.param)
+
+
 @pytest.fixture
-def old(store_server: StoreServer, open_store_here: OpenStoreHere) -> Queue:
-    """The topic of 0.1.0, a moment later."""
-    put_back(store_server)
+def old(version: str, store_server: StoreServer, open_store_here: OpenStoreHere) -> Queue:
+    """The topic of that version, a moment later."""
+    put_back(store_server, version)
     queue = Queue(open_store_here())
-    queue.clock.set(WRITTEN["now_ms"] + 10)
+    queue.clock.set(WRITTEN[version]["now_ms"] + 10)
     return queue
 
 
@@ -72,8 +82,10 @@ async def test_its_tasks_are_served_in_their_states(old: Queue) -> None:
     assert_all_conserved(old.server.sync)
 
 
-async def test_its_tokens_tombstones_and_request_records_still_hold(old: Queue) -> None:
-    tokens = {name: bytes.fromhex(token) for name, token in WRITTEN["tokens"].items()}
+async def test_its_tokens_tombstones_and_request_records_still_hold(
+    old: Queue, version: str
+) -> None:
+    tokens = {name: bytes.fromhex(token) for name, token in WRITTEN[version]["tokens"].items()}
     # The reply to the request that leased it was lost: repeated, it gets the lease and no other.
     shard = shard_of("leased", 2)
     recalled = await old.retrieve(10, request_id=f"request-{shard}", shard=shard)
@@ -93,6 +105,29 @@ async def test_its_tokens_tombstones_and_request_records_still_hold(old: Queue) 
     assert_all_conserved(old.server.sync)
 
 
+async def test_its_tasks_are_snoozed_debounced_and_run_again(old: Queue) -> None:
+    shard = shard_of("leased", 2)
+    (lease,) = await old.retrieve(10, request_id=f"request-{shard}", shard=shard)
+    await old.snooze(lease, 1_000)
+    task = await old.get("leased")
+    assert (task.state, task.attempt, task.snoozes) == (TaskState.SCHEDULED, 0, 1)
+    later = await old.get("later")
+    event = await old.add(
+        "later", b"sooner", delay_ms=7_200_000, on_conflict=OnConflict.DEBOUNCE,
+        debounce_limit_ms=1_800_000, request_id="r",
+    )  # fmt: skip
+    assert event.due_ms == later.created_ms + 1_800_000
+    old.clock.advance(60_000)
+    await promote_all(old)
+    got = {lease.task.id: lease for each in (0, 1) for lease in await old.retrieve(shard=each)}
+    made = await old.run_again(got["retried"])
+    again = await old.get("retried")
+    assert (again.incarnation, again.attempt, again.payload) == (made.incarnation, 0, b"retried")
+    for name in ("soon", "leased"):
+        await old.ack(got[name])
+    assert_all_conserved(old.server.sync)
+
+
 async def test_what_is_written_beside_its_table_is_no_topic_to_it(old: Queue) -> None:
     # 0.1 takes every field but '#' for a topic, and one that it cannot read for damage.
     await Queue(old.controlled_store, "new").create(durability=Durability.QUORUM)
@@ -106,11 +141,12 @@ async def test_what_is_written_beside_its_table_is_no_topic_to_it(old: Queue) ->
 
 
 async def test_a_store_of_a_newer_format_is_refused_with_the_remedy(
-    old: Queue, store_server: StoreServer
+    old: Queue, version: str, store_server: StoreServer
 ) -> None:
     for shard in (0, 1):
         store_server.sync.hset(ShardId("jobs", shard).key("control"), "format", 2)
-    before = {key: store_server.sync.dump(key) for key in WRITTEN["keys"] if "states" in key}
+    keys = WRITTEN[version]["keys"]
+    before = {key: store_server.sync.dump(key) for key in keys if "states" in key}
     error = await error_of(old.add("fresh"))
     assert error.reason == "STORE_MALFORMED"
     assert "format 2" in error.message
