@@ -6,11 +6,10 @@ each item comes back in the order of the request.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from ddq.config import KIB, LIMITS
@@ -538,7 +537,7 @@ class JobStore:
                 int(state), int(full), limit - len(tasks),
                 LIMITS.retrieve_max_bytes - size_bytes, ENVELOPE_BYTES, cursor.score, cursor.id,
             ]  # fmt: skip
-            own = _half_of(call) if tasks else call
+            own = call.half() if tasks else call
             try:
                 reply = await self.topics.run(topic, cursor.shard, "list", args, own)
             except DdqError:
@@ -591,13 +590,6 @@ class JobStore:
             self.topics, topic, script, items, lambda item: item.id, arguments, read, call,
             head=head,
         )  # fmt: skip
-
-
-def _half_of(call: Call) -> Call:
-    """The same call with half of the time that is left, and no wait for a slot that moves."""
-    now_s = asyncio.get_running_loop().time()
-    half_s = max(call.deadline_s - now_s, 0.0) / 2
-    return replace(call, deadline_s=now_s + half_s, waits_for_slot=False)
 
 
 _REFUSALS: dict[str, tuple[type[DdqError], str]] = {

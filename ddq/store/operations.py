@@ -37,27 +37,34 @@ class Operations:
     async def redrive_all(self, topic: Topic, call: Call) -> Progress:
         """Gives every task that was dead at the first call of the request a new run.
 
+        A shard that fails does not keep the others from their turn.
+
         Raises:
             WriteOutcomeUnknown: some steps were taken, and none of them moved a task.
             DdqError: as TopicRegistry.run.
         """
         steps = Steps(f"the redrive of topic {topic.name!r}")
         redriven, left = 0, self._settings.operator_steps_max_count
+        failure: DdqError | None = None
         for index in range(topic.shards):
             done = 0
             while not done:
                 if left == 0:
                     return Progress(redriven, done=False)
                 args = (call.request_id, self._settings.promote_batch_count)
+                own = call if topic.shards == 1 else call.half()
                 try:
-                    reply = await steps.take(self.topics.run(topic, index, "redrive", args, call))
+                    reply = await steps.take(self.topics.run(topic, index, "redrive", args, own))
                 except DdqError as error:
-                    return _so_far(redriven, error)
+                    failure = failure if failure and not failure.definite else error
+                    break
                 count, done, _ = reply.body[0]
                 redriven += count
                 # A shard that has nothing left costs nothing: else a topic of more shards than
                 # steps would never be done.
                 left -= not done
+        if failure is not None:
+            return _so_far(redriven, steps.judged(failure))
         return Progress(redriven, done=True)
 
     async def redrive(
@@ -166,13 +173,15 @@ class Operations:
         return progress
 
 
-def _so_far(count: int, error: DdqError) -> Progress:
+def _so_far(count: int, error: BaseException) -> Progress:
     """How far a request came that a step ended which certainly did nothing, if that is anywhere.
 
     Raises:
         DdqError: a caller that calls again for as long as it is not done would not come further.
     """
-    was_refused = error.definite or isinstance(error.__cause__, DdqError)
+    was_refused = isinstance(error, DdqError) and (
+        error.definite or isinstance(error.__cause__, DdqError)
+    )
     if count and was_refused:
         return Progress(count, done=False)
     raise error

@@ -43,10 +43,10 @@ class Steps:
         done = [result for result in results if not isinstance(result, BaseException)]
         self._has_effect = self._has_effect or bool(done)
         if errors:
-            raise self._judged(errors)
+            raise self.judged(*errors)
         return done
 
-    def _judged(self, errors: list[BaseException]) -> BaseException:
+    def judged(self, *errors: BaseException) -> BaseException:
         """What is to be raised for these: the most uncertain of them."""
         for error in errors:
             if not isinstance(error, DdqError) or not error.definite:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ddq.errors import StoreUnreachable
+from ddq.errors import StoreUnreachable, WriteOutcomeUnknown
 from ddq.keys import ShardId, shard_of
 from ddq.store.jobstore import Cursor
 from ddq.task import TaskState
@@ -59,3 +59,56 @@ async def test_a_page_ends_before_a_shard_that_does_not_answer(
         )
     )
     assert error.message == "its master is away", "no page leaves tasks out unsaid"
+
+
+async def dead_on_every_shard(wide: Queue) -> None:
+    """Five dead tasks."""
+    for shard in range(4):
+        wide.leadership = None
+        await wide.promote(shard)
+        for lease in await wide.retrieve(shard=shard):
+            await wide.nack(lease, dead=True)
+
+
+@pytest.mark.parametrize("blocked", range(4))
+async def test_a_redrive_goes_on_behind_a_shard_that_does_not_answer(
+    wide: Queue, monkeypatch: pytest.MonkeyPatch, blocked: int
+) -> None:
+    await dead_on_every_shard(wide)
+    there = sum(shard_of(f"t{number}", 4) == blocked for number in range(20))
+    with monkeypatch.context() as patch:
+        block(wide, patch, blocked)
+        progress = await wide.redrive_all("r")
+        assert (progress.count, progress.done) == (20 - there, False)
+        error = await error_of(wide.redrive_all("r"))
+        assert isinstance(error, WriteOutcomeUnknown), "no further, and not without an effect"
+    progress = await wide.redrive_all("r")
+    assert (progress.count, progress.done) == (there, True)
+
+
+@pytest.mark.parametrize("blocked", range(4))
+async def test_a_purge_draws_its_cut_behind_a_shard_that_does_not_answer(
+    wide: Queue, monkeypatch: pytest.MonkeyPatch, blocked: int
+) -> None:
+    """What is purged is decided by the start of the request, on as many shards as answer."""
+    with monkeypatch.context() as patch:
+        block(wide, patch, blocked)
+        error = await error_of(wide.purge("p"))
+        assert isinstance(error, WriteOutcomeUnknown)
+        for number in range(20):
+            if shard_of(f"t{number}", 4) != blocked:
+                assert await wide.state(f"t{number}") is TaskState.PURGED
+    assert (await wide.purge("p")).done
+
+
+async def test_settings_reach_the_shards_behind_one_that_does_not_answer(
+    wide: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        block(wide, patch, 0)
+        error = await error_of(wide.pause())
+        assert isinstance(error, WriteOutcomeUnknown)
+    control = [
+        wide.server.sync.hget(ShardId(wide.name, n).key("control"), "paused") for n in range(4)
+    ]
+    assert control[1:] == [b"1"] * 3
