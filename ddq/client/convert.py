@@ -11,6 +11,7 @@ from google.protobuf import duration_pb2, timestamp_pb2
 from google.protobuf.message import Message
 
 from ddq.client import values
+from ddq.config import LIMITS
 from ddq.errors import FieldViolation, InvalidArgument, Unimplemented
 from ddq.task import Durability, TaskState
 from ddq.v1 import delay_queue_admin_service_pb2 as admin_pb
@@ -73,7 +74,10 @@ def put_schedule(target: _Scheduled, delay: timedelta | None, due: datetime | No
     if due is not None:
         if due.utcoffset() is None:
             raise refused("due_time", "has no time zone; give one, for example datetime.UTC")
-        target.due_time.FromDatetime(due)
+        try:
+            target.due_time.FromDatetime(due)
+        except (OverflowError, ValueError) as error:
+            raise refused("due_time", "is outside the years 1 to 9999 in UTC") from error
     put_duration(target.delay, delay)
 
 
@@ -126,9 +130,9 @@ def content(payload: bytes, headers: Mapping[str, str]) -> queue_pb.TaskContent:
 
 def verdict(error: str, delay: timedelta | None, *, dead_letter: bool) -> queue_pb.NackVerdict:
     """Why an attempt failed and what comes next."""
-    message = queue_pb.NackVerdict(
-        error=error.encode(errors="replace").decode(), dead_letter=dead_letter
-    )
+    # No more than the server keeps: a text of 10 MB would make the request too large to be sent.
+    kept = error.encode(errors="replace")[: LIMITS.error_max_bytes].decode(errors="ignore")
+    message = queue_pb.NackVerdict(error=kept, dead_letter=dead_letter)
     put_duration(message.delay, delay)
     return message
 

@@ -28,6 +28,10 @@ CLEAN_UP_S = 5.0
 less."""
 
 
+_UNSENDABLE = (TypeError, ValueError, AttributeError, OverflowError)
+"""What it raises to put a value of the wrong type or size into a request."""
+
+
 class Cut(enum.Enum):
     """Why the worker asked a handler to stop."""
 
@@ -131,7 +135,15 @@ class Attempts:
         finally:
             heartbeats.cancel()
         outcome = execution.outcome.result() if execution.outcome.done() else None
-        return await self._end(job, cut, outcome)
+        try:
+            return await self._end(job, cut, outcome)
+        except (InvalidArgument, *_UNSENDABLE) as error:
+            # What the handler asked for can not be sent, or is refused: a mistake of this handler,
+            # for which no other task may pay.
+            log.warning("%s/%s asked for what cannot be: %s", job.topic, job.id, error)
+            failure = outcome.error if outcome is not None else None
+            text = f"{error_text(failure)}; " if failure is not None else ""
+            return await self._nack(job, f"{text}what the handler asked for was refused: {error}")
 
     def _max_run(self, job: Job) -> timedelta | None:
         """The smaller one of the worker's bound and the topic's."""
@@ -235,7 +247,8 @@ class Attempts:
             )
             return Verdict.DEAD if result.state is TaskState.DEAD else Verdict.NACKED
 
-        return await _verdict(job, request())
+        # Only what the handler chose can be out of bounds, and only then is there another way.
+        return await _verdict(job, request(), *([] if delay is None else [InvalidArgument]))
 
     async def _release(self, job: Job) -> Verdict:
         async def request() -> Verdict:

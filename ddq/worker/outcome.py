@@ -49,11 +49,15 @@ def raised(error: BaseException) -> Outcome:
 
 def error_text(error: BaseException) -> str:
     """What is kept as the task's last error."""
-    if isinstance(error, Retry | DeadLetter | Snooze):
-        return str(error)
     name = type(error).__name__
-    if str(error):
-        return f"{name}: {error}"
+    try:
+        text = str(error)
+    except Exception as unreadable:  # noqa: BLE001 - it is the handler's class, and may do anything
+        return f"{name}, whose text cannot be read: {type(unreadable).__name__}"
+    if isinstance(error, Retry | DeadLetter | Snooze):
+        return text
+    if text:
+        return f"{name}: {text}"
     if isinstance(error, asyncio.CancelledError):
         return f"{name}: raised within the handler; the worker had not cancelled it"
     return name

@@ -98,6 +98,21 @@ def test_a_mask_names_what_is_set_and_nothing_else() -> None:
     ]
 
 
+def test_an_error_of_any_length_can_be_sent() -> None:
+    message = convert.verdict("é" * 5_000_000, None, dead_letter=False)
+    assert message.error == "é" * 1_024
+    # Not through the middle of a character.
+    assert convert.verdict("x" + "é" * 2_000, None, dead_letter=False).error == "x" + "é" * 1_023
+
+
+def test_a_due_time_that_utc_does_not_have_is_refused() -> None:
+    early = datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=10)))
+    late = datetime(9999, 12, 31, 23, tzinfo=timezone(-timedelta(hours=10)))
+    for due in (early, late):
+        with pytest.raises(InvalidArgument, match="years 1 to 9999"):
+            convert.task_spec(NewTask(due=due), "a")
+
+
 async def test_an_empty_id_is_refused(client: Client, server: FakeServer) -> None:
     """The server would make one, and each repeat would be a task of its own."""
     with pytest.raises(InvalidArgument, match=r"task\.id: is empty"):

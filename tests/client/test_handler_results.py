@@ -5,17 +5,27 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from ddq.worker import Job, Verdict
+from ddq import errors
+from ddq.client import LeaseRef, Nacked, convert
+from ddq.worker import Job, Retry, Verdict
 from tests.client.queue import FakeQueue, lease
 from tests.client.test_worker import counted, run
 
 
 class Odd(BaseException):
     """Neither an Exception nor one of those that the interpreter knows."""
+
+
+class Unreadable(Exception):
+    """Its text cannot be had."""
+
+    def __str__(self) -> str:
+        raise ValueError("no text")
 
 
 def stop_iteration(_: Job) -> None:
@@ -45,6 +55,7 @@ PLAIN: dict[str, tuple[Callable[[Job], Any], str]] = {
     "a reason": (raises(asyncio.CancelledError("by me")), "CancelledError: by me"),
     "StopAsyncIteration": (raises(StopAsyncIteration()), "StopAsyncIteration"),
     "BaseException": (raises(Odd("strange")), "Odd: strange"),
+    "no text": (raises(Unreadable()), "Unreadable, whose text cannot be read: ValueError"),
     "group": (
         raises(BaseExceptionGroup("both", [SystemExit(1), ValueError("x")])),
         "BaseExceptionGroup: both (2 sub-exceptions)",
@@ -116,6 +127,31 @@ async def test_a_handler_that_cancels_itself_has_failed() -> None:
 
     made = await run(queue, handler)
     assert counted(made) == {Verdict.NACKED: 1}
+
+
+class StrictQueue(FakeQueue):
+    """Refuses delays as the client and the server do."""
+
+    async def nack(self, ref: LeaseRef, **verdict: Any) -> Nacked:
+        convert.verdict(verdict["error"], verdict["delay"], dead_letter=verdict["dead_letter"])
+        if verdict["delay"] is not None and verdict["delay"] < timedelta(0):
+            raise errors.InvalidArgument("verdict.delay: is negative")
+        return await super().nack(ref, **verdict)
+
+
+@pytest.mark.parametrize("delay", [timedelta(seconds=-1), 5, "5s"])
+async def test_a_delay_that_cannot_be_fails_its_own_task_only(delay: Any) -> None:
+    queue = StrictQueue(lease("a"), lease("neighbour"))
+
+    async def handler(job: Job) -> None:
+        if job.id == "a":
+            raise Retry("busy", delay=delay)
+
+    made = await run(queue, handler)
+    (verdict,) = queue.nacks
+    assert verdict["error"].startswith("busy; what the handler asked for was refused: ")
+    assert verdict["delay"] is None
+    assert counted(made) == {Verdict.NACKED: 1, Verdict.ACKED: 1}
 
 
 def test_a_program_that_ends_hands_its_tasks_back() -> None:
