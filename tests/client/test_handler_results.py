@@ -21,7 +21,7 @@ class Odd(BaseException):
     """Neither an Exception nor one of those that the interpreter knows."""
 
 
-class Unreadable(Exception):
+class UnreadableError(Exception):
     """Its text cannot be had."""
 
     def __str__(self) -> str:
@@ -55,7 +55,10 @@ PLAIN: dict[str, tuple[Callable[[Job], Any], str]] = {
     "a reason": (raises(asyncio.CancelledError("by me")), "CancelledError: by me"),
     "StopAsyncIteration": (raises(StopAsyncIteration()), "StopAsyncIteration"),
     "BaseException": (raises(Odd("strange")), "Odd: strange"),
-    "no text": (raises(Unreadable()), "Unreadable, whose text cannot be read: ValueError"),
+    "no text": (
+        raises(UnreadableError()),
+        "UnreadableError, whose text cannot be read: ValueError",
+    ),
     "group": (
         raises(BaseExceptionGroup("both", [SystemExit(1), ValueError("x")])),
         "BaseExceptionGroup: both (2 sub-exceptions)",
