@@ -11,17 +11,26 @@ from contextlib import contextmanager
 from ddq.keys import ShardId
 from ddq.store.hints import Hint, ReadyHint, Reset, TopicHint
 
+ROUND_STEP_COUNT = 64
+ROUND_STEP_S = 0.01
+"""After hints were lost so many Retrieves look at the same time, and the next ones so much later:
+about as fast as one store node answers them."""
+
 
 class Ear:
     """One Retrieve that waits. ``rung`` holds the shards it was woken for; empty: look at all.
 
     Args:
         lines: of its topics, which learn when it is woken and when it has looked.
+
+    Attributes:
+        waits: False when its Retrieve has ended.
     """
 
     def __init__(self, topics: Sequence[str], lines: Sequence[_Line] = ()) -> None:
         self.topics = topics
         self.rung: set[ShardId] = set()
+        self.waits = True
         self._lines = lines
         self._event = asyncio.Event()
 
@@ -100,6 +109,8 @@ class ReadyBell:
 
     def __init__(self) -> None:
         self._lines: dict[str, _Line] = {}
+        self._round: OrderedDict[Ear, None] = OrderedDict()
+        self._round_timer: asyncio.TimerHandle | None = None
 
     @contextmanager
     def listening(self, topics: Sequence[str]) -> Iterator[Ear]:
@@ -111,6 +122,7 @@ class ReadyBell:
         try:
             yield ear
         finally:
+            ear.waits = False
             for topic, line in zip(topics, lines, strict=True):
                 line.remove(ear)
                 if not line:
@@ -135,15 +147,32 @@ class ReadyBell:
             ear.ring(shard)
 
     def ring_all(self, topic: str) -> None:
-        """Wakes every Retrieve that waits for the topic, to look at everything."""
+        """Has every Retrieve that waits for the topic look at everything, a part at a time.
+
+        Each look is a request to the store for each shard. All at once they would keep out what
+        else is asked of it.
+        """
         line = self._lines.get(topic)
-        for ear in () if line is None else [*line.idle, *line.woken]:
-            ear.ring(None)
+        if line is not None:
+            self._round |= dict.fromkeys((*line.idle, *line.woken))
+        if self._round_timer is None:
+            self._go_round()
+
+    def _go_round(self) -> None:
+        for _ in range(min(ROUND_STEP_COUNT, len(self._round))):
+            ear, _ = self._round.popitem(last=False)
+            if ear.waits:
+                ear.ring(None)
+        self._round_timer = None
+        if self._round:
+            loop = asyncio.get_running_loop()
+            self._round_timer = loop.call_later(ROUND_STEP_S, self._go_round)
 
     def wake(self) -> None:
-        """Wakes every Retrieve that waits, to look at everything."""
-        for topic in self._lines:
-            self.ring_all(topic)
+        """Wakes every Retrieve that waits, at once."""
+        for line in self._lines.values():
+            for ear in (*line.idle, *line.woken):
+                ear.ring(None)
 
     def is_heard(self, topic: str) -> bool:
         """Whether a Retrieve waits for the topic."""
@@ -156,4 +185,5 @@ class ReadyBell:
         elif isinstance(hint, TopicHint):
             self.ring_all(hint.topic)
         elif isinstance(hint, Reset):
-            self.wake()
+            for topic in self._lines:
+                self.ring_all(topic)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import ExitStack
 
 import pytest
 
-from ddq.bell import Ear, ReadyBell
+from ddq.bell import ROUND_STEP_COUNT, ROUND_STEP_S, Ear, ReadyBell
 from ddq.keys import ShardId
 from ddq.store.hints import DueHint, ReadyHint, Reset, TopicHint
 
@@ -119,3 +120,19 @@ async def test_those_that_looked_in_vain_keep_their_place() -> None:
         assert one.look() == {MAIL}
         bell.ring(MAIL, 1)
         assert ringing(one, two) == [True, False]
+
+
+async def test_after_a_reset_a_bounded_number_looks_at_the_same_time() -> None:
+    """5,000 looks at once take the store a second, in which nothing else is answered."""
+    bell = ReadyBell()
+    with ExitStack() as stack:
+        ears = [stack.enter_context(bell.listening(["mail", "jobs"])) for _ in range(300)]
+        with bell.listening(["mail"]) as gone:
+            bell.on_hint(Reset())
+            bell.on_hint(Reset())
+            assert sum(ringing(*ears, gone)) == ROUND_STEP_COUNT
+        async with asyncio.timeout(30):
+            while not all(ringing(*ears)):  # noqa: ASYNC110 - the bell's own timer sets no event
+                await asyncio.sleep(ROUND_STEP_S)
+        assert {ear.look() for ear in ears} == {frozenset()}
+        assert not gone.ringing
