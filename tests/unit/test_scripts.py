@@ -60,6 +60,38 @@ def test_every_script_begins_with_the_checks_and_ends_with_a_write(name: str) ->
     assert last.startswith("return finish(")
 
 
+READS_BOUNDED = ("has_read_enough()", "LOAD_BOUND", "HSTRLEN", "state.token == token")
+"""What a loop that reads tasks asks first: how much was read, how large the task is, or whether the
+lease holds by which it once fitted into a reply."""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_loop_reads_tasks_without_a_bound_in_bytes(name: str) -> None:
+    """A task may be of 1 MiB, and only whole fields can be read."""
+    loop = None
+    for line in code(body(name)).splitlines():
+        if re.match(r"\s*(for|while) ", line):
+            loop = ""
+        if loop is not None:
+            loop += line
+            if re.search(r"\b(load|examine)\(", line):
+                assert any(bound in loop for bound in READS_BOUNDED), line
+                loop = None
+
+
+@pytest.mark.parametrize("name", [*NAMES, "prelude"])
+def test_what_a_script_unpacks_is_bounded(name: str) -> None:
+    """Lua unpacks about 8,000 values, and fails beyond: that would end every such call."""
+    known = {
+        # As many as there are fields, counters, or names in one step.
+        "fields", "stale",
+        # The registry's arguments: a page of names.
+        "ARGV", "ARGV, 10",
+    }  # fmt: skip
+    unpacked = set(re.findall(r"(?<!struct\.)\bunpack\(([^)]*)\)", code(body(name))))
+    assert unpacked <= known, "say here why it is bounded"
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_only_what_adds_a_task_is_refused_by_a_full_store(name: str) -> None:
     script = default_scripts()[name]
