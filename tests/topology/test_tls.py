@@ -12,12 +12,23 @@ import pytest
 
 from ddq.errors import StoreUnreachable
 from ddq.store.connection import NotSentError
-from ddq.store.topology import Node, open_topology, parse_store_url
+from ddq.store.topology import Node, look, open_topology, parse_store_url
+from ddq.store.topology import master as master_module
+from ddq.store.topology import sentinel as sentinel_module
 from tests.support.fake_redis import FakeClusterNode, FakeMap, FakeNode, FakeSentinel, running
 
 FILES = Path(__file__).parent.parent / "support" / "tls"
 CA = f"ca_file={FILES}/ca.pem"
 CLIENT = f"cert_file={FILES}/client.pem&key_file={FILES}/client.key"
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing hangs in here, and handshakes take their time on a busy machine."""
+    for module in (look, sentinel_module):
+        monkeypatch.setattr(module, "ANSWER_TIMEOUT_S", 60.0)
+    monkeypatch.setattr(sentinel_module, "PROBE_TIMEOUT_S", 60.0)
+    monkeypatch.setattr(master_module, "OPEN_TIMEOUT_S", 60.0)
 
 
 def server_context(*, asks_for_a_certificate: bool = False) -> ssl.SSLContext:
