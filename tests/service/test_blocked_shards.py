@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -165,6 +166,20 @@ def test_an_empty_reply_is_never_given_for_a_shard_that_was_not_asked() -> None:
         for wait_s in (0.0, 3.0):
             error = await error_of(store.take("a", wait_s=wait_s))
             assert isinstance(error, StoreUnreachable)
+
+    play(scenario)
+
+
+def test_calls_that_skip_the_same_shard_do_not_share_an_error() -> None:
+    """Its traceback would grow with each, and keep what their frames hold."""
+
+    async def scenario(store: FakeShards) -> None:
+        store.shards[A0].mode = Mode.MOVING
+        first, second, third = [await error_of(store.take("a")) for _ in range(3)]
+        assert first.message == second.message == third.message
+        assert len({id(first), id(second), id(third)}) == 3
+        lengths = [len(traceback.extract_tb(error.__traceback__)) for error in (second, third)]
+        assert lengths[0] == lengths[1]
 
     play(scenario)
 
