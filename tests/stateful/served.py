@@ -243,7 +243,8 @@ def _nack_one(real: ServedShard, op: ops.Nack) -> pb.NackRequest:
     return pb.NackRequest(topic=TOPIC, id=op.id, lease_token=op.token, verdict=_verdict(op))
 
 
-def _snooze_item(_: ServedShard, op: ops.Snooze) -> pb.BatchSnoozeItem:
+def _snooze_item(real: ServedShard, op: ops.Snooze) -> pb.BatchSnoozeItem:
+    real.store.jobs.snoozes_max_count = op.limit
     item = pb.BatchSnoozeItem(id=op.id, lease_token=op.token)
     item.delay.FromMilliseconds(op.delay_ms)
     return item
