@@ -180,7 +180,9 @@ def _retry_bound(delivery: Delivery, same: list[Delivery], events: list[Event]) 
         if event.reply.result.state != State.SCHEDULED:
             continue
         before = next((d for d in same if d.token == event.request.lease_token), None)
-        if before and before.attempt + 1 == delivery.attempt and before.run == delivery.run:
+        run = (delivery.incarnation, delivery.run)
+        follows = before is not None and (before.incarnation, before.run) == run
+        if before and follows and before.attempt + 1 == delivery.attempt:
             earliest_ms = before.at_ms + wait_ms
             _require(
                 delivery.at_ms >= earliest_ms,
