@@ -107,6 +107,23 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         for script in ("promote", "reap", "redrive", "purge")
     ),
     *(
+        Explanation(f"{script}.lua", "if has_read_enough()", _BYTES)
+        for script in (
+            "ack",
+            "collect",
+            "enqueue",
+            "extend",
+            "get",
+            "list",
+            "nack",
+            "redrive",
+            "release",
+            "remove",
+            "run_again",
+            "snooze",
+        )
+    ),
+    *(
         Explanation("prelude.lua", text, _BY_HAND)
         for text in (
             "if not ms or ms ~= ms or ms < 0",
