@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 import signal
 from collections import Counter
@@ -201,7 +202,11 @@ async def test_a_leader_that_is_asked_to_stop_hands_over(
     old.process.send_signal(signal.SIGTERM)
     assert await old.process.wait() == 0
 
+    added = itertools.count()
+
     async def took_over() -> bool:
+        # However long all of this takes, there is something to do.
+        await queue.add(f"late{next(added)}")
         return await new.figure("promoted_total") > 0
 
     await until(took_over, "the other one leads")

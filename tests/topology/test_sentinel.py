@@ -114,7 +114,9 @@ async def test_the_newest_epoch_counts_and_not_the_first_answer_or_the_most(
     assert str(scene.new.node) in reason
 
 
-async def test_sentinels_learn_of_each_other(scene: Scene) -> None:
+async def test_sentinels_learn_of_each_other(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (look, sentinel_module):
+        monkeypatch.setattr(module, "ANSWER_TIMEOUT_S", 60.0)
     await scene.find()
     await scene.sentinels[0].stop()
     await scene.sentinels[1].stop()

@@ -13,6 +13,7 @@ import pytest
 from ddq.errors import StoreUnreachable
 from ddq.store.connection import NotSentError
 from ddq.store.topology import Node, look, open_topology, parse_store_url
+from ddq.store.topology import cluster as cluster_module
 from ddq.store.topology import master as master_module
 from ddq.store.topology import sentinel as sentinel_module
 from tests.support.fake_redis import FakeClusterNode, FakeMap, FakeNode, FakeSentinel, running
@@ -25,9 +26,10 @@ CLIENT = f"cert_file={FILES}/client.pem&key_file={FILES}/client.key"
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing hangs in here, and handshakes take their time on a busy machine."""
-    for module in (look, sentinel_module):
+    for module in (look, sentinel_module, cluster_module):
         monkeypatch.setattr(module, "ANSWER_TIMEOUT_S", 60.0)
-    monkeypatch.setattr(sentinel_module, "PROBE_TIMEOUT_S", 60.0)
+    for module in (sentinel_module, cluster_module):
+        monkeypatch.setattr(module, "PROBE_TIMEOUT_S", 60.0)
     monkeypatch.setattr(master_module, "OPEN_TIMEOUT_S", 60.0)
 
 
