@@ -97,6 +97,10 @@ bugs: $(READY) ## plant every known mistake, one at a time, and see it caught (m
 stories: $(READY) ## tell the shortest stories of what breaks without the replication barrier
 	@$(BIN)/python -m tests.stateful.stories $(ARGS)
 
+.PHONY: barrier-model
+barrier-model: $(READY) ## search the model of the barrier: make barrier-model ARGS='paused isolated --without votes'
+	@$(BIN)/python -m models.barrier $(ARGS)
+
 .PHONY: branches
 branches: $(READY) ## list the branches that levels 2 and 3 never visit, each with the reason
 	@$(BIN)/python -m tests.stateful.branches $(ARGS)

@@ -6,13 +6,13 @@ cluster offers those that its machine allows, and says of each other one why not
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
-from chaos.clusters.resp import Reply
+from chaos.clusters.resp import Reply, Subscription
 
 
 class ClusterError(Exception):
@@ -116,11 +116,11 @@ class Cluster(Protocol):
             ReplyError: it answered with an error.
         """
 
-    def events(self, node: Node, pattern: str) -> AsyncIterator[tuple[str, str]]:
-        """Yields (channel, message) for what a node publishes on channels matching the pattern.
+    async def subscribe(self, node: Node, pattern: str) -> Subscription:
+        """Receives what a node publishes on channels that match the pattern.
 
         Raises:
-            OSError: the node cannot be reached, or the connection broke.
+            OSError: the node cannot be reached.
         """
 
     async def role(self, node: Node) -> Role:

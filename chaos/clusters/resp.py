@@ -8,7 +8,7 @@ blind whoever watches.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import TypeAlias
 
 Reply: TypeAlias = "int | str | list[Reply] | None"
@@ -101,10 +101,34 @@ def as_info(reply: Reply) -> dict[str, str]:
     return {name: value for name, colon, value in pairs if colon}
 
 
+class Subscription:
+    """A connection that receives what a node publishes; see ``subscribe``."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def next(self) -> tuple[str, str]:
+        """The next channel and message.
+
+        Raises:
+            OSError: the connection broke.
+        """
+        while True:
+            reply = as_list(await _read(self._reader))
+            if reply[0] == "pmessage":
+                _, _, channel, message = map(as_text, reply)
+                return channel, message
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self._writer.transport.abort()
+
+
 async def subscribe(
     ip: str, port: int, pattern: str, *, source_ip: str | None = None
-) -> AsyncIterator[tuple[str, str]]:
-    """Yields (channel, message) for everything published on channels that match the pattern.
+) -> Subscription:
+    """Subscribes to channels that match the pattern; returns once the node has confirmed it.
 
     Raises:
         OSError: no connection, or it broke.
@@ -115,9 +139,7 @@ async def subscribe(
     try:
         writer.write(encode(["PSUBSCRIBE", pattern]))
         await _read(reader)
-        while True:
-            kind, _, channel, message = map(as_text, as_list(await _read(reader)))
-            if kind == "pmessage":
-                yield channel, message
-    finally:
+    except BaseException:
         writer.transport.abort()
+        raise
+    return Subscription(reader, writer)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from chaos.clusters import ClusterError, Node, NodeKind, NotAvailableError
+from chaos.clusters.resp import Subscription
 from chaos.faults.model import FAILOVER_TIMEOUT_S, DidNotHappenError, Evidence, Strength, World
 from chaos.faults.partitions import PartitionFault, around
 from chaos.faults.signals import PauseFault
@@ -140,16 +141,19 @@ async def _selections(world: World) -> AsyncIterator[asyncio.Queue[_Selection]]:
         raise NotAvailableError("sentinel: this cluster has none")
     queue: asyncio.Queue[_Selection] = asyncio.Queue()
 
-    async def listen(sentinel: Node) -> None:
+    async def listen(sentinel: Node, subscription: Subscription) -> None:
         # The Sentinel of the paused host says nothing, and its connection may break.
         with contextlib.suppress(OSError):
-            async for _, message in world.cluster.events(sentinel, _SELECTED):
+            while True:
+                _, message = await subscription.next()
                 replica = _named(world, message)
                 queue.put_nowait(_Selection(sentinel, replica, time.monotonic()))
 
+    # Each one is subscribed to before the pause: the selection comes a down-after later.
+    subscriptions = {each: await world.cluster.subscribe(each, _SELECTED) for each in sentinels}
     tasks = [
-        asyncio.create_task(listen(sentinel), name=f"chaos events of {sentinel.name}")
-        for sentinel in sentinels
+        asyncio.create_task(listen(sentinel, each), name=f"chaos events of {sentinel.name}")
+        for sentinel, each in subscriptions.items()
     ]
     try:
         yield queue
@@ -157,6 +161,8 @@ async def _selections(world: World) -> AsyncIterator[asyncio.Queue[_Selection]]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for each in subscriptions.values():
+            each.close()
 
 
 def _named(world: World, message: str) -> Node:

@@ -33,9 +33,10 @@ SENTINEL_INFO_PERIOD_S = 1.0
 replica has been promoted, and re-points the others at its next tick. It pings as often, so a
 Sentinel may consider a master down for as long after that master's return."""
 SENTINEL_TICK_S = 0.1
-SENTINEL_ELECTION_S = 10.0 + 1.0
-"""How long a Sentinel that has begun an election waits for votes: its election timeout, and the
-random delay of up to a second that it adds."""
+SENTINEL_ELECTION_S = 5.0 + 10.0 + 1.0
+"""How long after a master's return a Sentinel that is cut off may still be a candidate: the word of
+another one, that the master is down, counts for 5 s; then it waits for votes until its election
+time-out, and adds a random delay of up to a second."""
 WINDOW_SHARE = 0.5
 """Of down-after. The rest is for a Sentinel whose last ping was answered just before the cut."""
 SETTLE_MARGIN = 1.5

@@ -14,11 +14,11 @@ from typing import Any
 from unittest import mock
 
 from ddq.scheduler import Scheduler
-from ddq.store.barrier import Answer, Chain, Timing
+from ddq.store.barrier import NO_ELECTIONS, Answer, Chain, ElectionAnswer, Timing
 from ddq.store.jobstore import JobStore, Removed
 from ddq.store.runner import Call, ScriptRunner
 from ddq.task import Outcome, TaskState
-from tests.stateful.directed import Ask, cancel, read
+from tests.stateful.directed import Ask, cancel, enqueued_during_an_election, read
 from tests.stateful.world import TIMING
 
 ANY = frozenset(f"G{number}" for number in range(1, 14))
@@ -36,6 +36,7 @@ class Bug:
             level 3 on a store that loses what it had confirmed; 6 for the story of level 3 that is
             told by name, with ``ask``.
         ask: what is asked of a deposed master there.
+        directed: another simulation for level 6; returns what it found, or nothing.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Bug:
     durability: str = "all"
     levels: tuple[int, ...] = (2, 3)
     ask: Ask | None = None
+    directed: Callable[[str], str] | None = None
 
 
 def texts_of(bug: Bug) -> dict[str, str]:
@@ -81,6 +83,23 @@ def _timed(timing: Timing) -> Iterator[None]:
 def _not_settling() -> AbstractContextManager[None]:
     """A majority counts at once: also on a master that came back a moment ago."""
     return _timed(replace(TIMING, settle_s=0.0))
+
+
+@contextmanager
+def _elections_not_asked_for() -> Iterator[None]:
+    """The chain settles whatever the Sentinels have voted."""
+    hear = Chain.hear
+
+    def deaf(chain: Chain, asked_s: float, _answer: ElectionAnswer) -> None:
+        hear(chain, asked_s, NO_ELECTIONS)
+
+    with mock.patch.object(Chain, "hear", deaf):
+        yield
+
+
+def _lost_to_an_election(socket: str) -> str:
+    event, held = enqueued_during_an_election(socket)
+    return "an enqueue was acknowledged, and its task is gone" if event.ok and not held else ""
 
 
 def _without_barrier(*scripts: str) -> Callable[[], AbstractContextManager[None]]:
@@ -665,6 +684,14 @@ BUGS: tuple[Bug, ...] = (
         patch=_not_settling,
         levels=(4,),
         durability="quorum",
+    ),
+    Bug(
+        "elections are not asked for",
+        _set("G2"),
+        "an election that outlives the pause behind it completes where nobody sees it",
+        patch=_elections_not_asked_for,
+        levels=(6,),
+        directed=_lost_to_an_election,
     ),
     Bug(
         "reads do not wait",

@@ -64,6 +64,8 @@ class Cluster:
         self.master = "one"
         self.deposed: str | None = None
         self.failovers = 0
+        self.hidden: str | None = None
+        """A replica that was promoted where its old master cannot see it."""
 
     def close(self) -> None:
         """Closes the connections to the server."""
@@ -135,11 +137,17 @@ class Cluster:
         most = max(replicas.values())
         return [name for name, have in replicas.items() if have == most]
 
+    def promote_hidden(self, name: str) -> None:
+        """A replica is promoted; its old master goes on counting it among its own."""
+        self.nodes[name].replicas = {}
+        self.hidden = name
+
     def fail_over(self, name: str) -> None:
         """A replica is promoted. The other one stays with the deposed master for now."""
         old = self.nodes[self.master]
         del old.replicas[name]
         self.nodes[name].replicas = {}
+        self.hidden = None
         self.deposed, self.master = self.master, name
         self.failovers += 1
 

@@ -10,7 +10,7 @@ from typing import Any
 from ddq.store.runner import Call
 from tests.stateful.play import _make_topic, simulated_scripts
 from tests.stateful.story import TOPIC, Actor, Event, History
-from tests.stateful.world import World
+from tests.stateful.world import DOWN_AFTER_S, World
 
 Ask = Callable[[Actor], Coroutine[Any, Any, None]]
 Patch = Callable[[], Any]
@@ -109,6 +109,38 @@ def told_by_a_deposed_master(socket: str, ask: Ask, patch: Patch = contextlib.nu
             choice[0] = 1
             run_until(world, world.spawn(ask(asker), "asker"))
             return history.events[-1]
+    finally:
+        world.close()
+
+
+def enqueued_during_an_election(
+    socket: str, patch: Patch = contextlib.nullcontext
+) -> tuple[Event, bool]:
+    """The master's host is paused until a replica is selected. It is back, and the host of the
+    replica, which has the leading Sentinel, is cut off; the election completes there. A producer
+    enqueues at the old master, which has another replica; then the cut is over.
+
+    Returns:
+        What the producer was told, and whether the new master has the task.
+    """
+    world = World(socket, simulated_scripts(), lambda _: 0, "quorum", failovers_max_count=1, apis=1)
+    history = History()
+    try:
+        with patch():
+            setting = world.spawn(_make_topic(world), "operator")
+            assert world.drain(lambda: setting.done() and not world.cluster.lagging())
+            happen(world, "master's host PAUSED")
+            world.loop.move_to(world.loop.time() + 2 * DOWN_AFTER_S)
+            happen(world, "two is SELECTED")
+            happen(world, "master's host is back")
+            happen(world, "host of two CUT OFF")
+            happen(world, "two is PROMOTED")
+            producer = Actor(world, history, "producer")
+            run_until(world, world.spawn(producer.enqueue("x", 60_000), "producer"))
+            happen(world, "host of two is back")
+            assert world.cluster.master == "two"
+            held = world.cluster.client("two").hkeys(world.shard.key("payloads"))
+            return history.events[0], b"x" in held
     finally:
         world.close()
 

@@ -5,8 +5,13 @@ from __future__ import annotations
 import pytest
 
 from tests.bugs.registry import BUGS, Bug, texts_of
-from tests.stateful.directed import repeat_of_a_lost_reply, told_by_a_deposed_master
+from tests.stateful.directed import (
+    enqueued_during_an_election,
+    repeat_of_a_lost_reply,
+    told_by_a_deposed_master,
+)
 
+ELECTION = next(bug for bug in BUGS if bug.name == "elections are not asked for")
 TOLD = [bug for bug in BUGS if bug.ask is not None]
 
 
@@ -41,3 +46,18 @@ def test_a_deposed_master_is_not_believed_when_it_knows_nothing(
     lie = told_by_a_deposed_master(stateful_socket, bug.ask, bug.patch)
     assert lie.error is not None, f"{bug.name}: the story has lost its point"
     assert lie.error.reason == "TASK_NOT_FOUND"
+
+
+def test_nothing_is_acknowledged_beside_an_election_that_completes_elsewhere(
+    stateful_socket: str,
+) -> None:
+    event, held = enqueued_during_an_election(stateful_socket)
+    assert (event.ok, held) == (False, False)
+    assert event.error is not None
+    assert "voted in a newer epoch" in str(event.error)
+
+
+def test_without_the_question_it_would_be(stateful_socket: str) -> None:
+    assert ELECTION.patch is not None
+    event, held = enqueued_during_an_election(stateful_socket, ELECTION.patch)
+    assert (event.ok, held) == (True, False), "G2 no loss: the simulation has lost its point"

@@ -19,7 +19,7 @@ from ddq.config import Settings
 from ddq.keys import ShardId
 from ddq.scheduler import Scheduler
 from ddq.service import QueueService
-from ddq.store.barrier import NO_ELECTIONS, ElectionAnswer, Timing
+from ddq.store.barrier import ElectionAnswer, Timing
 from ddq.store.connection import Command, NotSentError, Reply, ReplyLostError
 from ddq.store.hints import parse_hint
 from ddq.store.open import Store, open_store
@@ -41,8 +41,10 @@ Choose = Callable[[int], int]
 
 DATA_NODES = "one:1,two:1,three:1"
 DOWN_AFTER_S = 0.080
+PING_S = 0.060
+"""A Sentinel may begin an election for this long after the master's return."""
 ELECTION_S = 0.200
-"""After down-after, a failover may begin so much later: also when the master is back by then."""
+"""Sentinel's election time-out."""
 REPOINT_S = 0.060
 """After a promotion, the other replica is taken from the old master so much later at most."""
 TIMING = Timing(
@@ -119,7 +121,7 @@ class WireTopology:
 
     async def elections(self, node: StoreNode, deadline_s: float) -> ElectionAnswer:
         """See Topology.elections."""
-        return self._world.elections()
+        return self._world.elections(self._process)
 
     def trusted_s(self, node: StoreNode) -> float:
         """See Topology.trusted_s."""
@@ -156,22 +158,22 @@ class Wire:
 
     def __init__(self, world: World, process: str) -> None:
         self._world = world
-        self._process = process
-        self._node: Node | None = None
+        self.process = process
+        self.node: Node | None = None
         self._dead = False
         self.position = 0
 
     def die(self, node: Node) -> None:
         """The node closes its connections; who uses one learns of it at the next send."""
-        self._dead = self._dead or self._node is node
+        self._dead = self._dead or self.node is node
 
     async def send(self, commands: Sequence[Command], timeout_s: float) -> list[Reply]:
         """See ddq.store.connection.Connection."""
         if self._dead:
             await self.close()
             raise ReplyLostError("the connection was reset")
-        if self._node is None:
-            self._node = self._world.connect()
+        if self.node is None:
+            self.node = self._world.connect()
         replies: list[Reply] = []
         sent = False
         try:
@@ -180,12 +182,12 @@ class Wire:
                     if command[0] == "ROLE":
                         # Together with the WAIT before it: a replica that leaves in between makes
                         # the answer more careful, never less.
-                        replies.append(self._world.cluster.role(self._node))
+                        replies.append(self._world.cluster.role(self.node))
                         continue
                     stop = Stop(
-                        self._process,
+                        self.process,
                         command,
-                        self._node,
+                        self.node,
                         asyncio.get_running_loop().create_future(),
                         self,
                     )
@@ -213,7 +215,7 @@ class Wire:
 
     async def close(self) -> None:
         """The next send connects anew."""
-        self._node = None
+        self.node = None
         self._dead = False
         self.position = 0
 
@@ -287,6 +289,8 @@ class World:
         self.wires: list[Wire] = []
         self.cut: str | None = None
         self._cut_s = self._healed_s = float("-inf")
+        self.elected: str | None = None
+        """The replica that the leader of an election has selected, on the leader's own host."""
         self._frozen = False
         self._behind: set[str] = set()
         self._topic_made = 0
@@ -308,9 +312,14 @@ class World:
         """The one true time: every clock of the world shows it."""
         return START_MS + round(self.loop.time() * 1_000)
 
-    def elections(self) -> ElectionAnswer:
-        """What the Sentinels answer."""
-        return NO_ELECTIONS
+    def elections(self, process: str) -> ElectionAnswer:
+        """What the Sentinels answer about the node to which a process is connected: those whose
+        host is well, of which two have voted."""
+        nodes = [wire.node for wire in self.wires if wire.process == process]
+        is_deposed = any(node is not None and node.name == self.cluster.deposed for node in nodes)
+        if self.elected is not None or is_deposed:
+            return ElectionAnswer("a Sentinel has voted in a newer epoch", complete=False)
+        return ElectionAnswer("", complete=self.cut is None)
 
     def _set_up(self) -> None:
         self.calm = True
@@ -406,7 +415,7 @@ class World:
         """Each link copies all that it lacks, or one command: a prefix is what a replica has."""
         ways: list[tuple[str, Callable[[], None]]] = []
         for node, name in self.cluster.lagging():
-            if node.name == self.cut or name in self._behind:
+            if self.cut in {node.name, name} or name in self._behind:
                 continue
             for what, number in (("all", len(node.log)), ("one command", 1)):
                 ways.append(
@@ -451,29 +460,70 @@ class World:
         return ways
 
     def _host_fault_ways(self) -> list[tuple[str, Callable[[], None]]]:
-        """What happens when the master's whole host is cut off or paused, and not for ever.
+        """What happens when a whole host is cut off or paused, one at a time, and not for ever.
 
-        Its replicas hear nothing of it. Once that has lasted for down-after the Sentinels elect
-        another, perhaps after it is back. They choose a replica that has most.
+        The replicas hear nothing of a master's host that is away. Once that has lasted for
+        down-after the Sentinels vote, perhaps just after it is back, and their leader selects a
+        replica that has most. The election goes on from there by itself: also when the master's
+        host is back, and also when it is the turn of the leader's own host to be away.
         """
         cluster, now_s = self.cluster, self.loop.time()
+        if self.elected is not None:
+            return self._election_ways(self.elected)
         if cluster.failovers >= self.failovers_max_count:
             return []
         ways: list[tuple[str, Callable[[], None]]] = []
         if self.cut is None:
-            ways.append(("master's host CUT OFF", partial(self._cut, frozen=False)))
-            ways.append(("master's host PAUSED", partial(self._cut, frozen=True)))
+            master = cluster.master
+            ways.append(("master's host CUT OFF", partial(self._cut, master, frozen=False)))
+            ways.append(("master's host PAUSED", partial(self._cut, master, frozen=True)))
             long_enough = self._healed_s - self._cut_s >= DOWN_AFTER_S
-            due = long_enough and now_s - self._healed_s <= ELECTION_S
+            due = long_enough and now_s - self._healed_s <= PING_S
         else:
             ways.append(("master's host is back", self._uncut))
             due = now_s - self._cut_s >= DOWN_AFTER_S
         if due:
-            ways += [
-                (f"FAILOVER to {name}", partial(self._elect, name))
-                for name in cluster.best_replicas()
-            ]
+            for name in cluster.best_replicas():
+                ways.append((f"FAILOVER to {name}", partial(self._elect, name)))
+                ways.append((f"{name} is SELECTED", partial(self._select, name)))
         return ways
+
+    def _election_ways(self, name: str) -> list[tuple[str, Callable[[], None]]]:
+        """What may follow once a replica was selected."""
+        ways: list[tuple[str, Callable[[], None]]] = []
+        is_promoted = self.cluster.hidden == name
+        if not is_promoted:
+            ways.append((f"{name} is PROMOTED", partial(self._promote, name)))
+        if self.cut is None:
+            ways.append((f"host of {name} CUT OFF", partial(self._cut, name, frozen=False)))
+            ways.append(("election is given up", self._give_up))
+        elif self.cut != name:
+            ways.append(("master's host is back", self._uncut))
+        else:
+            ways.append((f"host of {name} is back", partial(self._elected_is_back, name)))
+        return ways
+
+    def _select(self, name: str) -> None:
+        self.elected = name
+        self._healed_s = float("-inf")
+
+    def _give_up(self) -> None:
+        self.elected = None
+
+    def _promote(self, name: str) -> None:
+        if self.cut == name:
+            # Behind the cut: neither the old master nor the other Sentinels hear of it.
+            self.cluster.promote_hidden(name)
+        else:
+            self.elected = None
+            self._elect(name)
+
+    def _elected_is_back(self, name: str) -> None:
+        """Its epoch is the newest, if it was promoted, and all Sentinels follow it."""
+        self._uncut()
+        if self.cluster.hidden == name:
+            self.elected = None
+            self._elect(name)
 
     def _lose_tail(self) -> None:
         """Down to a prefix that still has the topic."""
@@ -490,8 +540,8 @@ class World:
         )
         self.lost = Loss(self.moment(), int(sequence or 0))
 
-    def _cut(self, *, frozen: bool) -> None:
-        self.cut, self._frozen, self._cut_s = self.cluster.master, frozen, self.loop.time()
+    def _cut(self, host: str, *, frozen: bool) -> None:
+        self.cut, self._frozen, self._cut_s = host, frozen, self.loop.time()
         # Time has to pass, or nothing comes of it.
         for after_s in (DOWN_AFTER_S, DOWN_AFTER_S + ELECTION_S):
             self.loop.call_later(after_s, _nothing)
@@ -562,8 +612,11 @@ class World:
     def drain(self, until: Callable[[], bool], steps_max_count: int = 3_000) -> bool:
         """Everything heals and nothing goes wrong any more, until ``until`` holds."""
         self._behind.clear()
-        if self.cut is not None:
+        if self.cut is not None and self.cut == self.elected:
+            self._elected_is_back(self.cut)
+        elif self.cut is not None:
             self._uncut()
+        self._give_up()
         if self.cluster.deposed is not None:
             self._heal()
             self.loop.settle()

@@ -11,7 +11,9 @@ from ddq.store.topology.election import Ballot, Elections, read_vote
 
 A, B = Node("a", 1), Node("b", 1)
 S1, S2, S3 = (
-    Ballot(name.encode(), name, A, config_epoch=6, vote_epoch=6, leads=False, known_count=3)
+    Ballot(
+        name.encode(), name, A, config_epoch=6, vote_epoch=6, down=False, leads=False, known_count=3
+    )
     for name in ("s1", "s2", "s3")
 )
 
@@ -43,6 +45,13 @@ def test_a_newer_vote_is_an_election_while_a_sentinel_does_not_answer() -> None:
 def test_a_leader_that_says_so_is_an_election() -> None:
     leading = replace(S3, vote_epoch=7, leads=True)
     assert "s3 is running a failover" in Elections().read(A, [S1, S2, leading], 3).pending
+
+
+def test_a_sentinel_that_considers_the_master_down_is_about_to_begin_one() -> None:
+    """The master returned, was cut off again for less than the window, and returned: no ping of
+    that Sentinel has been answered since the first time."""
+    doubting = replace(S2, down=True)
+    assert "s2 considers the master down" in Elections().read(A, [S1, doubting, S3], 3).pending
 
 
 def test_an_election_that_was_given_up_is_over_and_stays_over() -> None:
@@ -82,8 +91,8 @@ def test_sentinels_that_no_url_names_count() -> None:
 
 def test_a_vote_counts_without_its_leader() -> None:
     """A Sentinel that was restarted has kept the epoch, and not for whom it voted."""
-    assert read_vote([0, b"*", 7]) == 7
-    assert read_vote([1, b"0123", 7]) == 7
+    assert read_vote([0, b"*", 7]) == (False, 7)
+    assert read_vote([1, b"0123", 7]) == (True, 7)
     for reply in ([0, b"*", b"7"], [0, b"*"]):
         with pytest.raises((TypeError, ValueError)):
             read_vote(reply)

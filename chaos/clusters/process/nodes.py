@@ -8,7 +8,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -21,7 +21,16 @@ from chaos.clusters.process.firewall import Firewall
 from chaos.clusters.process.launch import Child, launch
 from chaos.clusters.process.loopback import LoopbackNet
 from chaos.clusters.process.sweep import sweep
-from chaos.clusters.resp import Reply, ReplyError, as_info, as_list, as_text, ask, subscribe
+from chaos.clusters.resp import (
+    Reply,
+    ReplyError,
+    Subscription,
+    as_info,
+    as_list,
+    as_text,
+    ask,
+    subscribe,
+)
 
 # None of what is waited for tells anybody when it is there.
 POLL_S = 0.02
@@ -303,9 +312,9 @@ class ProcessCluster:
             node.ip, node.port, words, timeout_s=timeout_s, source_ip=self.net.watcher_ip
         )
 
-    def events(self, node: Node, pattern: str) -> AsyncIterator[tuple[str, str]]:
-        """What a node publishes, from an address that no partition cuts; see ``subscribe``."""
-        return subscribe(node.ip, node.port, pattern, source_ip=self.net.watcher_ip)
+    async def subscribe(self, node: Node, pattern: str) -> Subscription:
+        """Receives what a node publishes, at an address that no partition cuts."""
+        return await subscribe(node.ip, node.port, pattern, source_ip=self.net.watcher_ip)
 
     async def role(self, node: Node) -> Role:
         """What the node says of itself at this moment."""

@@ -3,7 +3,8 @@
 A Sentinel keeps the newest epoch in which it voted for a leader, on disk, and the epoch of the
 failover that made the present master one. A leader needs the votes of a majority. So where each
 Sentinel of some majority has voted in no epoch newer than the master's, no leader has been elected
-that could still replace it. A newer vote stands for an election that is under way, that was given
+that could still replace it; and a Sentinel that does not consider the master down begins no
+election. A newer vote stands for an election that is under way, that was given
 up, or that has ended behind a partition: which of the three, only the leader knows.
 """
 
@@ -32,6 +33,7 @@ class Ballot:
         master: the node that it names as master.
         config_epoch: of the failover that made that node the master.
         vote_epoch: the newest epoch in which it voted for a leader; 0: it has not voted.
+        down: whether it considers the node down, that the question was about.
         leads: whether it is running a failover itself.
         known_count: the Sentinels that it knows, itself included.
     """
@@ -41,6 +43,7 @@ class Ballot:
     master: Node
     config_epoch: int
     vote_epoch: int
+    down: bool
     leads: bool
     known_count: int
 
@@ -78,6 +81,10 @@ class Elections:
                     f"{each.config_epoch}",
                     complete,
                 )
+        if doubting := next((each for each in ballots if each.down), None):
+            return ElectionAnswer(
+                f"Sentinel {doubting.sentinel} considers the master down", complete
+            )
         newer = [
             each for each in ballots if each.vote_epoch > max(epoch, self._over.get(each.run_id, 0))
         ]
@@ -100,15 +107,15 @@ class Elections:
         )
 
 
-def read_vote(reply: Sequence[object]) -> int:
-    """The epoch of a Sentinel's newest vote, from its answer to the question.
+def read_vote(reply: Sequence[object]) -> tuple[bool, int]:
+    """Whether a Sentinel considers the node down, and the epoch of its newest vote.
 
     The epoch counts without a leader too: a Sentinel that was restarted has kept only the epoch.
 
     Raises:
         ValueError, TypeError: the answer cannot be read.
     """
-    _, _, epoch = reply
+    down, _, epoch = reply
     if not isinstance(epoch, int):
         raise TypeError(f"not an epoch: {epoch!r}")
-    return epoch
+    return bool(down), epoch

@@ -454,12 +454,14 @@ async def ask_ballot(connection: Connection, sentinel: Node, name: str, node: No
             raise _NoViewError(str(reply)) from reply
     try:
         fields = _fields(state)
+        down, vote_epoch = read_vote(vote)
         return Ballot(
             run_id=run_id,
             sentinel=str(sentinel),
             master=Node(address[0].decode(), int(address[1])),
             config_epoch=int(fields["config-epoch"]),
-            vote_epoch=read_vote(vote),
+            vote_epoch=vote_epoch,
+            down=down,
             leads="failover_in_progress" in fields["flags"].split(","),
             known_count=int(fields["num-other-sentinels"]) + 1,
         )
