@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from ddq.store.jobstore import ENVELOPES_MAX_BYTES, JobStore, Leased, envelope_b
 from ddq.store.records import pack_headers
 from ddq.store.runner import Call
 from ddq.store.topics import TopicRegistry
+from ddq.store.topology import Node
 from ddq.task import Topic
 from ddq.turns import Turns
 
@@ -96,10 +97,18 @@ class Retrieval:
 
     Args:
         bell: a listener of the store's hints.
+        known_node: the master of a key as far as it is known; see Topology.known_node.
     """
 
-    def __init__(self, topics: TopicRegistry, jobs: JobStore, bell: ReadyBell) -> None:
+    def __init__(
+        self,
+        topics: TopicRegistry,
+        jobs: JobStore,
+        bell: ReadyBell,
+        known_node: Callable[[str], Node | None],
+    ) -> None:
         self._topics = topics
+        self._known_node = known_node
         self._jobs = jobs
         self._bell = bell
         self._turns = Turns()
@@ -181,7 +190,7 @@ class Retrieval:
         # Where all are absent the call has nothing to lose by asking.
         asked = present if present or only else shards
         if first and call.request_id and len(found.shards) > 1 and asked:
-            asked = await self._recall(asked, call, found)
+            asked = await self._recall(self._beside(asked, shards), call, found)
         if not found.ended:
             await self._lease(asked, wanted, call, found, is_alone=is_alone)
         if found.error and not (found.answered or found.is_final) and (is_alone or not only):
@@ -233,6 +242,19 @@ class Retrieval:
             else:
                 present.append(shard)
         return present
+
+    def _beside(self, present: list[_Shard], shards: Sequence[_Shard]) -> list[_Shard]:
+        """Those that are present, and absent ones whose node answers for a present one.
+
+        That node is well, or has just become master: what an absent shard there has given to an
+        earlier attempt has to be known before another shard gives anything.
+        """
+        nodes = {self._node_of(shard) for shard in present} - {None}
+        absent = [shard for shard in shards if shard not in present]
+        return [*present, *(shard for shard in absent if self._node_of(shard) in nodes)]
+
+    def _node_of(self, shard: _Shard) -> Node | None:
+        return self._known_node(shard.id.key("control"))
 
     def _note_absent(self, shard: _Shard, error: DdqError) -> None:
         async def look() -> int:

@@ -63,7 +63,8 @@ class QueueService:
     def __init__(self, store: Store, bell: ReadyBell) -> None:
         self._store = store
         self._jobs = store.jobs
-        self._retrieval = Retrieval(store.topics, store.jobs, bell)
+        known_node = store.router.topology.known_node
+        self._retrieval = Retrieval(store.topics, store.jobs, bell, known_node)
 
     def end_waits(self) -> None:
         """Answers every Retrieve that waits for a task, empty; none waits from now on."""

@@ -89,6 +89,24 @@ def test_a_shard_that_is_known_to_be_away_is_skipped_at_once(mode: Mode) -> None
     play(scenario)
 
 
+def test_a_repeat_asks_a_shard_that_was_away_if_its_node_answers_for_another() -> None:
+    """After a failover one shard is still taken for absent when its node answers already. A repeat
+    that skipped it would lease a second time, at another shard (G13)."""
+
+    async def scenario(store: FakeShards) -> None:
+        store.nodes[A0] = store.nodes[A1]
+        store.shards[A0].ready = ["x"]
+        assert await store.take("a", request_id="r") == (["x"], 0.0)
+        store.shards[A0].mode, store.shards[A1].ready = Mode.AWAY, ["z"]
+        assert (await store.take("a", request_id="other"))[0] == ["z"]
+        store.shards[A0].mode = Mode.WELL
+        store.shards[A1].ready = ["y"]
+        assert await store.take("a", request_id="r") == (["x"], 0.0), "what it was given before"
+        assert store.shards[A1].ready == ["y"]
+
+    play(scenario)
+
+
 def test_one_call_over_64_shards_on_a_node_that_hangs_is_bounded() -> None:
     async def scenario(store: FakeShards) -> None:
         for index in range(63):

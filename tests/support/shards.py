@@ -20,6 +20,7 @@ from ddq.keys import ShardId
 from ddq.service import QueueService
 from ddq.store.jobstore import Leased
 from ddq.store.runner import Call
+from ddq.store.topology import Node
 from ddq.task import Durability, Receipt, RetryPolicy, Task, TaskState, Topic, TopicSettings
 from ddq.v1 import delay_queue_service_pb2 as pb
 from tests.support.rpc import seconds
@@ -72,7 +73,11 @@ class FakeShard:
 
 
 class FakeShards:
-    """The parts of a store that Retrieve needs, and a service in front of them."""
+    """The parts of a store that Retrieve needs, and a service in front of them.
+
+    Attributes:
+        nodes: the node of each shard; one of its own, unless a test says otherwise.
+    """
 
     def __init__(self, **shards_counts: int) -> None:
         self.topics = {
@@ -85,15 +90,20 @@ class FakeShards:
             for index in range(count)
         }
         self.registry = FakeShard()
+        self.nodes = {shard: Node(shard.tag, 6379) for shard in self.shards}
         self.asked: Counter[ShardId] = Counter()
         self.bell = ReadyBell()
         store: Any = SimpleNamespace(
             topics=SimpleNamespace(find=self._find, load=self._load),
             jobs=SimpleNamespace(retrieve=self._retrieve),
+            router=SimpleNamespace(topology=SimpleNamespace(known_node=self._known_node)),
             settings=Settings(),
             entropy=SystemEntropy(),
         )
         self.service = QueueService(store, self.bell)
+
+    def _known_node(self, key: str) -> Node | None:
+        return next(node for shard, node in self.nodes.items() if shard.key("control") == key)
 
     async def _find(self, name: str, call: Call) -> Topic | None:
         return self.topics[name] if name in self.topics else await self._load(name, call)
