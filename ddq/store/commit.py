@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -59,6 +60,15 @@ TIMEOUT_SHARE = 0.5
 """Of a send's time-out, for its barrier: one that comes up short must not cost the connection."""
 ELECTIONS_TIMEOUT_S = 2.0
 """For the Sentinels' answer; each of them has a second."""
+SUSPENSION_MIN_S = 0.05
+"""Less is the time between the reading of two clocks."""
+
+
+def suspended_s() -> float:
+    """For how long this machine has been suspended since it started, where the system tells."""
+    if not hasattr(time, "CLOCK_BOOTTIME"):
+        return 0.0
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
 
 
 class LaneClosedError(Exception):
@@ -119,6 +129,7 @@ class GroupCommit:
         ask_elections: asks the Sentinels, until a deadline in the event loop's time, whether an
             election that replaces the node may be under way; None: nobody replaces it.
         trusted_s: see Chain.
+        suspended_s: for how long this machine has been suspended since it started.
     """
 
     def __init__(
@@ -135,6 +146,7 @@ class GroupCommit:
         on_break: Callable[[], None] = lambda: None,
         ask_elections: Callable[[float], Awaitable[ElectionAnswer]] | None = None,
         trusted_s: float = float("-inf"),
+        suspended_s: Callable[[], float] = suspended_s,
     ) -> None:
         self._connection = connection
         self._policy = policy if policy is not None and policy.waits else None
@@ -152,6 +164,8 @@ class GroupCommit:
         self._held: list[tuple[_Waiting, Reply]] = []
         self._chain: Chain | None = None
         self._trusted_s = trusted_s
+        self._suspended_s = suspended_s
+        self._slept_s = suspended_s()
         self._ask_elections = ask_elections or _no_elections
         self._question: asyncio.Task[None] | None = None
         self._ask_again_s = float("-inf")
@@ -405,6 +419,7 @@ class GroupCommit:
         except WriteOutcomeUnknown:
             self._refuse_what_did_not_run(batch, replies)
             raise
+        self._notice_suspension()
         if self._chain is None:
             self._chain = Chain(self._policy, self._trusted_s)
         if all(isinstance(reply, redis.exceptions.RedisError) for reply in replies[:-2]):
@@ -444,6 +459,16 @@ class GroupCommit:
         if not answer.pending and self._held:
             self._retry_s = loop.time()
             self._arrived.set()
+
+    def _notice_suspension(self) -> None:
+        """The event loop's clock stands still while the machine is suspended: the master may have
+        been replaced meanwhile, and the chain would look unbroken."""
+        slept_s = self._suspended_s()
+        lost_s, self._slept_s = slept_s - self._slept_s, slept_s
+        if lost_s > SUSPENSION_MIN_S:
+            log.info("this machine was suspended for %.1f s: QUORUM settles again", lost_s)
+            self._drop_chain()
+            self._trusted_s -= lost_s
 
     def _drop_chain(self) -> None:
         """The connection is over; the next one begins with what this one knew of the node."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -91,12 +91,16 @@ class Sentinels:
 
 
 def commit(
-    master: FakeMaster, down_after_s: float, sentinels: Sentinels | None = None
+    master: FakeMaster,
+    down_after_s: float,
+    sentinels: Sentinels | None = None,
+    suspended_s: Callable[[], float] = lambda: 0.0,
 ) -> GroupCommit:
     policy = Policy(Durability.QUORUM, False, DataNodes(3), Timing.of(down_after_s))
     return GroupCommit(
         master, TIMEOUT_S, 100, policy, heartbeat=SCRIPTS["heartbeat"],
         keep_s=60.0, ask_elections=(sentinels or Sentinels()).ask,
+        suspended_s=suspended_s,
     )  # fmt: skip
 
 
@@ -164,6 +168,24 @@ def test_replies_wait_while_an_election_is_pending_and_leave_at_the_sentinels_an
     assert len(asked_s) == 4
     assert min(asked_s) >= Timing.of(1.0).settle_s
     assert asked_s[-1] < took_s < asked_s[-1] + 0.01, "a heartbeat follows the answer at once"
+
+
+def test_a_suspension_of_the_servers_machine_breaks_the_chain() -> None:
+    """Its clock stood still, and the master may have been replaced meanwhile."""
+    slept_s = [0.0]
+
+    async def play() -> tuple[float, float]:
+        lane = commit(FakeMaster(replicas_count=1), 1.0, suspended_s=lambda: slept_s[0])
+        await answered_after_s(lane)
+        before_s = await answered_after_s(lane)
+        slept_s[0] += 600.0
+        after_s = await answered_after_s(lane)
+        await lane.close()
+        return before_s, after_s
+
+    before_s, after_s = in_virtual_time(play())
+    assert before_s < 0.1
+    assert after_s > Timing.of(1.0).settle_s
 
 
 def test_an_election_is_the_reason_that_callers_are_given() -> None:
