@@ -13,18 +13,20 @@ import contextlib
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
-from chaos.clusters import ClusterError, Node, NodeKind, NotAvailableError
-from chaos.clusters.resp import Subscription
+from chaos.clusters import ClusterError, Kill, Node, NodeKind, NotAvailableError
+from chaos.clusters.resp import ReplyError, Subscription, as_info
 from chaos.faults.model import FAILOVER_TIMEOUT_S, DidNotHappenError, Evidence, Strength, World
 from chaos.faults.partitions import PartitionFault, around
 from chaos.faults.signals import PauseFault
-from chaos.faults.targets import nodes
+from chaos.faults.targets import nodes, on_host
 
 ATTEMPTS_MAX_COUNT = 8
 """Which Sentinel leads is a matter of milliseconds: an attempt succeeds about every second time."""
 _SYNC_TIMEOUT_S = 90.0
+_FAILOVER_TIMEOUT_S = 20.0
+_POLL_S = 0.1
 _SELECTED = "+selected-slave"
 
 
@@ -66,6 +68,7 @@ class PauseThenStrikeFault:
         self._world = world
         self._target = target
         self._isolates = str(strength.get("second", "isolate")) == "isolate"
+        self._paused: Node | None = None
         self._first: PauseFault | None = None
         self._second: _Second | None = None
 
@@ -75,15 +78,52 @@ class PauseThenStrikeFault:
             evidence = await self._strike()
             if evidence is not None:
                 return {**evidence, "attempt": attempt}
-            await self._world.cluster.wait_until_in_sync(_SYNC_TIMEOUT_S)
+            await self._get_ready_again()
         raise DidNotHappenError(
             f"in {ATTEMPTS_MAX_COUNT} elections the leading Sentinel was never on the host of the "
             "replica that it selected"
         )
 
+    async def _get_ready_again(self) -> None:
+        """Waits for the failover, restarts the Sentinel that was paused, and waits until all agree.
+
+        One whose clock jumped takes part in no election for 30 s (TILT), and the next one needs it.
+        """
+        cluster = self._world.cluster
+        kill = cast("Kill", cluster)
+        with contextlib.suppress(ClusterError):
+            # It may have been given up.
+            await cluster.wait_for_master(self._paused, _FAILOVER_TIMEOUT_S)
+        assert self._paused is not None
+        for node in on_host(cluster, self._paused.host):
+            if node.kind is NodeKind.SENTINEL:
+                await kill.kill(node)
+                await kill.restart(node)
+        await cluster.wait_until_in_sync(_SYNC_TIMEOUT_S)
+        async with asyncio.timeout(_SYNC_TIMEOUT_S):
+            while not await self._all_may_elect():  # noqa: ASYNC110 - they publish no such event
+                await asyncio.sleep(_POLL_S)
+
+    async def _all_may_elect(self) -> bool:
+        """Whether every Sentinel acts, and names the same master."""
+        cluster = self._world.cluster
+        named: set[str] = set()
+        for sentinel in (node for node in cluster.nodes if node.kind is NodeKind.SENTINEL):
+            try:
+                info = as_info(await cluster.command(sentinel, "INFO", "sentinel"))
+            except (OSError, ReplyError):
+                return False
+            # master0:name=mymaster,status=ok,address=IP:PORT,slaves=2,sentinels=3
+            fields = dict(field.split("=", 1) for field in info["master0"].split(","))
+            if info["sentinel_tilt"] != "0" or fields["status"] != "ok":
+                return False
+            named.add(fields["address"])
+        return len(named) == 1
+
     async def _strike(self) -> Evidence | None:
         """One election; None if it is not the case that is looked for."""
         master, *_ = await nodes(self._world.cluster, self._target)
+        self._paused = master
         async with _selections(self._world) as selections:
             self._first = PauseFault(self._world, self._target, {})
             since_s = time.monotonic()

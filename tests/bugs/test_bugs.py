@@ -35,7 +35,7 @@ def test_the_stateful_machine_is_not_blind(stateful_socket: str, name: str) -> N
 
 
 @pytest.mark.parametrize(
-    "name", ["lateness rests on hints", "settling time left out", "no rollback counter"]
+    "name", ["lateness rests on hints", "WAIT left out", "no rollback counter"]
 )
 def test_the_interleavings_are_not_blind(stateful_socket: str, name: str) -> None:
     """With the bug they go red, by a promise that the bug breaks."""

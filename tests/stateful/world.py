@@ -41,10 +41,9 @@ Choose = Callable[[int], int]
 
 DATA_NODES = "one:1,two:1,three:1"
 DOWN_AFTER_S = 0.080
-PING_S = 0.060
-"""A Sentinel may begin an election for this long after the master's return."""
 ELECTION_S = 0.200
-"""Sentinel's election time-out."""
+"""After down-after, a failover may begin so much later: also when the master is back by then. The
+Sentinels have voted by then, or consider the master down."""
 REPOINT_S = 0.060
 """After a promotion, the other replica is taken from the old master so much later at most."""
 TIMING = Timing(
@@ -317,7 +316,7 @@ class World:
         host is well, of which two have voted."""
         nodes = [wire.node for wire in self.wires if wire.process == process]
         is_deposed = any(node is not None and node.name == self.cluster.deposed for node in nodes)
-        if self.elected is not None or is_deposed:
+        if self.elected is not None or is_deposed or self._election_is_due():
             return ElectionAnswer("a Sentinel has voted in a newer epoch", complete=False)
         return ElectionAnswer("", complete=self.cut is None)
 
@@ -467,7 +466,7 @@ class World:
         replica that has most. The election goes on from there by itself: also when the master's
         host is back, and also when it is the turn of the leader's own host to be away.
         """
-        cluster, now_s = self.cluster, self.loop.time()
+        cluster = self.cluster
         if self.elected is not None:
             return self._election_ways(self.elected)
         if cluster.failovers >= self.failovers_max_count:
@@ -477,16 +476,21 @@ class World:
             master = cluster.master
             ways.append(("master's host CUT OFF", partial(self._cut, master, frozen=False)))
             ways.append(("master's host PAUSED", partial(self._cut, master, frozen=True)))
-            long_enough = self._healed_s - self._cut_s >= DOWN_AFTER_S
-            due = long_enough and now_s - self._healed_s <= PING_S
         else:
             ways.append(("master's host is back", self._uncut))
-            due = now_s - self._cut_s >= DOWN_AFTER_S
-        if due:
+        if self._election_is_due():
             for name in cluster.best_replicas():
                 ways.append((f"FAILOVER to {name}", partial(self._elect, name)))
                 ways.append((f"{name} is SELECTED", partial(self._select, name)))
         return ways
+
+    def _election_is_due(self) -> bool:
+        """Whether the master's host is, or has just been, away for long enough."""
+        now_s = self.loop.time()
+        if self.cut == self.cluster.master:
+            return now_s - self._cut_s >= DOWN_AFTER_S
+        long_enough = self._healed_s - self._cut_s >= DOWN_AFTER_S
+        return self.cut is None and long_enough and now_s - self._healed_s <= ELECTION_S
 
     def _election_ways(self, name: str) -> list[tuple[str, Callable[[], None]]]:
         """What may follow once a replica was selected."""
