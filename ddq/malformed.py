@@ -18,6 +18,7 @@ from grpc_status import rpc_status
 
 from ddq.errors import InvalidArgument
 from ddq.metrics import Metrics, unseen
+from ddq.open_calls import OpenCalls
 from ddq.rarely import Rarely
 from ddq.status import to_status
 
@@ -36,11 +37,21 @@ class Registrar:
 
     Args:
         metrics: where the requests that cannot be parsed are counted.
+        calls: where unary calls run.
+        streams: where the other ones run.
     """
 
-    def __init__(self, server: grpc.aio.Server, metrics: Metrics | None = None) -> None:
+    def __init__(
+        self,
+        server: grpc.aio.Server,
+        metrics: Metrics | None = None,
+        calls: OpenCalls | None = None,
+        streams: OpenCalls | None = None,
+    ) -> None:
         self._server = server
         self._metrics = metrics or unseen()
+        self._calls = calls or OpenCalls()
+        self._streams = streams or OpenCalls()
         self._rarely = Rarely(log)
 
     def add_generic_rpc_handlers(
@@ -82,15 +93,21 @@ class Registrar:
         async def unary(request: Any, context: Any) -> Any:
             if request is MALFORMED:
                 await refuse(context)
-            return await handler.unary_unary(request, context)
+            return await self._calls.run(context, lambda: handler.unary_unary(request, context))
 
         async def unary_stream(request: Any, context: Any) -> None:
             if request is MALFORMED:
                 await refuse(context)
-            await _write_all(handler.unary_stream(request, context), context)
+            await self._streams.run(
+                context, lambda: _write_all(handler.unary_stream(request, context), context)
+            )
 
         async def stream_stream(requests: AsyncIterator[Any], context: Any) -> None:
-            await _write_all(handler.stream_stream(checked(requests, context), context), context)
+            checked_requests = checked(requests, context)
+            await self._streams.run(
+                context,
+                lambda: _write_all(handler.stream_stream(checked_requests, context), context),
+            )
 
         make: Any
         behaviour: Any

@@ -17,8 +17,10 @@ from grpc_reflection.v1alpha._async import ReflectionServicer
 from ddq.admin import AdminService
 from ddq.bell import ReadyBell
 from ddq.config import LIMITS, MS_PER_SECOND, Settings
+from ddq.draining import drain, uninterrupted
 from ddq.errors import DdqError
 from ddq.malformed import Registrar
+from ddq.open_calls import OpenCalls
 from ddq.process import (
     check_options,
     examine_store,
@@ -46,8 +48,6 @@ ADMIN = "ddq.v1.DelayQueueAdminService"
 HEALTH_INTERVAL_S = 30.0
 HEALTH_RETRY_S = 1.0
 SETTINGS_INTERVAL_S = 120.0
-LINGER_S = 0.5
-"""What a reply has to reach its client after the last handler has returned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +116,8 @@ async def _serve(
     bell = ReadyBell()
     store.hints.listen(bell.on_hint)
     service = QueueService(store, bell)
-    running = RunningCalls()
-    server, health_servicer = _make_server(store, service, running)
+    running, calls, streams = RunningCalls(), OpenCalls(), OpenCalls()
+    server, health_servicer = _make_server(store, service, running, calls, streams)
     host, _ = split_address(options.listen)
     try:
         port = server.add_insecure_port(options.listen)
@@ -143,33 +143,20 @@ async def _serve(
             scheduler_stop.set()
             await health_servicer.enter_graceful_shutdown()
             service.end_waits()
-            await _drain(server, running, options.settings.drain_ms / MS_PER_SECOND)
+            drain_s = options.settings.drain_ms / MS_PER_SECOND
+            await drain(server, running, calls, streams, drain_s)
             checks.cancel()
             hints.cancel()
     finally:
-        await server.stop(0)
-        await service.close()
-
-
-async def _drain(server: grpc.aio.Server, running: RunningCalls, drain_s: float) -> None:
-    """Takes no new calls, and lets those that run finish.
-
-    Streams of health and reflection have no end of their own: they are cut off when nothing else
-    runs.
-    """
-    stopped = asyncio.create_task(server.stop(drain_s), name="ddq drain")
-    ended = asyncio.create_task(running.end(), name="ddq running calls")
-    try:
-        await asyncio.wait({stopped, ended}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        ended.cancel()
-    # The last replies are on their way.
-    await server.stop(min(LINGER_S, drain_s))
-    await stopped
+        # It has an effect only if something failed, or if this was cancelled, before the drain.
+        try:
+            await uninterrupted(server.stop(0))
+        finally:
+            await service.close()
 
 
 def _make_server(
-    store: Store, service: QueueService, running: RunningCalls
+    store: Store, service: QueueService, running: RunningCalls, calls: OpenCalls, streams: OpenCalls
 ) -> tuple[grpc.aio.Server, HealthServicer]:
     server = grpc.aio.server(
         options=[
@@ -181,12 +168,12 @@ def _make_server(
             ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
         ]
     )
-    registrar: Any = Registrar(server, store.metrics)
-    calls = CallFactory(store.settings, store.clock)
+    registrar: Any = Registrar(server, store.metrics, calls, streams)
+    factory = CallFactory(store.settings, store.clock)
     queue = servicer(
         service,
         delay_queue_service_pb2_grpc.DelayQueueServiceServicer,
-        calls,
+        factory,
         store.metrics,
         running,
     )
@@ -194,7 +181,7 @@ def _make_server(
     admin = servicer(
         AdminService(store),
         delay_queue_admin_service_pb2_grpc.DelayQueueAdminServiceServicer,
-        calls,
+        factory,
         store.metrics,
         running,
     )

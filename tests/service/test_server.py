@@ -189,6 +189,9 @@ async def test_streams_without_an_end_do_not_keep_a_stopping_server(
         server.stop.set()
         assert await watch.read() == b"\x08\x02", "it is said that nothing is served any more"
         async with asyncio.timeout(DEADLINE_S):
+            for stream in (watch, reflect):
+                assert await stream.code() == grpc.StatusCode.UNAVAILABLE
+                assert await stream.details() == "the server is stopping"
             await server.task
 
 
