@@ -7,6 +7,7 @@ states was reached before the end.
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from dataclasses import fields, replace
 
@@ -41,8 +42,15 @@ def main(words: list[str] | None = None) -> int:
         action="store_true",
         help="faults may also strike between a Sentinel's vote for itself and its election",
     )
+    parser.add_argument(
+        "--deep",
+        action="store_true",
+        help="search every pair of faults, and the pair whose loss was measured without the votes",
+    )
     parser.add_argument("--states", type=int, default=1_000_000, help="the bound on states")
     options = parser.parse_args(words)
+    if options.deep:
+        return _deep(options.states)
     try:
         kinds = tuple(tuple(KINDS[name] for name in each.split(",")) for each in options.faults)
     except KeyError as error:
@@ -58,6 +66,21 @@ def main(words: list[str] | None = None) -> int:
     end = "a write is lost" if found.schedule else "holds" if found.exhausted else "not finished"
     print(f"{end}: {found.states_count:,} states")
     return 1 if found.schedule else 0 if found.exhausted else 2
+
+
+def _deep(states_max_count: int) -> int:
+    """Two faults in turn: with the rule none may lose a write, and without the votes one must."""
+    status = 0
+    for pair in itertools.product(("paused", "isolated"), repeat=2):
+        print(" then ".join(pair), flush=True)
+        if main([*pair, "--states", str(states_max_count)]) == 1:
+            status = 1
+    print("paused then isolated, without the votes", flush=True)
+    control = ["paused", "isolated", "--without", "votes", "--states", str(states_max_count)]
+    if main(control) != 1:
+        print("the control found no loss: the search does not reach far enough")
+        status = 1
+    return status
 
 
 if __name__ == "__main__":

@@ -71,6 +71,8 @@ def test_the_command_prints_the_schedule_and_says_how_the_search_ended(
     assert "holds" in capsys.readouterr().out
     assert main(["isolated", "--states", "100"]) == 2
     assert "not finished" in capsys.readouterr().out
+    assert main(["--deep", "--states", "50"]) == 1
+    assert "the control found no loss" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         main(["flooded"])
     assert "no kind of fault is called 'flooded'" in capsys.readouterr().err
