@@ -127,7 +127,7 @@ class GroupCommit:
         on_trouble: called when the node did not do what a master does.
         on_break: called when a chain that had settled breaks.
         ask_elections: asks the Sentinels, until a deadline in the event loop's time, whether an
-            election that replaces the node may be under way; None: nobody replaces it.
+            election that replaces the node may be under way; None: the node is never replaced.
         trusted_s: see Chain.
         suspended_s: for how long this machine has been suspended since it started.
     """

@@ -114,9 +114,9 @@ class Topology(Protocol):
     async def elections(self, node: Node, deadline_s: float) -> ElectionAnswer:
         """Whether an election that would replace this master may be under way.
 
-        Without Sentinels there is none. QUORUM claims nothing else there: on a single server nobody
-        replaces the master, and in a Cluster it claims the crash of one node, which does not
-        return before its replica has taken over (ADR 018).
+        Without Sentinels there is none: a single server is never replaced, and in a Cluster QUORUM
+        claims the crash of one node, which does not return before its replica has taken over
+        (ADR 018).
         """
 
     def trusted_s(self, node: Node) -> float:
