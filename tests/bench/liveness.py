@@ -91,8 +91,10 @@ def stopped(stop_s: float) -> Callable[[str, Size], Awaitable[Row]]:
                 try:
                     await asyncio.sleep(stop_s)
                 finally:
+                    # Read before the signal: the store may promote before this process runs again.
+                    back_s = time.time()
                     os.kill(pid, signal.SIGCONT)
-                return time.time()
+                return back_s
 
             return await measure(name, served, size, stop)
 

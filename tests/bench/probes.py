@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -138,7 +139,9 @@ def worst_ms(
     entries: list[dict[str, str]], op: str, names: list[str], back_s: float | None
 ) -> tuple[int, int]:
     """How late the worst probe had this happen to it first, and how many never had."""
-    back_ms = 0 if back_s is None else round(back_s * 1_000)
+    # Rounded down like the times in the journal: a promotion in the very millisecond of the return
+    # would otherwise count as one before it, with all the time of the stop as its lateness.
+    back_ms = 0 if back_s is None else math.floor(back_s * 1_000)
     late_ms: dict[str, int] = {}
     for entry in entries:
         if entry["op"] == op and entry["id"] not in late_ms:
