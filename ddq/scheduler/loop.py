@@ -15,6 +15,7 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 
 from ddq.config import MS_PER_SECOND
 from ddq.errors import DdqError, StoreMalformed, TopicNotFound
@@ -26,6 +27,7 @@ from ddq.scheduler.table import ShardTable
 from ddq.scheduler.visit import Visitor
 from ddq.store.hints import DueHint, FreeHint, Hint, Reset, TopicHint
 from ddq.store.open import Store
+from ddq.store.router import SlotMovingError
 from ddq.store.runner import Call
 from ddq.store.upkeep import Leadership
 
@@ -33,6 +35,8 @@ log = logging.getLogger(__name__)
 
 RETRY_MIN_S = 0.1
 RETRY_MAX_S = 5.0
+SLOT_MOVING_RETRY_S = 0.1
+"""From one visit of a shard whose slot is being moved to the next."""
 NAME_BYTES = 8
 HAND_OVER_MAX_COUNT = 256
 SAY_AGAIN_S = 10.0
@@ -63,7 +67,7 @@ class Scheduler:
         self._visitor = Visitor(
             store,
             self._figures,
-            call=self._call,
+            call=self._visit_call,
             scan_interval_s=lambda: self._sweep_s,
             challenges=lambda: _now_s() >= self._modest_until_s,
         )
@@ -168,6 +172,14 @@ class Scheduler:
         timeout_s = self._settings.store_timeout_ms / MS_PER_SECOND
         return Call(_now_s() + timeout_s, durable=False)
 
+    def _visit_call(self) -> Call:
+        """A call that does not wait for a slot that is being moved.
+
+        One that waited would keep its place in the queue of visits: 16 shards whose slots move
+        would then delay every other shard of their node.
+        """
+        return replace(self._call(), waits_for_slot=False)
+
     # Visits --------------------------------------------------------------------------------
 
     async def _visit(self, shard: Shard, kind: Kind) -> None:
@@ -179,6 +191,11 @@ class Scheduler:
         except TopicNotFound:
             self._table.check(shard.id.topic)
             self._queue.at(shard, Kind.SCAN, _now_s() + self._sweep_s)
+        except SlotMovingError as error:
+            # The slot is served again in a moment, and the shard still belongs to this scheduler:
+            # neither a longer delay each time nor modesty towards other schedulers would help.
+            self._complain(shard, error, SLOT_MOVING_RETRY_S)
+            self._again(shard, kind, SLOT_MOVING_RETRY_S)
         except StoreMalformed as error:
             # Only this shard suffers; it is looked at again in case an operator repairs it.
             log.error("shard %s is left out: %s", shard.id.tag, error)  # noqa: TRY400 - no bug of ours
@@ -194,7 +211,7 @@ class Scheduler:
             self._nudge.set()
 
     async def _work(self, shard: Shard, kind: Kind) -> None:
-        topic = await self._store.topics.require(shard.id.topic, self._call())
+        topic = await self._store.topics.require(shard.id.topic, self._visit_call())
         if kind is Kind.SCAN:
             self._queue.at(shard, Kind.SCAN, await self._visitor.scan(topic, shard))
         elif kind is Kind.COLLECT:

@@ -58,6 +58,13 @@ def strength(barrier: Barrier) -> tuple[int, bool]:
     return barrier.mode, barrier.fsync
 
 
+class SlotMovingError(StoreUnreachable):
+    """The keys' slot is being moved to another master, and the call does not wait for it.
+
+    A scheduler tells it from other causes; a client sees STORE_UNREACHABLE.
+    """
+
+
 class Router:
     """Runs scripts wherever their keys are.
 
@@ -105,7 +112,8 @@ class Router:
             waits_for_slot: try again until the deadline while the keys' slot is being moved.
 
         Raises:
-            StoreUnreachable: it had no effect; nobody serves its keys now.
+            StoreUnreachable: it had no effect; no master serves its keys now.
+            SlotMovingError: it had no effect; ``waits_for_slot`` is false.
             DdqError: as GroupCommit.run.
         """
         moves = 0
@@ -127,7 +135,7 @@ class Router:
                         continue
                 # A slot that is on its way is nowhere as a whole: a script needs all its keys.
                 if not waits_for_slot:
-                    raise StoreUnreachable(
+                    raise SlotMovingError(
                         f"{script.name} was not run: its slot is being moved ({error})"
                     ) from None
                 await self._pause(deadline_s, script, error)

@@ -21,6 +21,7 @@ from ddq.keys import ShardId
 from ddq.metrics import unseen
 from ddq.scheduler import Scheduler
 from ddq.store.hints import DueHint, Hint, Reset, TopicHint
+from ddq.store.router import MIGRATION_PAUSE_S, SlotMovingError
 from ddq.store.runner import Call
 from ddq.store.topics import FIRST_PAGE, READ_MAX_COUNT, RegistryPage, RegistryVersion
 from ddq.store.upkeep import Acquired, Leadership, Moved, Outlook, Survey
@@ -43,12 +44,14 @@ class SimulatedShard:
         due_ms: due times of its tasks, a heap.
         expiry_ms: expiries of its leases, a heap.
         tombstones: how many may be removed.
+        moving: its slot is being moved to another master.
     """
 
     node: str
     due_ms: list[int] = field(default_factory=list)
     expiry_ms: list[int] = field(default_factory=list)
     tombstones: int = 0
+    moving: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,18 @@ class SimulatedStore:
             raise StoreUnreachable(f"{node} does not answer")
         async with self._turns.setdefault(node, asyncio.Lock()):
             await asyncio.sleep(SCRIPT_S)
+            yield
+
+    @asynccontextmanager
+    async def _shard_script(self, its: SimulatedShard, call: Call) -> AsyncIterator[None]:
+        """A script of one shard, which waits for the shard's slot as ddq.store.router does."""
+        while its.moving:
+            if not call.waits_for_slot:
+                raise SlotMovingError("the slot is being moved")
+            if self.loop.time() + MIGRATION_PAUSE_S >= call.deadline_s:
+                raise StoreUnreachable("the slot was being moved until the deadline")
+            await asyncio.sleep(MIGRATION_PAUSE_S)
+        async with self._script(its.node, call):
             yield
 
     def _note(self, script: str, shard: ShardId, count: int, late_ms: int = 0) -> None:
@@ -197,7 +212,7 @@ class SimulatedStore:
     async def survey(self, topic: Topic, shard: ShardId, call: Call) -> Survey:
         """See Upkeep.survey."""
         its = self._shard(shard)
-        async with self._script(its.node, call):
+        async with self._shard_script(its, call):
             outlook = self._outlook(its)
         self._note("survey", shard, 1)
         return Survey({"scheduled": len(its.due_ms)}, 0, None, 1, outlook, RECEIPT)
@@ -207,7 +222,7 @@ class SimulatedStore:
     ) -> Acquired:
         """See Upkeep.acquire; there is no other scheduler."""
         its = self._shard(shard)
-        async with self._script(its.node, call):
+        async with self._shard_script(its, call):
             outlook = self._outlook(its)
         self._note("acquire", shard, 1)
         return Acquired(Leadership(b"nonce", 1), 1, outlook)
@@ -219,7 +234,7 @@ class SimulatedStore:
         its = self._shard(shard)
         count = late_ms = 0
         limit = self.settings.promote_batch_count if limit is None else limit
-        async with self._script(its.node, call):
+        async with self._shard_script(its, call):
             while its.due_ms and its.due_ms[0] <= self.now_ms() and count < limit:
                 late_ms = max(late_ms, self.now_ms() - heapq.heappop(its.due_ms))
                 count += 1
@@ -236,7 +251,7 @@ class SimulatedStore:
         its = self._shard(shard)
         count = 0
         limit = self.settings.promote_batch_count if limit is None else limit
-        async with self._script(its.node, call):
+        async with self._shard_script(its, call):
             while its.expiry_ms and its.expiry_ms[0] <= self.now_ms() and count < limit:
                 heapq.heappop(its.expiry_ms)
                 count += 1
@@ -248,7 +263,7 @@ class SimulatedStore:
     async def collect(self, topic: Topic, shard: ShardId, call: Call) -> tuple[int, Outlook]:
         """See Upkeep.collect."""
         its = self._shard(shard)
-        async with self._script(its.node, call):
+        async with self._shard_script(its, call):
             count = min(its.tombstones, self.settings.collect_batch_count)
             its.tombstones -= count
             outlook = self._outlook(its)
@@ -258,7 +273,7 @@ class SimulatedStore:
 
     async def resign(self, topic: Topic, shard: ShardId, held: Leadership, call: Call) -> bool:
         """See Upkeep.resign."""
-        async with self._script(self._shard(shard).node, call):
+        async with self._shard_script(self._shard(shard), call):
             return True
 
 

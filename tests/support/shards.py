@@ -19,6 +19,7 @@ from ddq.errors import DdqError, StoreUnreachable, TopicNotFound, WriteOutcomeUn
 from ddq.keys import ShardId
 from ddq.service import QueueService
 from ddq.store.jobstore import Leased
+from ddq.store.router import SlotMovingError
 from ddq.store.runner import Call
 from ddq.store.topology import Node
 from ddq.task import Durability, Receipt, RetryPolicy, Task, TaskState, Topic, TopicSettings
@@ -65,7 +66,7 @@ class FakeShard:
         if self.mode is Mode.LOST:
             raise WriteOutcomeUnknown("the connection was reset")
         if self.mode is Mode.MOVING and not getattr(call, "waits_for_slot", True):
-            raise StoreUnreachable("its slot is being moved")
+            raise SlotMovingError("its slot is being moved")
         if self.mode is not Mode.WELL:
             await asyncio.sleep(max(0.0, call.deadline_s - asyncio.get_running_loop().time()))
             kind = WriteOutcomeUnknown if self.mode is Mode.HANGING else StoreUnreachable

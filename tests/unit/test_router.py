@@ -10,12 +10,11 @@ import pytest
 import redis.exceptions
 
 from ddq.config import Settings
-from ddq.errors import StoreUnreachable
 from ddq.keys import ShardId
 from ddq.metrics import unseen
 from ddq.store.barrier import DataNodes, Timing
 from ddq.store.connection import Command, Reply
-from ddq.store.router import Router
+from ddq.store.router import Router, SlotMovingError
 from ddq.store.scripts import default_scripts
 from ddq.store.topology import Node
 from tests.stateful.virtual import run_virtually
@@ -89,7 +88,7 @@ def test_a_slot_that_moves_is_refused_at_once_if_the_call_does_not_wait() -> Non
     async def scenario() -> float:
         topology = MovingSlot(3.0)
         error = await error_of(run(topology, waits_for_slot=False))
-        assert isinstance(error, StoreUnreachable)
+        assert isinstance(error, SlotMovingError)
         assert "being moved" in error.message
         assert topology.sends == 1
         return asyncio.get_running_loop().time()
