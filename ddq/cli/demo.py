@@ -19,7 +19,7 @@ def demo() -> None:
     """
     # Late, so that commands which only talk to a server do not load one.
     from ddq.demo.run import DemoError, run_demo  # noqa: PLC0415
-    from ddq.startup import StartupError  # noqa: PLC0415
+    from ddq.store.startup import StartupError  # noqa: PLC0415
 
     async def play() -> bool:
         task = asyncio.current_task()

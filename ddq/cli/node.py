@@ -112,10 +112,10 @@ def node(
     place of this process.
     """
     # Late, so that other commands do not load it.
-    from ddq.binary import find_server  # noqa: PLC0415
     from ddq.node.decision import Follow, Lead  # noqa: PLC0415
     from ddq.node.run import NodeOptions, NodeStartError, become_server, wait_for_role  # noqa: PLC0415
     from ddq.node.sentinels import Sentinels  # noqa: PLC0415
+    from ddq.store.binary import find_server  # noqa: PLC0415
 
     logging.basicConfig(
         level=logging.INFO,

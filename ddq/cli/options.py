@@ -12,8 +12,8 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from ddq.cli.durations import parse_attempts, parse_span, parse_time
 from ddq.cli.exits import UsageError
-from ddq.cli.spans import parse_attempts, parse_span, parse_time
 from ddq.config import Settings, check_settings
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from ddq.cli.exits import one_line
 from ddq.client import Task
-from ddq.spans import span_text
+from ddq.durations import span_text
 
 _PIPED_WIDTH_CHARS = 200
 """A pipe has no width of its own; 80 would cut ids in half."""

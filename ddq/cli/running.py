@@ -66,7 +66,7 @@ def run_until_stopped(
 ) -> None:
     """Runs ``work``, which ends when the event that it is given is set: by Ctrl-C or SIGTERM."""
     # Late, so that commands which only talk to a server do not load one.
-    from ddq.startup import StartupError  # noqa: PLC0415
+    from ddq.store.startup import StartupError  # noqa: PLC0415
 
     logging.basicConfig(
         level=log_level.value.upper(),

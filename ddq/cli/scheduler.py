@@ -28,7 +28,7 @@ def scheduler(
     As many as you like may share a store: they share the work, and take over from each other. With
     none on a store, nothing there becomes due.
     """
-    from ddq.scheduling import SchedulerOptions, run_scheduler  # noqa: PLC0415 - loaded when used
+    from ddq.scheduler.process import SchedulerOptions, run_scheduler  # noqa: PLC0415 - loaded when used
 
     options = SchedulerOptions(store, settings, metrics_listen)
     run_until_stopped(

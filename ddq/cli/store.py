@@ -34,9 +34,9 @@ async def _opened(url_text: str, settings: Settings) -> AsyncIterator[tuple[Stor
     barrier does not."""
     from dataclasses import replace  # noqa: PLC0415 - with the rest that is loaded when used
 
-    from ddq.process import check_options, store_call  # noqa: PLC0415
-    from ddq.startup import StartupError  # noqa: PLC0415
+    from ddq.store.lifecycle import check_options, store_call  # noqa: PLC0415
     from ddq.store.open import open_store  # noqa: PLC0415
+    from ddq.store.startup import StartupError  # noqa: PLC0415
     from ddq.store.topology import open_topology  # noqa: PLC0415
 
     try:
@@ -66,7 +66,7 @@ def check(settings: Settings, store: StoreLocation, json: Json = False) -> None:
     """
 
     async def run() -> bool:
-        from ddq.process import examine_store  # noqa: PLC0415 - loaded when used
+        from ddq.store.lifecycle import examine_store  # noqa: PLC0415 - loaded when used
 
         async with _opened(store, settings) as (opened, _):
             examination = await examine_store(opened)

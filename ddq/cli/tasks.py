@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ddq.cli.connect import connected
+from ddq.cli.durations import attempts_text
 from ddq.cli.exits import CommandError, ExitCode, UsageError, complain, exit_code, guarded
 from ddq.cli.options import (
     DEFAULT_ADDRESS,
@@ -21,7 +22,6 @@ from ddq.cli.options import (
     Utf8,
 )
 from ddq.cli.output import emit, facts, plain, preview, say, table, task_document, when
-from ddq.cli.spans import attempts_text
 from ddq.client import Client, Task, TaskState
 
 Topic = Annotated[str, typer.Argument(help="The topic.", show_default=False)]

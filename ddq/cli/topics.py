@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ddq.cli.connect import connected
+from ddq.cli.durations import attempts_text
 from ddq.cli.exits import CommandError, ExitCode, UsageError, guarded
 from ddq.cli.options import (
     DEFAULT_ADDRESS,
@@ -22,7 +23,6 @@ from ddq.cli.options import (
     span_option,
 )
 from ddq.cli.output import emit, facts, plain, say, table, tasks_text, when
-from ddq.cli.spans import attempts_text
 from ddq.client import (
     Durability,
     RetryPolicy,
@@ -31,7 +31,7 @@ from ddq.client import (
     TopicSettings,
     TopicStats,
 )
-from ddq.spans import span_text
+from ddq.durations import span_text
 
 app = typer.Typer(
     help="Make, look at, change, pause, empty and delete topics.", no_args_is_help=False

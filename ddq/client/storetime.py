@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from google.protobuf.message import Message
 
 from ddq.config import Settings
+from ddq.durations import span_text
 from ddq.errors import DdqError, InvalidArgument, RequestExpired
-from ddq.spans import span_text
 
 if TYPE_CHECKING:
     from ddq.client.repeat import Timing

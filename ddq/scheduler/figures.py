@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from functools import partial
 
 from ddq.config import MS_PER_SECOND
-from ddq.keys import ShardId
 from ddq.metrics import Metrics
 from ddq.scheduler.shard import Shard
+from ddq.store.keys import ShardId
 from ddq.store.upkeep import Survey
 
 TASK_STATES = ("scheduled", "ready", "leased", "dead")

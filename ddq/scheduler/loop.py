@@ -19,13 +19,13 @@ from dataclasses import replace
 
 from ddq.config import MS_PER_SECOND
 from ddq.errors import DdqError, StoreMalformed, TopicNotFound
-from ddq.keys import ShardId
 from ddq.scheduler.figures import Figures
 from ddq.scheduler.queue import STEP_MAX_COUNT, Kind, VisitQueue
 from ddq.scheduler.shard import LONG_AGO_S, NEVER_S, Shard
 from ddq.scheduler.table import ShardTable
 from ddq.scheduler.visit import Visitor
 from ddq.store.hints import DueHint, FreeHint, Hint, Reset, TopicHint
+from ddq.store.keys import ShardId
 from ddq.store.open import Store
 from ddq.store.router import SlotMovingError
 from ddq.store.runner import Call

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ddq.keys import ShardId
 from ddq.scheduler.queue import Turn
+from ddq.store.keys import ShardId
 from ddq.store.offset import StoreOffset
 from ddq.store.upkeep import Leadership, Outlook
 

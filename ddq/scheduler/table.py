@@ -13,9 +13,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from ddq.errors import DdqError
-from ddq.keys import ShardId
 from ddq.scheduler.shard import Shard
 from ddq.scheduler.visit import RANK_BYTES
+from ddq.store.keys import ShardId
 from ddq.store.runner import Call
 from ddq.store.topics import (
     FIRST_PAGE,

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from ddq.errors import DdqError
-from ddq.keys import shard_of
+from ddq.store.keys import shard_of
 from ddq.store.runner import Call
 from ddq.store.topics import TopicRegistry
 from ddq.task import Outcome, Topic

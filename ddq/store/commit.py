@@ -36,9 +36,9 @@ from ddq.errors import (
     StoreUnreachable,
     WriteOutcomeUnknown,
 )
-from ddq.keys import heartbeat_key
 from ddq.store.barrier import NO_ELECTIONS, Answer, Chain, ElectionAnswer, Policy
 from ddq.store.connection import Command, Connection, NotSentError, Reply, ReplyLostError
+from ddq.store.keys import heartbeat_key
 from ddq.store.scripts import Script
 from ddq.store.stamp import AtSend
 from ddq.store.topology import tells_of_lost_role

@@ -22,8 +22,8 @@ import redis.exceptions
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from ddq.binary import wheel_server
 from ddq.errors import DdqError
+from ddq.store.binary import wheel_server
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import redis.exceptions
 
 from ddq.errors import DdqError
-from ddq.keys import HINTS, ShardId
+from ddq.store.keys import HINTS, ShardId
 from ddq.store.subscription import Subscription, subscribed
 from ddq.store.topology import Node, Topology
 

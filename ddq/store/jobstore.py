@@ -29,8 +29,8 @@ from ddq.errors import (
     TopicFull,
     TopicNotFound,
 )
-from ddq.keys import shard_of
 from ddq.store.batch import run_batch
+from ddq.store.keys import shard_of
 from ddq.store.records import lease_token, pack_content, pack_new_task, unpack_task
 from ddq.store.runner import Call
 from ddq.store.topics import TopicRegistry, text

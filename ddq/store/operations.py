@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 
 from ddq.config import Settings
 from ddq.errors import DdqError
-from ddq.keys import shard_of
 from ddq.store.batch import run_batch
 from ddq.store.jobstore import refused
+from ddq.store.keys import shard_of
 from ddq.store.runner import Call
 from ddq.store.steps import Steps
 from ddq.store.topics import TopicRegistry, text

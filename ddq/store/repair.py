@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ddq.entropy import Clock
-from ddq.keys import ShardId
 from ddq.store.directory import TopicDirectory
+from ddq.store.keys import ShardId
 from ddq.store.runner import Call
 from ddq.store.topics import TopicRegistry
 from ddq.task import Topic

@@ -10,11 +10,11 @@ from typing import Any
 
 from ddq import errors
 from ddq.config import Settings
+from ddq.durations import moment_text
 from ddq.entropy import Clock, Entropy
-from ddq.keys import TOPICS, TOPICS_CONFIRMED, ShardId
 from ddq.metrics import Metrics, counted_store_request
-from ddq.spans import moment_text
 from ddq.store.commit import Argument
+from ddq.store.keys import TOPICS, TOPICS_CONFIRMED, ShardId
 from ddq.store.rollback import NOBODY, REGISTRY, Ledger, Ledgers, Scope, shard_scope
 from ddq.store.router import FAST, Barrier, Router, strength
 from ddq.store.scripts import Script

@@ -14,7 +14,7 @@ from typing import Any
 
 from ddq.entropy import Clock, Entropy
 from ddq.errors import RevisionMismatch, StoreMalformed, TopicChanged, TopicNotFound
-from ddq.keys import ShardId
+from ddq.store.keys import ShardId
 from ddq.store.router import Barrier, strength
 from ddq.store.runner import Call, ScriptReply, ScriptRunner, TopicStaleError
 from ddq.store.steps import Steps

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ddq.config import Settings
 from ddq.entropy import Entropy
-from ddq.keys import ShardId
+from ddq.store.keys import ShardId
 from ddq.store.runner import Call
 from ddq.store.topics import TopicRegistry, text
 from ddq.task import Receipt, Topic

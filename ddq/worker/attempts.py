@@ -10,8 +10,8 @@ from datetime import timedelta
 from typing import Any
 
 from ddq.client import Client, TaskState
+from ddq.durations import span_text
 from ddq.errors import DdqError, InvalidArgument, OutcomeUnknown, SnoozeLimit
-from ddq.spans import span_text
 from ddq.worker.handlers import Execution, Handlers
 from ddq.worker.heartbeats import keep_alive
 from ddq.worker.job import DeadLetter, Job, Retry, Snooze, Verdict

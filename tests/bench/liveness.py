@@ -30,8 +30,8 @@ from typing import Any
 
 from chaos.clusters.process import ShardedCluster
 from ddq.config import Settings
-from ddq.keys import TOPICS, ShardId
 from ddq.store.jobstore import Removal
+from ddq.store.keys import TOPICS, ShardId
 from ddq.store.open import Store
 from ddq.v1 import delay_queue_admin_service_pb2 as admin_pb
 from ddq.v1 import delay_queue_service_pb2 as pb

@@ -12,7 +12,7 @@ from typing import Any
 
 import grpc.aio
 
-from ddq.keys import ShardId
+from ddq.store.keys import ShardId
 from ddq.store.open import Store
 from ddq.task import Durability, TopicSettings
 from ddq.v1 import delay_queue_service_pb2 as pb

@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import typer
 
+from ddq.cli.durations import parse_span, parse_time
 from ddq.cli.output import when
-from ddq.cli.spans import parse_span, parse_time
-from ddq.spans import exact_span_text, moment_text, span_text
+from ddq.durations import exact_span_text, moment_text, span_text
 
 
 @pytest.mark.parametrize(

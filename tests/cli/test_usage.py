@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 
 import ddq.cli
-import ddq.scheduling
+import ddq.scheduler.process
 import ddq.server
 from ddq import __version__, errors
 from ddq.cli import main
 from ddq.cli.exits import MEANINGS, ExitCode, exit_code, one_line
 from ddq.config import Settings
-from ddq.scheduling import SchedulerInfo, SchedulerOptions
+from ddq.scheduler.process import SchedulerInfo, SchedulerOptions
 from ddq.server import ServerInfo, ServerOptions
 from tests.cli.conftest import TIMEOUT_S, Cli, spawn
 
@@ -183,7 +183,7 @@ def options(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         on_ready(SchedulerInfo(given.store_url))
 
     monkeypatch.setattr(ddq.server, "run_server", run_server)
-    monkeypatch.setattr(ddq.scheduling, "run_scheduler", run_scheduler)
+    monkeypatch.setattr(ddq.scheduler.process, "run_scheduler", run_scheduler)
     return seen
 
 

@@ -14,7 +14,7 @@ from google.rpc import status_pb2
 from ddq import errors
 from ddq.client import Client, LeaseRef, NewTask
 from ddq.client.storetime import StoreTime
-from ddq.status import to_status
+from ddq.server.status import to_status
 from ddq.v1 import delay_queue_service_pb2 as pb
 from ddq.v1 import task_pb2
 from tests.client.fake import FakeServer, FakeTiming

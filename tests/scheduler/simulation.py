@@ -17,10 +17,10 @@ from typing import Any
 
 from ddq.config import MS_PER_SECOND, Settings
 from ddq.errors import StoreUnreachable, TopicNotFound
-from ddq.keys import ShardId
 from ddq.metrics import unseen
 from ddq.scheduler import Scheduler
 from ddq.store.hints import DueHint, Hint, Reset, TopicHint
+from ddq.store.keys import ShardId
 from ddq.store.router import MIGRATION_PAUSE_S, SlotMovingError
 from ddq.store.runner import Call
 from ddq.store.topics import FIRST_PAGE, READ_MAX_COUNT, RegistryPage, RegistryVersion

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ddq.keys import ShardId
 from ddq.metrics import Metrics
 from ddq.scheduler.figures import Figures
 from ddq.scheduler.shard import Shard
+from ddq.store.keys import ShardId
 from ddq.store.upkeep import Outlook, Survey
 from tests.scheduler.simulation import RECEIPT, START_MS
 

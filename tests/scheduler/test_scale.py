@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from ddq.keys import ShardId
 from ddq.scheduler.queue import STEP_MAX_COUNT, Kind, VisitQueue
 from ddq.scheduler.shard import Shard
 from ddq.store.hints import DueHint, Reset
+from ddq.store.keys import ShardId
 from ddq.store.topics import READ_MAX_COUNT
 from tests.scheduler.simulation import Simulation, simulation
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ddq.bell import ReadyBell
-from ddq.keys import ShardId
+from ddq.server.notifier import ReadyBell
 from ddq.store.hints import ReadyHint, Reset, TopicHint
+from ddq.store.keys import ShardId
 
 A, B = ShardId("a", 0), ShardId("b", 0)
 

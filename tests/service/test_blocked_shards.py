@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ddq.errors import DdqError, Overloaded, StoreMalformed, StoreUnreachable
-from ddq.keys import ShardId
+from ddq.store.keys import ShardId
 from tests.stateful.virtual import run_virtually
 from tests.support.queue import error_of
 from tests.support.shards import FakeShards, Mode

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
+from ddq.server.validation import VIOLATIONS_MAX_COUNT
 from ddq.v1 import delay_queue_admin_service_pb2 as admin_pb
 from ddq.v1 import delay_queue_service_pb2 as pb
 from ddq.v1 import task_pb2
-from ddq.validation import VIOLATIONS_MAX_COUNT
 from tests.support.rpc import Producer, failure_in, failure_of, seconds
 from tests.support.server import RunningServer
 

@@ -13,7 +13,7 @@ import pytest
 
 from ddq.config import LIMITS, Settings
 from ddq.errors import BY_REASON
-from ddq.keys import ShardId
+from ddq.store.keys import ShardId
 from ddq.v1 import delay_queue_admin_service_pb2 as admin_pb
 from ddq.v1 import delay_queue_service_pb2 as pb
 from ddq.v1 import task_pb2, topic_pb2

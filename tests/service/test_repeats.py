@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from ddq.bell import ReadyBell
-from ddq.service import QueueService
-from ddq.turns import Turns
+from ddq.server.notifier import ReadyBell
+from ddq.server.round_robin import Turns
+from ddq.server.service import QueueService
 from ddq.v1 import delay_queue_service_pb2 as pb
 from tests.support.queue import Queue, call
 

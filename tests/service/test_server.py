@@ -25,14 +25,14 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 )
 
 from ddq.config import Settings
-from ddq.keys import ShardId
-from ddq.scheduling import SchedulerOptions, run_scheduler
+from ddq.scheduler.process import SchedulerOptions, run_scheduler
 from ddq.server import ServerOptions, run_server
-from ddq.service import QueueService
-from ddq.startup import StartupError
+from ddq.server.service import QueueService
 from ddq.store.embedded import EmbeddedStore, StoreStartError
+from ddq.store.keys import ShardId
 from ddq.store.records import FORMAT
 from ddq.store.runner import Call
+from ddq.store.startup import StartupError
 from ddq.v1 import delay_queue_service_pb2 as pb
 from tests.support.rpc import DEADLINE_S, Producer, failure_of, seconds
 from tests.support.server import RunningServer, scheduling, serving
@@ -275,7 +275,7 @@ class Said(logging.Handler):
 def listening_to_log() -> Iterator[Said]:
     """Until the block ends."""
     said = Said()
-    logger = logging.getLogger("ddq.startup")
+    logger = logging.getLogger("ddq.store.startup")
     logger.addHandler(said)
     try:
         yield said

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from ddq.bell import ReadyBell
 from ddq.errors import DdqError, StoreUnreachable, WriteOutcomeUnknown
-from ddq.keys import ShardId, shard_of
-from ddq.service import QueueService
-from ddq.turns import REMEMBERED_MAX_COUNT, Turns
+from ddq.server.notifier import ReadyBell
+from ddq.server.round_robin import REMEMBERED_MAX_COUNT, Turns
+from ddq.server.service import QueueService
+from ddq.store.keys import ShardId, shard_of
 from ddq.v1 import delay_queue_service_pb2 as pb
 from tests.support.queue import Queue, call, error_of
 

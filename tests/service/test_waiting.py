@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from ddq.bell import ReadyBell
 from ddq.config import Settings
-from ddq.keys import ShardId
-from ddq.service import QueueService
+from ddq.server.notifier import ReadyBell
+from ddq.server.service import QueueService
 from ddq.store.hints import ReadyHint
+from ddq.store.keys import ShardId
 from ddq.v1 import delay_queue_admin_service_pb2 as admin_pb
 from ddq.v1 import delay_queue_service_pb2 as pb
 from ddq.v1 import task_pb2
@@ -102,7 +102,7 @@ async def test_a_wait_leaves_before_its_deadline(
     server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Plenty, so that a slow machine does not matter; without it the call would end in an error.
-    monkeypatch.setattr("ddq.retrieval.REPLY_MARGIN_S", 9.5)
+    monkeypatch.setattr("ddq.server.retrieval.REPLY_MARGIN_S", 9.5)
     await Producer(server.queue).add("a", delay=seconds(600))
     request = pb.RetrieveRequest(topics=["jobs"], wait=seconds(60))
     assert not (await server.queue.Retrieve(request, timeout=10.0)).tasks

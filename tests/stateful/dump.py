@@ -13,7 +13,7 @@ from typing import Any
 
 import redis
 
-from ddq.keys import ShardId
+from ddq.store.keys import ShardId
 from models.operations import HELD, Configure, Policy, State
 from models.queue import Shard, Task
 

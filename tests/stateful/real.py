@@ -17,8 +17,8 @@ import redis
 
 from ddq.config import Settings
 from ddq.errors import DdqError
-from ddq.keys import ShardId
 from ddq.store import jobstore
+from ddq.store.keys import ShardId
 from ddq.store.open import Store, open_store
 from ddq.store.runner import Call
 from ddq.store.scripts import Script, load_scripts

@@ -12,9 +12,9 @@ from typing import Any
 import grpc.aio
 from google.rpc import error_details_pb2, status_pb2
 
-from ddq.bell import ReadyBell
-from ddq.rpc import CallFactory, servicer
-from ddq.service import QueueService, _digest
+from ddq.server.notifier import ReadyBell
+from ddq.server.rpc import CallFactory, servicer
+from ddq.server.service import QueueService, _digest
 from ddq.store.records import content_digest
 from ddq.v1 import delay_queue_service_pb2 as pb
 from ddq.v1 import delay_queue_service_pb2_grpc, task_pb2

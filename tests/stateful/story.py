@@ -15,7 +15,7 @@ from ddq.client import rpcs
 from ddq.client.repeat import Backoff, Repeater
 from ddq.client.status import AttemptFailedError, Failure
 from ddq.errors import DdqError, OutcomeUnknown
-from ddq.rpc import CallFactory
+from ddq.server.rpc import CallFactory
 from ddq.v1 import delay_queue_service_pb2 as pb
 from ddq.v1 import task_pb2
 from tests.stateful.world import SETTINGS, CountedEntropy, World

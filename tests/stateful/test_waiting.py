@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from ddq import retrieval
+from ddq.server import retrieval
 from ddq.store.runner import Call
 from ddq.v1 import delay_queue_service_pb2 as pb
 from tests.stateful.quiet import Quiet, quiet

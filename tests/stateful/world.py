@@ -14,14 +14,14 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from ddq.bell import ReadyBell
 from ddq.config import Settings
-from ddq.keys import ShardId
 from ddq.scheduler import Scheduler
-from ddq.service import QueueService
+from ddq.server.notifier import ReadyBell
+from ddq.server.service import QueueService
 from ddq.store.barrier import ElectionAnswer, Timing
 from ddq.store.connection import Command, NotSentError, Reply, ReplyLostError
 from ddq.store.hints import parse_hint
+from ddq.store.keys import ShardId
 from ddq.store.open import Store, open_store
 from ddq.store.scripts import Script
 from ddq.store.topology import Node as StoreNode

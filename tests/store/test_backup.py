@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ddq.keys import shard_of
+from ddq.store.keys import shard_of
 from ddq.task import TaskState
 from tests.support.conservation import assert_all_conserved
 from tests.support.fixtures import OpenStoreHere

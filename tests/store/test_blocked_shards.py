@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from ddq.errors import StoreUnreachable, WriteOutcomeUnknown
-from ddq.keys import ShardId, shard_of
 from ddq.store.jobstore import Cursor
+from ddq.store.keys import ShardId, shard_of
 from ddq.task import TaskState
 from tests.support.queue import Queue, call, error_of
 

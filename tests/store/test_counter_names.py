@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ddq.keys import TOPICS_CONFIRMED
+from ddq.store.keys import TOPICS_CONFIRMED
 from tests.support.fixtures import OpenStoreHere
 from tests.support.queue import Queue, call
 

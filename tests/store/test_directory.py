@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from ddq.errors import StoreMalformed
-from ddq.keys import TOPICS
+from ddq.store.keys import TOPICS
 from ddq.store.topics import FIRST_PAGE, READ_MAX_COUNT, TopicRegistry
 from ddq.task import TopicSettings
 from tests.support.fixtures import OpenStoreHere

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from ddq.errors import DdqError, StoreMalformed
-from ddq.keys import ROOTS, TOPICS
 from ddq.store.jobstore import Leased, Removal, Settlement
+from ddq.store.keys import ROOTS, TOPICS
 from ddq.task import OnConflict, TaskState
 from tests.support.conservation import recount
 from tests.support.queue import Queue, call, error_of, errors, new_task

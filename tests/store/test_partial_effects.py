@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from ddq.admin import AdminService
 from ddq.config import Settings
 from ddq.errors import DdqError, RequestExpired, TopicNotFound, WriteOutcomeUnknown
-from ddq.keys import ShardId, shard_of
+from ddq.server.admin import AdminService
+from ddq.store.keys import ShardId, shard_of
 from ddq.store.operations import Progress
 from ddq.store.runner import Call
 from ddq.task import Outcome, Topic, TopicSettings

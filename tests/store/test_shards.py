@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ddq.keys import shard_of
+from ddq.store.keys import shard_of
 from ddq.task import TaskState
 from tests.support.queue import Queue, call, error_of
 

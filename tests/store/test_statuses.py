@@ -10,8 +10,8 @@ from importlib.resources import files
 import pytest
 
 from ddq.errors import DdqError
-from ddq.keys import TOPICS_CONFIRMED
 from ddq.store.jobstore import Continuation, Extension, Postponement, Rejection, Removal, Settlement
+from ddq.store.keys import TOPICS_CONFIRMED
 from ddq.store.scripts import load_scripts
 from ddq.store.upkeep import Leadership
 from ddq.task import OnConflict, Schedule, TaskState

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from ddq.spans import moment_text
+from ddq.durations import moment_text
 from ddq.store.jobstore import Removal
 from ddq.task import TaskState
 from tests.support.fixtures import OpenStoreHere

@@ -9,7 +9,7 @@ import pytest
 
 from ddq.config import Settings
 from ddq.errors import StoreMalformed
-from ddq.keys import ROOTS, ShardId
+from ddq.store.keys import ROOTS, ShardId
 from ddq.store.topics import pack_document, unpack_topic
 from ddq.task import TaskState, Topic, TopicSettings
 from tests.support.conservation import assert_all_conserved

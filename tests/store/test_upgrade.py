@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from ddq.keys import TOPICS, ShardId, shard_of
 from ddq.store.jobstore import Settlement
+from ddq.store.keys import TOPICS, ShardId, shard_of
 from ddq.task import Durability, OnConflict, TaskState
 from tests.support.conservation import assert_all_conserved
 from tests.support.fixtures import OpenStoreHere

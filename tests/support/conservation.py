@@ -12,7 +12,7 @@ from typing import Any
 
 import redis
 
-from ddq.keys import ShardId
+from ddq.store.keys import ShardId
 
 STATES = {
     1: "scheduled",

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 from ddq.errors import DdqError
-from ddq.keys import ShardId
 from ddq.store.jobstore import (
     Changed,
     Content,
@@ -24,6 +23,7 @@ from ddq.store.jobstore import (
     Removed,
     Settlement,
 )
+from ddq.store.keys import ShardId
 from ddq.store.operations import Progress
 from ddq.store.records import content_digest
 from ddq.store.runner import Call

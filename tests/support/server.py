@@ -11,7 +11,7 @@ from typing import Any
 import grpc.aio
 
 from ddq.config import Settings
-from ddq.scheduling import SchedulerInfo, SchedulerOptions, run_scheduler
+from ddq.scheduler.process import SchedulerInfo, SchedulerOptions, run_scheduler
 from ddq.server import ServerOptions, run_server
 from ddq.v1 import delay_queue_admin_service_pb2_grpc as admin_grpc
 from ddq.v1 import delay_queue_service_pb2_grpc as queue_grpc

@@ -12,13 +12,13 @@ from enum import StrEnum, auto
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
-from ddq.bell import ReadyBell
 from ddq.config import Settings
 from ddq.entropy import SystemEntropy
 from ddq.errors import DdqError, StoreUnreachable, TopicNotFound, WriteOutcomeUnknown
-from ddq.keys import ShardId
-from ddq.service import QueueService
+from ddq.server.notifier import ReadyBell
+from ddq.server.service import QueueService
 from ddq.store.jobstore import Leased
+from ddq.store.keys import ShardId
 from ddq.store.router import SlotMovingError
 from ddq.store.runner import Call
 from ddq.store.topology import Node

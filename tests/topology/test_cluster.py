@@ -11,8 +11,8 @@ import redis.exceptions
 from redis.crc import key_slot
 
 from ddq.errors import StoreUnreachable
-from ddq.keys import TOPICS, ShardId
 from ddq.store.connection import NotSentError
+from ddq.store.keys import TOPICS, ShardId
 from ddq.store.topology import (
     ClusterTopology,
     Node,

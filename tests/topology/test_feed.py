@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from ddq.keys import ShardId
 from ddq.store import subscription
 from ddq.store.hints import Hint, HintFeed, ReadyHint, Reset
+from ddq.store.keys import ShardId
 from ddq.store.topology import SentinelTopology, open_topology, parse_store_url
 from tests.support.fake_redis import FakeNode, FakeSentinel, running, until
 

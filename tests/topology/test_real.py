@@ -16,9 +16,9 @@ from chaos.clusters import Node as ClusterNode
 from chaos.clusters.process import FAST_PERIODS_MS, SentinelCluster, ShardedCluster
 from chaos.clusters.resp import Reply, as_pairs
 from ddq.errors import StoreUnreachable
-from ddq.keys import ShardId
 from ddq.store.barrier import ElectionAnswer
 from ddq.store.connection import Connection, NotSentError, ReplyLostError
+from ddq.store.keys import ShardId
 from ddq.store.topology import (
     Node,
     Topology,

@@ -12,7 +12,7 @@ import pytest
 
 from chaos.clusters.process import ShardedCluster
 from ddq.config import Settings
-from ddq.keys import ShardId, shard_of
+from ddq.store.keys import ShardId, shard_of
 from ddq.v1 import delay_queue_admin_service_pb2 as admin_pb
 from ddq.v1 import delay_queue_service_pb2 as pb
 from ddq.v1 import task_pb2

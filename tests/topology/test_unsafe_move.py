@@ -12,9 +12,9 @@ from chaos.clusters import Node
 from chaos.clusters.process import ShardedCluster
 from chaos.clusters.resp import ReplyError, as_info
 from ddq.config import Settings
-from ddq.keys import ShardId
 from ddq.store.barrier import DataNodes
 from ddq.store.checks import examine
+from ddq.store.keys import ShardId
 from ddq.store.topology import importing_slots, open_topology, parse_store_url
 from tests.support.rpc import DEADLINE_S, Producer, failure_of
 from tests.support.server import serving

@@ -7,9 +7,9 @@ from contextlib import ExitStack
 
 import pytest
 
-from ddq.bell import ROUND_STEP_COUNT, ROUND_STEP_S, Ear, ReadyBell
-from ddq.keys import ShardId
+from ddq.server.notifier import ROUND_STEP_COUNT, ROUND_STEP_S, Ear, ReadyBell
 from ddq.store.hints import DueHint, ReadyHint, Reset, TopicHint
+from ddq.store.keys import ShardId
 
 MAIL, MAIL_1, JOBS = ShardId("mail", 0), ShardId("mail", 1), ShardId("jobs", 0)
 

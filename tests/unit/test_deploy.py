@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from ddq.config import MS_PER_SECOND, Settings
-from ddq.draining import LINGER_S
+from ddq.server.draining import LINGER_S
 from ddq.store.embedded import STOP_TIMEOUT_S
 
 ROOT = Path(__file__).parents[2]

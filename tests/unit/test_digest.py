@@ -6,7 +6,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from ddq.service import _digest
+from ddq.server.service import _digest
 from ddq.v1.task_pb2 import RetryPolicy, TaskSpec
 
 

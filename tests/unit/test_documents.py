@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ddq.config import LIMITS, UNLIMITED_ATTEMPTS, Limits
-from ddq.keys import ROOTS
+from ddq.store.keys import ROOTS
 from tools import docs
 from tools.documents import links
 from tools.repo import ROOT, ToolError

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddq.keys import ShardId
 from ddq.store.hints import DueHint, FreeHint, Hint, ReadyHint, TopicHint, parse_hint
+from ddq.store.keys import ShardId
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddq.keys import ROOTS, ShardId, shard_of
+from ddq.store.keys import ROOTS, ShardId, shard_of
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import grpc
 import grpc.aio
 import pytest
 
-from ddq.draining import uninterrupted
-from ddq.open_calls import OpenCalls
+from ddq.server.draining import uninterrupted
+from ddq.server.open_calls import OpenCalls
 
 
 class Context:

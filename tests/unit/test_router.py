@@ -10,10 +10,10 @@ import pytest
 import redis.exceptions
 
 from ddq.config import Settings
-from ddq.keys import ShardId
 from ddq.metrics import unseen
 from ddq.store.barrier import DataNodes, Timing
 from ddq.store.connection import Command, Reply
+from ddq.store.keys import ShardId
 from ddq.store.router import Router, SlotMovingError
 from ddq.store.scripts import default_scripts
 from ddq.store.topology import Node

@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from ddq.config import Settings
+from ddq.durations import moment_text
 from ddq.errors import InvalidArgument
-from ddq.rpc import CallFactory
-from ddq.spans import moment_text
+from ddq.server.rpc import CallFactory
 from ddq.v1 import delay_queue_service_pb2 as pb
 from tests.stateful.virtual import run_virtually
 

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from ddq.keys import ROOTS
+from ddq.store.keys import ROOTS
 from ddq.store.scripts import default_scripts, load_scripts, parse_script
 from tools.docs import statuses
 from tools.repo import ROOT

@@ -16,7 +16,7 @@ from ddq.errors import (
     StoreUnreachable,
     WriteOutcomeUnknown,
 )
-from ddq.startup import SAY_AGAIN_S, TRY_AGAIN_S, StartupError, wait_for_store
+from ddq.store.startup import SAY_AGAIN_S, TRY_AGAIN_S, StartupError, wait_for_store
 from tests.stateful.virtual import run_virtually
 
 

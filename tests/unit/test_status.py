@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ddq import errors
 from ddq.errors import DdqError, FieldViolation, InvalidArgument, Overloaded, TaskNotFound
-from ddq.status import OK, cut, to_status
+from ddq.server.status import OK, cut, to_status
 
 SENT = [
     cls

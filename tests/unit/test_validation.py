@@ -12,12 +12,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddq import validation as check
 from ddq.config import LIMITS, UNLIMITED_ATTEMPTS
 from ddq.errors import InvalidArgument, PayloadTooLarge
+from ddq.server import validation as check
+from ddq.server.validation import Problems
 from ddq.task import OnConflict, Schedule
 from ddq.v1.task_pb2 import RetryPolicy, TaskSpec
-from ddq.validation import Problems
 
 DAY_S = 86_400
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddq import wire
 from ddq.errors import InvalidArgument
+from ddq.server import wire
 from ddq.store.jobstore import Cursor
 
 SCORES = st.just("") | st.integers(0, 2**53).map(lambda ms: repr(float(ms)))

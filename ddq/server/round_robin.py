@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from ddq.keys import ShardId
+from ddq.store.keys import ShardId
 
 T = TypeVar("T")
 

@@ -8,17 +8,17 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ddq.absence import Absences, Watch, is_trouble
-from ddq.bell import Ear, ReadyBell
 from ddq.errors import DdqError, StoreUnreachable, TopicNotFound, Unavailable, WriteOutcomeUnknown
-from ddq.keys import ShardId
+from ddq.server.absence import Absences, Watch, is_trouble
+from ddq.server.notifier import Ear, ReadyBell
+from ddq.server.round_robin import Turns
 from ddq.store.jobstore import ENVELOPES_MAX_BYTES, JobStore, Leased, envelope_bytes
+from ddq.store.keys import ShardId
 from ddq.store.records import pack_headers
 from ddq.store.runner import Call
 from ddq.store.topics import TopicRegistry
 from ddq.store.topology import Node
 from ddq.task import Topic
-from ddq.turns import Turns
 
 SAFETY_S = 30.0
 """A Retrieve whose "ready" hint was lost looks again after this long."""

@@ -14,14 +14,18 @@ from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from grpc_reflection.v1alpha._async import ReflectionServicer
 
-from ddq.admin import AdminService
-from ddq.bell import ReadyBell
 from ddq.config import LIMITS, MS_PER_SECOND, Settings
-from ddq.draining import drain, uninterrupted
 from ddq.errors import DdqError
-from ddq.malformed import Registrar
-from ddq.open_calls import OpenCalls
-from ddq.process import (
+from ddq.scheduler import Scheduler
+from ddq.server.admin import AdminService
+from ddq.server.draining import drain, uninterrupted
+from ddq.server.malformed import Registrar
+from ddq.server.notifier import ReadyBell
+from ddq.server.open_calls import OpenCalls
+from ddq.server.rpc import CallFactory, RunningCalls, servicer
+from ddq.server.service import QueueService
+from ddq.store.checks import Finding
+from ddq.store.lifecycle import (
     check_options,
     examine_store,
     is_warning,
@@ -30,12 +34,8 @@ from ddq.process import (
     store_call,
     working_store,
 )
-from ddq.rpc import CallFactory, RunningCalls, servicer
-from ddq.scheduler import Scheduler
-from ddq.service import QueueService
-from ddq.startup import StartupError
-from ddq.store.checks import Finding
 from ddq.store.open import Store
+from ddq.store.startup import StartupError
 from ddq.v1 import (
     delay_queue_admin_service_pb2_grpc,
     delay_queue_service_pb2_grpc,

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ddq.config import Settings
-from ddq.process import check_options, shown_metrics, working_store
 from ddq.scheduler import Scheduler
-from ddq.startup import StartupError
+from ddq.store.lifecycle import check_options, shown_metrics, working_store
+from ddq.store.startup import StartupError
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,16 +13,16 @@ import grpc.aio
 from google.protobuf.message import Message
 from grpc_status import rpc_status
 
-from ddq import validation as check
 from ddq.config import MS_PER_SECOND, Settings
+from ddq.durations import exact_span_text, moment_text
 from ddq.entropy import Clock
 from ddq.errors import DdqError, InvalidArgument
 from ddq.metrics import Metrics, unseen
-from ddq.rarely import Rarely
-from ddq.spans import exact_span_text, moment_text
-from ddq.status import to_status
+from ddq.server import validation as check
+from ddq.server.status import to_status
+from ddq.server.throttled_log import Rarely
+from ddq.server.validation import Problems
 from ddq.store.runner import Call
-from ddq.validation import Problems
 
 log = logging.getLogger(__name__)
 rarely = Rarely(log)

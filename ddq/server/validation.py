@@ -15,8 +15,8 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from ddq.config import LIMITS, UNLIMITED_ATTEMPTS
+from ddq.durations import exact_span_text, moment_text
 from ddq.errors import FieldViolation, InvalidArgument, PayloadTooLarge
-from ddq.spans import exact_span_text, moment_text
 from ddq.task import Durability, RetryOverrides, RetryPolicy, Schedule, TopicSettings
 from ddq.v1 import delay_queue_service_pb2 as queue_pb2
 from ddq.v1 import task_pb2, topic_pb2

@@ -14,11 +14,11 @@ from prometheus_client import start_http_server
 
 from ddq.config import MS_PER_SECOND, Settings, check_settings
 from ddq.metrics import Metrics
-from ddq.startup import StartupError, wait_for_store
 from ddq.store.checks import Examination, examine
 from ddq.store.embedded import EmbeddedStore, StoreStartError
 from ddq.store.open import Store, open_store
 from ddq.store.runner import Call
+from ddq.store.startup import StartupError, wait_for_store
 from ddq.store.topology import StoreUrl, StoreUrlError, open_topology, parse_store_url
 
 log = logging.getLogger(__name__)

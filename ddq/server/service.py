@@ -12,14 +12,15 @@ from typing import Any, Protocol, TypeVar
 from google.protobuf.message import Message
 from google.rpc import status_pb2
 
-from ddq import validation as check
-from ddq import wire
-from ddq.bell import ReadyBell
 from ddq.config import DEFAULTS, LIMITS, MS_PER_SECOND
 from ddq.entropy import uuid7
 from ddq.errors import InvalidArgument
-from ddq.retrieval import Retrieval, Wanted
-from ddq.status import OK, to_status
+from ddq.server import validation as check
+from ddq.server import wire
+from ddq.server.notifier import ReadyBell
+from ddq.server.retrieval import Retrieval, Wanted
+from ddq.server.status import OK, to_status
+from ddq.server.validation import Problems
 from ddq.store.jobstore import (
     Changed,
     Content,
@@ -36,7 +37,6 @@ from ddq.store.runner import Call
 from ddq.task import NewTask, OnConflict, Outcome, Receipt, TaskState
 from ddq.v1 import delay_queue_service_pb2 as pb
 from ddq.v1 import task_pb2
-from ddq.validation import Problems
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Message)

@@ -7,20 +7,20 @@ from dataclasses import replace
 
 from google.protobuf.message import Message
 
-from ddq import validation as check
-from ddq import wire
 from ddq.config import DEFAULTS, LIMITS, retention_min_ms
 from ddq.errors import RevisionMismatch, TopicExists, TopicNotFound
-from ddq.keys import ShardId
-from ddq.service import view_is_full
-from ddq.status import OK, to_status
+from ddq.server import validation as check
+from ddq.server import wire
+from ddq.server.service import view_is_full
+from ddq.server.status import OK, to_status
+from ddq.server.validation import Problems
 from ddq.store.jobstore import Cursor
+from ddq.store.keys import ShardId
 from ddq.store.open import Store
 from ddq.store.runner import Call
 from ddq.task import TaskState, Topic
 from ddq.v1 import delay_queue_admin_service_pb2 as pb
 from ddq.v1 import task_pb2, topic_pb2
-from ddq.validation import Problems
 
 _PAUSE_ATTEMPTS_COUNT = 5
 _PATHS = {

@@ -18,9 +18,9 @@ from grpc_status import rpc_status
 
 from ddq.errors import InvalidArgument
 from ddq.metrics import Metrics, unseen
-from ddq.open_calls import OpenCalls
-from ddq.rarely import Rarely
-from ddq.status import to_status
+from ddq.server.open_calls import OpenCalls
+from ddq.server.status import to_status
+from ddq.server.throttled_log import Rarely
 
 log = logging.getLogger(__name__)
 

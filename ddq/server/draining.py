@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 import grpc.aio
 
-from ddq.open_calls import OpenCalls
-from ddq.rpc import RunningCalls
+from ddq.server.open_calls import OpenCalls
+from ddq.server.rpc import RunningCalls
 
 T = TypeVar("T")
 

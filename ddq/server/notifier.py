@@ -8,8 +8,8 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from ddq.keys import ShardId
 from ddq.store.hints import Hint, ReadyHint, Reset, TopicHint
+from ddq.store.keys import ShardId
 
 ROUND_STEP_COUNT = 64
 ROUND_STEP_S = 0.01
