@@ -14,11 +14,11 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from chaos.judge import judge
-from chaos.operations import Policy, Settle
-from chaos.run import Run
-from chaos.synthetic import Tale, write_run
-from chaos.writer import HistoryWriter
+from chaos.checker.judge import judge
+from chaos.history.operations import Policy, Settle
+from chaos.history.run_folder import Run
+from chaos.history.synthetic import Tale, write_run
+from chaos.history.writer import HistoryWriter
 
 WIDE = 8
 """Topics at a time."""

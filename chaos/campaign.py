@@ -12,16 +12,16 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from chaos.checker.gates import GATES, Gate, measure
+from chaos.checker.judge import Judgement
+from chaos.checker.resolve import resolve
+from chaos.checker.verdict import HARNESS_FAILED
 from chaos.clusters import ClusterError
 from chaos.faults import KINDS, Row
-from chaos.gates import GATES, Gate, measure
-from chaos.history import BadHistoryError
-from chaos.judge import Judgement
+from chaos.history.reader import BadHistoryError
 from chaos.plan import RunPlan
-from chaos.resolve import resolve
+from chaos.report.terminal import COLOURS, show
 from chaos.runner import RUNS, conclude, leaves, new_folder, perform
-from chaos.show import COLOURS, show
-from chaos.verdict import HARNESS_FAILED
 from ddq.errors import DdqError
 
 WHOLE_GATES = {
@@ -63,7 +63,7 @@ class Outcome(msgspec.Struct):
 
     @property
     def exit_code(self) -> int:
-        """As ``chaos/verdict.py`` has it."""
+        """As ``chaos/checker/verdict.py`` has it."""
         return {"VALID": 0, "UNKNOWN": 2, "INVALID": 1}.get(self.verdict, HARNESS_FAILED)
 
 

@@ -13,17 +13,17 @@ import typer
 from rich.console import Console
 from typer.main import get_command
 
-from chaos.bounds import Bounds
+from chaos.checker.bounds import Bounds
+from chaos.checker.judge import judge, judge_journal, write_results
+from chaos.checker.verdict import HARNESS_FAILED
 from chaos.clusters import ClusterError
 from chaos.commands import register
-from chaos.history import BadHistoryError
-from chaos.judge import judge, judge_journal, write_results
+from chaos.history.reader import BadHistoryError
+from chaos.history.run_folder import Run
 from chaos.plan import saved_bounds
 from chaos.planned import command as planned
-from chaos.report import write_report
-from chaos.run import Run
-from chaos.show import show
-from chaos.verdict import HARNESS_FAILED
+from chaos.report.page import write_report
+from chaos.report.terminal import show
 
 app = typer.Typer(
     name="chaos",

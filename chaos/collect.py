@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 from redis.asyncio import Redis
 
-from chaos.convert import counts_value, state_name
-from chaos.operations import State
-from chaos.run import Final, FinalTopic
+from chaos.history.convert import counts_value, state_name
+from chaos.history.operations import State
+from chaos.history.run_folder import Final, FinalTopic
 from ddq.client import Client, TaskState
 
 PAGE = 1_000

@@ -11,14 +11,14 @@ import typer
 from rich.console import Console
 
 from chaos.campaign import exit_code, run_all, show_whole
+from chaos.checker.verdict import Verdict
 from chaos.faults import Mode
+from chaos.history.run_folder import Run
 from chaos.places import choose
 from chaos.plan import RunPlan, read_plan
-from chaos.run import Run
 from chaos.runner import RUNS
 from chaos.scenarios import CORE, DEFAULT_MODE, REGRESSION, SMOKE, scenario
 from chaos.sweep.command import run_matrix, run_sweep
-from chaos.verdict import Verdict
 
 Seed = Annotated[int | None, typer.Option(help="What everything random comes from; else any.")]
 Duration = Annotated[

@@ -7,9 +7,9 @@ import contextlib
 import random
 from collections.abc import AsyncIterator, Sequence
 
-from chaos.recorder import Recorder
+from chaos.history.recorder import Recorder
+from chaos.history.writer import HistoryWriter
 from chaos.workloads import Actor, Load, Workload
-from chaos.writer import HistoryWriter
 from ddq.client import Client
 from ddq.errors import DdqError, RollbackDetected
 

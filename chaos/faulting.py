@@ -8,10 +8,10 @@ import itertools
 from collections.abc import Sequence
 from typing import Literal
 
+from chaos.history.operations import Fault
+from chaos.history.writer import HistoryWriter
 from chaos.nemesis import Event, Phase
-from chaos.operations import Fault
 from chaos.progress import Progress
-from chaos.writer import HistoryWriter
 from ddq.client import Client
 from ddq.errors import DdqError
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import msgspec
 
-from chaos.bounds import Bounds
+from chaos.checker.bounds import Bounds
 from chaos.faults import Mode
-from chaos.history import BadHistoryError
+from chaos.history.reader import BadHistoryError
 from chaos.machine import HOPS
 from chaos.nemesis import Schedule
 

@@ -19,25 +19,25 @@ from pathlib import Path
 from redis.asyncio import Redis
 from rich.console import Console
 
+from chaos.checker.judge import Judgement, judge, write_results
 from chaos.clusters import ClusterError
 from chaos.clusters.resp import ReplyError
 from chaos.collect import collect_final, write_journal
 from chaos.crowd import Crowd
 from chaos.faulting import PROBE_TOPIC, Faulting
-from chaos.judge import Judgement, judge, write_results
-from chaos.junit import write_junit
+from chaos.history.operations import Phase, Policy, RunNote, TopicSettings
+from chaos.history.run_folder import Run
+from chaos.history.writer import HistoryWriter
 from chaos.machine import HOPS, timers
 from chaos.nemesis import Schedule, play
-from chaos.operations import Phase, Policy, RunNote, TopicSettings
 from chaos.places import Needs, Place, open_place
 from chaos.plan import RunPlan, save_plan, saved_bounds
 from chaos.progress import Progress, shown
-from chaos.report import write_report
-from chaos.run import Run
+from chaos.report.junit import write_junit
+from chaos.report.page import write_report
 from chaos.scenarios import Scenario, scenario
 from chaos.watch import Watch
 from chaos.workloads import WORKLOADS, Workload
-from chaos.writer import HistoryWriter
 from ddq import __version__
 from ddq.client import Client, Durability, RetryPolicy
 from ddq.client import TopicSettings as ClientSettings

@@ -33,7 +33,7 @@ class Scenario:
         plan: see ``Plan``; None: drawn from the catalogue by the nemesis.
         duration_s: how long load and faults last, about.
         failovers: at least so many, with writes on both sides.
-        gates: further ones; see chaos/gates.py.
+        gates: further ones; see chaos/checker/gates.py.
         core: whether it is part of `make chaos`.
     """
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import Literal
 
-from chaos.checkers.g12_one_leader import SHARDS_LED
+from chaos.checker.promises.g12_one_leader import SHARDS_LED
 from chaos.clusters import ClusterError, Node, NodeKind, Role
 from chaos.clusters.resp import ReplyError
-from chaos.operations import Leader, Metric
-from chaos.operations import Role as RoleNote
+from chaos.history.operations import Leader, Metric
+from chaos.history.operations import Role as RoleNote
+from chaos.history.writer import HistoryWriter
 from chaos.places import Place
 from chaos.progress import Progress
-from chaos.writer import HistoryWriter
 
 ROLE_PERIOD_S = 0.25
 METRIC_PERIOD_S = 1.0

@@ -10,18 +10,18 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from chaos.checker.verdict import Verdict
 from chaos.clusters import ClusterError
 from chaos.faults import Mode
-from chaos.history import BadHistoryError
+from chaos.history.reader import BadHistoryError
 from chaos.planned.failovers import Measured, latency
 from chaos.planned.failures import failures
 from chaos.planned.migration import migration
 from chaos.planned.rolling import ROLLING
 from chaos.planned.story import PlannedRun, Story, failed_lines, perform
 from chaos.planned.upgrade import UPGRADE
+from chaos.report.terminal import show
 from chaos.runner import conclude, leaves, new_folder
-from chaos.show import show
-from chaos.verdict import Verdict
 from ddq.errors import DdqError
 
 Durability = Annotated[Mode, typer.Option(help="Of every topic.")]

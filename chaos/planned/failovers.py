@@ -18,7 +18,7 @@ from datetime import timedelta
 
 from rich.table import Table
 
-from chaos.availability import UNSERVED
+from chaos.checker.availability import UNSERVED
 from chaos.faults import Mode
 from chaos.planned.story import Stage, Story
 from ddq.client import Client, Durability, Lease, TopicSettings

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
-from chaos.availability import UNSERVED
+from chaos.checker.availability import UNSERVED
 from chaos.clusters import Node
 from chaos.faults import Mode
 from chaos.planned.story import Stage, Story

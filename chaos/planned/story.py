@@ -15,19 +15,19 @@ from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 from rich.console import Console
 
-from chaos.availability import served
+from chaos.checker.availability import served
 from chaos.clusters.process import SentinelCluster, ShardedCluster
 from chaos.collect import collect_final, write_journal
 from chaos.crowd import Crowd
-from chaos.history import Op, read_history
-from chaos.operations import Fault, Phase, Policy, RunNote, TopicSettings
+from chaos.history.operations import Fault, Phase, Policy, RunNote, TopicSettings
+from chaos.history.reader import Op, read_history
+from chaos.history.run_folder import Run
+from chaos.history.writer import HistoryWriter
 from chaos.places import Needs, Place, open_place
 from chaos.plan import RunPlan, save_plan
 from chaos.progress import Progress, shown
-from chaos.run import Run
 from chaos.watch import Watch
 from chaos.workloads import WORKLOADS, Workload
-from chaos.writer import HistoryWriter
 from ddq import __version__
 from ddq.client import Client, Durability, RetryPolicy
 from ddq.client import TopicSettings as ClientSettings

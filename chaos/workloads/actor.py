@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from chaos.recorder import Recorder
+from chaos.history.recorder import Recorder
 from ddq.errors import DdqError
 
 PATIENCE_S = (1.5, 4.0, 10.0)

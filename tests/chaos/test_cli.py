@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from chaos.cli import main
-from chaos.synthetic import write_run
+from chaos.history.synthetic import write_run
 from tests.chaos.test_promises import g1, once
 
 

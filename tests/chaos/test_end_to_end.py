@@ -11,14 +11,14 @@ from pathlib import Path
 
 import redis.asyncio
 
-from chaos.bounds import Bounds
+from chaos.checker.bounds import Bounds
+from chaos.checker.judge import judge
 from chaos.collect import collect_final, write_journal
-from chaos.history import read_history
-from chaos.judge import judge
-from chaos.operations import Policy, RunNote, TopicSettings
-from chaos.recorder import Recorder
-from chaos.run import Run
-from chaos.writer import HistoryWriter
+from chaos.history.operations import Policy, RunNote, TopicSettings
+from chaos.history.reader import read_history
+from chaos.history.recorder import Recorder
+from chaos.history.run_folder import Run
+from chaos.history.writer import HistoryWriter
 from ddq.client import Client, Lease, NewTask, OnConflict, RetryPolicy
 from ddq.client import TopicSettings as Settings
 from ddq.errors import DdqError

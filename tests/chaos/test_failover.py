@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from chaos.checker.judge import Results
 from chaos.faults import Mode
-from chaos.judge import Results
 from chaos.nemesis import Schedule, Step
 from chaos.plan import RunPlan
 from chaos.runner import conclude, perform

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from chaos.checkers import CHECKERS
-from chaos.history import read_history
-from chaos.judge import judge, judge_journal
-from chaos.operations import Policy
-from chaos.run import Run
-from chaos.synthetic import Tale, write_run
+from chaos.checker.judge import judge, judge_journal
+from chaos.checker.promises import CHECKERS
+from chaos.history.operations import Policy
+from chaos.history.reader import read_history
+from chaos.history.run_folder import Run
+from chaos.history.synthetic import Tale, write_run
 from models import operations as spec
 from models import queue
 from tests.chaos.test_promises import broken, found, judged, once, stories
@@ -394,7 +394,7 @@ def test_a_checker_that_crashes_is_unknown(tmp_path: Path) -> None:
 
 
 def test_the_search_gives_up_at_its_bound(tmp_path: Path) -> None:
-    from chaos.bounds import Bounds
+    from chaos.checker.bounds import Bounds
 
     run = write_run(tmp_path, lost_retrieve(), journal=False)
     (g4,) = [p for p in judge(run, Bounds(search_nodes=2)).results.promises if p.id == "G4"]

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from chaos.history import FOREVER_NS, BadHistoryError, read_history
-from chaos.operations import Fault
-from chaos.writer import HistoryWriter
+from chaos.history.operations import Fault
+from chaos.history.reader import FOREVER_NS, BadHistoryError, read_history
+from chaos.history.writer import HistoryWriter
 
 
 def write(path: Path, *events: dict[str, Any], tail: str = "") -> Path:

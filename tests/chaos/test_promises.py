@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from chaos.checkers import CHECKERS
-from chaos.judge import Results, judge
-from chaos.operations import Leader, Policy
-from chaos.synthetic import Tale, write_run
+from chaos.checker.judge import Results, judge
+from chaos.checker.promises import CHECKERS
+from chaos.history.operations import Leader, Policy
+from chaos.history.synthetic import Tale, write_run
 from models.promises import PROMISES
 
 Events = list[dict[str, Any]]

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from chaos.operations import Lease, Policy
-from chaos.synthetic import Tale
+from chaos.history.operations import Lease, Policy
+from chaos.history.synthetic import Tale
 from tests.chaos.test_promises import broken, judged, stories
 
 STEPS = 120

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from chaos.history import read_history
-from chaos.recorder import Recorder
-from chaos.writer import HistoryWriter
+from chaos.history.reader import read_history
+from chaos.history.recorder import Recorder
+from chaos.history.writer import HistoryWriter
 from ddq.client import Client, LeaseRef, NewTask
 from ddq.errors import LeaseLost, OutcomeUnknown, TaskNotFound
 from tests.support.server import RunningServer
@@ -104,7 +104,7 @@ def test_a_killed_harness_leaves_what_it_did(tmp_path: Path) -> None:
     """The line is on disk without the writer being closed, and without another event."""
     path = tmp_path / "history.jsonl"
     program = (
-        "import sys, pathlib, time; from chaos.writer import HistoryWriter\n"
+        "import sys, pathlib, time; from chaos.history.writer import HistoryWriter\n"
         "w = HistoryWriter(pathlib.Path(sys.argv[1]))\n"
         "w.event('1', 'invoke', 'get', request={'topic': 't', 'id': 'a'})\n"
         "time.sleep(60)\n"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from chaos.operations import Lease, Policy
-from chaos.synthetic import Tale
+from chaos.history.operations import Lease, Policy
+from chaos.history.synthetic import Tale
 from tests.chaos.test_hard_cases import moved
 from tests.chaos.test_promises import (
     broken,

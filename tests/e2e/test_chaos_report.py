@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from chaos.cli import main
-from chaos.synthetic import Tale, write_run
+from chaos.history.synthetic import Tale, write_run
 from tests.chaos.test_promises import cancelled, g4_delivered, once
 
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"

@@ -1,0 +1,1 @@
+"""Judges what a run left: pure functions of a history, without a cluster."""

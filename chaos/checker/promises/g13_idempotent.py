@@ -1,0 +1,142 @@
+"""G13 idempotent: repeating a request with the same id or token never has a second effect.
+
+A Retrieve that is repeated with its request_id tells of the same leases again: that is no second
+delivery, and other leases are a second effect. An enqueue of an id that is taken makes no second
+incarnation while its tombstone lives. A token gives one verdict, and a repeat of it moves nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import pairwise
+
+from chaos.checker.cases import Case
+from chaos.checker.chain import broken_links
+from chaos.checker.verdict import Anomaly, Found
+from chaos.checker.view import MS, View
+from chaos.history.reader import Op
+
+
+def check(view: View) -> Found:
+    """Retrieves by request_id, then each task."""
+    found = Found(anomalies=list(broken_links(view, "G13")))
+    _retrieves(view, found)
+    for case in view.cases:
+        if len(case.enqueues) > 1:
+            _enqueues(view, found, case)
+        for op in case.cancels:
+            found.looked_at += op.ok
+        _effects(view, found, case, [op for op in case.cancels if op.ok and not op.reply.already])
+        for token, ops in case.settles.items():
+            acks = [op for op in ops if op.ok and op.op == "ack"]
+            if len(acks) > 1:
+                found.looked_at += 1
+                _same_revision(view, found, case, acks, token)
+            again = [op for op in ops if op.ok and op.op == "run_again"]
+            if len(again) > 1:
+                found.looked_at += 1
+                _same_revision(view, found, case, again, token)
+        if view.journaled(case.topic):
+            _more_than_asked(view, found, case)
+    return found
+
+
+def _retrieves(view: View, found: Found) -> None:
+    by_request: dict[str, list[Op]] = {}
+    for op in view.grouped.retrieves:
+        if op.ok and op.request.request_id and op.reply.leases:
+            by_request.setdefault(op.request.request_id, []).append(op)
+    for ops in by_request.values():
+        if len(ops) < 2:
+            continue
+        found.looked_at += 1
+        first = min(ops, key=lambda op: op.end_ns)
+        granted = {lease.token for lease in first.reply.leases}
+        # Until then the request is certainly remembered; later its id may be used anew.
+        kept_ms = max(lease.expire_ms for lease in first.reply.leases)
+        for op in ops:
+            others = [lease for lease in op.reply.leases if lease.token not in granted]
+            if others and others[0].store_ms < kept_ms and op.begin_ns > first.end_ns:
+                case = view.grouped.case(others[0].topic, others[0].id)
+                story = (
+                    f"was delivered at {view.at(op)} by a repeat of request "
+                    f"{op.request.request_id}, which had been granted other leases at "
+                    f"{view.at(first)}"
+                )
+                found.anomalies.append(view.anomaly("G13", story, case, first, op))
+                break
+
+
+def _enqueues(view: View, found: Found, case: Case) -> None:
+    """Two incarnations of an id that was not to be replaced, within the life of a tombstone."""
+    made = [op for op in case.enqueues if op.ok and op.reply.created and not op.request.replaces]
+    found.looked_at += len(case.enqueues)
+    keep_ns = view.settings(case.topic).retention_ms * MS
+    for first, second in pairwise(made):
+        if second.reply.incarnation == first.reply.incarnation:
+            continue
+        if second.begin_ns - first.end_ns < keep_ns and second.reply.incarnation:
+            story = (
+                f"was created at {view.at(first)} as incarnation {first.reply.incarnation}, and "
+                f"by a repeat at {view.at(second)} as {second.reply.incarnation}"
+            )
+            found.anomalies.append(view.anomaly("G13", story, case, first, second))
+            return
+
+
+def _effects(view: View, found: Found, case: Case, cancels: list[Op]) -> None:
+    """Two cancels of one incarnation that both say that it was they."""
+    first: dict[int, Op] = {}
+    for op in cancels:
+        known = first.setdefault(op.reply.incarnation, op)
+        if known is not op:
+            story = f"was cancelled at {view.at(known)}, and once more at {view.at(op)}"
+            found.anomalies.append(view.anomaly("G13", story, case, known, op))
+            return
+
+
+def _same_revision(view: View, found: Found, case: Case, acks: list[Op], token: str) -> None:
+    """A repeated ack tells of the revision that the first one made."""
+    first = acks[0]
+    for op in acks[1:]:
+        if op.reply.revision != first.reply.revision:
+            story = (
+                f"was acked as revision {first.reply.revision} at {view.at(first)}, and with the "
+                f"same token {token[:8]} as revision {op.reply.revision} at {view.at(op)}"
+            )
+            found.anomalies.append(view.anomaly("G13", story, case, first, op))
+            return
+
+
+def _more_than_asked(view: View, found: Found, case: Case) -> None:
+    """More transitions in the journal than requests that can have made them."""
+    if not case.entries:
+        return
+    made = Counter(entry.op for _, entry in case.entries)
+    asked = {
+        "enqueue": case.makers,
+        "cancel": case.cancels,
+        "reschedule": case.reschedules,
+        "ack": [*case.acks, *case.run_agains],
+        "nack": case.nacks,
+        "release": case.releases,
+        "snooze": case.snoozes,
+    }
+    for kind, ops in asked.items():
+        able = [op for op in ops if op.may_have_happened]
+        # None at all is somebody else's business: nobody repeated anything.
+        if able and made[kind] > len(able):
+            entries = [witness for witness in case.entries if witness[1].op == kind]
+            anomaly = view.of_entries(
+                "G13",
+                f"has {made[kind]} times {kind} in the journal, and was asked {len(able)} times "
+                f"(first at {view.at(able[0])})",
+                *entries,
+            )
+            found.anomalies.append(
+                Anomaly(
+                    "G13", anomaly.story, case.topic, case.id,
+                    tuple(op.end if op.end >= 0 else op.index for op in able), anomaly.entries,
+                )
+            )  # fmt: skip
+            return

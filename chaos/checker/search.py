@@ -1,0 +1,318 @@
+"""Is there any order of a task's operations that the specification explains?
+
+A small search after Wing and Gong, per task: each operation takes effect at one moment between its
+request and its reply; those whose outcome is unknown take effect at any later moment, or never.
+Between them the store may do by itself what nobody is told of: promote, reap, forget, and lease
+to a Retrieve whose reply was lost. ``models.queue.step`` says what follows from what.
+
+It errs on one side only. Time is taken as early as it can be and jitter as nothing, a revision is
+compared but not reckoned: an order that is refused is impossible, one that is found might still be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from chaos.checker.cases import Case
+from chaos.checker.view import MS, View
+from chaos.history.operations import Stamp
+from chaos.history.reader import Op
+from models import operations as spec
+from models.operations import State
+from models.queue import Shard, Task, step
+
+STATUS = {
+    "TASK_NOT_FOUND": "NOT_FOUND", "TASK_LEASED": "LEASED", "TASK_FINISHED": "FINISHED",
+}  # fmt: skip
+"""Errors that say something of the task at the moment of the reply."""
+
+
+class TooLargeError(Exception):
+    """The search came to its bound."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Node:
+    """A task in the middle of an order.
+
+    Attributes:
+        done: which operations have taken effect, as bits.
+        incarnation: the true one's number where a reply has told; 0: not known.
+        revision: the greatest that was told so far.
+        ghosts: leases to nobody so far.
+    """
+
+    done: int
+    task: Task | None
+    mark_ms: int
+    incarnation: int = 0
+    revision: int = 0
+    ghosts: int = 0
+
+
+class Search:
+    """One task's operations.
+
+    Args:
+        doubted: errors to be explained; the other errors had no effect and are left out.
+    """
+
+    def __init__(self, view: View, case: Case, doubted: list[Op]) -> None:
+        self._view = view
+        self._case = case
+        self._policy = view.policy(case)
+        settings = view.settings(case.topic)
+        self._retention_ms = settings.retention_ms
+        self._lease_ms = settings.lease_ms
+        asked = (
+            *case.makers, *case.reschedules, *case.cancels, *case.acks, *case.nacks,
+            *case.extends, *case.releases, *case.snoozes, *case.deletes,
+            *view.grouped.purges.get(case.topic, ()),
+        )  # fmt: skip
+        doubt = {id(op) for op in doubted}
+        ops = [
+            (op.begin_ns, op.end_ns, op)
+            for op in asked
+            if (id(op) in doubt if op.outcome == "fail" else op.may_have_happened)
+        ]
+        # A Retrieve that repeats what was told before changes nothing; one that tells of what an
+        # earlier one did, whose reply was lost, may speak of that one's time.
+        ops += [(d.begin_ns, d.end_ns, d.op) for d in case.deliveries]
+        self._redriven = bool(case.redrives or view.grouped.redrives_all.get(case.topic))
+        self._ops = sorted(ops, key=lambda found: found[:2])
+        known = {delivery.op.index for delivery in case.deliveries}
+        ghosts = [
+            op
+            for op in view.lost_retrieves
+            if op.fate != "absent" and op.index not in known
+            and case.topic in op.request.topics
+        ]  # fmt: skip
+        self._ghosts_ns = sorted(op.begin_ns for op in ghosts)
+        self._ghost_ms = min((op.request.lease_ms or self._lease_ms for op in ghosts), default=0)
+
+    def explains(self) -> bool:
+        """Whether some order of them all is possible.
+
+        Raises:
+            TooLargeError: not known within the bound.
+        """
+        seen: set[_Node] = set()
+        stack = [_Node(0, None, 0)]
+        while stack:
+            node = stack.pop()
+            if node in seen:
+                continue
+            seen.add(node)
+            if len(seen) > self._view.bounds.search_nodes:
+                raise TooLargeError
+            left = [
+                (position, *found)
+                for position, found in enumerate(self._ops)
+                if not node.done >> position & 1
+            ]
+            if all(op.outcome == "info" for _, _, _, op in left):
+                return True
+            # What comes next began before any of the rest was over.
+            limit_ns = min(end_ns for _, _, end_ns, _ in left)
+            stack += self._hidden(node, limit_ns)
+            for position, begin_ns, _, op in left:
+                if begin_ns <= limit_ns:
+                    stack += self._take(node, position, op)
+        return False
+
+    # What somebody asked for -------------------------------------------------------------------
+
+    def _take(self, node: _Node, position: int, op: Op) -> Iterator[_Node]:
+        """The node behind this operation; none if the reply contradicts it."""
+        told = self._told(op)
+        if op.ok and op.op == "run_again" and node.done & self._same_token(op):
+            # It was carried out when it was first asked for, and is only told again.
+            yield replace(node, done=node.done | 1 << position)
+            return
+        revision = int(told.revision) if isinstance(told, Stamp) else 0
+        if revision and revision < node.revision:
+            return
+        now_ms = max(node.mark_ms, self._moment_ms(op, told))
+        if now_ms > self._latest_ms(op, told):
+            return
+        task = node.task
+        incarnation = getattr(told, "incarnation", 0)
+        after, status = self._apply(node, op, now_ms)
+        if op.outcome == "fail" and status != STATUS.get(op.error):
+            return
+        if op.outcome == "ok" and not _fits(op, status):
+            return
+        now = node.incarnation if after is not None and task is not None and (
+            after.incarnation == task.incarnation
+        ) else 0  # fmt: skip
+        if incarnation and now and incarnation != now:
+            return
+        # What a repeat was told may be when a later attempt was due.
+        repeated = op.op == "enqueue" and op.ok and not op.reply.created
+        due_ms = 0 if repeated else getattr(told, "due_ms", 0)
+        if after is not None and after.state == State.SCHEDULED and due_ms:
+            after = replace(after, due_ms=due_ms, at_ms=due_ms)
+        yield _Node(
+            node.done | 1 << position, after, now_ms, incarnation or now,
+            max(node.revision, revision if _is_exact(op) else 0), node.ghosts,
+        )  # fmt: skip
+
+    def _same_token(self, op: Op) -> int:
+        """The other run_agains with its token, as bits."""
+        return sum(
+            1 << position
+            for position, (_, _, other) in enumerate(self._ops)
+            if other is not op
+            and other.op == "run_again"
+            and other.request.token == op.request.token
+        )
+
+    def _told(self, op: Op) -> Any:
+        if op.op == "retrieve" and op.reply is not None:
+            return next(lease for lease in op.reply.leases if lease.id == self._case.id)
+        return op.reply
+
+    def _latest_ms(self, op: Op, told: Any) -> float:
+        """The latest moment of an operation by the store's clock."""
+        store_ms = getattr(told, "store_ms", 0)
+        if store_ms:
+            return float(store_ms)
+        if not self._view.run.wall_ms or op.outcome == "info":
+            return float("inf")
+        return self._view.run.wall_ms + op.end_ns / MS + self._view.bounds.clock_error_ms
+
+    def _moment_ms(self, op: Op, told: Any) -> int:
+        """The earliest moment of an operation by the store's clock; 0: the reply does not say."""
+        if told is None:
+            return 0
+        store_ms = int(getattr(told, "store_ms", 0))
+        if op.op == "enqueue" and op.request.delay_ms is not None and told.created:
+            return int(min(store_ms, told.due_ms - op.request.delay_ms))
+        if op.op == "retrieve":
+            return self._case.tokens[told.token].early_ms
+        # It may have been a repeat that was answered so late.
+        return 0
+
+    def _apply(self, node: _Node, op: Op, now_ms: int) -> tuple[Task | None, str]:
+        request, task_id = op.request, self._case.id
+        if op.op == "enqueue":
+            # A replacement also ends what was there, in whatever state its reply says it was.
+            call: spec.Operation = spec.Enqueue(
+                task_id, request.payload.encode(), spec.When(request.delay_ms or 0),
+                spec.Policy(
+                    self._policy.max_attempts or 1, self._policy.initial_backoff_ms or 0,
+                    self._policy.max_backoff_ms or 0,
+                    int((self._policy.multiplier or 1.0) * 1000), 0,
+                ),
+                request.on_conflict, None, request.debounce_limit_ms or 0,
+            )  # fmt: skip
+        elif op.op == "retrieve":
+            return self._leased(node.task, op)
+        elif op.op == "ack":
+            call = spec.Ack(task_id, request.token.encode())
+        elif op.op == "run_again":
+            content = None if request.payload is None else request.payload.encode()
+            call = spec.RunAgain(
+                task_id, request.token.encode(), spec.When(request.delay_ms or 0), content
+            )
+        elif op.op == "nack":
+            call = spec.Nack(task_id, request.token.encode(), request.delay_ms, request.dead)
+        elif op.op == "extend":
+            call = spec.Extend(task_id, request.token.encode(), request.lease_ms or self._lease_ms)
+        elif op.op == "release":
+            call = spec.Release(task_id, request.token.encode())
+        elif op.op == "snooze":
+            call = spec.Snooze(task_id, request.token.encode(), request.delay_ms)
+        elif op.op == "cancel":
+            call = spec.Cancel(task_id, request.revoke)
+        elif op.op == "reschedule":
+            call = spec.Reschedule(task_id, spec.When(request.delay_ms or 0))
+        elif op.op == "delete_dead":
+            call = spec.DeleteDead(task_id)
+        else:
+            call = spec.Purge(10)
+        return self._step(node.task, call, now_ms)
+
+    def _leased(self, task: Task | None, op: Op) -> tuple[Task | None, str]:
+        lease = self._told(op)
+        if task is None or task.state != State.READY:
+            return task, "EMPTY"
+        if (lease.promotion, lease.run, lease.attempt) != (
+            task.promotion, task.run, task.attempt + 1
+        ):  # fmt: skip
+            return task, "ANOTHER"
+        leased = replace(
+            task, state=State.LEASED, at_ms=lease.expire_ms, attempt=task.attempt + 1,
+            token=lease.token.encode(), settled=(b"", ""),
+        )  # fmt: skip
+        return leased, "LEASED"
+
+    def _step(
+        self, task: Task | None, call: spec.Operation, now_ms: int
+    ) -> tuple[Task | None, str]:
+        tasks = {} if task is None else {task.id: task}
+        sequence = 0 if task is None else task.revision
+        counts = {} if task is None else {task.state.name.lower(): 1}
+        shard = Shard(
+            tasks=tasks, counts=counts, sequence=sequence, mark_ms=now_ms, nonce=b"n", epoch=1
+        )
+        shard, response = step(shard, spec.Request((call,), now_ms), now_ms)
+        result = response.results[0]
+        # Revisions are the shard's, and say nothing here: equal nodes must look equal.
+        after = shard.tasks.get(self._case.id)
+        if after is not None and task is not None and after.revision == task.revision:
+            return task, str(result[0])
+        return after, str(result[0])
+
+    # What nobody is told of --------------------------------------------------------------------
+
+    def _hidden(self, node: _Node, limit_ns: int) -> Iterator[_Node]:
+        task = node.task
+        if task is None:
+            return
+        if task.state == State.SCHEDULED:
+            now_ms = max(node.mark_ms, task.due_ms)
+            after, _ = self._step(task, spec.Promote(b"n", 1, 1, 1), now_ms)
+            yield replace(node, task=after, mark_ms=now_ms)
+        elif task.state == State.LEASED:
+            now_ms = max(node.mark_ms, task.at_ms)
+            after, _ = self._step(task, spec.Reap(b"n", 1, 1, (0.0,)), now_ms)
+            yield replace(node, task=after, mark_ms=now_ms)
+        elif task.state == State.READY:
+            if node.ghosts < sum(begin_ns <= limit_ns for begin_ns in self._ghosts_ns):
+                after = replace(
+                    task, state=State.LEASED, at_ms=node.mark_ms + self._ghost_ms,
+                    attempt=task.attempt + 1, token=b"ghost", settled=(b"", ""),
+                )  # fmt: skip
+                yield replace(node, task=after, ghosts=node.ghosts + 1)
+        elif task.state == State.DEAD:
+            if self._redriven:
+                after, _ = self._step(task, spec.Redrive((task.id,)), node.mark_ms)
+                yield replace(node, task=after)
+        else:
+            forgotten_ms = max(node.mark_ms, task.at_ms + self._retention_ms)
+            yield replace(node, task=None, mark_ms=forgotten_ms, incarnation=0)
+
+
+def _is_exact(op: Op) -> bool:
+    """Whether a reply tells the revision that it made: a repeat may tell a later one."""
+    if op.op == "enqueue":
+        return bool(op.ok and op.reply.created)
+    if op.op == "cancel":
+        return bool(op.ok and not op.reply.already)
+    return op.op in {"retrieve", "extend", "ack", "run_again", "reschedule"}
+
+
+def _fits(op: Op, status: str) -> bool:
+    """Whether a reply is one that this outcome may have given."""
+    if op.op == "enqueue":
+        # A repeat of it, by the client library, finds what its first attempt made.
+        return status == "CREATED" or (not op.reply.created and status == "EXISTS")
+    if op.op == "cancel":
+        return status == "CANCELLED" or (op.reply.already and status == "ALREADY")
+    return op.op == "purge" or status == ("LEASED" if op.op == "retrieve" else "OK")
+
+
+__all__ = ["Search", "TooLargeError"]

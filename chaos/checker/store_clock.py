@@ -1,0 +1,55 @@
+"""The store's clock in the controller's time, learnt from replies.
+
+Each reply was made at ``store_ms`` at some moment between its request and its arrival. That gives
+a pair of moments, half the request's duration exact; a time between two pairs is reckoned from the
+nearer one. Nothing is believed for long: after a failover the pairs are another node's.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+
+from chaos.history.reader import History
+
+MS = 1_000_000
+APART_MS = 10
+LONG_NS = 100 * MS
+"""Requests that took longer say too little."""
+
+
+class StoreClock:
+    """Converts; exact to about 50 ms where requests were being answered."""
+
+    def __init__(self, history: History) -> None:
+        found: dict[int, tuple[int, int, int]] = {}
+        for op in history.ops:
+            if op.outcome != "ok" or op.op in {"retrieve", "get"}:
+                continue
+            took_ns = op.end_ns - op.begin_ns
+            store_ms = getattr(op.reply, "store_ms", 0)
+            if took_ns > LONG_NS or not store_ms:
+                continue
+            # The quickest of those at the same time says most.
+            best = found.get(store_ms // APART_MS)
+            if best is None or took_ns < best[0]:
+                found[store_ms // APART_MS] = (took_ns, store_ms, op.begin_ns + took_ns // 2)
+        pairs = sorted(found.values(), key=lambda pair: pair[1])
+        self._store_ms = [pair[1] for pair in pairs]
+        self._ns = [pair[2] for pair in pairs]
+
+    @property
+    def known(self) -> bool:
+        """Whether anything was learnt."""
+        return bool(self._store_ms)
+
+    def ns_of(self, at_ms: int) -> int:
+        """The controller's time of a moment of the store's clock."""
+        at = bisect_left(self._store_ms, at_ms)
+        if at == len(self._store_ms) or (
+            at > 0 and at_ms - self._store_ms[at - 1] < self._store_ms[at] - at_ms
+        ):
+            at -= 1
+        return self._ns[at] + (at_ms - self._store_ms[at]) * MS
+
+
+__all__ = ["StoreClock"]

@@ -1,0 +1,1 @@
+"""What a run leaves: the clients' history, the store's journal and the final state, on disk."""

@@ -1,0 +1,1 @@
+"""Shows a verdict: as a page, in the terminal, and as JUnit XML."""
