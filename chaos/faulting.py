@@ -8,9 +8,9 @@ import itertools
 from collections.abc import Sequence
 from typing import Literal
 
+from chaos.faults.nemesis import Event, Phase
 from chaos.history.operations import Fault
 from chaos.history.writer import HistoryWriter
-from chaos.nemesis import Event, Phase
 from chaos.progress import Progress
 from ddq.client import Client
 from ddq.errors import DdqError

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from chaos.clusters import Ability, Cluster, NotAvailableError
 from chaos.clusters.process import SentinelCluster, ShardedCluster
-from chaos.clusters.process.system import ProcessSystem
 from chaos.faults import Victim, World
 from chaos.faults.links import GRPC_HELLO, STORE_HELLO, Link, Toxiproxy
 from chaos.plan import RunPlan
-from chaos.system import System, SystemOptions
+from chaos.systems.ddq.processes import ProcessSystem
+from chaos.systems.protocol import System, SystemOptions
 
 DISK_BYTES = 64 * 1024 * 1024
 _TOXIPROXY_LAST = 190
@@ -110,7 +110,7 @@ _PROCESSES = _Ground(
 
 def _containers() -> _Ground:
     from chaos.clusters.docker import DockerCluster  # noqa: PLC0415
-    from chaos.clusters.docker.system import DockerSystem, DockerToxiproxy  # noqa: PLC0415
+    from chaos.systems.ddq.containers import DockerSystem, DockerToxiproxy  # noqa: PLC0415
 
     def toxiproxy(cluster: _Cluster, folder: Path) -> DockerToxiproxy:
         assert isinstance(cluster, DockerCluster)

@@ -10,9 +10,9 @@ import msgspec
 
 from chaos.checker.bounds import Bounds
 from chaos.faults import Mode
+from chaos.faults.nemesis import Schedule
 from chaos.history.reader import BadHistoryError
 from chaos.machine import HOPS
-from chaos.nemesis import Schedule
 
 SETTLING_S = 1.8
 """How long QUORUM mistrusts a new master; docs/adr/012."""

@@ -23,13 +23,12 @@ from chaos.checker.judge import Judgement, judge, write_results
 from chaos.clusters import ClusterError
 from chaos.clusters.resp import ReplyError
 from chaos.collect import collect_final, write_journal
-from chaos.crowd import Crowd
 from chaos.faulting import PROBE_TOPIC, Faulting
+from chaos.faults.nemesis import Schedule, play
 from chaos.history.operations import Phase, Policy, RunNote, TopicSettings
 from chaos.history.run_folder import Run
 from chaos.history.writer import HistoryWriter
 from chaos.machine import HOPS, timers
-from chaos.nemesis import Schedule, play
 from chaos.places import Needs, Place, open_place
 from chaos.plan import RunPlan, save_plan, saved_bounds
 from chaos.progress import Progress, shown
@@ -38,6 +37,7 @@ from chaos.report.page import write_report
 from chaos.scenarios import Scenario, scenario
 from chaos.watch import Watch
 from chaos.workloads import WORKLOADS, Workload
+from chaos.workloads.client_pool import Crowd
 from ddq import __version__
 from ddq.client import Client, Durability, RetryPolicy
 from ddq.client import TopicSettings as ClientSettings

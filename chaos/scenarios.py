@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from chaos.clusters import Ability, NotAvailableError
 from chaos.faults import KINDS, Kind, Mode, kind
 from chaos.faults.model import LINK_TARGETS, Value
-from chaos.nemesis import Schedule, Step, draw
+from chaos.faults.nemesis import Schedule, Step, draw
 from chaos.workloads import WORKLOADS
 
 DEFAULT_MODE = Mode.QUORUM

@@ -18,7 +18,6 @@ from rich.console import Console
 from chaos.checker.availability import served
 from chaos.clusters.process import SentinelCluster, ShardedCluster
 from chaos.collect import collect_final, write_journal
-from chaos.crowd import Crowd
 from chaos.history.operations import Fault, Phase, Policy, RunNote, TopicSettings
 from chaos.history.reader import Op, read_history
 from chaos.history.run_folder import Run
@@ -28,6 +27,7 @@ from chaos.plan import RunPlan, save_plan
 from chaos.progress import Progress, shown
 from chaos.watch import Watch
 from chaos.workloads import WORKLOADS, Workload
+from chaos.workloads.client_pool import Crowd
 from ddq import __version__
 from ddq.client import Client, Durability, RetryPolicy
 from ddq.client import TopicSettings as ClientSettings

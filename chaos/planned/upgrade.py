@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from chaos.clusters.process.earlier import EARLIER
 from chaos.planned.story import Stage, Story
+from chaos.systems.ddq.previous_release import EARLIER
 from ddq.client import Durability, TopicSettings
 
 

@@ -9,7 +9,7 @@ from chaos.clusters import Ability
 from chaos.faults import KINDS, Mode
 from chaos.faults.catalogue import ALL, EVERY, NOBODY, QUORUM
 from chaos.faults.model import Value
-from chaos.nemesis import Schedule, Step
+from chaos.faults.nemesis import Schedule, Step
 
 SHORTEST, LONGEST = 1.0, 3.0
 """Of pauses and cuts, as multiples of down-after."""

@@ -31,16 +31,16 @@ from chaos.clusters import (
     Stray,
 )
 from chaos.clusters.process import FAST_PERIODS_MS, SentinelCluster, ShardedCluster, fakeclock
-from chaos.clusters.process.answers import offset_ms
+from chaos.clusters.process.cleanup import sweep
 from chaos.clusters.process.fakeclock import FakeClock
 from chaos.clusters.process.firewall import remove_rules_of
 from chaos.clusters.process.launch import Child, process_state
 from chaos.clusters.process.sharded import SLOTS_COUNT
-from chaos.clusters.process.sweep import sweep
-from chaos.clusters.process.system import DdqProcess, ProcessSystem
 from chaos.clusters.resp import ReplyError
 from chaos.faults import Mode, Victim, World, kind
-from chaos.system import SystemOptions
+from chaos.systems.ddq.http import offset_ms
+from chaos.systems.ddq.processes import DdqProcess, ProcessSystem
+from chaos.systems.protocol import SystemOptions
 from ddq.client import Client
 from ddq.errors import ClockUnsafe, DdqError
 
@@ -324,7 +324,7 @@ def test_only_the_wall_clock_is_wrong(tmp_path: Path) -> None:
 async def test_dates_in_whole_seconds_tell_an_offset_to_a_tenth(
     monkeypatch: pytest.MonkeyPatch, off_ms: int, way_ms: int
 ) -> None:
-    monkeypatch.setattr("chaos.clusters.process.answers._STEP_S", 0)
+    monkeypatch.setattr("chaos.systems.ddq.http._STEP_S", 0)
     now_ms = 1_800_000_000_321.0
     asked = 0
 

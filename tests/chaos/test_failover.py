@@ -9,7 +9,7 @@ from rich.console import Console
 
 from chaos.checker.judge import Results
 from chaos.faults import Mode
-from chaos.nemesis import Schedule, Step
+from chaos.faults.nemesis import Schedule, Step
 from chaos.plan import RunPlan
 from chaos.runner import conclude, perform
 from models.promises import PROMISES, Scope

@@ -13,14 +13,15 @@ from pathlib import Path
 import pytest
 
 from chaos.clusters import Node, NotAvailableError, Role
-from chaos.clusters.process import FAST_PERIODS_MS, SentinelCluster, Service, ShardedCluster
+from chaos.clusters.process import FAST_PERIODS_MS, SentinelCluster, ShardedCluster
 from chaos.clusters.process.launch import process_state
-from chaos.clusters.process.system import DdqProcess
 from chaos.faults import KINDS, DidNotHappenError, Mode, Row, Victim, World, kind
 from chaos.faults.catalogue import ALL, EVERY, QUORUM
 from chaos.faults.model import PROCESS_TARGETS, Clocked
+from chaos.faults.nemesis import Event, Phase, Schedule, Step, play
 from chaos.faults.targets import NodeVictim
-from chaos.nemesis import Event, Phase, Schedule, Step, play
+from chaos.systems.ddq.processes import DdqProcess
+from tests.support.service import Service
 
 
 def test_the_catalogue_has_every_row_once_and_says_who_bears_what() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from chaos.faults import KINDS, Mode
-from chaos.nemesis import Schedule, Step, draw
+from chaos.faults.nemesis import Schedule, Step, draw
 
 
 def test_a_seed_gives_one_schedule_and_what_was_written_plays_again() -> None:

@@ -17,7 +17,6 @@ from chaos.campaign import WHOLE_GATES, Outcome, exit_code, run_all, whole_gates
 from chaos.checker.gates import GATES
 from chaos.checker.judge import PromiseResult, Results
 from chaos.checker.timeline import timeline
-from chaos.clusters.process.system import DdqProcess
 from chaos.faults import KINDS, Mode, Row
 from chaos.history.operations import Fault
 from chaos.history.reader import BadHistoryError, History, Note
@@ -25,6 +24,7 @@ from chaos.machine import timers
 from chaos.plan import RunPlan, read_plan, save_plan, saved_bounds
 from chaos.report.junit import write_junit
 from chaos.scenarios import CORE, REGRESSION, SCENARIOS, SMOKE, scenario
+from chaos.systems.ddq.processes import DdqProcess
 from chaos.workloads.actor import Actor, Load
 
 

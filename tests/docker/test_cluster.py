@@ -18,8 +18,8 @@ import pytest
 
 from chaos.clusters import Cut, Node, NotAvailableError, Role
 from chaos.clusters.docker import DockerCluster, why_unavailable
+from chaos.clusters.docker.cleanup import sweep
 from chaos.clusters.docker.engine import RUN_LABEL, Engine
-from chaos.clusters.docker.sweep import sweep
 from chaos.clusters.process import FAST_PERIODS_MS
 from chaos.clusters.resp import ReplyError
 

@@ -11,7 +11,7 @@ from chaos.clusters import ClusterError
 from chaos.clusters.process import SentinelCluster
 from chaos.faults import KINDS, Row, World
 from chaos.faults.links import STORE_HELLO, Toxiproxy
-from chaos.nemesis import Event, Phase, Schedule, Step, play
+from chaos.faults.nemesis import Event, Phase, Schedule, Step, play
 from tools.repo import ROOT
 
 

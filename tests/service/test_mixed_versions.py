@@ -15,7 +15,7 @@ from datetime import timedelta
 
 import pytest
 
-from chaos.clusters.process.earlier import START, WHEEL
+from chaos.systems.ddq.previous_release import START, WHEEL
 from ddq.client import UNLIMITED_ATTEMPTS, Client, Lease, NewTask, OnConflict, RetryPolicy
 from ddq.errors import InvalidArgument, Unimplemented
 from ddq.task import TaskState

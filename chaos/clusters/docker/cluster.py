@@ -13,11 +13,11 @@ from typing import Any
 import docker.types
 
 from chaos.clusters import Ability, Cut, Node, NodeKind, NotAvailableError
+from chaos.clusters.docker.cleanup import sweep
 from chaos.clusters.docker.container import ContainerChild, launch_container
 from chaos.clusters.docker.engine import IMAGE, Engine, why_unavailable
 from chaos.clusters.docker.hosts import Hosts
 from chaos.clusters.docker.net import ContainerNet
-from chaos.clusters.docker.sweep import sweep
 from chaos.clusters.process import SentinelCluster
 from chaos.clusters.process.launch import Child
 from chaos.clusters.resp import as_info

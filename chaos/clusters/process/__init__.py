@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from chaos.clusters.process.nodes import ProcessCluster
 from chaos.clusters.process.sentinel import FAST_PERIODS_MS, MASTER_NAME, SentinelCluster
-from chaos.clusters.process.service import Service
 from chaos.clusters.process.sharded import ShardedCluster
 
 __all__ = [
@@ -12,6 +11,5 @@ __all__ = [
     "MASTER_NAME",
     "ProcessCluster",
     "SentinelCluster",
-    "Service",
     "ShardedCluster",
 ]

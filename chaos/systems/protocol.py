@@ -1,6 +1,6 @@
 """The system under test: the processes of ddq on a store cluster, each of which can be hurt.
 
-Where they run is a matter of its implementations: ``chaos/clusters/process/system.py`` has them as
+Where they run is a matter of its implementations: ``chaos/systems/ddq/processes.py`` has them as
 local processes.
 """
 

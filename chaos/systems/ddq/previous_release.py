@@ -1,7 +1,7 @@
 """The release before this one as a program, for upgrades under traffic.
 
-Its wheel is kept in ``chaos/releases``, since an upgrade has to be tried where neither a package
-index nor the history of the repository is at hand.
+Its wheel is kept in ``chaos/systems/ddq/releases``, since an upgrade has to be tried where neither a
+package index nor the history of the repository is at hand.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 EARLIER = "0.1.0"
-WHEEL = Path(__file__).parents[2] / "releases" / f"ddq-{EARLIER}-py3-none-any.whl"
+WHEEL = Path(__file__).parent / "releases" / f"ddq-{EARLIER}-py3-none-any.whl"
 
 # The packages that it needs are those of this environment, and only ddq itself is its own.
 START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from ddq.cli import main; main()"

@@ -8,9 +8,9 @@ from pathlib import Path
 from chaos.clusters.docker.cluster import DDQ, DockerCluster
 from chaos.clusters.docker.container import at
 from chaos.clusters.process.launch import Child
-from chaos.clusters.process.system import Launcher, ProcessSystem
 from chaos.faults.links import Toxiproxy
-from chaos.system import SystemOptions
+from chaos.systems.ddq.processes import Launcher, ProcessSystem
+from chaos.systems.protocol import SystemOptions
 
 _PYTHON = "/opt/ddq/bin/python"
 _TOXIPROXY = Path("/usr/local/bin/toxiproxy-server")

@@ -14,14 +14,14 @@ from typing import Protocol
 from prometheus_client.parser import text_string_to_metric_families
 
 from chaos.clusters import Ability, ClusterError, NotAvailableError
-from chaos.clusters.process.answers import ask_http, offset_ms
-from chaos.clusters.process.earlier import earlier_server
 from chaos.clusters.process.fakeclock import FakeClock
 from chaos.clusters.process.launch import Child, launch
 from chaos.clusters.process.sentinel import SentinelCluster
 from chaos.clusters.process.sharded import ShardedCluster
 from chaos.faults.model import Victim
-from chaos.system import SystemOptions
+from chaos.systems.ddq.http import ask_http, offset_ms
+from chaos.systems.ddq.previous_release import earlier_server
+from chaos.systems.protocol import SystemOptions
 from ddq.client import Client
 from ddq.errors import DdqError
 

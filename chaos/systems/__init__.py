@@ -1,0 +1,1 @@
+"""What is started, spoken to and hurt beside the store: the system under test."""
