@@ -2,7 +2,7 @@
 
 import sys
 
-from chaos.cli import main
+from chaos.cli.app import main
 
 if __name__ == "__main__":
     sys.exit(main())

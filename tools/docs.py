@@ -20,9 +20,9 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSe
 from grpc_tools import protoc
 from hypothesis import settings as hypothesis_settings
 
-from chaos.bugs.registry import BUGS as CLUSTER_BUGS
-from chaos.sweep import table as sweep_table
-from chaos.sweep.table import Cell
+from chaos.experiments.matrix import table as sweep_table
+from chaos.experiments.matrix.table import Cell
+from chaos.experiments.mutants.registry import BUGS as CLUSTER_BUGS
 from ddq import errors
 from ddq.config import DEFAULTS, LIMITS, Settings
 from ddq.metrics import ALERTS, Metrics, specs
@@ -280,7 +280,7 @@ def test_profiles() -> str:
 
 
 def planted_bugs() -> str:
-    """tests/bugs/registry.py and chaos/bugs/registry.py."""
+    """tests/bugs/registry.py and chaos/experiments/mutants/registry.py."""
     rows = []
     for bug in BUGS:
         promised = sorted(bug.breaks, key=lambda promise: int(promise[1:]))

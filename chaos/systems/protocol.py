@@ -22,7 +22,7 @@ class SystemOptions:
         durability, fsync: defaults of the server, which each topic of the run takes.
         apis, schedulers: how many of each.
         settings: further settings of both by their name in ddq/config.py, as text.
-        bug: name of a planted bug (chaos/bugs); "" for ddq as it is.
+        bug: name of a planted bug (chaos/experiments/mutants); "" for ddq as it is.
         bug_process: name of the one process that has it; "" for all.
         earlier: APIs start as the release before this one, until each is upgraded, and schedulers
             are left to who upgrades.

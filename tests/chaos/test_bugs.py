@@ -6,16 +6,16 @@ from datetime import timedelta
 
 import pytest
 
-from chaos.bugs.hunt import found_by
-from chaos.bugs.registry import BUGS, bug
-from chaos.campaign import Outcome
 from chaos.checker.bounds import Bounds
 from chaos.checker.promises import g12_one_leader
 from chaos.checker.view import View
+from chaos.experiments.campaign import Outcome
+from chaos.experiments.mutants.hunt import found_by
+from chaos.experiments.mutants.registry import BUGS, bug
+from chaos.experiments.scenarios import scenario
 from chaos.history.journal import Journal
 from chaos.history.operations import Metric, RunNote, TopicSettings
 from chaos.history.reader import History, Note
-from chaos.scenarios import scenario
 from ddq.client import NewTask, convert
 from ddq.errors import OutcomeUnknown
 from ddq.store.barrier import DataNodes, Policy, Timing

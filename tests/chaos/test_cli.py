@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from chaos.cli import main
+from chaos.cli.app import main
 from chaos.history.synthetic import write_run
 from tests.chaos.test_promises import g1, once
 
@@ -77,7 +77,7 @@ def test_a_bug_of_the_harness_is_no_verdict(
     def bug(*_: object) -> None:
         raise ZeroDivisionError("oh")
 
-    monkeypatch.setattr("chaos.cli.write_report", bug)
+    monkeypatch.setattr("chaos.cli.app.write_report", bug)
     assert main(["check", str(write_run(tmp_path, once()).folder)]) == 3
     assert "ZeroDivisionError: oh" in capsys.readouterr().err
 

@@ -13,7 +13,7 @@ import redis.asyncio
 
 from chaos.checker.bounds import Bounds
 from chaos.checker.judge import judge
-from chaos.collect import collect_final, write_journal
+from chaos.experiments.collect import collect_final, write_journal
 from chaos.history.operations import Policy, RunNote, TopicSettings
 from chaos.history.reader import read_history
 from chaos.history.recorder import Recorder

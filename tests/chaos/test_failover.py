@@ -8,10 +8,10 @@ import pytest
 from rich.console import Console
 
 from chaos.checker.judge import Results
+from chaos.experiments.plan import RunPlan
+from chaos.experiments.runner import conclude, perform
 from chaos.faults import Mode
 from chaos.faults.nemesis import Schedule, Step
-from chaos.plan import RunPlan
-from chaos.runner import conclude, perform
 from models.promises import PROMISES, Scope
 
 DOWN_AFTER_MS = 1_500

@@ -10,13 +10,13 @@ import pytest
 
 from chaos.checker.timeline import Timeline, timeline
 from chaos.clusters import ClusterError
-from chaos.faulting import Faulting
+from chaos.experiments.fault_recorder import Faulting
+from chaos.experiments.progress import Progress
 from chaos.faults import nemesis
 from chaos.faults.model import Evidence
 from chaos.faults.nemesis import Event, Phase, Schedule, Step, play
 from chaos.history.reader import read_history
 from chaos.history.writer import HistoryWriter
-from chaos.progress import Progress
 from ddq.client import Client
 from ddq.errors import StoreUnreachable
 

@@ -13,17 +13,17 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from chaos.campaign import WHOLE_GATES, Outcome, exit_code, run_all, whole_gates
 from chaos.checker.gates import GATES
 from chaos.checker.judge import PromiseResult, Results
 from chaos.checker.timeline import timeline
+from chaos.experiments.campaign import WHOLE_GATES, Outcome, exit_code, run_all, whole_gates
+from chaos.experiments.plan import RunPlan, read_plan, save_plan, saved_bounds
+from chaos.experiments.scenarios import CORE, REGRESSION, SCENARIOS, SMOKE, scenario
+from chaos.experiments.timers import timers
 from chaos.faults import KINDS, Mode, Row
 from chaos.history.operations import Fault
 from chaos.history.reader import BadHistoryError, History, Note
-from chaos.machine import timers
-from chaos.plan import RunPlan, read_plan, save_plan, saved_bounds
 from chaos.report.junit import write_junit
-from chaos.scenarios import CORE, REGRESSION, SCENARIOS, SMOKE, scenario
 from chaos.systems.ddq.processes import DdqProcess
 from chaos.workloads.actor import Actor, Load
 
@@ -109,7 +109,7 @@ def test_a_campaign_goes_on_where_it_was_stopped(
         ran.append(plan.name)
         return Outcome(plan.name, "VALID")
 
-    monkeypatch.setattr("chaos.campaign.run_one", run_one)
+    monkeypatch.setattr("chaos.experiments.campaign.run_one", run_one)
     plans = [RunPlan("master-killed", seed, Mode.QUORUM) for seed in (1, 2)]
     resume, quiet = tmp_path / "deep" / "kept.jsonl", Console(quiet=True)
     with pytest.raises(KeyboardInterrupt):

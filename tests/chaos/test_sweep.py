@@ -8,13 +8,13 @@ import msgspec
 import pytest
 from rich.console import Console
 
+from chaos.cli.matrix import exit_code
+from chaos.experiments.matrix.rows import ROWS, row
+from chaos.experiments.matrix.run import SweepPlan, read_steps, sweep
+from chaos.experiments.matrix.step import StepResult
+from chaos.experiments.matrix.table import cells, markdown
 from chaos.faults import Mode
 from chaos.faults.catalogue import NOBODY
-from chaos.sweep.command import exit_code
-from chaos.sweep.faults import ROWS, row
-from chaos.sweep.run import SweepPlan, read_steps, sweep
-from chaos.sweep.step import StepResult
-from chaos.sweep.table import cells, markdown
 
 
 def step(
@@ -92,7 +92,7 @@ async def test_a_sweep_goes_on_with_the_steps_that_are_missing_or_failed(
             log.write(msgspec.json.encode(result) + b"\n")
         return 1
 
-    monkeypatch.setattr("chaos.sweep.run._run_on_one_place", run_on_one_place)
+    monkeypatch.setattr("chaos.experiments.matrix.run._run_on_one_place", run_on_one_place)
     quiet = Console(quiet=True)
     await sweep(plan, quiet)
     assert asked == [("cut", 0), ("cut", 1), ("pause", 0), ("pause", 1)]

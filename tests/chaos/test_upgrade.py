@@ -6,10 +6,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from chaos.experiments.maintenance.story import PlannedRun, failed_lines, perform
+from chaos.experiments.maintenance.upgrade import UPGRADE
+from chaos.experiments.runner import conclude
 from chaos.faults import Mode
-from chaos.planned.story import PlannedRun, failed_lines, perform
-from chaos.planned.upgrade import UPGRADE
-from chaos.runner import conclude
 from chaos.systems.ddq.previous_release import EARLIER
 from tests.chaos.test_failover import stories
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from chaos.clusters import Ability, ClusterError
+from chaos.experiments.deployment import Needs, Place, open_place
+from chaos.experiments.plan import RunPlan
 from chaos.faults import Mode, kind
-from chaos.places import Needs, Place, open_place
-from chaos.plan import RunPlan
 from ddq.client import Client
 
 PLAN = RunPlan("master-killed", 1, Mode.QUORUM, cluster="docker")

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from chaos.cli import main
+from chaos.cli.app import main
 from chaos.history.synthetic import Tale, write_run
 from tests.chaos.test_promises import cancelled, g4_delivered, once
 

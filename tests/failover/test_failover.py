@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from chaos.clusters import NodeKind
+from chaos.experiments.deployment import Needs, Place, open_place
+from chaos.experiments.plan import RunPlan
 from chaos.faults import Mode
-from chaos.places import Needs, Place, open_place
-from chaos.plan import RunPlan
 from ddq.client import Client, Durability, TopicSettings
 from tests.chaos.test_failover import ALWAYS, judged, stories
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from chaos.scenarios import REGRESSION
+from chaos.experiments.scenarios import REGRESSION
 from tools.repo import ROOT
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yaml"))

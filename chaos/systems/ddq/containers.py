@@ -40,7 +40,7 @@ class DockerSystem(ProcessSystem):
 
     def _program(self, name: str) -> list[str]:
         bug = self._options.bug_of(name)
-        return [_PYTHON, "-m", "chaos.bugs.launch", bug] if bug else [DDQ]
+        return [_PYTHON, "-m", "chaos.experiments.mutants.launch", bug] if bug else [DDQ]
 
     def _launcher(self, name: str, ip: str) -> Launcher:
         root = Path(__file__).parents[3]

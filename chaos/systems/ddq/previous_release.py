@@ -1,7 +1,7 @@
 """The release before this one as a program, for upgrades under traffic.
 
-Its wheel is kept in ``chaos/systems/ddq/releases``, since an upgrade has to be tried where neither a
-package index nor the history of the repository is at hand.
+Its wheel is kept in ``chaos/systems/ddq/releases``, since an upgrade has to be tried where neither
+a package index nor the history of the repository is at hand.
 """
 
 from __future__ import annotations

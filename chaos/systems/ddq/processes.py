@@ -219,7 +219,7 @@ class ProcessSystem:
     def _program(self, name: str) -> list[str]:
         """The command behind which the words of ddq come, for the process of this name."""
         if self._options.bug_of(name):
-            return [sys.executable, "-m", "chaos.bugs.launch", self._options.bug]
+            return [sys.executable, "-m", "chaos.experiments.mutants.launch", self._options.bug]
         return [str(Path(sys.executable).parent / "ddq")]
 
     def _launcher(self, name: str, ip: str) -> Launcher:  # noqa: ARG002

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from chaos.experiments.matrix.rows import ROWS, Row
+from chaos.experiments.matrix.step import StepResult
 from chaos.faults import Mode
-from chaos.sweep.faults import ROWS, Row
-from chaos.sweep.step import StepResult
 
 COLUMNS: tuple[tuple[Mode, bool], ...] = (
     (Mode.FAST, True),

@@ -9,16 +9,16 @@ from pathlib import Path
 
 from chaos.clusters import Ability, Cluster, NotAvailableError
 from chaos.clusters.process import SentinelCluster, ShardedCluster
+from chaos.experiments.plan import RunPlan
 from chaos.faults import Victim, World
 from chaos.faults.links import GRPC_HELLO, STORE_HELLO, Link, Toxiproxy
-from chaos.plan import RunPlan
 from chaos.systems.ddq.processes import ProcessSystem
 from chaos.systems.protocol import System, SystemOptions
 
 DISK_BYTES = 64 * 1024 * 1024
 _TOXIPROXY_LAST = 190
 _Cluster = SentinelCluster | ShardedCluster
-TOXIPROXY = Path(__file__).parent.parent / ".tools" / "bin" / "server"
+TOXIPROXY = Path(__file__).parents[2] / ".tools" / "bin" / "server"
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +176,7 @@ def _server_bug(plan: RunPlan) -> tuple[str, str]:
     if not plan.bug:
         return "", ""
     # Late: who runs ddq as it is must not load its server.
-    from chaos.bugs.registry import bug  # noqa: PLC0415
+    from chaos.experiments.mutants.registry import bug  # noqa: PLC0415
 
     planted = bug(plan.bug)
     return ("", "") if planted.in_client else (planted.name, planted.only)

@@ -17,11 +17,11 @@ from chaos.checker.judge import Judgement
 from chaos.checker.resolve import resolve
 from chaos.checker.verdict import HARNESS_FAILED
 from chaos.clusters import ClusterError
+from chaos.experiments.plan import RunPlan
+from chaos.experiments.runner import RUNS, conclude, leaves, new_folder, perform
 from chaos.faults import KINDS, Row
 from chaos.history.reader import BadHistoryError
-from chaos.plan import RunPlan
 from chaos.report.terminal import COLOURS, show
-from chaos.runner import RUNS, conclude, leaves, new_folder, perform
 from ddq.errors import DdqError
 
 WHOLE_GATES = {
@@ -100,7 +100,7 @@ def _planted(plan: RunPlan) -> AbstractContextManager[object]:
     if not plan.bug:
         return nullcontext()
     # Late: who runs ddq as it is must not load its server.
-    from chaos.bugs.registry import bug  # noqa: PLC0415
+    from chaos.experiments.mutants.registry import bug  # noqa: PLC0415
 
     planted = bug(plan.bug)
     return planted.plant() if planted.in_client else nullcontext()

@@ -2,5 +2,5 @@
 
 Each is a patch of a function of ddq, made in a process that is then ``ddq`` as usual:
 
-    python -m chaos.bugs.launch wait-left-out serve --store …
+    python -m chaos.experiments.mutants.launch wait-left-out serve --store …
 """

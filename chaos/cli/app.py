@@ -16,12 +16,12 @@ from typer.main import get_command
 from chaos.checker.bounds import Bounds
 from chaos.checker.judge import judge, judge_journal, write_results
 from chaos.checker.verdict import HARNESS_FAILED
+from chaos.cli import maintenance
+from chaos.cli.runs import register
 from chaos.clusters import ClusterError
-from chaos.commands import register
+from chaos.experiments.plan import saved_bounds
 from chaos.history.reader import BadHistoryError
 from chaos.history.run_folder import Run
-from chaos.plan import saved_bounds
-from chaos.planned import command as planned
 from chaos.report.page import write_report
 from chaos.report.terminal import show
 
@@ -35,7 +35,7 @@ app = typer.Typer(
 
 EXIT_CODES = "Exit status: 0 VALID, 1 INVALID, 2 UNKNOWN, 3 it could not be judged."
 register(app, EXIT_CODES)
-planned.register(app, EXIT_CODES)
+maintenance.register(app, EXIT_CODES)
 
 
 @app.command(epilog=EXIT_CODES)

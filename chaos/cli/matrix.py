@@ -13,12 +13,12 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from chaos.checker.verdict import HARNESS_FAILED
+from chaos.experiments.deployment import choose
+from chaos.experiments.matrix.rows import ROWS, row
+from chaos.experiments.matrix.run import SweepPlan, sweep
+from chaos.experiments.matrix.table import COLUMNS, Cell, heading, markdown
+from chaos.experiments.runner import RUNS
 from chaos.faults import Mode
-from chaos.places import choose
-from chaos.runner import RUNS
-from chaos.sweep.faults import ROWS, row
-from chaos.sweep.run import SweepPlan, sweep
-from chaos.sweep.table import COLUMNS, Cell, heading, markdown
 
 MATRIX_STEPS = 3
 

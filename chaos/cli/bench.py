@@ -1,4 +1,4 @@
-"""How fast the judge is, and how fast the recorder: ``python -m chaos.bench``.
+"""How fast the judge is, and how fast the recorder: ``python -m chaos.cli.bench``.
 
 A synthetic run is written, then judged by another process, so that its memory is its own.
 """
@@ -108,7 +108,7 @@ def main() -> None:
         folder = Path(name)
         print(f"recorder: {record(folder, 50_000):,.0f} operations/s")
         write(folder, options.events)
-        command = [sys.executable, "-m", "chaos.bench", "--judge", name]
+        command = [sys.executable, "-m", "chaos.cli.bench", "--judge", name]
         ran = subprocess.run(command, stdout=subprocess.PIPE, check=True)
         figures = json.loads(ran.stdout)
     print(

@@ -14,13 +14,13 @@ from rich.console import Console
 from chaos.clusters import ClusterError
 from chaos.clusters.process import ShardedCluster
 from chaos.clusters.resp import ReplyError
+from chaos.experiments.deployment import Needs, Place, open_place
+from chaos.experiments.matrix.rows import Row
+from chaos.experiments.matrix.step import StepResult, measure
+from chaos.experiments.matrix.table import Cell, cells, heading, markdown
+from chaos.experiments.plan import RunPlan
+from chaos.experiments.runner import leaves
 from chaos.faults import Mode
-from chaos.places import Needs, Place, open_place
-from chaos.plan import RunPlan
-from chaos.runner import leaves
-from chaos.sweep.faults import Row
-from chaos.sweep.step import StepResult, measure
-from chaos.sweep.table import Cell, cells, heading, markdown
 from ddq.client import Client, Durability
 from ddq.errors import DdqError
 

@@ -8,11 +8,11 @@ from typing import Literal
 from chaos.checker.promises.g12_one_leader import SHARDS_LED
 from chaos.clusters import ClusterError, Node, NodeKind, Role
 from chaos.clusters.resp import ReplyError
+from chaos.experiments.deployment import Place
+from chaos.experiments.progress import Progress
 from chaos.history.operations import Leader, Metric
 from chaos.history.operations import Role as RoleNote
 from chaos.history.writer import HistoryWriter
-from chaos.places import Place
-from chaos.progress import Progress
 
 ROLE_PERIOD_S = 0.25
 METRIC_PERIOD_S = 1.0

@@ -17,15 +17,15 @@ from rich.console import Console
 
 from chaos.checker.availability import served
 from chaos.clusters.process import SentinelCluster, ShardedCluster
-from chaos.collect import collect_final, write_journal
+from chaos.experiments.collect import collect_final, write_journal
+from chaos.experiments.deployment import Needs, Place, open_place
+from chaos.experiments.plan import RunPlan, save_plan
+from chaos.experiments.progress import Progress, shown
+from chaos.experiments.watch import Watch
 from chaos.history.operations import Fault, Phase, Policy, RunNote, TopicSettings
 from chaos.history.reader import Op, read_history
 from chaos.history.run_folder import Run
 from chaos.history.writer import HistoryWriter
-from chaos.places import Needs, Place, open_place
-from chaos.plan import RunPlan, save_plan
-from chaos.progress import Progress, shown
-from chaos.watch import Watch
 from chaos.workloads import WORKLOADS, Workload
 from chaos.workloads.client_pool import Crowd
 from ddq import __version__

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chaos.planned.story import Stage, Story
+from chaos.experiments.maintenance.story import Stage, Story
 from chaos.systems.ddq.previous_release import EARLIER
 from ddq.client import Durability, TopicSettings
 

@@ -16,8 +16,8 @@ import msgspec
 from chaos.clusters import Cluster, ClusterError, Node
 from chaos.clusters.process import ShardedCluster
 from chaos.clusters.resp import ReplyError, as_list, as_text
+from chaos.experiments.deployment import Place
 from chaos.faults.nemesis import Event, Phase, Schedule, play
-from chaos.places import Place
 from ddq.client import Client, Durability, TopicSettings
 from ddq.errors import DdqError
 

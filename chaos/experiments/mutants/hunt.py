@@ -8,9 +8,9 @@ from dataclasses import replace
 from rich.console import Console
 from rich.table import Table
 
-from chaos.bugs.registry import BUGS, Bug, bug
-from chaos.campaign import Outcome, run_one
-from chaos.plan import RunPlan
+from chaos.experiments.campaign import Outcome, run_one
+from chaos.experiments.mutants.registry import BUGS, Bug, bug
+from chaos.experiments.plan import RunPlan
 
 
 def found_by(planted: Bug, outcome: Outcome) -> list[str]:

@@ -10,15 +10,15 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from chaos.campaign import exit_code, run_all, show_whole
 from chaos.checker.verdict import Verdict
+from chaos.cli.matrix import run_matrix, run_sweep
+from chaos.experiments.campaign import exit_code, run_all, show_whole
+from chaos.experiments.deployment import choose
+from chaos.experiments.plan import RunPlan, read_plan
+from chaos.experiments.runner import RUNS
+from chaos.experiments.scenarios import CORE, DEFAULT_MODE, REGRESSION, SMOKE, scenario
 from chaos.faults import Mode
 from chaos.history.run_folder import Run
-from chaos.places import choose
-from chaos.plan import RunPlan, read_plan
-from chaos.runner import RUNS
-from chaos.scenarios import CORE, DEFAULT_MODE, REGRESSION, SMOKE, scenario
-from chaos.sweep.command import run_matrix, run_sweep
 
 Seed = Annotated[int | None, typer.Option(help="What everything random comes from; else any.")]
 Duration = Annotated[
@@ -36,7 +36,9 @@ ClusterKind = Annotated[
 ]
 DownAfter = Annotated[int, typer.Option(help="Sentinel's down-after-milliseconds.")]
 WorkloadName = Annotated[str, typer.Option("--workload", help="Instead of the scenario's own.")]
-BugName = Annotated[str, typer.Option("--bug", help="Plant this bug (see chaos/bugs).")]
+BugName = Annotated[
+    str, typer.Option("--bug", help="Plant this bug (see chaos/experiments/mutants).")
+]
 
 DEFAULTS = RunPlan("", 0, DEFAULT_MODE)
 NIGHTLY_EXPLORATORY = 20
@@ -80,7 +82,9 @@ def _template(
 
 
 def run(  # noqa: PLR0917 - typer calls it by name
-    scenarios: Annotated[list[str], typer.Argument(help="Names; see chaos/scenarios.py.")],
+    scenarios: Annotated[
+        list[str], typer.Argument(help="Names; see chaos/experiments/scenarios.py.")
+    ],
     seed: Seed = None,
     duration: Duration = 0.0,
     rate: Rate = DEFAULTS.rate,
@@ -194,7 +198,7 @@ def bugs(
 ) -> None:
     """Plants the mistakes that only a cluster shows, one at a time, and sees each found."""
     # Late: who runs ddq as it is must not load its server.
-    from chaos.bugs.hunt import hunt  # noqa: PLC0415
+    from chaos.experiments.mutants.hunt import hunt  # noqa: PLC0415
 
     out = Console()
     kind, why = choose(cluster)

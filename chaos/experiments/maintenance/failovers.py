@@ -19,8 +19,8 @@ from datetime import timedelta
 from rich.table import Table
 
 from chaos.checker.availability import UNSERVED
+from chaos.experiments.maintenance.story import Stage, Story
 from chaos.faults import Mode
-from chaos.planned.story import Stage, Story
 from ddq.client import Client, Durability, Lease, TopicSettings
 from ddq.errors import DdqError
 

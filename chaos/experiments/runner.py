@@ -22,20 +22,20 @@ from rich.console import Console
 from chaos.checker.judge import Judgement, judge, write_results
 from chaos.clusters import ClusterError
 from chaos.clusters.resp import ReplyError
-from chaos.collect import collect_final, write_journal
-from chaos.faulting import PROBE_TOPIC, Faulting
+from chaos.experiments.collect import collect_final, write_journal
+from chaos.experiments.deployment import Needs, Place, open_place
+from chaos.experiments.fault_recorder import PROBE_TOPIC, Faulting
+from chaos.experiments.plan import RunPlan, save_plan, saved_bounds
+from chaos.experiments.progress import Progress, shown
+from chaos.experiments.scenarios import Scenario, scenario
+from chaos.experiments.timers import HOPS, timers
+from chaos.experiments.watch import Watch
 from chaos.faults.nemesis import Schedule, play
 from chaos.history.operations import Phase, Policy, RunNote, TopicSettings
 from chaos.history.run_folder import Run
 from chaos.history.writer import HistoryWriter
-from chaos.machine import HOPS, timers
-from chaos.places import Needs, Place, open_place
-from chaos.plan import RunPlan, save_plan, saved_bounds
-from chaos.progress import Progress, shown
 from chaos.report.junit import write_junit
 from chaos.report.page import write_report
-from chaos.scenarios import Scenario, scenario
-from chaos.watch import Watch
 from chaos.workloads import WORKLOADS, Workload
 from chaos.workloads.client_pool import Crowd
 from ddq import __version__

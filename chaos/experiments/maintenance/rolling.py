@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 
 from chaos.clusters import Node
-from chaos.planned.story import Stage, Story
+from chaos.experiments.maintenance.story import Stage, Story
 
 
 async def restart_everything(stage: Stage) -> None:

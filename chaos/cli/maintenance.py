@@ -12,16 +12,16 @@ from rich.console import Console
 
 from chaos.checker.verdict import Verdict
 from chaos.clusters import ClusterError
+from chaos.experiments.maintenance.failovers import Measured, latency
+from chaos.experiments.maintenance.failures import failures
+from chaos.experiments.maintenance.migration import migration
+from chaos.experiments.maintenance.rolling import ROLLING
+from chaos.experiments.maintenance.story import PlannedRun, Story, failed_lines, perform
+from chaos.experiments.maintenance.upgrade import UPGRADE
+from chaos.experiments.runner import conclude, leaves, new_folder
 from chaos.faults import Mode
 from chaos.history.reader import BadHistoryError
-from chaos.planned.failovers import Measured, latency
-from chaos.planned.failures import failures
-from chaos.planned.migration import migration
-from chaos.planned.rolling import ROLLING
-from chaos.planned.story import PlannedRun, Story, failed_lines, perform
-from chaos.planned.upgrade import UPGRADE
 from chaos.report.terminal import show
-from chaos.runner import conclude, leaves, new_folder
 from ddq.errors import DdqError
 
 Durability = Annotated[Mode, typer.Option(help="Of every topic.")]

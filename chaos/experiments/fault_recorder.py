@@ -8,10 +8,10 @@ import itertools
 from collections.abc import Sequence
 from typing import Literal
 
+from chaos.experiments.progress import Progress
 from chaos.faults.nemesis import Event, Phase
 from chaos.history.operations import Fault
 from chaos.history.writer import HistoryWriter
-from chaos.progress import Progress
 from ddq.client import Client
 from ddq.errors import DdqError
 

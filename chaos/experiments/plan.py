@@ -9,10 +9,10 @@ from pathlib import Path
 import msgspec
 
 from chaos.checker.bounds import Bounds
+from chaos.experiments.timers import HOPS
 from chaos.faults import Mode
 from chaos.faults.nemesis import Schedule
 from chaos.history.reader import BadHistoryError
-from chaos.machine import HOPS
 
 SETTLING_S = 1.8
 """How long QUORUM mistrusts a new master; docs/adr/012."""

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 
 from chaos.checker.availability import UNSERVED
 from chaos.clusters import Node
+from chaos.experiments.maintenance.story import Stage, Story
 from chaos.faults import Mode
-from chaos.planned.story import Stage, Story
 from ddq.client import Client, Durability, TopicSettings
 from ddq.errors import DdqError
 

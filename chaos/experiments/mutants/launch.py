@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from chaos.bugs.registry import bug
+from chaos.experiments.mutants.registry import bug
 from ddq.cli import main
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ class Bug:
 
     Attributes:
         breaks: promises by which it may be found.
-        scenario, mode: where it is found; see chaos/scenarios.py.
+        scenario, mode: where it is found; see chaos/experiments/scenarios.py.
         plant: patches the process while it lasts.
         in_client: the client library has it, and with it the harness; else the processes of ddq.
         only: the one process that has it; "" for all.

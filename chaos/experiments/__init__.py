@@ -1,0 +1,1 @@
+"""What is run: scenarios, maintenance procedures, the durability matrix and seeded mutations."""
