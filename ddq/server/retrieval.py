@@ -24,6 +24,8 @@ SAFETY_S = 30.0
 """A Retrieve whose "ready" hint was lost looks again after this long."""
 REPLY_MARGIN_S = 0.2
 """A reply leaves so much earlier than the deadline of its call, so that it arrives."""
+ONE_BY_ONE_MAX_COUNT = 8
+"""More shards than this are first asked all at once what is ready there."""
 SHARE_S = 1.0
 """A shard of several that has not answered a question without effect by then is skipped."""
 
@@ -189,7 +191,8 @@ class Retrieval:
         present = self._present(shards, found)
         # Where all are absent the call has nothing to lose by asking.
         asked = present if present or only else shards
-        if first and call.request_id and len(found.shards) > 1 and asked:
+        has_to_recall = first and call.request_id and len(found.shards) > 1
+        if asked and (has_to_recall or len(asked) > ONE_BY_ONE_MAX_COUNT):
             asked = await self._recall(self._beside(asked, shards), call, found)
         if not found.ended:
             await self._lease(asked, wanted, call, found, is_alone=is_alone)
@@ -269,10 +272,12 @@ class Retrieval:
         self._absences.note(shard.name, error, watch)
 
     async def _recall(self, shards: Sequence[_Shard], call: Call, found: _Found) -> list[_Shard]:
-        """Asks the shards what a request of this id was answered before.
+        """Asks all shards at once what is ready there, and what this request was answered before.
 
         Returns:
-            The shards that answered.
+            The shards that answered and have tasks. The others are not asked a second time: 1,024
+            of them, one after the other, would take most of a second. What becomes ready there
+            from now on is announced by a hint, for which this call already waits.
 
         All are asked before anything is leased: a repeat that began with another shard than the
         first attempt would else lease a second time. One that does not answer cannot say, and must
@@ -281,7 +286,7 @@ class Retrieval:
         """
         ask = _Ask.of(call)
         asks = {asyncio.create_task(self._ask(shard, ask.call)): shard for shard in shards}
-        answered: list[_Shard] = []
+        with_tasks: list[_Shard] = []
         repeated_count = 0
         try:
             done, _ = await asyncio.wait(asks, timeout=SHARE_S)
@@ -293,7 +298,7 @@ class Retrieval:
                 try:
                     if not task.done():
                         raise StoreUnreachable(f"{shard.name} did not answer within {SHARE_S:g} s")
-                    leases, repeated, _ = task.result()
+                    leases, repeated, ready = task.result()
                 except DdqError as error:
                     if not is_trouble(error):
                         raise
@@ -301,13 +306,16 @@ class Retrieval:
                     if not task.done() or ask.shows_absence(error):
                         self._note_absent(shard, error)
                 else:
-                    answered.append(shard)
                     repeated_count += repeated
                     found.add(leases)
+                    if ready:
+                        with_tasks.append(shard)
+                    else:
+                        found.answered.add(shard.id)
         finally:
             await _cancelled(asks)
         found.ended = repeated_count > 0
-        return answered
+        return with_tasks
 
     async def _lease(
         self,

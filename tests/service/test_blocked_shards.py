@@ -293,3 +293,36 @@ def test_a_topic_that_is_made_while_the_registry_is_away_is_found_when_it_is_bac
         assert took_s <= 4.5
 
     play(scenario, a=1, b=1)
+
+
+@pytest.mark.parametrize("request_id", ["", "r"])
+def test_a_look_of_a_retrieve_asks_each_of_many_empty_shards_once(request_id: str) -> None:
+    """16 topics of 64 shards: one question after the other took most of a second."""
+
+    async def scenario(store: FakeShards) -> None:
+        store.latency_s = 0.001
+        ids, took_s = await store.take(*store.topics, wait_s=1.0, request_id=request_id)
+        assert (ids, took_s) == ([], pytest.approx(1.001)), "a look, a wait, and a last look"
+        assert set(store.asked.values()) == {2}
+        store.shards[ShardId("t3", 17)].ready = ["x"]
+        ids, took_s = await store.take(*store.topics, request_id=request_id and "r2")
+        assert (ids, took_s) == (["x"], pytest.approx(0.002))
+        assert store.asked[ShardId("t3", 17)] == 4, "what is ready there, and then for it"
+        assert store.asked[ShardId("t3", 18)] == 3
+
+    play(scenario, **{f"t{number}": 64 for number in range(16)})
+
+
+@pytest.mark.parametrize("request_id", ["", "r"])
+@pytest.mark.parametrize("mode", [Mode.MOVING, Mode.AWAY, Mode.HANGING])
+def test_many_blocked_shards_cost_a_retrieve_one_second_together(
+    mode: Mode, request_id: str
+) -> None:
+    async def scenario(store: FakeShards) -> None:
+        for index in range(20):
+            store.shards[ShardId("a", index)].mode = mode
+        store.shards[ShardId("a", 39)].ready = ["x"]
+        ids, took_s = await store.take("a", request_id=request_id)
+        assert (ids, took_s <= 1.0) == (["x"], True)
+
+    play(scenario, a=40)

@@ -78,6 +78,7 @@ class FakeShards:
 
     Attributes:
         nodes: the node of each shard; one of its own, unless a test says otherwise.
+        latency_s: how long an answer takes.
     """
 
     def __init__(self, **shards_counts: int) -> None:
@@ -92,6 +93,7 @@ class FakeShards:
         }
         self.registry = FakeShard()
         self.nodes = {shard: Node(shard.tag, 6379) for shard in self.shards}
+        self.latency_s = 0.0
         self.asked: Counter[ShardId] = Counter()
         self.bell = ReadyBell()
         store: Any = SimpleNamespace(
@@ -128,6 +130,8 @@ class FakeShards:
         shard = self.shards[ShardId(topic.name, index)]
         self.asked[ShardId(topic.name, index)] += 1
         await shard.wait_as_its_mode_says(call)
+        if self.latency_s:
+            await asyncio.sleep(self.latency_s)
         if call.request_id in shard.records:
             return shard.records[call.request_id], True, 0
         count = 0 if recall_only else max_tasks
