@@ -302,11 +302,13 @@ def test_a_look_of_a_retrieve_asks_each_of_many_empty_shards_once(request_id: st
     async def scenario(store: FakeShards) -> None:
         store.latency_s = 0.001
         ids, took_s = await store.take(*store.topics, wait_s=1.0, request_id=request_id)
-        assert (ids, took_s) == ([], pytest.approx(1.001)), "a look, a wait, and a last look"
+        assert not ids
+        assert took_s == pytest.approx(1.001), "a look, a wait, and a last look"
         assert set(store.asked.values()) == {2}
         store.shards[ShardId("t3", 17)].ready = ["x"]
         ids, took_s = await store.take(*store.topics, request_id=request_id and "r2")
-        assert (ids, took_s) == (["x"], pytest.approx(0.002))
+        assert ids == ["x"]
+        assert took_s == pytest.approx(0.002)
         assert store.asked[ShardId("t3", 17)] == 4, "what is ready there, and then for it"
         assert store.asked[ShardId("t3", 18)] == 3
 
