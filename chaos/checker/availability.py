@@ -36,7 +36,7 @@ def served_share(ops: Iterable[Op]) -> float:
 def longest_outages(ops: Iterable[Op]) -> dict[str, int]:
     """Kind → ns from the sending of the first request that was not served to the next reply.
 
-    A request that was served late is an outage of its own, less what it was told to wait.
+    A request that was served late is an outage of its own, less the wait that it asked for.
     """
     longest: dict[str, int] = {}
     failing: dict[str, int] = {}

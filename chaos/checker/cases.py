@@ -18,16 +18,16 @@ class Delivery:
     """One lease of one task. A Retrieve that is repeated tells of the same one again.
 
     Attributes:
-        lease: as it was first told.
-        op: the Retrieve that first told of it.
+        lease: as the first reply gave it.
+        op: the Retrieve that first returned it.
         begin_ns: no lease of it can have happened before: when a Retrieve with this request_id
             was first sent.
-        end_ns: when it was first told.
+        end_ns: when it was first returned.
         at_ms: when it happened by the store's clock, at the latest, as far as replies tell: a
             repeat is answered later than the lease was made, but its expiry is the first one's.
         early_ms: the same, at the earliest: repeats may have asked for leases of other lengths.
         lease_ms: the shortest that a Retrieve with this request_id asked for; None: not known.
-        sightings: every Retrieve that told of it.
+        sightings: every Retrieve that returned it.
     """
 
     __slots__ = (
@@ -107,7 +107,7 @@ class Case:
         return f"{self.topic}/{self.id}"
 
     def all_ops(self) -> Iterator[Op]:
-        """Every operation on this task; a Retrieve as often as it told of it."""
+        """Every operation on this task; a Retrieve as often as it returned it."""
         yield from self.enqueues
         yield from self.reschedules
         yield from self.cancels
@@ -208,7 +208,7 @@ class Grouped:
             else:
                 known.sightings.append(op)
                 if op.end_ns < known.end_ns:
-                    # Two repeats at once: what came back first was told first.
+                    # Two repeats at once: the first reply counts.
                     known.op, known.lease, known.end_ns = op, lease, op.end_ns
 
     def settle(self, op: Op, kind: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from chaos.checker.cases import Case
 from chaos.checker.verdict import Anomaly
-from chaos.checker.view import View
+from chaos.checker.view import RunView
 from chaos.history.journal import Entry
 
 LEGAL: dict[str, frozenset[str]] = {
@@ -38,13 +38,13 @@ PAST = {"ack": "acked", "run_again": "acked and run again", "nack": "nacked",
         "extend": "extended", "expire": "expired", "cancel": "cancelled"}  # fmt: skip
 
 
-def broken_links(view: View, promise: str) -> list[Anomaly]:
+def broken_links(view: RunView, promise: str) -> list[Anomaly]:
     """Links that break this promise."""
     if view.chain_breaks is None:
         view.chain_breaks = {}
         for case in view.cases:
-            for broken, story, witnesses in _links(case):
-                anomaly = view.of_entries(broken, story, *witnesses)
+            for broken, summary, witnesses in _links(case):
+                anomaly = view.of_entries(broken, summary, *witnesses)
                 view.chain_breaks.setdefault(broken, []).append(anomaly)
     return view.chain_breaks.get(promise, [])
 
@@ -61,11 +61,11 @@ def _links(case: Case) -> Iterator[tuple[str, str, Witnesses]]:
             last = before[1]
             done = f"was {PAST.get(entry.op, entry.op)} at {entry.at_ms} ms"
             if entry.incarnation != last.incarnation:
-                story = f"{done} as incarnation {entry.incarnation}, which had given way to "
-                yield "G8", f"{story}{last.incarnation}", (before, witness)
+                summary = f"{done} as incarnation {entry.incarnation}, which had given way to "
+                yield "G8", f"{summary}{last.incarnation}", (before, witness)
             elif last.after not in LEGAL.get(entry.op, frozenset({last.after})):
-                story = f"{done}, though it was {last.after} since {last.at_ms} ms"
-                yield _promise(last, entry), story, (before, witness)
+                summary = f"{done}, though it was {last.after} since {last.at_ms} ms"
+                yield _promise(last, entry), summary, (before, witness)
         before = witness
 
 

@@ -15,7 +15,7 @@ import msgspec
 from chaos.checker.availability import served, served_share
 from chaos.checker.resolve import Resolution
 from chaos.checker.timeline import MS
-from chaos.checker.view import View
+from chaos.checker.view import RunView
 from chaos.history.operations import READS
 from chaos.history.reader import BadHistoryError, Op
 
@@ -44,7 +44,7 @@ class _Schedule(msgspec.Struct):
 class Material:
     """What gates are measured on."""
 
-    view: View
+    view: RunView
     unknowns: Resolution
 
     @property
@@ -110,7 +110,7 @@ def _expired_acks(given: Material) -> Iterator[bool]:
 
 
 def _stale_tokens(given: Material) -> float:
-    """Refused, and superseded by a lease that somebody else was told of."""
+    """Refused, and superseded by a lease that another worker received."""
     return sum(
         op.outcome == "fail"
         and op.error == "LEASE_LOST"
@@ -186,7 +186,7 @@ def required_gates(schedule: Path) -> dict[str, float]:
     return gates
 
 
-def measure(view: View, unknowns: Resolution, required: dict[str, float]) -> list[Gate]:
+def measure(view: RunView, unknowns: Resolution, required: dict[str, float]) -> list[Gate]:
     """The gates that were declared, in the order of the table."""
     given = Material(view, unknowns)
     return [

@@ -17,14 +17,14 @@ from chaos.checker.gates import Gate, measure, required_gates
 from chaos.checker.promises import CHECKERS, Checker, Need
 from chaos.checker.resolve import Resolution, resolve
 from chaos.checker.verdict import Anomaly, Found, Verdict
-from chaos.checker.view import View
+from chaos.checker.view import RunView
 from chaos.history.journal import read_journal
 from chaos.history.operations import TopicSettings
 from chaos.history.reader import BadHistoryError, History, read_history
 from chaos.history.run_folder import Run
 from models.promises import BY_ID
 
-MOST_TOLD = 100
+MAX_LISTED_ANOMALIES = 100
 """Anomalies of one promise that a result lists; all are counted."""
 
 
@@ -73,7 +73,7 @@ class Judgement(msgspec.Struct):
     """Results, and the view that a report draws from."""
 
     results: Results
-    view: View
+    view: RunView
 
 
 def judge(
@@ -89,7 +89,7 @@ def judge(
         history = read_history(run.history)
         journal = read_journal(run.journal) if run.journal.exists() else None
         final = run.read_final()
-        view = View(history, journal, final, bounds or Bounds())
+        view = RunView(history, journal, final, bounds or Bounds())
         unknowns = resolve(view)
         gates = measure(view, unknowns, required_gates(run.schedule))
         results = _results(view, unknowns, gates, checkers)
@@ -108,7 +108,7 @@ def judge_journal(path: Path, max_attempts: int | None = None) -> Judgement:
     """
     with _collector_off():
         journal = read_journal(path)
-        view = View(History([], [], []), journal, None, Bounds(), journal_alone=True)
+        view = RunView(History([], [], []), journal, None, Bounds(), journal_alone=True)
         if not journal.entries:
             journal.problems.append(f"{path.name}: no entry is in it")
         if max_attempts is not None:
@@ -120,7 +120,7 @@ def judge_journal(path: Path, max_attempts: int | None = None) -> Judgement:
 
 
 def _results(
-    view: View, unknowns: Resolution, gates: list[Gate], checkers: Iterable[Checker]
+    view: RunView, unknowns: Resolution, gates: list[Gate], checkers: Iterable[Checker]
 ) -> Results:
     found = {checker.promise: _run(view, checker) for checker in checkers}
     _unexplained(found)
@@ -155,7 +155,7 @@ def _results(
     )  # fmt: skip
 
 
-def _run(view: View, checker: Checker) -> Found:
+def _run(view: RunView, checker: Checker) -> Found:
     missing = []
     if Need.REPLIES in checker.needs and not view.history.ops and not view.journal_alone:
         missing.append(Need.REPLIES)
@@ -176,7 +176,7 @@ def _run(view: View, checker: Checker) -> Found:
 
 
 def _unexplained(found: dict[str, Found]) -> None:
-    """What no order explains is somebody's anomaly already, or a question that stays open."""
+    """A task that no order explains has an anomaly already, or stays an open question."""
     named = {(a.topic, a.task) for one in found.values() for a in one.anomalies}
     for one in found.values():
         left = [case for case in one.unexplained if (case.topic, case.id) not in named]
@@ -194,17 +194,17 @@ def _promise(promise: str, found: Found) -> PromiseResult:
         judged=found.looked_at,
         anomaly_count=len(found.anomalies),
         lost_lineage_count=sum(anomaly.lost_lineage for anomaly in found.anomalies),
-        anomalies=[told(anomaly) for anomaly in found.anomalies[:MOST_TOLD]],
+        anomalies=[format_anomaly(anomaly) for anomaly in found.anomalies[:MAX_LISTED_ANOMALIES]],
         unknown=found.unknown,
         figures=found.figures,
     )
 
 
-def told(anomaly: Anomaly) -> dict[str, Any]:
+def format_anomaly(anomaly: Anomaly) -> dict[str, Any]:
     """An anomaly as people and programs read it."""
     name = BY_ID[anomaly.promise].name
     return {
-        "story": f"{anomaly.promise} {name}: {anomaly.story}",
+        "summary": f"{anomaly.promise} {name}: {anomaly.summary}",
         "topic": anomaly.topic,
         "task": anomaly.task,
         "events": list(anomaly.events),

@@ -1,4 +1,4 @@
-"""The order that replies give, held against real time: the server is not believed.
+"""The order that replies give, held against real time: the server is not trusted.
 
 Revisions of a task only grow. So when one operation was over before another began, the later one
 must not speak of an older revision: if it does, what the first one was promised has been undone.
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from chaos.checker.cases import Case
 from chaos.checker.verdict import Anomaly
-from chaos.checker.view import View
+from chaos.checker.view import RunView
 from chaos.history.reader import Op
 
 UNDONE = {
@@ -27,7 +27,7 @@ DONE = {
 }  # fmt: skip
 
 
-def broken_order(view: View, promise: str) -> list[Anomaly]:
+def broken_order(view: RunView, promise: str) -> list[Anomaly]:
     """Where the order is broken in a way that breaks this promise."""
     if view.order_breaks is None:
         view.order_breaks = {}
@@ -45,7 +45,7 @@ def broken_order(view: View, promise: str) -> list[Anomaly]:
     return view.order_breaks.get(promise, [])
 
 
-def _told(case: Case) -> Iterator[tuple[Op, int]]:
+def _replies(case: Case) -> Iterator[tuple[Op, int]]:
     """Every reply with the revision at which the task was at some moment of the operation."""
     for op in case.all_ops():
         if not op.ok:
@@ -55,24 +55,24 @@ def _told(case: Case) -> Iterator[tuple[Op, int]]:
                 if lease.id == case.id and lease.topic == case.topic:
                     yield op, lease.revision
         elif op.op == "run_again" and len(case.with_token(op.request.token, "run_again")) > 1:
-            continue  # a repeat is told of the revision that was made, however old that is
+            continue  # a repeat reports the revision that was made, however old that is
         elif op.reply.revision:
             yield op, op.reply.revision
 
 
 def _breaks(case: Case) -> Iterator[tuple[Op, Op, tuple[int, int]]]:
     """The first break of each kind of operation."""
-    told = list(_told(case))
-    if len(told) < 2:
+    replies = list(_replies(case))
+    if len(replies) < 2:
         return
-    by_end = sorted(told, key=lambda pair: pair[0].end_ns)
+    by_end = sorted(replies, key=lambda pair: pair[0].end_ns)
     # A history whose replies come in the order of their revisions needs no second look.
     if all(by_end[i][1] <= by_end[i + 1][1] for i in range(len(by_end) - 1)):
         return
-    told.sort(key=lambda pair: pair[0].begin_ns)
-    over, latest, latest_revision = 0, told[0][0], 0
+    replies.sort(key=lambda pair: pair[0].begin_ns)
+    over, latest, latest_revision = 0, replies[0][0], 0
     found: set[str] = set()
-    for op, revision in told:
+    for op, revision in replies:
         while over < len(by_end) and by_end[over][0].end_ns < op.begin_ns:
             if by_end[over][1] > latest_revision:
                 latest, latest_revision = by_end[over]

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from chaos.checker.cases import Case
-from chaos.checker.view import MS, View
+from chaos.checker.view import MS, RunView
 from chaos.history.journal import Entry
 from chaos.history.operations import READS
 from chaos.history.reader import Fate, Op
@@ -35,11 +35,11 @@ class Resolution:
 
     @property
     def open(self) -> int:
-        """Nobody will ever know."""
+        """Operations whose outcome stays unknown."""
         return self.unknown - self.applied - self.absent
 
 
-def resolve(view: View) -> Resolution:
+def resolve(view: RunView) -> Resolution:
     """Fills in the fates, and counts."""
     for case in view.cases:
         if view.journaled(case.topic):
@@ -131,9 +131,9 @@ def _settles(case: Case, token: str, ops: list[Op], open_ops: list[Op]) -> None:
     _run_agains(case, ops, open_ops, at)
     for kind in ("ack", "nack", "release", "snooze", "extend"):
         mine = [op for op in open_ops if op.op == kind]
-        told = {op.reply.revision for op in ops if op.ok and op.op == kind}
+        reported = {op.reply.revision for op in ops if op.ok and op.op == kind}
         entries = [entry for entry in behind if entry.op == kind]
-        left = [entry for entry in entries if entry.revision not in told]
+        left = [entry for entry in entries if entry.revision not in reported]
         if not entries:
             _fates(mine, "absent")
         elif len(left) >= len(mine):
@@ -150,8 +150,8 @@ def _run_agains(case: Case, ops: list[Op], open_ops: list[Op], at: int) -> None:
             break
         if before.op == "ack":
             made = after.op == "enqueue" and before.lineage == after.lineage
-            told = any(op.ok and op.op == "run_again" for op in ops)
-            if made and not told and len(mine) == 1:
+            reported = any(op.ok and op.op == "run_again" for op in ops)
+            if made and not reported and len(mine) == 1:
                 _fates(mine, "applied")
             elif not made:
                 _fates(mine, "absent")
@@ -180,8 +180,8 @@ def _by_sight(case: Case) -> None:
         open_cancels[0].fate = "applied"
 
 
-def _retrieves(view: View) -> None:
-    """A lease that the journal holds and nobody was told of was made by an unknown Retrieve."""
+def _retrieves(view: RunView) -> None:
+    """A lease that the journal holds and no reply names was made by an unknown Retrieve."""
     open_ops = [
         op
         for op in view.grouped.retrieves
@@ -189,7 +189,7 @@ def _retrieves(view: View) -> None:
     ]
     if not open_ops or not view.clock.known:
         return
-    told = {
+    reported = {
         op.request.request_id
         for op in view.grouped.retrieves
         if op.ok and op.reply.leases and op.request.request_id
@@ -207,7 +207,7 @@ def _retrieves(view: View) -> None:
     starts = [call[0] for call in calls]
     claims: dict[str, list[Op]] = {tag: [] for tag in groups}
     for op in open_ops:
-        # Whoever never came back may have been carried out at any time after it began.
+        # A call that never returned may have been carried out at any time after it began.
         end_ns = op.closed_ns + SLACK_NS if op.end >= 0 else view.history.end_ns + SLACK_NS
         first = bisect_left(starts, op.begin_ns - SLACK_NS)
         candidates = 0
@@ -217,8 +217,8 @@ def _retrieves(view: View) -> None:
             if topic in op.request.topics:
                 claims[tag].append(op)
                 candidates += 1
-        # What a repeat was told of may be this one's doing.
-        if not candidates and op.request.request_id not in told:
+        # What a repeat reported may be this call's doing.
+        if not candidates and op.request.request_id not in reported:
             op.fate = "absent"
     for ops in claims.values():
         if len(ops) == 1:

@@ -2,7 +2,7 @@
 
 A small search after Wing and Gong, per task: each operation takes effect at one moment between its
 request and its reply; those whose outcome is unknown take effect at any later moment, or never.
-Between them the store may do by itself what nobody is told of: promote, reap, forget, and lease
+Between them the store may do by itself what no reply reports: promote, reap, forget, and lease
 to a Retrieve whose reply was lost. ``models.queue.step`` says what follows from what.
 
 It errs on one side only. Time is taken as early as it can be and jitter as nothing, a revision is
@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from chaos.checker.cases import Case
-from chaos.checker.view import MS, View
+from chaos.checker.view import MS, RunView
 from chaos.history.operations import Stamp
 from chaos.history.reader import Op
 from models import operations as spec
@@ -39,9 +39,9 @@ class _Node:
 
     Attributes:
         done: which operations have taken effect, as bits.
-        incarnation: the true one's number where a reply has told; 0: not known.
-        revision: the greatest that was told so far.
-        ghosts: leases to nobody so far.
+        incarnation: the true one's number where a reply has named it; 0: not known.
+        revision: the greatest that a reply has named so far.
+        ghosts: leases so far that no reply names.
     """
 
     done: int
@@ -59,7 +59,7 @@ class Search:
         doubted: errors to be explained; the other errors had no effect and are left out.
     """
 
-    def __init__(self, view: View, case: Case, doubted: list[Op]) -> None:
+    def __init__(self, view: RunView, case: Case, doubted: list[Op]) -> None:
         self._view = view
         self._case = case
         self._policy = view.policy(case)
@@ -77,8 +77,8 @@ class Search:
             for op in asked
             if (id(op) in doubt if op.outcome == "fail" else op.may_have_happened)
         ]
-        # A Retrieve that repeats what was told before changes nothing; one that tells of what an
-        # earlier one did, whose reply was lost, may speak of that one's time.
+        # A Retrieve that repeats an earlier reply changes nothing; one that reports what an earlier
+        # one did, whose reply was lost, may name that one's time.
         ops += [(d.begin_ns, d.end_ns, d.op) for d in case.deliveries]
         self._redriven = bool(case.redrives or view.grouped.redrives_all.get(case.topic))
         self._ops = sorted(ops, key=lambda found: found[:2])
@@ -122,23 +122,23 @@ class Search:
                     stack += self._take(node, position, op)
         return False
 
-    # What somebody asked for -------------------------------------------------------------------
+    # What was asked for ------------------------------------------------------------------------
 
     def _take(self, node: _Node, position: int, op: Op) -> Iterator[_Node]:
         """The node behind this operation; none if the reply contradicts it."""
-        told = self._told(op)
+        reply = self._reply(op)
         if op.ok and op.op == "run_again" and node.done & self._same_token(op):
-            # It was carried out when it was first asked for, and is only told again.
+            # It was carried out when it was first asked for, and only its reply is repeated.
             yield replace(node, done=node.done | 1 << position)
             return
-        revision = int(told.revision) if isinstance(told, Stamp) else 0
+        revision = int(reply.revision) if isinstance(reply, Stamp) else 0
         if revision and revision < node.revision:
             return
-        now_ms = max(node.mark_ms, self._moment_ms(op, told))
-        if now_ms > self._latest_ms(op, told):
+        now_ms = max(node.mark_ms, self._moment_ms(op, reply))
+        if now_ms > self._latest_ms(op, reply):
             return
         task = node.task
-        incarnation = getattr(told, "incarnation", 0)
+        incarnation = getattr(reply, "incarnation", 0)
         after, status = self._apply(node, op, now_ms)
         if op.outcome == "fail" and status != STATUS.get(op.error):
             return
@@ -149,9 +149,9 @@ class Search:
         ) else 0  # fmt: skip
         if incarnation and now and incarnation != now:
             return
-        # What a repeat was told may be when a later attempt was due.
+        # The reply to a repeat may name when a later attempt was due.
         repeated = op.op == "enqueue" and op.ok and not op.reply.created
-        due_ms = 0 if repeated else getattr(told, "due_ms", 0)
+        due_ms = 0 if repeated else getattr(reply, "due_ms", 0)
         if after is not None and after.state == State.SCHEDULED and due_ms:
             after = replace(after, due_ms=due_ms, at_ms=due_ms)
         yield _Node(
@@ -169,29 +169,29 @@ class Search:
             and other.request.token == op.request.token
         )
 
-    def _told(self, op: Op) -> Any:
+    def _reply(self, op: Op) -> Any:
         if op.op == "retrieve" and op.reply is not None:
             return next(lease for lease in op.reply.leases if lease.id == self._case.id)
         return op.reply
 
-    def _latest_ms(self, op: Op, told: Any) -> float:
+    def _latest_ms(self, op: Op, reply: Any) -> float:
         """The latest moment of an operation by the store's clock."""
-        store_ms = getattr(told, "store_ms", 0)
+        store_ms = getattr(reply, "store_ms", 0)
         if store_ms:
             return float(store_ms)
         if not self._view.run.wall_ms or op.outcome == "info":
             return float("inf")
         return self._view.run.wall_ms + op.end_ns / MS + self._view.bounds.clock_error_ms
 
-    def _moment_ms(self, op: Op, told: Any) -> int:
+    def _moment_ms(self, op: Op, reply: Any) -> int:
         """The earliest moment of an operation by the store's clock; 0: the reply does not say."""
-        if told is None:
+        if reply is None:
             return 0
-        store_ms = int(getattr(told, "store_ms", 0))
-        if op.op == "enqueue" and op.request.delay_ms is not None and told.created:
-            return int(min(store_ms, told.due_ms - op.request.delay_ms))
+        store_ms = int(getattr(reply, "store_ms", 0))
+        if op.op == "enqueue" and op.request.delay_ms is not None and reply.created:
+            return int(min(store_ms, reply.due_ms - op.request.delay_ms))
         if op.op == "retrieve":
-            return self._case.tokens[told.token].early_ms
+            return self._case.tokens[reply.token].early_ms
         # It may have been a repeat that was answered so late.
         return 0
 
@@ -236,7 +236,7 @@ class Search:
         return self._step(node.task, call, now_ms)
 
     def _leased(self, task: Task | None, op: Op) -> tuple[Task | None, str]:
-        lease = self._told(op)
+        lease = self._reply(op)
         if task is None or task.state != State.READY:
             return task, "EMPTY"
         if (lease.promotion, lease.run, lease.attempt) != (
@@ -266,7 +266,7 @@ class Search:
             return task, str(result[0])
         return after, str(result[0])
 
-    # What nobody is told of --------------------------------------------------------------------
+    # What no reply reports ----------------------------------------------------------------------
 
     def _hidden(self, node: _Node, limit_ns: int) -> Iterator[_Node]:
         task = node.task

@@ -2,7 +2,7 @@
 
 Each reply was made at ``store_ms`` at some moment between its request and its arrival. That gives
 a pair of moments, half the request's duration exact; a time between two pairs is reckoned from the
-nearer one. Nothing is believed for long: after a failover the pairs are another node's.
+nearer one. No pair is trusted for long: after a failover the pairs are another node's.
 """
 
 from __future__ import annotations

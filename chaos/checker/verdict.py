@@ -32,7 +32,7 @@ class Anomaly:
 
     Attributes:
         promise: G1 to G13.
-        story: what happened, in one line, with times and the indexes of events.
+        summary: what happened, in one line, with times and the indexes of events.
         topic, task: of the task; "" where it is about a shard or a topic.
         events: indexes in the history of the events that witness it, in order.
         entries: positions in the journal of the entries that do.
@@ -41,7 +41,7 @@ class Anomaly:
     """
 
     promise: str
-    story: str
+    summary: str
     topic: str = ""
     task: str = ""
     events: tuple[int, ...] = ()

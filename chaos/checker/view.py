@@ -1,4 +1,4 @@
-"""What a checker is given: a run, grouped by task, with what was made of its unknowns."""
+"""The view of a run that a checker is given: grouped by task, with what became of its unknowns."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DEFAULT_POLICY = Policy(5, 1_000, 600_000, 2.0, 0.1)
 """What a topic has that names nothing, as the API documents it."""
 
 
-class View:
+class RunView:
     """One run, ready to be judged.
 
     Attributes:
@@ -52,7 +52,7 @@ class View:
 
     @cached_property
     def lost_retrieves(self) -> list[Op]:
-        """Those that may have leased something that nobody was told of."""
+        """Retrieves that may have leased a task without a reply that names it."""
         return [op for op in self.grouped.retrieves if op.outcome == "info"]
 
     @cached_property
@@ -146,7 +146,7 @@ class View:
         return f"{seconds(op.end_ns)} (op {op.end})"
 
     def anomaly(
-        self, promise: str, story: str, case: Case, *ops: Op, entries: Iterable[int] = ()
+        self, promise: str, summary: str, case: Case, *ops: Op, entries: Iterable[int] = ()
     ) -> Anomaly:
         """A broken promise, with its witnesses; says after which failover the last of them was."""
         times = [op.closed_ns for op in ops if op.end >= 0]
@@ -154,7 +154,7 @@ class View:
         behind = f", after failover #{number}" if number else ""
         return Anomaly(
             promise,
-            f"task {case.name} {story}{behind}",
+            f"task {case.name} {summary}{behind}",
             case.topic,
             case.id,
             tuple(sorted({op.end if op.end >= 0 else op.index for op in ops})),
@@ -162,12 +162,12 @@ class View:
             any(self.lost(op, case) for op in ops),
         )
 
-    def of_entries(self, promise: str, story: str, *witnesses: tuple[int, Entry]) -> Anomaly:
+    def of_entries(self, promise: str, summary: str, *witnesses: tuple[int, Entry]) -> Anomaly:
         """A broken promise that the journal shows."""
         entry = witnesses[-1][1]
         return Anomaly(
             promise,
-            f"task {entry.topic}/{entry.id} {story}",
+            f"task {entry.topic}/{entry.id} {summary}",
             entry.topic,
             entry.id,
             entries=tuple(position for position, _ in witnesses),
@@ -200,4 +200,4 @@ def seconds(time_ns: int) -> str:
     return f"{time_ns / 1e9:.3f} s"
 
 
-__all__ = ["MS", "View", "seconds"]
+__all__ = ["MS", "RunView", "seconds"]

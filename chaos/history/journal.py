@@ -76,7 +76,7 @@ def read_journal(path: Path) -> Journal:
         entry.before = sys.intern(entry.before)
         entry.after = sys.intern(entry.after)
         entry.lineage = sys.intern(entry.lineage)
-        # For whoever looks into the file; the order of the lines is what counts here.
+        # For a reader of the file; the order of the lines is what counts here.
         entry.stream_id = ""
         journal.entries.append(entry)
     return journal

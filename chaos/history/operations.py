@@ -237,7 +237,7 @@ class Redrive(Value):
 
 
 class Counted(Value):
-    """How many tasks it was, as far as the replies told."""
+    """How many tasks it was, as far as the replies say."""
 
     count: int = 0
 

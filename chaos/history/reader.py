@@ -8,8 +8,9 @@ at a time, so a completion belongs to the last invocation of its process:
 
 - ``ok``: it happened, and this is the answer.
 - ``fail``: it certainly did not happen, and never will.
-- ``info``: nobody knows; it may take effect at any later moment, so it spans to the end of time,
-  and the process goes on under a new number. So does what was never completed.
+- ``info``: the outcome is not known. The operation may take effect at any later moment, so it spans
+  to the end of time, and the process continues under a new number. So does an operation that was
+  never completed.
 
 Faults, roles and the like are events of type ``info`` without an invocation.
 """
@@ -84,7 +85,7 @@ class Op(msgspec.Struct, gc=False):
 
     @property
     def may_have_happened(self) -> bool:
-        """It happened, or nobody knows, and nothing proved that it did not."""
+        """It happened, or its outcome is unknown and nothing proved that it did not."""
         return self.outcome != "fail" and self.fate != "absent"
 
 

@@ -1,4 +1,4 @@
-"""A client that writes down what it asks and what it is told.
+"""A client that records each request and its reply.
 
     async with Client(address) as client:
         worker = Recorder(writer, client, "3")

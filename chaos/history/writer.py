@@ -24,7 +24,7 @@ class HistoryWriter:
     """One history file. May be used from any thread.
 
     Args:
-        path: made anew.
+        path: created, and emptied if it exists.
         start_ns: monotonic time that counts as 0; None: now.
     """
 
@@ -102,7 +102,7 @@ class HistoryWriter:
             try:
                 self.flush()
             except OSError as error:
-                # Raised to whoever adds the next event: a run without a history proves nothing.
+                # Raised when the next event is added: a run without a history proves nothing.
                 self._error = error
                 return
 

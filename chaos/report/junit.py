@@ -12,9 +12,9 @@ def write_junit(path: Path, name: str, results: Results) -> None:
     """INVALID is a failure, UNKNOWN an error."""
     cases: list[tuple[str, str, str]] = []
     for promise in results.promises:
-        told = [anomaly["story"] for anomaly in promise.anomalies[:3]] or promise.unknown[:3]
+        messages = [anomaly["summary"] for anomaly in promise.anomalies[:3]] or promise.unknown[:3]
         kind = {"INVALID": "failure", "UNKNOWN": "error"}.get(promise.verdict, "")
-        cases.append((f"{promise.id} {promise.name}", kind, "; ".join(told)))
+        cases.append((f"{promise.id} {promise.name}", kind, "; ".join(messages)))
     for gate in results.gates:
         kind = "" if gate.met else "error"
         cases.append((f"gate {gate.name}", kind, f"{gate.measured:g} of {gate.required:g}"))
@@ -32,6 +32,6 @@ def write_junit(path: Path, name: str, results: Results) -> None:
     path.write_text("\n".join(lines))
 
 
-def _case(suite: str, name: str, kind: str, told: str) -> str:
+def _case(suite: str, name: str, kind: str, message: str) -> str:
     head = f"  <testcase classname={quoteattr(f'chaos.{suite}')} name={quoteattr(name)}"
-    return f"{head}><{kind} message={quoteattr(told)}/></testcase>" if kind else f"{head}/>"
+    return f"{head}><{kind} message={quoteattr(message)}/></testcase>" if kind else f"{head}/>"

@@ -15,7 +15,7 @@ from chaos.checker.cases import Case
 from chaos.checker.judge import Judgement
 from chaos.checker.promises.g06_bounded_lateness import quantile
 from chaos.checker.timeline import Span
-from chaos.checker.view import View
+from chaos.checker.view import RunView
 from chaos.history.operations import plain
 from chaos.history.reader import Op
 from chaos.history.run_folder import Run
@@ -78,7 +78,7 @@ def _spans(spans: Iterable[Span]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def _curves(view: View) -> dict[str, Any]:
+def _curves(view: RunView) -> dict[str, Any]:
     """Throughput by outcome, latency, lateness: one value a bin, None where there is nothing."""
     end_ns = max(1, view.history.end_ns)
     counts = {name: [0] * BINS for name in ("ok", "fail", "info")}
@@ -105,7 +105,7 @@ def _curves(view: View) -> dict[str, Any]:
     }
 
 
-def _lateness(view: View, case: Case) -> Iterable[tuple[int, float]]:
+def _lateness(view: RunView, case: Case) -> Iterable[tuple[int, float]]:
     if view.journal is not None:
         for _, entry in case.entries:
             if entry.op == "promote":
@@ -123,8 +123,8 @@ def _quantiles(bins: list[list[float]]) -> dict[str, list[float | None]]:
     }
 
 
-def _timelines(view: View, promises: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """The story of each task that an anomaly names."""
+def _timelines(view: RunView, promises: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The timeline of each task that an anomaly names."""
     found: dict[str, list[dict[str, Any]]] = {}
     for promise in promises:
         for anomaly in promise["anomalies"]:
@@ -135,7 +135,7 @@ def _timelines(view: View, promises: list[dict[str, Any]]) -> dict[str, list[dic
     return found
 
 
-def _timeline(view: View, case: Case) -> list[dict[str, Any]]:
+def _timeline(view: RunView, case: Case) -> list[dict[str, Any]]:
     seen: set[int] = set()
     rows: list[dict[str, Any]] = []
     for op in (*case.all_ops(), *case.redrives):
@@ -152,7 +152,7 @@ def _timeline(view: View, case: Case) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: float(row["begin"]))
 
 
-def _row(view: View, case: Case, op: Op) -> dict[str, Any]:
+def _row(view: RunView, case: Case, op: Op) -> dict[str, Any]:
     reply = op.reply
     if op.op == "retrieve" and reply is not None:
         reply = next(lease for lease in reply.leases if lease.id == case.id)

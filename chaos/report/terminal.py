@@ -55,7 +55,7 @@ def show(results: Results, console: Console) -> None:
 def _notes(promise: PromiseResult, console: Console) -> None:
     for anomaly in promise.anomalies[:FIRST]:
         lost = " [dim](lost lineage)[/]" if anomaly["lost_lineage"] else ""
-        console.print(f"[red]{escape(anomaly['story'])}[/]{lost}", soft_wrap=True)
+        console.print(f"[red]{escape(anomaly['summary'])}[/]{lost}", soft_wrap=True)
     if promise.anomaly_count > FIRST:
         console.print(f"{promise.id}: and {promise.anomaly_count - FIRST:,} more")
     for reason in promise.unknown:

@@ -8,7 +8,7 @@ import pytest
 
 from chaos.checker.bounds import Bounds
 from chaos.checker.promises import g12_one_leader
-from chaos.checker.view import View
+from chaos.checker.view import RunView
 from chaos.experiments.campaign import Outcome
 from chaos.experiments.mutants.hunt import found_by
 from chaos.experiments.mutants.registry import BUGS, bug
@@ -75,8 +75,8 @@ def led(*samples: tuple[float, str, float]) -> list[str]:
     for index, (at_s, process, count) in enumerate(samples, 1):
         value = Metric(g12_one_leader.SHARDS_LED, count)
         history.notes.append(Note(index, round(at_s * 1e9), process, "metric", value))
-    view = View(history, Journal([], []), None, Bounds(recovery_ms=5_000))
-    return [anomaly.story for anomaly in g12_one_leader.check(view).anomalies]
+    view = RunView(history, Journal([], []), None, Bounds(recovery_ms=5_000))
+    return [anomaly.summary for anomaly in g12_one_leader.check(view).anomalies]
 
 
 def test_two_schedulers_that_go_on_leading_the_same_shards_break_one_leader() -> None:
@@ -84,6 +84,6 @@ def test_two_schedulers_that_go_on_leading_the_same_shards_break_one_leader() ->
     assert led(*healthy) == []
     # For a moment both may believe it.
     assert led((1, "a", 3), (2, "b", 3), (4, "a", 3), (5, "a", 0), (9, "b", 3)) == []
-    (story,) = led((1, "a", 3), (2, "b", 3), (4, "a", 3), (6, "b", 3), (8, "a", 3))
-    assert "more than the 3 shards" in story
-    assert "a 3, b 3" in story
+    (summary,) = led((1, "a", 3), (2, "b", 3), (4, "a", 3), (6, "b", 3), (8, "a", 3))
+    assert "more than the 3 shards" in summary
+    assert "a 3, b 3" in summary

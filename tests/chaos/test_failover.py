@@ -26,7 +26,7 @@ async def judged(plan: RunPlan, folder: Path) -> Results:
 
 def stories(results: Results) -> str:
     """What to read when it fails."""
-    told = [anomaly["story"] for promise in results.promises for anomaly in promise.anomalies[:3]]
+    told = [anomaly["summary"] for promise in results.promises for anomaly in promise.anomalies[:3]]
     unmet = [f"{gate.name}: {gate.measured:g} of {gate.required:g}" for gate in results.gates
              if not gate.met]  # fmt: skip
     unknown = [reason for promise in results.promises for reason in promise.unknown]

@@ -437,8 +437,8 @@ def test_a_journal_is_judged_by_itself(tmp_path: Path, promise: str) -> None:
     JOURNAL_BREAKS[promise](tale)
     results = judge_journal(write_run(tmp_path / "broken", tale).journal).results
     assert promise in broken(results), stories(results)
-    story = next(p.anomalies[0]["story"] for p in results.promises if p.id == promise)
-    assert "work/a" in story
+    summary = next(p.anomalies[0]["summary"] for p in results.promises if p.id == promise)
+    assert "work/a" in summary
 
 
 def test_a_run_names_its_files(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def broken(results: Results) -> set[str]:
 
 def stories(results: Results) -> str:
     return "\n".join(
-        [a["story"] for p in results.promises for a in p.anomalies]
+        [a["summary"] for p in results.promises for a in p.anomalies]
         + [f"{p.id}: {why}" for p in results.promises for why in p.unknown]
         + results.problems
     )
@@ -303,7 +303,7 @@ def test_the_smallest_history_that_breaks_it_breaks_only_it(tmp_path: Path, one:
     assert broken(results) == {one.promise}, stories(results)
     assert results.verdict == "INVALID"
     (anomalies,) = [p.anomalies for p in results.promises if p.id == one.promise]
-    assert re.search(one.says, anomalies[0]["story"]), anomalies
+    assert re.search(one.says, anomalies[0]["summary"]), anomalies
     blind = judged(tmp_path / "blind", tale, without=one.promise)
     assert blind.verdict == "VALID", stories(blind)
 

@@ -122,7 +122,7 @@ def test_a_campaign_goes_on_where_it_was_stopped(
 def test_junit_has_a_failure_for_what_is_invalid_and_an_error_for_what_is_not_known(
     tmp_path: Path,
 ) -> None:
-    told = {"story": 'G2 no loss: task <1> & "2"', "lost_lineage": False}
+    told = {"summary": 'G2 no loss: task <1> & "2"', "lost_lineage": False}
     results = Results(
         "INVALID",
         [
@@ -138,7 +138,7 @@ def test_junit_has_a_failure_for_what_is_invalid_and_an_error_for_what_is_not_kn
     assert (suite.attrib["failures"], suite.attrib["errors"]) == ("1", "2")
     failure = suite.find(".//failure")
     assert failure is not None
-    assert failure.attrib["message"] == told["story"]
+    assert failure.attrib["message"] == told["summary"]
 
 
 def test_a_fault_that_was_not_seen_to_happen_does_not_count() -> None:

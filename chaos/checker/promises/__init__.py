@@ -1,4 +1,4 @@
-"""The checkers: one a promise, each a pure function of what a run left."""
+"""The checkers: one per promise, each a pure function of what a run left."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from chaos.checker.promises import (
     g13_idempotent,
 )
 from chaos.checker.verdict import Found
-from chaos.checker.view import View
+from chaos.checker.view import RunView
 
 
 class Need(Enum):
     """What a checker cannot do without; where it is missing the verdict is UNKNOWN."""
 
-    REPLIES = "what clients were told"
+    REPLIES = "the replies to clients"
     JOURNAL = "the surviving journal"
     DRAIN = "the counts after the final drain"
 
@@ -44,7 +44,7 @@ class Checker:
     """
 
     promise: str
-    check: Callable[[View], Found]
+    check: Callable[[RunView], Found]
     needs: frozenset[Need] = frozenset({Need.REPLIES})
     reads_journal: bool = True
 

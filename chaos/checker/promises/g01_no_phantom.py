@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from chaos.checker.cases import Case
 from chaos.checker.verdict import Found
-from chaos.checker.view import View
+from chaos.checker.view import RunView
 from chaos.history.operations import Lease, Seen
 from chaos.history.reader import Op
 
 
-def check(view: View) -> Found:
+def check(view: RunView) -> Found:
     """Each delivery and each look at a payload against what was sent by then."""
     found = Found()
     for case in view.cases:
@@ -30,15 +30,15 @@ def check(view: View) -> Found:
 
 
 def _judge(
-    view: View, found: Found, case: Case, makers: list[Op], witness: tuple[Op, Lease | Seen]
+    view: RunView, found: Found, case: Case, makers: list[Op], witness: tuple[Op, Lease | Seen]
 ) -> None:
-    op, told = witness
-    payload, incarnation = told.payload, told.incarnation
+    op, reported = witness
+    payload, incarnation = reported.payload, reported.incarnation
     verb = "delivered" if op.op == "retrieve" else "seen"
     sent = [maker for maker in makers if maker.begin_ns <= op.end_ns]
     if not any(case.payload_of(maker) == payload for maker in sent):
-        story = f"was {verb} with {payload!r} at {view.at(op)}, which nobody had enqueued"
-        found.anomalies.append(view.anomaly("G1", story, case, op))
+        summary = f"was {verb} with {payload!r} at {view.at(op)}, which nobody had enqueued"
+        found.anomalies.append(view.anomaly("G1", summary, case, op))
         return
     mine = [
         maker
@@ -48,8 +48,8 @@ def _judge(
         and maker.reply.incarnation == incarnation
     ]
     if mine and all(case.payload_of(maker) not in {payload, None} for maker in mine):
-        story = (
+        summary = (
             f"was enqueued with {case.payload_of(mine[0])!r} as incarnation {incarnation} at "
             f"{view.at(mine[0])}, {verb} with {payload!r} at {view.at(op)}"
         )
-        found.anomalies.append(view.anomaly("G1", story, case, mine[0], op))
+        found.anomalies.append(view.anomaly("G1", summary, case, mine[0], op))

@@ -9,11 +9,11 @@ from __future__ import annotations
 from chaos.checker.cases import Case
 from chaos.checker.order import broken_order
 from chaos.checker.verdict import Found
-from chaos.checker.view import View
+from chaos.checker.view import RunView
 from chaos.history.reader import Op
 
 
-def check(view: View) -> Found:
+def check(view: RunView) -> Found:
     """Each acknowledged incarnation, by what was left after the drain."""
     found = Found(anomalies=list(broken_order(view, "G2")))
     final = view.final
@@ -43,16 +43,16 @@ def check(view: View) -> Found:
             )
             if forgotten or not _ended(view, case, incarnation, op, certain=False):
                 where = ", nor in the surviving journal" if forgotten else ""
-                story = (
+                summary = (
                     f"was enqueued at {view.at(op)}, never ended, and is not held after the "
                     f"drain{where}"
                 )
-                found.anomalies.append(view.anomaly("G2", story, case, op))
+                found.anomalies.append(view.anomaly("G2", summary, case, op))
     return found
 
 
-def _ended(view: View, case: Case, incarnation: int, enqueue: Op, *, certain: bool) -> bool:
-    """Whether somebody ended this incarnation; ``certain``: and was told so."""
+def _ended(view: RunView, case: Case, incarnation: int, enqueue: Op, *, certain: bool) -> bool:
+    """Whether a request ended this incarnation; ``certain``: and its reply said so."""
 
     def counts(op: Op) -> bool:
         return op.ok if certain else op.may_have_happened
@@ -75,13 +75,13 @@ def _ended(view: View, case: Case, incarnation: int, enqueue: Op, *, certain: bo
     )
 
 
-def _vanished(view: View, found: Found, case: Case, acknowledged: dict[int, Op]) -> None:
-    """ "Not found" for what was acknowledged, and what nobody has tried to end."""
+def _vanished(view: RunView, found: Found, case: Case, acknowledged: dict[int, Op]) -> None:
+    """ "Not found" for a task that was acknowledged and that no request has tried to end."""
     for look in case.gets:
         if look.outcome != "fail" or look.error != "TASK_NOT_FOUND":
             continue
         for incarnation, op in acknowledged.items():
             if op.end_ns < look.begin_ns and not _ended(view, case, incarnation, op, certain=False):
-                story = f"was enqueued at {view.at(op)}, and not found at {view.at(look)}"
-                found.anomalies.append(view.anomaly("G2", story, case, op, look))
+                summary = f"was enqueued at {view.at(op)}, and not found at {view.at(look)}"
+                found.anomalies.append(view.anomaly("G2", summary, case, op, look))
                 return

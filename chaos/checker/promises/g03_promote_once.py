@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from chaos.checker.cases import Case
 from chaos.checker.verdict import Found
-from chaos.checker.view import View
+from chaos.checker.view import RunView
 from chaos.history.journal import Entry
 
 
-def check(view: View) -> Found:
+def check(view: RunView) -> Found:
     """Promotions are numbered 1, 2, 3, ... within an incarnation, each out of SCHEDULED."""
     found = Found()
     if not view.journal_complete and not view.journal_alone:
@@ -21,7 +21,7 @@ def check(view: View) -> Found:
     return found
 
 
-def _promotions(view: View, found: Found, case: Case) -> None:
+def _promotions(view: RunView, found: Found, case: Case) -> None:
     seen: dict[tuple[int, int], tuple[int, Entry]] = {}
     reached: dict[int, int] = {}
     before: Entry | None = None
@@ -35,20 +35,20 @@ def _promotions(view: View, found: Found, case: Case) -> None:
             last = reached.get(entry.incarnation, 0)
             follows = before is not None and before.incarnation == entry.incarnation
             if key in seen:
-                story = (
+                summary = (
                     f"was promoted twice as number {entry.promotion} of incarnation "
                     f"{entry.incarnation}: at {seen[key][1].at_ms} and {entry.at_ms} ms"
                 )
-                found.anomalies.append(view.of_entries("G3", story, seen[key], witness))
+                found.anomalies.append(view.of_entries("G3", summary, seen[key], witness))
             elif entry.promotion != last + 1 and (last or entry.incarnation in begun):
-                story = f"was promoted as number {entry.promotion} after number {last}"
-                found.anomalies.append(view.of_entries("G3", story, witness))
+                summary = f"was promoted as number {entry.promotion} after number {last}"
+                found.anomalies.append(view.of_entries("G3", summary, witness))
             elif follows and before is not None and before.after != "scheduled":
-                story = (
+                summary = (
                     f"was promoted as number {entry.promotion} at {entry.at_ms} ms while it was "
                     f"{before.after} since {before.at_ms} ms"
                 )
-                found.anomalies.append(view.of_entries("G3", story, witness))
+                found.anomalies.append(view.of_entries("G3", summary, witness))
             seen.setdefault(key, witness)
             reached[entry.incarnation] = max(last, entry.promotion)
         before = entry
@@ -56,14 +56,14 @@ def _promotions(view: View, found: Found, case: Case) -> None:
         _unheard(view, found, case, set(seen))
 
 
-def _unheard(view: View, found: Found, case: Case, promoted: set[tuple[int, int]]) -> None:
+def _unheard(view: RunView, found: Found, case: Case, promoted: set[tuple[int, int]]) -> None:
     """Deliveries in the surviving lineage of promotions that it does not hold."""
     for delivery in case.deliveries:
         lease = delivery.lease
         if (lease.incarnation, lease.promotion) in promoted or lease.lineage not in view.lineages:
             continue
-        story = (
+        summary = (
             f"was delivered at {view.at(delivery.op)} from promotion {lease.promotion} of "
             f"incarnation {lease.incarnation}, which never happened"
         )
-        found.anomalies.append(view.anomaly("G3", story, case, delivery.op))
+        found.anomalies.append(view.anomaly("G3", summary, case, delivery.op))

@@ -9,11 +9,11 @@ from chaos.checker.chain import broken_links
 from chaos.checker.order import broken_order
 from chaos.checker.search import STATUS, Search, TooLargeError
 from chaos.checker.verdict import Found
-from chaos.checker.view import View
+from chaos.checker.view import RunView
 from chaos.history.reader import Op
 
 
-def check(view: View) -> Found:
+def check(view: RunView) -> Found:
     """Each acknowledged cancel against what came after it, each refusal against all the rest."""
     found = Found(anomalies=[*broken_order(view, "G4"), *broken_links(view, "G4")])
     searched = 0
@@ -36,66 +36,66 @@ def check(view: View) -> Found:
     return found
 
 
-def _final(view: View, found: Found, case: Case, cancel: Op) -> None:
+def _final(view: RunView, found: Found, case: Case, cancel: Op) -> None:
     """One acknowledged cancel: one anomaly at most, the first thing that shows it was not final."""
     for shows in (_delivered, _seen, _acked, _held):
         broken = shows(view, case, cancel)
         if broken is not None:
-            story, *ops = broken
-            found.anomalies.append(view.anomaly("G4", story, case, *ops))
+            summary, *ops = broken
+            found.anomalies.append(view.anomaly("G4", summary, case, *ops))
             return
 
 
-def _delivered(view: View, case: Case, cancel: Op) -> tuple[Any, ...] | None:
-    told = f"was cancelled at {view.at(cancel)}"
+def _delivered(view: RunView, case: Case, cancel: Op) -> tuple[Any, ...] | None:
+    cancelled = f"was cancelled at {view.at(cancel)}"
     for delivery in case.deliveries:
         if delivery.lease.incarnation != cancel.reply.incarnation:
             continue
         for sighting in delivery.sightings:
             if sighting.begin_ns > cancel.end_ns:
-                return f"{told}, delivered at {view.at(sighting)}", cancel, sighting
+                return f"{cancelled}, delivered at {view.at(sighting)}", cancel, sighting
         revision = delivery.lease.revision
         if revision > cancel.reply.revision and not cancel.reply.already:
-            story = (
-                f"{told} as revision {cancel.reply.revision}, delivered as revision {revision} at "
-                f"{view.at(delivery.op)}"
+            summary = (
+                f"{cancelled} as revision {cancel.reply.revision}, delivered as revision "
+                f"{revision} at {view.at(delivery.op)}"
             )
-            return story, cancel, delivery.op
+            return summary, cancel, delivery.op
     return None
 
 
-def _seen(view: View, case: Case, cancel: Op) -> tuple[Any, ...] | None:
+def _seen(view: RunView, case: Case, cancel: Op) -> tuple[Any, ...] | None:
     for look in case.gets:
         if not look.ok or look.reply.incarnation != cancel.reply.incarnation:
             continue
         if look.begin_ns > cancel.end_ns and look.reply.state != "cancelled":
-            story = (
+            summary = (
                 f"was cancelled at {view.at(cancel)}, seen {look.reply.state} at {view.at(look)}"
             )
-            return story, cancel, look
+            return summary, cancel, look
     return None
 
 
-def _acked(view: View, case: Case, cancel: Op) -> tuple[Any, ...] | None:
+def _acked(view: RunView, case: Case, cancel: Op) -> tuple[Any, ...] | None:
     """A cancel that may not revoke says TASK_LEASED while somebody works on the task."""
     revoked = any(op.request.revoke for op in case.cancels if op.may_have_happened)
-    told = f"was cancelled at {view.at(cancel)}"
+    cancelled = f"was cancelled at {view.at(cancel)}"
     for ack in (*case.acks, *case.run_agains):
         lease = case.tokens.get(ack.request.token)
         if not ack.ok or lease is None or lease.lease.incarnation != cancel.reply.incarnation:
             continue
         if ack.end_ns < cancel.begin_ns:
-            return f"was acked at {view.at(ack)}, and yet {told}", ack, cancel
+            return f"was acked at {view.at(ack)}, and yet {cancelled}", ack, cancel
         if ack.begin_ns > cancel.end_ns and not revoked and lease.end_ns < cancel.begin_ns:
-            story = (
-                f"was delivered at {view.at(lease.op)}, {told} without revoking the lease, and "
-                f"acked at {view.at(ack)}"
+            summary = (
+                f"was delivered at {view.at(lease.op)}, {cancelled} without revoking the lease, "
+                f"and acked at {view.at(ack)}"
             )
-            return story, lease.op, cancel, ack
+            return summary, lease.op, cancel, ack
     return None
 
 
-def _held(view: View, case: Case, cancel: Op) -> tuple[Any, ...] | None:
+def _held(view: RunView, case: Case, cancel: Op) -> tuple[Any, ...] | None:
     topic = view.final.topics.get(case.topic) if view.final else None
     for state, ids in topic.held.items() if topic else ():
         if ids.get(case.id) == cancel.reply.incarnation:
@@ -121,7 +121,7 @@ def _obvious(case: Case, cancel: Op) -> bool:
     )
 
 
-def _true_when_said(view: View, found: Found, case: Case, refused: list[Op]) -> None:
+def _true_when_said(view: RunView, found: Found, case: Case, refused: list[Op]) -> None:
     try:
         if Search(view, case, refused).explains():
             return
@@ -146,7 +146,7 @@ def _true_when_said(view: View, found: Found, case: Case, refused: list[Op]) -> 
         "TASK_FINISHED": "to have finished",
     }[cancel.error]  # fmt: skip
     witnesses = [op for op in case.all_ops() if op.ok and op.begin_ns < cancel.end_ns][-3:]
-    story = (
+    summary = (
         f"was said {said} at {view.at(cancel)}, which was not true at any moment of that request"
     )
-    found.anomalies.append(view.anomaly("G4", story, case, *witnesses, cancel))
+    found.anomalies.append(view.anomaly("G4", summary, case, *witnesses, cancel))

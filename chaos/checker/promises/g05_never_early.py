@@ -11,11 +11,11 @@ from __future__ import annotations
 from chaos.checker.cases import Case, Delivery
 from chaos.checker.order import broken_order
 from chaos.checker.verdict import Found
-from chaos.checker.view import MS, View
+from chaos.checker.view import MS, RunView
 from chaos.history.reader import Op
 
 
-def check(view: View) -> Found:
+def check(view: RunView) -> Found:
     """Each delivery, and each promotion and lease in the journal."""
     found = Found(anomalies=list(broken_order(view, "G5")))
     error_ms = view.bounds.clock_error_ms
@@ -30,27 +30,29 @@ def check(view: View) -> Found:
                 if early_ms is not None:
                     slack.append(-early_ms)
                     if early_ms > error_ms:
-                        story = (
+                        summary = (
                             f"was due by the request at {view.at(source)} and delivered at "
                             f"{view.at(delivery.op)}, {early_ms:.0f} ms early by the controller's "
                             f"clock"
                         )
-                        found.anomalies.append(view.anomaly("G5", story, case, source, delivery.op))
+                        found.anomalies.append(
+                            view.anomaly("G5", summary, case, source, delivery.op)
+                        )
         for witness in case.entries:
             entry = witness[1]
             if entry.op in {"promote", "lease"} and entry.at_ms < entry.due_ms:
-                story = (
+                summary = (
                     f"was due at {entry.due_ms} ms, {entry.op}d at {entry.at_ms} ms by the "
                     f"store's clock"
                 )
-                found.anomalies.append(view.of_entries("G5", story, witness))
+                found.anomalies.append(view.of_entries("G5", summary, witness))
     found.figures = {"max clock error (ms)": error_ms}
     if slack:
         found.figures["earliest by the controller's clock (ms after due)"] = round(min(slack), 1)
     return found
 
 
-def _by_store(view: View, found: Found, case: Case, delivery: Delivery) -> None:
+def _by_store(view: RunView, found: Found, case: Case, delivery: Delivery) -> None:
     """The reply's own due time, and the one that was acknowledged before."""
     lease = delivery.lease
     source = _due_by(case, delivery)
@@ -59,11 +61,11 @@ def _by_store(view: View, found: Found, case: Case, delivery: Delivery) -> None:
         due_ms = max(due_ms, source.reply.due_ms)
     if delivery.at_ms < due_ms:
         ops = [op for op in (source, delivery.op) if op is not None]
-        story = (
+        summary = (
             f"was due at {due_ms} ms and delivered at {delivery.at_ms} ms by the store's clock, "
             f"{due_ms - delivery.at_ms} ms early, at {view.at(delivery.op)}"
         )
-        found.anomalies.append(view.anomaly("G5", story, case, *ops))
+        found.anomalies.append(view.anomaly("G5", summary, case, *ops))
 
 
 def _due_by(case: Case, delivery: Delivery) -> Op | None:
@@ -108,7 +110,7 @@ def _due_by(case: Case, delivery: Delivery) -> Op | None:
     return max(mine, key=lambda op: op.reply.revision, default=makers[0])
 
 
-def _early_ms(view: View, source: Op, delivery: Delivery) -> float | None:
+def _early_ms(view: RunView, source: Op, delivery: Delivery) -> float | None:
     """By the controller's clock; negative: late. None: the request does not say."""
     request = source.request
     if getattr(request, "on_conflict", "") == "debounce":

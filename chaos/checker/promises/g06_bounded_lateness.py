@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from chaos.checker.cases import Case
 from chaos.checker.verdict import Found
-from chaos.checker.view import MS, View
+from chaos.checker.view import MS, RunView
 from chaos.history.journal import Entry
 
 WORST = 10
@@ -33,7 +33,7 @@ class Sample(NamedTuple):
     witness: tuple[int, Entry] | None
 
 
-def check(view: View) -> Found:
+def check(view: RunView) -> Found:
     """Both distributions, each against its own bound."""
     found = Found()
     bounds = view.bounds
@@ -68,11 +68,11 @@ def check(view: View) -> Found:
     return found
 
 
-def _pushed_back(view: View, found: Found, case: Case) -> None:
+def _pushed_back(view: RunView, found: Found, case: Case) -> None:
     """Debounced tasks that are due later than their limit allows.
 
     A debounce whose reply was lost, or a task that was leased or snoozed, begins the count again
-    here: too late a beginning accuses nobody wrongly.
+    here: too late a beginning never blames a healthy system.
     """
     asked = {op.reply.incarnation: op.request for op in case.enqueues if op.ok and op.reply.created}
     since_ms, before, ran = 0, None, True
@@ -88,16 +88,18 @@ def _pushed_back(view: View, found: Found, case: Case) -> None:
             ran = False
             limit_ms = request.debounce_limit_ms or 0 if request is not None else 0
             if debounced and entry.due_ms > max(entry.at_ms, since_ms + limit_ms):
-                story = (
+                summary = (
                     f"is due at {entry.due_ms} ms by a debounce, {entry.due_ms - since_ms} ms "
                     f"after the first enqueue at {since_ms} ms; its limit is {limit_ms} ms"
                 )
-                found.anomalies.append(view.of_entries("G6", story, witness))
+                found.anomalies.append(view.of_entries("G6", summary, witness))
                 return
         before = entry
 
 
-def _too_late(view: View, found: Found, samples: list[Sample], bound_ms: int, label: str) -> None:
+def _too_late(
+    view: RunView, found: Found, samples: list[Sample], bound_ms: int, label: str
+) -> None:
     beyond = sorted(
         (sample for sample in samples if sample.late_ms > bound_ms), key=lambda s: -s.late_ms
     )
@@ -108,15 +110,15 @@ def _too_late(view: View, found: Found, samples: list[Sample], bound_ms: int, la
         )
         return
     for sample in beyond[:WORST]:
-        story = (
+        summary = (
             f"was due at {sample.due_ms} ms and ready {sample.late_ms:.0f} ms later ({label}; the "
             f"bound is {bound_ms} ms, {len(beyond)} of {len(samples)} were beyond it)"
         )
         assert sample.witness is not None
-        found.anomalies.append(view.of_entries("G6", story, sample.witness))
+        found.anomalies.append(view.of_entries("G6", summary, sample.witness))
 
 
-def _by_journal(view: View) -> Iterator[Sample]:
+def _by_journal(view: RunView) -> Iterator[Sample]:
     """Every promotion, and what was due and never was promoted."""
     assert view.journal is not None
     last_ms = max((entry.at_ms for entry in view.journal.entries), default=0)
@@ -131,7 +133,7 @@ def _by_journal(view: View) -> Iterator[Sample]:
                 yield Sample(last_ms - entry.due_ms, entry.due_ms, case, case.entries[-1])
 
 
-def _by_delivery(view: View) -> Iterator[Sample]:
+def _by_delivery(view: RunView) -> Iterator[Sample]:
     for case in view.cases:
         for delivery in case.deliveries:
             lease = delivery.lease

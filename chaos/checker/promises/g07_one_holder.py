@@ -1,6 +1,6 @@
 """G7 one holder: two unexpired, unsuperseded leases on one task never exist at once.
 
-Each lease against the next: before it, the first one has expired, or whoever had it has ended it
+Each lease against the next: before it, the first one has expired, or its holder has ended it
 (or may have), or it was revoked. Expiry is judged by the store's clock and by the controller's,
 that one less the clock error.
 """
@@ -13,10 +13,10 @@ from chaos.checker.cases import Case, Delivery
 from chaos.checker.chain import broken_links
 from chaos.checker.order import broken_order
 from chaos.checker.verdict import Found
-from chaos.checker.view import MS, View
+from chaos.checker.view import MS, RunView
 
 
-def check(view: View) -> Found:
+def check(view: RunView) -> Found:
     """Each pair of leases that follow each other."""
     found = Found(anomalies=[*broken_order(view, "G7"), *broken_links(view, "G7")])
     for case in view.cases:
@@ -27,7 +27,7 @@ def check(view: View) -> Found:
     return found
 
 
-def _ended(view: View, case: Case, first: Delivery, second: Delivery) -> bool:
+def _ended(view: RunView, case: Case, first: Delivery, second: Delivery) -> bool:
     """Whether somebody ended the first lease, or may have, before the second began."""
     enders = case.with_token(first.lease.token, "ack", "run_again", "nack", "release", "snooze")
     enders += [op for op in case.cancels if op.request.revoke]
@@ -35,11 +35,11 @@ def _ended(view: View, case: Case, first: Delivery, second: Delivery) -> bool:
     return any(op.may_have_happened and op.begin_ns < second.end_ns for op in enders)
 
 
-def _judge(view: View, found: Found, case: Case, first: Delivery, second: Delivery) -> None:
+def _judge(view: RunView, found: Found, case: Case, first: Delivery, second: Delivery) -> None:
     expire_ms = first.lease.expire_ms
     lease_ms = first.lease_ms
     held_ns = None if lease_ms is None else first.begin_ns + lease_ms * MS
-    # A prolongation that nobody was told of proves nothing.
+    # A prolongation whose reply was lost proves nothing.
     for op in case.with_token(first.lease.token, "extend"):
         if op.ok and op.end_ns < second.begin_ns:
             expire_ms = max(expire_ms, op.reply.expire_ms)

@@ -13,7 +13,7 @@ from chaos.checker.cases import Case, Delivery
 from chaos.checker.chain import PAST, broken_links
 from chaos.checker.order import broken_order
 from chaos.checker.verdict import Found
-from chaos.checker.view import View
+from chaos.checker.view import RunView
 from chaos.history.reader import Op
 
 VERDICTS = ("ack", "run_again", "nack", "release", "snooze")
@@ -21,7 +21,7 @@ VERDICTS = ("ack", "run_again", "nack", "release", "snooze")
 Break = tuple[str, tuple[Op, ...]]
 
 
-def check(view: View) -> Found:
+def check(view: RunView) -> Found:
     """Each accepted operation that brought a token; one anomaly a token."""
     found = Found(anomalies=[*broken_order(view, "G8"), *broken_links(view, "G8")])
     for case in view.cases:
@@ -38,7 +38,7 @@ def check(view: View) -> Found:
 
 
 def _breaks(
-    view: View, case: Case, accepted: list[Op], delivery: Delivery | None
+    view: RunView, case: Case, accepted: list[Op], delivery: Delivery | None
 ) -> Iterator[Break]:
     yield from _two_verdicts(view, accepted)
     if delivery is None:
@@ -47,7 +47,7 @@ def _breaks(
         yield from rule(view, case, accepted, delivery)
 
 
-def _two_verdicts(view: View, accepted: list[Op]) -> Iterator[Break]:
+def _two_verdicts(view: RunView, accepted: list[Op]) -> Iterator[Break]:
     first: Op | None = None
     for op in accepted:
         if op.op in VERDICTS and first is None:
@@ -55,24 +55,30 @@ def _two_verdicts(view: View, accepted: list[Op]) -> Iterator[Break]:
         elif first is not None and op.op != first.op and (
             op.op in VERDICTS or op.begin_ns > first.end_ns
         ):  # fmt: skip
-            story = f"was {PAST[first.op]} at {view.at(first)}, and {PAST[op.op]} at {view.at(op)}"
-            yield f"{story} with the same token", (first, op)
+            summary = (
+                f"was {PAST[first.op]} at {view.at(first)}, and {PAST[op.op]} at {view.at(op)}"
+            )
+            yield f"{summary} with the same token", (first, op)
 
 
-def _next_lease(view: View, case: Case, accepted: list[Op], delivery: Delivery) -> Iterator[Break]:
+def _next_lease(
+    view: RunView, case: Case, accepted: list[Op], delivery: Delivery
+) -> Iterator[Break]:
     for other in case.deliveries:
         if other.order <= delivery.order:
             continue
         for op in accepted:
             if op.op == "run_again" and other.lease.incarnation != delivery.lease.incarnation:
-                continue  # a repeat is told of the run that it made, whoever has that by now
+                continue  # a repeat reports the run that it made, whatever holds that by now
             if other.end_ns < op.begin_ns or op.reply.revision > other.lease.revision:
-                story = f"was delivered to another at {view.at(other.op)}, and {PAST[op.op]} at "
-                told = f"{view.at(op)} with the token from before that"
-                yield story + told, (delivery.op, other.op, op)
+                summary = f"was delivered to another at {view.at(other.op)}, and {PAST[op.op]} at "
+                late = f"{view.at(op)} with the token from before that"
+                yield summary + late, (delivery.op, other.op, op)
 
 
-def _cancelled(view: View, case: Case, accepted: list[Op], delivery: Delivery) -> Iterator[Break]:
+def _cancelled(
+    view: RunView, case: Case, accepted: list[Op], delivery: Delivery
+) -> Iterator[Break]:
     revoked = any(op.request.revoke for op in case.cancels if op.may_have_happened)
     for cancel in case.cancels:
         if not cancel.ok or cancel.reply.incarnation != delivery.lease.incarnation:
@@ -82,16 +88,18 @@ def _cancelled(view: View, case: Case, accepted: list[Op], delivery: Delivery) -
         for op in accepted:
             # An ack after a cancel that could not revoke says that the cancel was none: G4.
             if op.begin_ns > cancel.end_ns and (revoked or op.op != "ack"):
-                story = f"was cancelled at {view.at(cancel)}, and {PAST[op.op]} at {view.at(op)}"
-                yield f"{story} with the token that this revoked", (delivery.op, cancel, op)
+                summary = f"was cancelled at {view.at(cancel)}, and {PAST[op.op]} at {view.at(op)}"
+                yield f"{summary} with the token that this revoked", (delivery.op, cancel, op)
 
 
-def _rescheduled(view: View, case: Case, accepted: list[Op], delivery: Delivery) -> Iterator[Break]:
+def _rescheduled(
+    view: RunView, case: Case, accepted: list[Op], delivery: Delivery
+) -> Iterator[Break]:
     """Somebody has taken the lapsed task in hand: its old token does not finish it any more."""
     for move in case.reschedules:
         if not move.ok or move.reply.revision < delivery.lease.revision:
             continue
         for op in accepted:
             if op.op == "ack" and op.begin_ns > move.end_ns:
-                story = f"was rescheduled at {view.at(move)}, and acked at {view.at(op)}"
-                yield f"{story} with a token from before", (delivery.op, move, op)
+                summary = f"was rescheduled at {view.at(move)}, and acked at {view.at(op)}"
+                yield f"{summary} with a token from before", (delivery.op, move, op)

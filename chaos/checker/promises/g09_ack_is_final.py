@@ -6,11 +6,11 @@ from chaos.checker.cases import Case
 from chaos.checker.chain import broken_links
 from chaos.checker.order import broken_order
 from chaos.checker.verdict import Anomaly, Found
-from chaos.checker.view import View
+from chaos.checker.view import RunView
 from chaos.history.reader import Op
 
 
-def check(view: View) -> Found:
+def check(view: RunView) -> Found:
     """Each acknowledged ack against everything that came after it; one anomaly an incarnation."""
     found = Found(anomalies=[*broken_order(view, "G9"), *broken_links(view, "G9")])
     for case in view.cases:
@@ -29,29 +29,29 @@ def check(view: View) -> Found:
     return found
 
 
-def _alive(view: View, case: Case, incarnation: int, ack: Op) -> Anomaly | None:
-    told = f"was acked at {view.at(ack)}"
+def _alive(view: RunView, case: Case, incarnation: int, ack: Op) -> Anomaly | None:
+    acked = f"was acked at {view.at(ack)}"
     for delivery in case.deliveries:
         if delivery.lease.incarnation != incarnation:
             continue
         for sighting in delivery.sightings:
             if sighting.begin_ns > ack.end_ns:
-                story = f"{told}, delivered again at {view.at(sighting)}"
-                return view.anomaly("G9", story, case, ack, sighting)
+                summary = f"{acked}, delivered again at {view.at(sighting)}"
+                return view.anomaly("G9", summary, case, ack, sighting)
         other = delivery.lease.token != ack.request.token
         if other and delivery.lease.revision > ack.reply.revision:
-            story = (
-                f"{told} as revision {ack.reply.revision}, delivered as revision "
+            summary = (
+                f"{acked} as revision {ack.reply.revision}, delivered as revision "
                 f"{delivery.lease.revision} at {view.at(delivery.op)}"
             )
-            return view.anomaly("G9", story, case, ack, delivery.op)
+            return view.anomaly("G9", summary, case, ack, delivery.op)
     for look in case.gets:
         later = look.ok and look.begin_ns > ack.end_ns and look.reply.incarnation == incarnation
         if later and look.reply.state != "succeeded":
-            story = f"{told}, seen {look.reply.state} at {view.at(look)}"
-            return view.anomaly("G9", story, case, ack, look)
+            summary = f"{acked}, seen {look.reply.state} at {view.at(look)}"
+            return view.anomaly("G9", summary, case, ack, look)
     topic = view.final.topics.get(case.topic) if view.final else None
     for state, ids in topic.held.items() if topic else ():
         if ids.get(case.id) == incarnation:
-            return view.anomaly("G9", f"{told}, and is held as {state} at the end", case, ack)
+            return view.anomaly("G9", f"{acked}, and is held as {state} at the end", case, ack)
     return None

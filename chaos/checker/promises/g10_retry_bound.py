@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from chaos.checker.cases import Case, Delivery
 from chaos.checker.verdict import Found
-from chaos.checker.view import MS, View
+from chaos.checker.view import MS, RunView
 from chaos.history.journal import Entry
 from chaos.history.operations import Policy
 from chaos.history.reader import Op
@@ -21,7 +21,7 @@ SNOOZES_MAX_COUNT = 10_000
 """Snoozes of one run, as the API documents it."""
 
 
-def check(view: View) -> Found:
+def check(view: RunView) -> Found:
     """Each run of attempts, by replies and by the journal."""
     found = Found()
     for case in view.cases:
@@ -45,7 +45,7 @@ def _given_back(case: Case, delivery: Delivery) -> bool:
     return any(op.may_have_happened for op in ops)
 
 
-def _count(view: View, found: Found, case: Case, leases: list[Delivery], policy: Policy) -> None:
+def _count(view: RunView, found: Found, case: Case, leases: list[Delivery], policy: Policy) -> None:
     most = policy.max_attempts or 1
     spent = [delivery for delivery in leases if not _given_back(case, delivery)]
     beyond = next((d for d in leases if d.lease.attempt > most), None)
@@ -53,27 +53,27 @@ def _count(view: View, found: Found, case: Case, leases: list[Delivery], policy:
         beyond = spent[most]
     if beyond is not None:
         number = max(beyond.lease.attempt, len(spent))
-        story = f"was delivered at {view.at(beyond.op)}, attempt {number} of {most}"
-        found.anomalies.append(view.anomaly("G10", story, case, beyond.op))
+        summary = f"was delivered at {view.at(beyond.op)}, attempt {number} of {most}"
+        found.anomalies.append(view.anomaly("G10", summary, case, beyond.op))
         return
     for first, second in pairwise(leases):
         if second.lease.attempt <= first.lease.attempt and not _given_back(case, first):
-            story = (
+            summary = (
                 f"was delivered as attempt {first.lease.attempt} at {view.at(first.op)}, and "
                 f"again as attempt {second.lease.attempt} at {view.at(second.op)}: the count "
                 f"that bounds retries did not move"
             )
-            found.anomalies.append(view.anomaly("G10", story, case, first.op, second.op))
+            found.anomalies.append(view.anomaly("G10", summary, case, first.op, second.op))
             return
 
 
 def _backoff(
-    view: View, found: Found, case: Case, pair: tuple[Delivery, Delivery], policy: Policy
+    view: RunView, found: Found, case: Case, pair: tuple[Delivery, Delivery], policy: Policy
 ) -> None:
     first, second = pair
     backoff_ms = base_backoff_ms(policy, first.lease.attempt)
     if case.reschedules and any(op.outcome != "fail" for op in case.reschedules):
-        return  # whoever reschedules says when
+        return  # a reschedule names the due time
     nacks = case.with_token(first.lease.token, "nack")
     ended = [op for op in nacks if op.may_have_happened and op.begin_ns < second.end_ns]
     if any(op.request.delay_ms is not None for op in ended):
@@ -94,7 +94,7 @@ def _backoff(
 
 
 def _too_soon(
-    view: View,
+    view: RunView,
     found: Found,
     case: Case,
     witnesses: tuple[Delivery, Delivery, Op | None],
@@ -102,22 +102,22 @@ def _too_soon(
 ) -> None:
     first, second, nack = witnesses
     ended = f"nacked at {view.at(nack)}" if nack else f"to expire at {first.lease.expire_ms} ms"
-    story = (
+    summary = (
         f"was delivered at {view.at(first.op)}, {ended}, and delivered again at "
         f"{view.at(second.op)}, sooner than the backoff of {backoff_ms:.0f} ms"
     )
     ops = [op for op in (first.op, nack, second.op) if op is not None]
-    found.anomalies.append(view.anomaly("G10", story, case, *ops))
+    found.anomalies.append(view.anomaly("G10", summary, case, *ops))
 
 
-def _entries(view: View, found: Found, case: Case) -> None:
-    """The journal counts attempts too, also those that nobody was told of."""
+def _entries(view: RunView, found: Found, case: Case) -> None:
+    """The journal counts attempts too, also those whose replies were lost."""
     if not case.entries:
         return
     known = bool(case.enqueues) or case.topic in view.run.topics
     policy = view.policy(case) if known else Policy(sys.maxsize, 0)
     most = policy.max_attempts or 1
-    # Whoever names a delay need not wait for the backoff.
+    # A nack that names a delay need not wait for the backoff.
     waits = {"expire"} if any(op.request.delay_ms is not None for op in case.nacks) else {
         "expire", "nack"
     }  # fmt: skip
@@ -130,34 +130,34 @@ def _entries(view: View, found: Found, case: Case) -> None:
         if entry.op in waits and entry.after == "scheduled":
             backoff_ms = base_backoff_ms(policy, entry.attempt)
             if entry.due_ms < entry.at_ms + backoff_ms and not view.journal_alone:
-                story = (
+                summary = (
                     f"is to be tried again {entry.due_ms - entry.at_ms} ms after attempt "
                     f"{entry.attempt} ended at {entry.at_ms} ms, sooner than the backoff of "
                     f"{backoff_ms:.0f} ms"
                 )
-                found.anomalies.append(view.of_entries("G10", story, witness))
+                found.anomalies.append(view.of_entries("G10", summary, witness))
                 return
         if entry.op == "snooze":
             snoozes[key] = snoozes.get(key, 0) + 1
             if snoozes[key] > SNOOZES_MAX_COUNT:
-                story = f"was snoozed {snoozes[key]} times in one run, at {entry.at_ms} ms"
-                found.anomalies.append(view.of_entries("G10", story, witness))
+                summary = f"was snoozed {snoozes[key]} times in one run, at {entry.at_ms} ms"
+                found.anomalies.append(view.of_entries("G10", summary, witness))
                 return
         if entry.op in {"release", "snooze"}:
             leases[key] = leases.get(key, 0) - 1
         elif entry.op == "lease":
             leases[key] = number = leases.get(key, 0) + 1
             if number > most:
-                story = f"was leased at {entry.at_ms} ms, attempt {number} of {most}"
-                found.anomalies.append(view.of_entries("G10", story, witness))
+                summary = f"was leased at {entry.at_ms} ms, attempt {number} of {most}"
+                found.anomalies.append(view.of_entries("G10", summary, witness))
                 return
             same = before is not None and (before.incarnation, before.run) == key
             if same and before is not None and entry.attempt != before.attempt + 1:
-                story = (
+                summary = (
                     f"was leased at {entry.at_ms} ms as attempt {entry.attempt}, after attempt "
                     f"{before.attempt}: the count that bounds retries did not move by one"
                 )
-                found.anomalies.append(view.of_entries("G10", story, witness))
+                found.anomalies.append(view.of_entries("G10", summary, witness))
                 return
         before = entry
 

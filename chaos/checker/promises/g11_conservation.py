@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 
 from chaos.checker.verdict import Anomaly, Found
-from chaos.checker.view import View, seconds
+from chaos.checker.view import RunView, seconds
 from chaos.history.operations import HELD, Counts
 from chaos.history.run_folder import FinalTopic
 
 AFTER = {"succeeded", "cancelled", "purged"}
 
 
-def check(view: View) -> Found:
+def check(view: RunView) -> Found:
     """Every count."""
     found = Found()
     final = view.final
@@ -26,9 +26,9 @@ def check(view: View) -> Found:
         for shard, counts in enumerate(op.reply.shards if op.ok else ()):
             found.looked_at += 1
             if counts.accounted != counts.enqueued:
-                story = f"{_equation(op.request.topic, shard, counts)} at {seconds(op.end_ns)}"
+                summary = f"{_equation(op.request.topic, shard, counts)} at {seconds(op.end_ns)}"
                 found.anomalies.append(
-                    Anomaly("G11", f"{story} (op {op.end})", op.request.topic, events=(op.end,))
+                    Anomaly("G11", f"{summary} (op {op.end})", op.request.topic, events=(op.end,))
                 )
     moved = _moved(view)
     if not final.drained:
@@ -37,8 +37,8 @@ def check(view: View) -> Found:
         for shard, counts in enumerate(topic.shards):
             found.looked_at += 1
             if counts.accounted != counts.enqueued:
-                story = f"{_equation(name, shard, counts)} after the drain"
-                found.anomalies.append(Anomaly("G11", story, name))
+                summary = f"{_equation(name, shard, counts)} after the drain"
+                found.anomalies.append(Anomaly("G11", summary, name))
         _held(found, name, topic)
         if view.journaled(name) and view.journal_complete:
             _journal(found, name, topic, moved[name])
@@ -55,11 +55,11 @@ def _held(found: Found, name: str, topic: FinalTopic) -> None:
         counted = sum(getattr(counts, state) for counts in topic.shards)
         held = len(topic.held.get(state, {}))
         if counted != held:
-            story = f"topic {name} counts {counted} {state} after the drain, and holds {held}"
-            found.anomalies.append(Anomaly("G11", story, name))
+            summary = f"topic {name} counts {counted} {state} after the drain, and holds {held}"
+            found.anomalies.append(Anomaly("G11", summary, name))
 
 
-def _moved(view: View) -> defaultdict[str, Counter[str]]:
+def _moved(view: RunView) -> defaultdict[str, Counter[str]]:
     """By topic, what the journal holds: each beginning, and each end, is one transition."""
     moved: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for entry in view.journal.entries if view.journal else ():
@@ -74,8 +74,8 @@ def _journal(found: Found, name: str, topic: FinalTopic, moved: Counter[str]) ->
     for field in ("enqueued", *sorted(AFTER)):
         counted = sum(getattr(counts, field) for counts in topic.shards)
         if counted != moved[field]:
-            story = (
+            summary = (
                 f"topic {name} counts {counted} {field} after the drain, and its journal "
                 f"{moved[field]}"
             )
-            found.anomalies.append(Anomaly("G11", story, name))
+            found.anomalies.append(Anomaly("G11", summary, name))

@@ -13,11 +13,11 @@ from itertools import pairwise
 from chaos.checker.cases import Case
 from chaos.checker.chain import broken_links
 from chaos.checker.verdict import Anomaly, Found
-from chaos.checker.view import MS, View
+from chaos.checker.view import MS, RunView
 from chaos.history.reader import Op
 
 
-def check(view: View) -> Found:
+def check(view: RunView) -> Found:
     """Retrieves by request_id, then each task."""
     found = Found(anomalies=list(broken_links(view, "G13")))
     _retrieves(view, found)
@@ -41,7 +41,7 @@ def check(view: View) -> Found:
     return found
 
 
-def _retrieves(view: View, found: Found) -> None:
+def _retrieves(view: RunView, found: Found) -> None:
     by_request: dict[str, list[Op]] = {}
     for op in view.grouped.retrieves:
         if op.ok and op.request.request_id and op.reply.leases:
@@ -58,16 +58,16 @@ def _retrieves(view: View, found: Found) -> None:
             others = [lease for lease in op.reply.leases if lease.token not in granted]
             if others and others[0].store_ms < kept_ms and op.begin_ns > first.end_ns:
                 case = view.grouped.case(others[0].topic, others[0].id)
-                story = (
+                summary = (
                     f"was delivered at {view.at(op)} by a repeat of request "
                     f"{op.request.request_id}, which had been granted other leases at "
                     f"{view.at(first)}"
                 )
-                found.anomalies.append(view.anomaly("G13", story, case, first, op))
+                found.anomalies.append(view.anomaly("G13", summary, case, first, op))
                 break
 
 
-def _enqueues(view: View, found: Found, case: Case) -> None:
+def _enqueues(view: RunView, found: Found, case: Case) -> None:
     """Two incarnations of an id that was not to be replaced, within the life of a tombstone."""
     made = [op for op in case.enqueues if op.ok and op.reply.created and not op.request.replaces]
     found.looked_at += len(case.enqueues)
@@ -76,39 +76,39 @@ def _enqueues(view: View, found: Found, case: Case) -> None:
         if second.reply.incarnation == first.reply.incarnation:
             continue
         if second.begin_ns - first.end_ns < keep_ns and second.reply.incarnation:
-            story = (
+            summary = (
                 f"was created at {view.at(first)} as incarnation {first.reply.incarnation}, and "
                 f"by a repeat at {view.at(second)} as {second.reply.incarnation}"
             )
-            found.anomalies.append(view.anomaly("G13", story, case, first, second))
+            found.anomalies.append(view.anomaly("G13", summary, case, first, second))
             return
 
 
-def _effects(view: View, found: Found, case: Case, cancels: list[Op]) -> None:
+def _effects(view: RunView, found: Found, case: Case, cancels: list[Op]) -> None:
     """Two cancels of one incarnation that both say that it was they."""
     first: dict[int, Op] = {}
     for op in cancels:
         known = first.setdefault(op.reply.incarnation, op)
         if known is not op:
-            story = f"was cancelled at {view.at(known)}, and once more at {view.at(op)}"
-            found.anomalies.append(view.anomaly("G13", story, case, known, op))
+            summary = f"was cancelled at {view.at(known)}, and once more at {view.at(op)}"
+            found.anomalies.append(view.anomaly("G13", summary, case, known, op))
             return
 
 
-def _same_revision(view: View, found: Found, case: Case, acks: list[Op], token: str) -> None:
+def _same_revision(view: RunView, found: Found, case: Case, acks: list[Op], token: str) -> None:
     """A repeated ack tells of the revision that the first one made."""
     first = acks[0]
     for op in acks[1:]:
         if op.reply.revision != first.reply.revision:
-            story = (
+            summary = (
                 f"was acked as revision {first.reply.revision} at {view.at(first)}, and with the "
                 f"same token {token[:8]} as revision {op.reply.revision} at {view.at(op)}"
             )
-            found.anomalies.append(view.anomaly("G13", story, case, first, op))
+            found.anomalies.append(view.anomaly("G13", summary, case, first, op))
             return
 
 
-def _more_than_asked(view: View, found: Found, case: Case) -> None:
+def _more_than_asked(view: RunView, found: Found, case: Case) -> None:
     """More transitions in the journal than requests that can have made them."""
     if not case.entries:
         return
@@ -124,7 +124,7 @@ def _more_than_asked(view: View, found: Found, case: Case) -> None:
     }
     for kind, ops in asked.items():
         able = [op for op in ops if op.may_have_happened]
-        # None at all is somebody else's business: nobody repeated anything.
+        # None at all is another checker's finding: nothing was repeated.
         if able and made[kind] > len(able):
             entries = [witness for witness in case.entries if witness[1].op == kind]
             anomaly = view.of_entries(
@@ -135,7 +135,7 @@ def _more_than_asked(view: View, found: Found, case: Case) -> None:
             )
             found.anomalies.append(
                 Anomaly(
-                    "G13", anomaly.story, case.topic, case.id,
+                    "G13", anomaly.summary, case.topic, case.id,
                     tuple(op.end if op.end >= 0 else op.index for op in able), anomaly.entries,
                 )
             )  # fmt: skip

@@ -93,14 +93,14 @@
   if (anomalies.length) {
     $("anomalies").hidden = false;
     anomalies.forEach((anomaly) => {
-      const button = el("button", { type: "button", class: "anomaly" }, el("span", { text: anomaly.story }));
+      const button = el("button", { type: "button", class: "anomaly" }, el("span", { text: anomaly.summary }));
       if (anomaly.lost_lineage) button.append(el("div", { class: "tag", text: "involves a lineage that was lost" }));
       button.addEventListener("click", () => choose(button, anomaly));
       $("anomaly-list").append(el("li", {}, button));
     });
-    const told = results.promises.reduce((sum, p) => sum + (p.anomaly_count || 0), 0);
-    if (told > anomalies.length) {
-      $("anomaly-list").append(el("li", { class: "quiet", text: `and ${number(told - anomalies.length)} more` }));
+    const count = results.promises.reduce((sum, p) => sum + (p.anomaly_count || 0), 0);
+    if (count > anomalies.length) {
+      $("anomaly-list").append(el("li", { class: "quiet", text: `and ${number(count - anomalies.length)} more` }));
     }
   }
   function choose(button, anomaly) {
@@ -110,7 +110,7 @@
     article.parentElement.classList.add("open");
     const name = `${anomaly.topic}/${anomaly.task}`;
     const steps = data.timelines[name];
-    article.replaceChildren(el("h3", { text: anomaly.task ? `Task ${name}` : anomaly.topic || "The run" }), el("p", { text: anomaly.story }));
+    article.replaceChildren(el("h3", { text: anomaly.task ? `Task ${name}` : anomaly.topic || "The run" }), el("p", { text: anomaly.summary }));
     if (!steps) {
       article.append(el("p", { class: "quiet", text: "It is not about a task of its own; history.jsonl has the events." }));
       return;
@@ -142,7 +142,7 @@
   }
 
   // Charts ----------------------------------------------------------------------------------
-  const WIDTH = 1120, LEFT = 84, RIGHT = 12, MOST_LANES = 40;
+  const WIDTH = 1120, LEFT = 84, RIGHT = 12, MOST_ROWS = 40;
   const span = Math.max(data.duration, 1e-9);
   const x = (time) => LEFT + (WIDTH - LEFT - RIGHT) * Math.min(1, Math.max(0, time / span));
   const colour = (name) => `var(--${name})`;
@@ -225,20 +225,20 @@
     picture.addEventListener("pointerleave", () => { tip.hidden = true; cross.setAttribute("visibility", "hidden"); });
     return figure;
   }
-  function lanes(title, spans, colours) {
-    // Who leads several shards has a lane for each.
+  function stateRows(title, spans, colours) {
+    // Who leads several shards has a row for each.
     const shards = new Set(spans.map((one) => one.state.split(" epoch ")[0]));
-    const laneOf = (one) => one.state.includes(" epoch ") && shards.size > 1 ? `${one.process} ${one.state.split(" epoch ")[0]}` : one.process;
-    const processes = [...new Set(spans.map(laneOf))].sort().slice(0, MOST_LANES);
+    const rowOf = (one) => one.state.includes(" epoch ") && shards.size > 1 ? `${one.process} ${one.state.split(" epoch ")[0]}` : one.process;
+    const processes = [...new Set(spans.map(rowOf))].sort().slice(0, MOST_ROWS);
     const states = [...new Set(spans.map((one) => one.state))];
     const tint = (state) => colours[state] || `hsl(${(states.indexOf(state) * 67 + 210) % 360} 55% 55%)`;
-    const lane = 22, height = processes.length * lane;
+    const rowHeight = 22, height = processes.length * rowHeight;
     const picture = svg("svg", { viewBox: `0 0 ${WIDTH} ${height + 20}`, role: "img", "aria-label": title });
     shade(picture, height);
-    processes.forEach((process, i) => picture.append(svg("text", { x: LEFT - 8, y: i * lane + 15, "text-anchor": "end" }, process.length > 13 ? `${process.slice(0, 12)}…` : process)));
-    spans.filter((one) => processes.includes(laneOf(one))).forEach((one) => {
+    processes.forEach((process, i) => picture.append(svg("text", { x: LEFT - 8, y: i * rowHeight + 15, "text-anchor": "end" }, process.length > 13 ? `${process.slice(0, 12)}…` : process)));
+    spans.filter((one) => processes.includes(rowOf(one))).forEach((one) => {
       const width = Math.max(1.5, x(one.end) - x(one.begin));
-      const bar = svg("rect", { x: x(one.begin), y: processes.indexOf(laneOf(one)) * lane + 4, width, height: lane - 8, rx: 3, fill: tint(one.state) });
+      const bar = svg("rect", { x: x(one.begin), y: processes.indexOf(rowOf(one)) * rowHeight + 4, width, height: rowHeight - 8, rx: 3, fill: tint(one.state) });
       bar.append(svg("title", {}, `${one.process}: ${one.state}, ${seconds(one.begin)} to ${seconds(one.end)}`));
       picture.append(bar);
     });
@@ -263,9 +263,9 @@
     ], { bound: results.bounds.lateness_ms || 250 }),
   );
   if (data.roles.length) {
-    $("charts").append(lanes("Roles of store nodes", data.roles, { master: "var(--a)", replica: "var(--line)", down: "var(--invalid)", unknown: "var(--b)" }));
+    $("charts").append(stateRows("Roles of store nodes", data.roles, { master: "var(--a)", replica: "var(--line)", down: "var(--invalid)", unknown: "var(--b)" }));
   }
-  if (data.leaders.length) $("charts").append(lanes("Leadership of schedulers", data.leaders, {}));
+  if (data.leaders.length) $("charts").append(stateRows("Leadership of schedulers", data.leaders, {}));
   $("faults").append(...data.windows.map((fault) => el("span", {
     class: fault.verified ? "" : "unseen",
     title: fault.detail || "",
