@@ -1,5 +1,5 @@
 # `make` alone lists what there is to do. Every target first brings .venv up to date by itself; it
-# needs Python 3.11 or newer and nothing else.
+# needs Python 3.11 or newer with its venv module (Debian: python3-venv), or uv.
 
 # The Python that .venv is made with. Another one: make PYTHON=/path/to/python3.13 test
 PYTHON ?= python3

@@ -3,20 +3,14 @@
 Standard library only, because it runs before anything is installed. `make` calls it before every
 target; it does nothing when the environment already matches its inputs.
 
-The ways to an environment, first one that works:
-
-1. `uv`, when it is on the PATH.
-2. `python -m venv`, when that Python can install pip (Debian's cannot without `python3-venv`).
-3. `python -m venv --without-pip` and the machine's own pip, through `pip --python`.
-4. Debian's `python3-venv`, installed with apt-get, as root or with a sudo that asks nothing.
-
-Otherwise it ends with one line that names the remedy.
+uv makes the environment where it is on the PATH and works, else Python's own venv and pip do. If
+neither can, one line names the remedy: nothing is installed outside `.venv`.
 """
 
 import sys
 
 # Before every other import and in syntax that old versions can read: on Python 3.8 the user should
-# be told the version that is needed, not be shown a SyntaxError.
+# read which version is needed, and not a SyntaxError.
 if sys.version_info < (3, 11):  # noqa: UP036 - this line is there for the old versions
     sys.exit(
         "ddq needs Python 3.11 or newer, but {} is {}.{}. Run make again with "
@@ -36,11 +30,12 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 LOCK = ROOT / "requirements.lock"
 STAMP = VENV / "bootstrap.json"
-# With the environment active, `python3` is the one inside it, which cannot make itself anew.
+# With the environment active, `python3` is the one inside it, which cannot recreate itself.
 PYTHON = (
     getattr(sys, "_base_executable", sys.executable) if Path(sys.prefix) == VENV else sys.executable
 )
-PIP_OPTIONS = ["--disable-pip-version-check", "--no-input", "--quiet"]
+# No build isolation: an isolated build would fetch its own, unlocked hatchling.
+PROJECT = ["--no-deps", "--no-build-isolation", "--editable", str(ROOT)]
 
 
 class BootstrapError(Exception):
@@ -68,23 +63,59 @@ def bootstrap(*, keep_python: bool) -> None:
     if have == wanted:
         STAMP.touch()  # newer than its inputs again, so make does not ask a second time
         return
-    if not environment_is_usable(have, wanted):
+    keep = environment_is_usable(have, wanted)
+    if not keep:
         say(f"making {VENV.name} with Python {sys.version.split()[0]}")
-        make_environment()
-        have, wanted = {}, inputs()
+    say("installing the locked packages (about a minute the first time)")
     STAMP.unlink(missing_ok=True)  # a run that is interrupted below must not look finished
-    if have.get("lock") != wanted["lock"]:
-        say("installing the locked packages (about a minute the first time)")
-        install("--require-hashes", "-r", str(LOCK))
-    # No build isolation: an isolated build would fetch its own, unlocked hatchling.
-    install("--no-deps", "--no-build-isolation", "--editable", str(ROOT))
-    STAMP.write_text(json.dumps(wanted, indent=2) + "\n")
+    if not any(way(keep=keep) for way in (with_uv, with_venv)):
+        raise BootstrapError(
+            "the packages could not be installed; the installer's message is above. "
+            "Check the network and run the same command again."
+        )
+    STAMP.write_text(json.dumps(wanted if keep else inputs(), indent=2) + "\n")
+
+
+def with_uv(*, keep: bool) -> bool:
+    """Whether uv is here, and made the environment or brought it up to date."""
+    uv = shutil.which("uv")
+    # Found is not enough: a version manager's shim is found, and fails when it is called.
+    if uv is None or not run([uv, "--version"], quiet=True):
+        return False
+    into = ["--quiet", "--python", str(venv_python())]
+    return (
+        (keep or cleared() and run([uv, "venv", "--quiet", "--python", PYTHON, str(VENV)]))
+        and run([uv, "pip", "sync", *into, "--require-hashes", str(LOCK)])
+        and run([uv, "pip", "install", *into, *PROJECT])
+    )
+
+
+def with_venv(*, keep: bool) -> bool:
+    """Whether Python's venv and pip made the environment or brought it up to date.
+
+    Raises:
+        BootstrapError: this Python has no venv that can install pip; Debian's has not by itself.
+    """
+    pip = [str(venv_python()), "-m", "pip"]
+    if not (keep and run([*pip, "--version"], quiet=True)):
+        if not run([PYTHON, "-c", "import ensurepip, venv"], quiet=True):
+            raise BootstrapError(remedy())
+        if not (cleared() and run([PYTHON, "-m", "venv", str(VENV)])):
+            return False
+    install = [*pip, "install", "--disable-pip-version-check", "--no-input", "--quiet"]
+    return run([*install, "--require-hashes", "-r", str(LOCK)]) and run([*install, *PROJECT])
+
+
+def cleared() -> bool:
+    """Removes what is there: another Python's environment, or half of one. Always true."""
+    shutil.rmtree(VENV, ignore_errors=True)
+    return True
 
 
 def inputs() -> dict[str, str]:
     """What the environment is made from; when one of these changes, it is brought up to date."""
     return {
-        "place": str(ROOT),  # programs in an environment name it by its full path
+        "folder": str(ROOT),  # programs in an environment name it by its full path
         "python": f"{os.path.realpath(PYTHON)} {sys.version}",
         "lock": digest(LOCK),
         "project": digest(ROOT / "pyproject.toml"),
@@ -120,90 +151,8 @@ def read_stamp() -> dict[str, str]:
 
 
 def environment_is_usable(have: dict[str, str], wanted: dict[str, str]) -> bool:
-    same = all(have.get(name) == wanted[name] for name in ("place", "python"))
+    same = all(have.get(name) == wanted[name] for name in ("folder", "python"))
     return same and venv_python().exists()
-
-
-def make_environment() -> None:
-    if VENV.exists():
-        shutil.rmtree(VENV)
-    if usable_uv() and run([uv(), "venv", "--quiet", "--python", PYTHON, str(VENV)]):
-        return
-    if can_import("ensurepip") and can_import("venv"):
-        if run([PYTHON, "-m", "venv", str(VENV)]):
-            return
-        shutil.rmtree(VENV, ignore_errors=True)
-    if machine_pip() and run([PYTHON, "-m", "venv", "--without-pip", str(VENV)]):
-        return
-    install_debian_venv()
-    if run([PYTHON, "-m", "venv", str(VENV)]):
-        return
-    raise BootstrapError(remedy())
-
-
-def install(*what: str) -> None:
-    """Install into the environment with whichever installer this machine offers."""
-    python = str(venv_python())
-    attempts = []
-    if usable_uv():
-        attempts.append([uv(), "pip", "install", "--quiet", "--python", python, *what])
-    if run([python, "-c", "import pip"], quiet=True):
-        attempts.append([python, "-m", "pip", "install", *PIP_OPTIONS, *what])
-    elif machine_pip():
-        attempts.append([PYTHON, "-m", "pip", "--python", python, "install", *PIP_OPTIONS, *what])
-    if not any(run(command) for command in attempts):
-        raise BootstrapError(
-            "the packages could not be installed; the installer's message is above. "
-            "Check the network and run the same command again."
-        )
-
-
-def uv() -> str:
-    return shutil.which("uv") or "uv"
-
-
-def usable_uv() -> bool:
-    # Found is not enough: a version manager's shim is found, and fails when it is called.
-    return shutil.which("uv") is not None and run([uv(), "--version"], quiet=True)
-
-
-def can_import(module: str) -> bool:
-    return run([PYTHON, "-c", f"import {module}"], quiet=True)
-
-
-def machine_pip() -> bool:
-    """Whether this Python has a pip that can install into another environment (22.3 or newer)."""
-    return run([PYTHON, "-m", "pip", "--python", PYTHON, "--version"], quiet=True)
-
-
-def install_debian_venv() -> None:
-    apt = shutil.which("apt-get")
-    if apt is None:
-        raise BootstrapError(remedy())
-    if os.geteuid() == 0:
-        prefix = []
-    elif shutil.which("sudo") and run(["sudo", "--non-interactive", "true"], quiet=True):
-        prefix = ["sudo", "--non-interactive"]
-    else:
-        raise BootstrapError(remedy())
-    package = debian_package()
-    say(f"installing Debian's {package}")
-    command = [
-        *prefix,
-        "env",
-        "DEBIAN_FRONTEND=noninteractive",
-        apt,
-        "install",
-        "--yes",
-        "-qq",
-        package,
-    ]
-    # A machine that was just installed has no package lists yet; asking for them first every time
-    # would fail where the lists are there but the network is not.
-    if run(command, quiet=True):
-        return
-    if not (run([*prefix, apt, "update", "-qq"]) and run(command)):
-        raise BootstrapError(remedy())
 
 
 def debian_package() -> str:

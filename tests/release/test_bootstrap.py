@@ -30,43 +30,33 @@ def test_an_old_python_is_told_which_one_is_needed() -> None:
 
 
 class Machine:
-    """A machine that has only what it is told; remembers what bootstrap tried on it."""
+    """A machine that has only what it is given; remembers what bootstrap ran on it.
+
+    Args:
+        has: of "uv", "venv" and "network for uv", "network for pip".
+    """
 
     def __init__(self, *has: str) -> None:
         self.has = set(has)
-        self.tried: list[str] = []
+        self.ran: list[str] = []
 
     def run(self, command: list[str], *, quiet: bool = False) -> bool:
         line = " ".join(command)
-        if quiet and "apt-get" not in line:
-            return self.answers(line)
-        self.tried.append(line)
-        if "apt-get install" in line:
-            if "lists" not in self.has or "apt" not in self.has:
-                return False
-            self.has.add("ensurepip")
-            return True
-        if "apt-get update" in line:
-            self.has.add("lists")
-            return "apt" in self.has
-        if "--without-pip" in line:
-            return True
-        return "ensurepip" in self.has or " venv " not in line or "uv" in self.has
-
-    def answers(self, question: str) -> bool:
-        return any(
-            (
-                "ensurepip" in question and "ensurepip" in self.has,
-                "import venv" in question,
-                "--python" in question and "pip" in self.has,
-                question.endswith("uv --version") and "uv" in self.has,
-                "sudo" in question and "sudo" in self.has,
-            )
-        )
+        if quiet:
+            return ("uv" if "uv --version" in line else "venv") in self.has
+        line = line.replace(str(bootstrap.VENV), "ENV")
+        self.ran.append(line)
+        if "install" in line or "sync" in line:
+            return f"network for {'uv' if '/uv ' in line else 'pip'}" in self.has
+        return True
 
     def which(self, name: str) -> str | None:
-        there = name in self.has or (name == "apt-get" and "apt" in self.has)
-        return f"/usr/bin/{name}" if there else None
+        return f"/usr/bin/{name}" if name in self.has else None
+
+    @property
+    def steps(self) -> list[str]:
+        """What was run, without options."""
+        return [" ".join(line.split(" --")[0].split()[:4]) for line in self.ran]
 
 
 On = Callable[..., Machine]
@@ -74,57 +64,60 @@ On = Callable[..., Machine]
 
 @pytest.fixture
 def on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> On:
-    def install(machine: Machine, user: int = 0) -> Machine:
+    def install(machine: Machine) -> Machine:
         monkeypatch.setattr(bootstrap, "run", machine.run)
         monkeypatch.setattr("shutil.which", machine.which)
-        monkeypatch.setattr("os.geteuid", lambda: user)
         monkeypatch.setattr(bootstrap, "VENV", tmp_path / "env")
+        monkeypatch.setattr(bootstrap, "STAMP", tmp_path / "env" / "bootstrap.json")
         monkeypatch.setattr(bootstrap, "PYTHON", "py")
+        (tmp_path / "env").mkdir()
         return machine
 
     return install
 
 
-def made(machine: Machine) -> list[str]:
-    bootstrap.make_environment()
-    return [line.replace(str(bootstrap.VENV), "ENV") for line in machine.tried]
+@pytest.fixture
+def keep_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fake machine makes no folder, so what there is stays for the stamp."""
+    monkeypatch.setattr(bootstrap, "cleared", lambda: True)
 
 
-def test_uv_comes_first(on: On) -> None:
-    machine = on(Machine("uv", "ensurepip", "pip"))
-    assert made(machine) == ["/usr/bin/uv venv --quiet --python py ENV"]
+def test_uv_comes_first_and_removes_what_the_lock_does_not_name(on: On, keep_folder: None) -> None:
+    machine = on(Machine("uv", "venv", "network for uv", "network for pip"))
+    bootstrap.bootstrap(keep_python=False)
+    assert machine.steps == ["/usr/bin/uv venv", "/usr/bin/uv pip sync", "/usr/bin/uv pip install"]
+    assert "--require-hashes" in machine.ran[1]
+    assert bootstrap.read_stamp() == bootstrap.inputs()
 
 
-def test_then_venv(on: On) -> None:
-    assert made(on(Machine("ensurepip", "pip"))) == ["py -m venv ENV"]
+def test_venv_and_pip_come_next(on: On, keep_folder: None) -> None:
+    machine = on(Machine("venv", "network for pip"))
+    bootstrap.bootstrap(keep_python=False)
+    assert machine.steps == ["py -m venv ENV", *["ENV/bin/python -m pip install"] * 2]
+    assert "--require-hashes" in machine.ran[1]
 
 
-def test_then_the_machine_s_pip(on: On) -> None:
-    assert made(on(Machine("pip", "apt"))) == ["py -m venv --without-pip ENV"]
+def test_pip_is_tried_where_uv_reaches_no_index(on: On, keep_folder: None) -> None:
+    machine = on(Machine("uv", "venv", "network for pip"))
+    bootstrap.bootstrap(keep_python=False)
+    assert machine.steps[1:3] == ["/usr/bin/uv pip sync", "py -m venv ENV"]
+    assert bootstrap.read_stamp() == bootstrap.inputs()
 
 
-def test_then_debian_s_package_and_the_lists_only_when_they_are_missing(
-    on: On,
-) -> None:
-    with_lists = made(on(Machine("apt", "lists")))
-    assert [line.split()[-1] for line in with_lists] == [bootstrap.debian_package(), "ENV"]
-    without = made(on(Machine("apt")))
-    assert ["update" in line for line in without] == [False, True, False, False]
-    assert without[-1] == "py -m venv ENV"
+def test_a_failed_installation_names_the_network_and_leaves_no_stamp(on: On) -> None:
+    on(Machine("uv", "venv"))
+    with pytest.raises(bootstrap.BootstrapError, match="Check the network"):
+        bootstrap.bootstrap(keep_python=False)
+    assert not bootstrap.STAMP.exists()
 
 
-@pytest.mark.parametrize(
-    ("has", "user"), [((), 0), (("apt",), 1000), (("apt", "sudo"), 1000)], ids=str
-)
-def test_else_one_line_names_the_remedy(on: On, has: tuple[str, ...], user: int) -> None:
-    machine = Machine(*has)
-    if "sudo" in has:
-        machine.has.discard("apt")  # there is a sudo, but nothing to install with
-    on(machine, user)
+def test_a_python_without_venv_gets_the_remedy_in_one_line_and_nothing_is_installed(on: On) -> None:
+    machine = on(Machine())
     with pytest.raises(bootstrap.BootstrapError) as error:
-        bootstrap.make_environment()
-    assert "-venv" in str(error.value)
+        bootstrap.bootstrap(keep_python=False)
+    assert f"install Debian's {bootstrap.debian_package()}" in str(error.value)
     assert "\n" not in str(error.value)
+    assert not machine.ran
 
 
 def test_it_does_nothing_when_nothing_changed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,27 +128,24 @@ def test_it_does_nothing_when_nothing_changed(monkeypatch: pytest.MonkeyPatch) -
     assert bootstrap.STAMP.read_text() == before
 
 
-def test_an_environment_that_was_moved_is_made_anew(on: On, tmp_path: Path) -> None:
+def test_an_environment_that_was_moved_is_recreated(on: On, tmp_path: Path) -> None:
     on(Machine())
     (tmp_path / "env" / "bin").mkdir(parents=True)
     (tmp_path / "env" / "bin" / "python").touch()
     here = bootstrap.inputs()
     assert bootstrap.environment_is_usable(here, here)
-    assert not bootstrap.environment_is_usable(here | {"place": "/elsewhere"}, here)
+    assert not bootstrap.environment_is_usable(here | {"folder": "/elsewhere"}, here)
 
 
-@pytest.mark.parametrize(("keep", "made"), [(True, 0), (False, 1)])
+@pytest.mark.parametrize("keep", [True, False])
 def test_a_python_that_was_chosen_once_stays_until_another_is_asked_for(
-    keep: bool, made: int, on: On, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    keep: bool, on: On, keep_folder: None, tmp_path: Path
 ) -> None:
-    machine = on(Machine("ensurepip", "pip"))
-    stamp = tmp_path / "env" / "bootstrap.json"
+    machine = on(Machine("venv", "network for pip"))
     (tmp_path / "env" / "bin").mkdir(parents=True)
     (tmp_path / "env" / "bin" / "python").touch()
-    stamp.write_text(json.dumps(bootstrap.inputs() | {"python": "another", "project": "old"}))
-    monkeypatch.setattr(bootstrap, "STAMP", stamp)
-    monkeypatch.setattr(bootstrap, "make_environment", lambda: machine.tried.append("made"))
+    before = bootstrap.inputs() | {"python": "another", "project": "old"}
+    bootstrap.STAMP.write_text(json.dumps(before))
     bootstrap.bootstrap(keep_python=keep)
-    assert machine.tried.count("made") == made
-    python = json.loads(stamp.read_text())["python"]
-    assert (python == "another") is keep
+    assert ("py -m venv ENV" in machine.steps) is not keep
+    assert (bootstrap.read_stamp()["python"] == "another") is keep
