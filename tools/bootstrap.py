@@ -84,7 +84,7 @@ def with_uv(*, keep: bool) -> bool:
         return False
     into = ["--quiet", "--python", str(venv_python())]
     return (
-        (keep or cleared() and run([uv, "venv", "--quiet", "--python", PYTHON, str(VENV)]))
+        (keep or (cleared() and run([uv, "venv", "--quiet", "--python", PYTHON, str(VENV)])))
         and run([uv, "pip", "sync", *into, "--require-hashes", str(LOCK)])
         and run([uv, "pip", "install", *into, *PROJECT])
     )
