@@ -213,3 +213,15 @@ def retention_min_ms(settings: Settings) -> int:
     A request may take effect until its not_after, by a clock that is off by the skew either way.
     """
     return settings.max_request_age_ms + 2 * settings.max_clock_skew_ms
+
+
+class StartupError(Exception):
+    """The process cannot start; one line says what is wrong and what to do."""
+
+
+def split_address(listen: str) -> tuple[str, int]:
+    """HOST and PORT; StartupError if it is not that."""
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65_535:
+        raise StartupError(f"cannot listen on {listen!r}; give HOST:PORT")
+    return host, int(port)

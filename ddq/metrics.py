@@ -7,16 +7,25 @@ workers have no bound, and `ddq stats` tells about one topic.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import time
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, get_type_hints
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    start_http_server,
+)
 
 from ddq import __version__
+from ddq.config import StartupError, split_address
 from ddq.errors import DdqError, all_errors
 
 P = ParamSpec("P")
@@ -334,3 +343,33 @@ ALERTS = (
     ),
 )  # fmt: skip
 """Worst first."""
+
+
+@asynccontextmanager
+async def shown_metrics(listen: str | None) -> AsyncIterator[tuple[Metrics, str | None]]:
+    """Figures that Prometheus may ask for over HTTP until the block ends, and the address.
+
+    Args:
+        listen: HOST:PORT; None: nobody may ask.
+
+    Raises:
+        StartupError: one cannot listen there.
+    """
+    if listen is None:
+        yield Metrics(), None
+        return
+    metrics = Metrics().with_process()
+    host, port = split_address(listen)
+    try:
+        server, thread = start_http_server(port, host.strip("[]"), metrics.registry)
+    except OSError as error:
+        raise StartupError(
+            f"cannot listen on {listen} for metrics: {error.strerror or error}; choose another "
+            "address"
+        ) from None
+    try:
+        yield metrics, f"{host}:{server.server_port}"
+    finally:
+        await asyncio.to_thread(server.shutdown)
+        server.server_close()
+        thread.join()

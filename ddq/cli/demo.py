@@ -8,6 +8,7 @@ import signal
 import typer
 
 from ddq.cli.exits import CommandError, ExitCode, guarded
+from ddq.config import StartupError
 
 
 def demo() -> None:
@@ -19,7 +20,6 @@ def demo() -> None:
     """
     # Late, so that commands which only talk to a server do not load one.
     from ddq.demo.run import DemoError, run_demo  # noqa: PLC0415
-    from ddq.store.startup import StartupError  # noqa: PLC0415
 
     async def play() -> bool:
         task = asyncio.current_task()

@@ -14,6 +14,7 @@ import typer
 from ddq.cli.exits import CommandError, ExitCode, guarded
 from ddq.cli.options import parse_address
 from ddq.cli.signals import stopping
+from ddq.config import StartupError
 from ddq.errors import DdqError
 
 
@@ -66,7 +67,6 @@ def run_until_stopped(
 ) -> None:
     """Runs ``work``, which ends when the event that it is given is set: by Ctrl-C or SIGTERM."""
     # Late, so that commands which only talk to a server do not load one.
-    from ddq.store.startup import StartupError  # noqa: PLC0415
 
     logging.basicConfig(
         level=log_level.value.upper(),

@@ -12,7 +12,7 @@ from ddq.cli.exits import CommandError, ExitCode, guarded
 from ddq.cli.options import Json, Yes, with_settings
 from ddq.cli.output import emit, say, table
 from ddq.cli.running import StoreLocation
-from ddq.config import Settings
+from ddq.config import Settings, StartupError
 
 if TYPE_CHECKING:
     from ddq.store.open import Store
@@ -36,7 +36,6 @@ async def _opened(url_text: str, settings: Settings) -> AsyncIterator[tuple[Stor
 
     from ddq.store.lifecycle import check_options, store_call  # noqa: PLC0415
     from ddq.store.open import open_store  # noqa: PLC0415
-    from ddq.store.startup import StartupError  # noqa: PLC0415
     from ddq.store.topology import open_topology  # noqa: PLC0415
 
     try:

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ddq.config import Settings
+from ddq.config import Settings, StartupError
+from ddq.metrics import shown_metrics
 from ddq.scheduler import Scheduler
-from ddq.store.lifecycle import check_options, shown_metrics, working_store
-from ddq.store.startup import StartupError
+from ddq.store.lifecycle import check_options, working_store
 
 
 @dataclass(frozen=True, slots=True)

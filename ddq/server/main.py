@@ -9,33 +9,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc.aio
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from grpc_reflection.v1alpha._async import ReflectionServicer
 
-from ddq.config import LIMITS, MS_PER_SECOND, Settings
-from ddq.errors import DdqError
+from ddq.config import LIMITS, MS_PER_SECOND, Settings, StartupError, split_address
+from ddq.metrics import shown_metrics
 from ddq.scheduler import Scheduler
 from ddq.server.admin import AdminService
 from ddq.server.draining import drain, uninterrupted
+from ddq.server.health import watch_health
 from ddq.server.malformed import Registrar
 from ddq.server.notifier import ReadyBell
 from ddq.server.open_calls import OpenCalls
 from ddq.server.rpc import CallFactory, RunningCalls, servicer
 from ddq.server.service import QueueService
-from ddq.store.checks import Finding
-from ddq.store.lifecycle import (
-    check_options,
-    examine_store,
-    is_warning,
-    shown_metrics,
-    split_address,
-    store_call,
-    working_store,
-)
+from ddq.store.lifecycle import check_options, working_store
 from ddq.store.open import Store
-from ddq.store.startup import StartupError
 from ddq.v1 import (
     delay_queue_admin_service_pb2_grpc,
     delay_queue_service_pb2_grpc,
@@ -45,9 +36,6 @@ log = logging.getLogger(__name__)
 
 QUEUE = "ddq.v1.DelayQueueService"
 ADMIN = "ddq.v1.DelayQueueAdminService"
-HEALTH_INTERVAL_S = 30.0
-HEALTH_RETRY_S = 1.0
-SETTINGS_INTERVAL_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +120,9 @@ async def _serve(
     try:
         async with asyncio.TaskGroup() as group:
             hints = group.create_task(store.hints.run(), name="ddq hints")
-            checks = group.create_task(_watch_health(store, health_servicer), name="ddq health")
+            checks = group.create_task(
+                watch_health(store, health_servicer, (QUEUE, ADMIN)), name="ddq health"
+            )
             if scheduler is not None:
                 group.create_task(scheduler.run(scheduler_stop), name="ddq scheduler")
             await server.start()
@@ -196,35 +186,3 @@ def _make_server(
         described, registrar
     )
     return server, health_servicer
-
-
-async def _watch_health(store: Store, servicer_: HealthServicer) -> None:
-    """SERVING while the store answers."""
-    was_serving = True
-    findings: tuple[Finding, ...] = ()
-    loop = asyncio.get_running_loop()
-    # It was examined a moment ago, before the server started.
-    examined_s = loop.time()
-    while True:
-        try:
-            await store.topics.version(store_call(store))
-            if loop.time() >= examined_s + SETTINGS_INTERVAL_S:
-                before, findings = findings, (await examine_store(store)).findings
-                examined_s = loop.time()
-                for finding in findings if findings != before else ():
-                    log.error("the store does not keep what it confirms: %s", finding)
-            serving = not findings or is_warning(store.settings)
-        except DdqError as error:
-            if was_serving:
-                log.warning("not serving: %s", error)
-            serving = False
-        was_serving = serving
-        store.metrics.serving.set(serving)
-        status = (
-            health_pb2.HealthCheckResponse.SERVING
-            if serving
-            else health_pb2.HealthCheckResponse.NOT_SERVING
-        )
-        for name in ("", QUEUE, ADMIN):
-            await servicer_.set(name, status)
-        await asyncio.sleep(HEALTH_INTERVAL_S if serving else HEALTH_RETRY_S)

@@ -26,7 +26,7 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
-from ddq.task import Durability
+from ddq.task import Durability, TopicSettings
 
 SENTINEL_INFO_PERIOD_S = 1.0
 """How often a Sentinel asks its nodes for INFO during a failover. It learns from INFO that a
@@ -40,6 +40,27 @@ time-out, and adds a random delay of up to a second."""
 WINDOW_SHARE = 0.5
 """Of down-after. The rest is for a Sentinel whose last ping was answered just before the cut."""
 SETTLE_MARGIN = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Barrier:
+    """What a reply waits for; the default is nothing but the master."""
+
+    mode: Durability = Durability.FAST
+    fsync: bool = False
+
+    @staticmethod
+    def of(settings: TopicSettings) -> Barrier:
+        """What a topic asks for."""
+        return Barrier(settings.durability, settings.fsync)
+
+
+FAST = Barrier()
+
+
+def strength(barrier: Barrier) -> tuple[int, bool]:
+    """Orders barriers: who waits for more is greater."""
+    return barrier.mode, barrier.fsync
 
 
 @dataclass(frozen=True, slots=True)

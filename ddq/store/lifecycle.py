@@ -10,15 +10,13 @@ import signal
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
-from prometheus_client import start_http_server
-
-from ddq.config import MS_PER_SECOND, Settings, check_settings
+from ddq.config import MS_PER_SECOND, Settings, StartupError, check_settings
 from ddq.metrics import Metrics
 from ddq.store.checks import Examination, examine
 from ddq.store.embedded import EmbeddedStore, StoreStartError
 from ddq.store.open import Store, open_store
 from ddq.store.runner import Call
-from ddq.store.startup import StartupError, wait_for_store
+from ddq.store.startup import wait_for_store
 from ddq.store.topology import StoreUrl, StoreUrlError, open_topology, parse_store_url
 
 log = logging.getLogger(__name__)
@@ -185,44 +183,6 @@ async def examine_store(store: Store) -> Examination:
 def is_warning(settings: Settings) -> bool:
     """Whether findings are only said."""
     return settings.durability == "fast" or not settings.store_checks
-
-
-@contextlib.asynccontextmanager
-async def shown_metrics(listen: str | None) -> AsyncIterator[tuple[Metrics, str | None]]:
-    """Figures that Prometheus may ask for over HTTP until the block ends, and the address.
-
-    Args:
-        listen: HOST:PORT; None: nobody may ask.
-
-    Raises:
-        StartupError: one cannot listen there.
-    """
-    if listen is None:
-        yield Metrics(), None
-        return
-    metrics = Metrics().with_process()
-    host, port = split_address(listen)
-    try:
-        server, thread = start_http_server(port, host.strip("[]"), metrics.registry)
-    except OSError as error:
-        raise StartupError(
-            f"cannot listen on {listen} for metrics: {error.strerror or error}; choose another "
-            "address"
-        ) from None
-    try:
-        yield metrics, f"{host}:{server.server_port}"
-    finally:
-        await asyncio.to_thread(server.shutdown)
-        server.server_close()
-        thread.join()
-
-
-def split_address(listen: str) -> tuple[str, int]:
-    """HOST and PORT; StartupError if it is not that."""
-    host, _, port = listen.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65_535:
-        raise StartupError(f"cannot listen on {listen!r}; give HOST:PORT")
-    return host, int(port)
 
 
 def store_call(store: Store) -> Call:

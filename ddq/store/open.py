@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from ddq.config import MS_PER_SECOND, SECOND_MS, Settings
 from ddq.entropy import Clock, Entropy, SystemClock, SystemEntropy
 from ddq.metrics import Metrics, unseen
-from ddq.store.barrier import DataNodes, Timing
+from ddq.store.barrier import Barrier, DataNodes, Timing
 from ddq.store.directory import TopicDirectory
 from ddq.store.hints import HintFeed
 from ddq.store.jobstore import JobStore
 from ddq.store.operations import Operations
 from ddq.store.repair import Repair
-from ddq.store.router import Barrier, Router
+from ddq.store.router import Router
 from ddq.store.runner import ScriptRunner
 from ddq.store.scripts import Script, default_scripts
 from ddq.store.topics import TopicRegistry

@@ -11,12 +11,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from ddq.config import MS_PER_SECOND, Settings
 from ddq.errors import StoreUnreachable
 from ddq.metrics import Metrics
-from ddq.store.barrier import DataNodes, Policy, Timing
+from ddq.store.barrier import FAST, Barrier, DataNodes, Policy, Timing
 from ddq.store.commit import (
     Argument,
     Committed,
@@ -27,7 +26,6 @@ from ddq.store.commit import (
 from ddq.store.metered import MeteredConnection
 from ddq.store.scripts import Script
 from ddq.store.topology import Node, Topology
-from ddq.task import Durability, TopicSettings
 
 log = logging.getLogger(__name__)
 
@@ -36,26 +34,7 @@ MIGRATION_PAUSE_S = 0.05
 MOVES_AT_ONCE_COUNT = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Barrier:
-    """What a reply waits for; the default is nothing but the master."""
-
-    mode: Durability = Durability.FAST
-    fsync: bool = False
-
-    @staticmethod
-    def of(settings: TopicSettings) -> Barrier:
-        """What a topic asks for."""
-        return Barrier(settings.durability, settings.fsync)
-
-
-FAST = Barrier()
 LaneKey = tuple[Node, Barrier]
-
-
-def strength(barrier: Barrier) -> tuple[int, bool]:
-    """Orders barriers: who waits for more is greater."""
-    return barrier.mode, barrier.fsync
 
 
 class SlotMovingError(StoreUnreachable):

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from ddq.config import StartupError
 from ddq.errors import DdqError, NotEnoughReplicas, StoreUnreachable, WriteOutcomeUnknown
 
 log = logging.getLogger(__name__)
@@ -27,10 +28,6 @@ _NEEDS_A_PERSON = (
     "certificate verify failed",
 )
 """Words of servers and driver: a store that says so is there, and refuses this process."""
-
-
-class StartupError(Exception):
-    """The process cannot start; one line says what is wrong and what to do."""
 
 
 async def wait_for_store(

@@ -14,8 +14,8 @@ from typing import Any
 
 from ddq.entropy import Clock, Entropy
 from ddq.errors import RevisionMismatch, StoreMalformed, TopicChanged, TopicNotFound
+from ddq.store.barrier import Barrier, strength
 from ddq.store.keys import ShardId
-from ddq.store.router import Barrier, strength
 from ddq.store.runner import Call, ScriptReply, ScriptRunner, TopicStaleError
 from ddq.store.steps import Steps
 from ddq.task import Durability, RetryPolicy, Topic, TopicSettings

@@ -11,12 +11,11 @@ from contextlib import AsyncExitStack
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from ddq.config import Settings
+from ddq.config import Settings, StartupError
 from ddq.metrics import ALERTS, Metrics, Spec, specs
 from ddq.scheduler.process import SchedulerOptions, run_scheduler
 from ddq.store.connection import Command, NotSentError, Reply, ReplyLostError
 from ddq.store.metered import MeteredConnection
-from ddq.store.startup import StartupError
 from tests.support.rpc import DEADLINE_S, Producer, failure_of, seconds
 from tests.support.server import scheduling, serving
 from tests.support.store import StoreServer
@@ -106,7 +105,7 @@ LEASED = 'ddq_tasks{state="leased"}'
 async def test_a_store_that_refuses_is_counted_by_its_reason(
     store_server: StoreServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ddq.server.main.HEALTH_INTERVAL_S", 0.02)
+    monkeypatch.setattr("ddq.server.health.HEALTH_INTERVAL_S", 0.02)
     refusals = 'ddq_store_errors_total{reason="NOT_ENOUGH_REPLICAS"}'
     async with serving(store_server, scheduler=None, metrics=FREE) as server:
         await Producer(server.queue).add("a")

@@ -24,7 +24,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
 
-from ddq.config import Settings
+from ddq.config import Settings, StartupError
 from ddq.scheduler.process import SchedulerOptions, run_scheduler
 from ddq.server import ServerOptions, run_server
 from ddq.server.service import QueueService
@@ -32,7 +32,6 @@ from ddq.store.embedded import EmbeddedStore, StoreStartError
 from ddq.store.keys import ShardId
 from ddq.store.records import FORMAT
 from ddq.store.runner import Call
-from ddq.store.startup import StartupError
 from ddq.v1 import delay_queue_service_pb2 as pb
 from tests.support.rpc import DEADLINE_S, Producer, failure_of, seconds
 from tests.support.server import RunningServer, scheduling, serving

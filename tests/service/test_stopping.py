@@ -104,7 +104,7 @@ async def running(store: StoreServer) -> AsyncIterator[Running]:
     options = ServerOptions("127.0.0.1:0", store.url, settings=Settings(drain_ms=FOR_EVER_MS))
     with (
         mock.patch.object(grpc.aio, "server", return_value=server),
-        mock.patch.object(ddq.server.main, "_watch_health", watch_health),
+        mock.patch.object(ddq.server.main, "watch_health", watch_health),
     ):
         task = asyncio.create_task(run_server(options, stop=stop, on_ready=lambda _: ready.set()))
         try:

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from chaos.clusters.process import FAST_PERIODS_MS, SentinelCluster
-from ddq.config import Settings
-from ddq.store.startup import StartupError
+from ddq.config import Settings, StartupError
 from ddq.v1 import delay_queue_service_pb2 as pb
 from tests.support.rpc import DEADLINE_S, Producer, seconds
 from tests.support.server import serving

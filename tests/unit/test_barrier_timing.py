@@ -11,10 +11,10 @@ import pytest
 
 from ddq.config import Settings
 from ddq.metrics import unseen
-from ddq.store.barrier import NO_ELECTIONS, DataNodes, ElectionAnswer, Policy, Timing
+from ddq.store.barrier import NO_ELECTIONS, Barrier, DataNodes, ElectionAnswer, Policy, Timing
 from ddq.store.commit import GroupCommit
 from ddq.store.connection import Command, Reply, ReplyLostError
-from ddq.store.router import Barrier, Router
+from ddq.store.router import Router
 from ddq.store.scripts import default_scripts
 from ddq.store.topology import Node
 from ddq.task import Durability

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from ddq.config import Settings
 from ddq.errors import DdqError, StoreUnreachable
 from ddq.metrics import Metrics
-from ddq.store.barrier import DataNodes, Timing
+from ddq.store.barrier import FAST, Barrier, DataNodes, Timing
 from ddq.store.commit import PIPELINE_MAX_COUNT, Committed
 from ddq.store.connection import Command, Reply
-from ddq.store.router import FAST, Barrier, Router
+from ddq.store.router import Router
 from ddq.store.scripts import default_scripts
 from ddq.store.topology import Node
 from ddq.task import Durability

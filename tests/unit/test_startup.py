@@ -7,6 +7,7 @@ import logging
 
 import pytest
 
+from ddq.config import StartupError
 from ddq.errors import (
     ClockUnsafe,
     DdqError,
@@ -16,7 +17,7 @@ from ddq.errors import (
     StoreUnreachable,
     WriteOutcomeUnknown,
 )
-from ddq.store.startup import SAY_AGAIN_S, TRY_AGAIN_S, StartupError, wait_for_store
+from ddq.store.startup import SAY_AGAIN_S, TRY_AGAIN_S, wait_for_store
 from tests.stateful.virtual import run_virtually
 
 
