@@ -17,13 +17,8 @@ from ddq.scheduler.shard import Shard
 from ddq.scheduler.visit import RANK_BYTES
 from ddq.store.keys import ShardId
 from ddq.store.runner import Call
-from ddq.store.topics import (
-    FIRST_PAGE,
-    READ_MAX_COUNT,
-    RegistryVersion,
-    TopicRegistry,
-    printable,
-)
+from ddq.store.topic_records import printable
+from ddq.store.topics import FIRST_PAGE, READ_MAX_COUNT, RegistryVersion, TopicRegistry
 from ddq.task import Topic
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from ddq.server import wire
 from ddq.server.service import view_is_full
 from ddq.server.status import OK, to_status
 from ddq.server.validation import Problems
-from ddq.store.jobstore import Cursor
+from ddq.store.job_values import Cursor
 from ddq.store.keys import ShardId
 from ddq.store.open import Store
 from ddq.store.runner import Call
@@ -144,7 +144,7 @@ class AdminService:
                 raise TopicNotFound(f"topic {name!r} is being deleted")
             if topic.paused == paused:
                 # An earlier call may have failed between registry and shards.
-                await self._topics.configure_all(topic, call)
+                await self._store.shard_settings.configure_all(topic, call)
                 return topic
             try:
                 return await self._topics.update(topic, replace(topic, paused=paused), call)

@@ -12,7 +12,8 @@ from ddq.errors import DdqError, StoreUnreachable, TopicNotFound, Unavailable, W
 from ddq.server.absence import Absences, Watch, is_trouble
 from ddq.server.notifier import Ear, ReadyBell
 from ddq.server.round_robin import Turns
-from ddq.store.jobstore import ENVELOPES_MAX_BYTES, JobStore, Leased, envelope_bytes
+from ddq.store.job_values import ENVELOPES_MAX_BYTES, Leased, envelope_bytes
+from ddq.store.jobstore import JobStore
 from ddq.store.keys import ShardId
 from ddq.store.records import pack_headers
 from ddq.store.runner import Call

@@ -21,7 +21,7 @@ from ddq.server.notifier import ReadyBell
 from ddq.server.retrieval import Retrieval, Wanted
 from ddq.server.status import OK, to_status
 from ddq.server.validation import Problems
-from ddq.store.jobstore import (
+from ddq.store.job_values import (
     Changed,
     Content,
     Continuation,

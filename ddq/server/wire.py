@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from ddq.config import LIMITS
 from ddq.errors import FieldViolation, InvalidArgument
-from ddq.store.jobstore import Cursor, Enqueued, Leased
+from ddq.store.job_values import Cursor, Enqueued, Leased
 from ddq.store.upkeep import Survey
 from ddq.task import Receipt, RetryPolicy, Task, TaskState, Topic, TopicSettings
 from ddq.v1 import delay_queue_admin_service_pb2 as admin_pb2

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from ddq.errors import DdqError
 from ddq.store.keys import shard_of
 from ddq.store.runner import Call
-from ddq.store.topics import TopicRegistry
+from ddq.store.shard_scripts import ShardScripts
 from ddq.task import Outcome, Topic
 
 I = TypeVar("I")  # noqa: E741 - an item of a batch
@@ -20,7 +20,7 @@ Args = list[str | bytes | int]
 
 
 async def run_batch(
-    topics: TopicRegistry,
+    scripts: ShardScripts,
     topic: Topic,
     script: str,
     items: Sequence[I],
@@ -61,7 +61,7 @@ async def run_batch(
         left = positions
         try:
             while left:
-                reply = await topics.run(topic, index, script, partial(args, left), call)
+                reply = await scripts.run(topic, index, script, partial(args, left), call)
                 results = results_of(reply.body[0])
                 for position, result in zip(left, results, strict=False):
                     value = read(items[position], result)

@@ -8,33 +8,36 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
-from ddq.config import KIB, LIMITS
+from ddq.config import LIMITS
 from ddq.entropy import Entropy
-from ddq.errors import (
-    DdqError,
-    LeaseLost,
-    RevisionMismatch,
-    SnoozeLimit,
-    StoreMalformed,
-    TaskFinished,
-    TaskIdConflict,
-    TaskLeased,
-    TaskNotDead,
-    TaskNotFound,
-    TaskReady,
-    TopicFull,
-    TopicNotFound,
-)
+from ddq.errors import DdqError, StoreMalformed, TopicNotFound
 from ddq.store.batch import run_batch
+from ddq.store.job_values import (
+    ENVELOPE_BYTES,
+    ENVELOPES_MAX_BYTES,
+    Changed,
+    Continuation,
+    Continued,
+    Cursor,
+    Enqueued,
+    Extension,
+    Leased,
+    Postponement,
+    Rejection,
+    Removal,
+    Removed,
+    Settlement,
+)
 from ddq.store.keys import shard_of
 from ddq.store.records import lease_token, pack_content, pack_new_task, unpack_task
-from ddq.store.runner import Call
-from ddq.store.topics import TopicRegistry, text
-from ddq.task import NewTask, OnConflict, Outcome, Receipt, Schedule, Task, TaskState, Topic
+from ddq.store.refusals import refused
+from ddq.store.runner import Call, text
+from ddq.store.shard_scripts import ShardScripts
+from ddq.store.topics import TopicRegistry
+from ddq.task import NewTask, OnConflict, Outcome, Schedule, Task, TaskState, Topic
 
 log = logging.getLogger(__name__)
 
@@ -51,12 +54,6 @@ I = TypeVar("I", bound=Identified)  # noqa: E741 - an item of a batch
 T = TypeVar("T")
 Args = list[str | bytes | int]
 
-# What a reply carries of a task beside payload, headers, id and state record, at most: its topic,
-# times, retry policy, receipt.
-ENVELOPE_BYTES = 512
-# With retrieve_max_bytes it stays below 4 MiB, which is what clients take by default. A reply that
-# is refused there has cost all its tasks an attempt.
-ENVELOPES_MAX_BYTES = 960 * KIB
 LIST_READ_ENOUGH = 2
 """What the script ``list`` says of a page that ended because it had read enough."""
 LIST_SCRIPTS_MAX_COUNT = 32
@@ -71,139 +68,21 @@ _CONFLICT_MODES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Enqueued:
-    """An id that is in the store now; ``created`` says whether this request put it there."""
-
-    id: str
-    created: bool
-    state: TaskState
-    revision: int
-    incarnation: int
-    due_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class Leased:
-    """A task and the right to its present attempt; ``max_run_ms`` of its topic, 0: no bound."""
-
-    task: Task
-    token: bytes
-    expiry_ms: int
-    receipt: Receipt
-    max_run_ms: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Settlement:
-    """A task and its token, to be acked, released, extended or nacked."""
-
-    id: str
-    token: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Extension(Settlement):
-    """``lease_ms`` from now on; None: the topic's default."""
-
-    lease_ms: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Rejection(Settlement):
-    """A nack; ``delay_ms`` None means by the retry policy."""
-
-    delay_ms: int | None = None
-    dead: bool = False
-    error: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Postponement(Settlement):
-    """A snooze: the task is due again ``delay_ms`` from now."""
-
-    delay_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class Content:
-    """What a task carries; ``digest`` stands for it in comparisons with later enqueues."""
-
-    payload: bytes
-    headers: Mapping[str, str]
-    digest: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Continuation(Settlement):
-    """An ack, and the next run under the same id; ``content`` None: that of this run."""
-
-    schedule: Schedule
-    content: Content | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Continued:
-    """The next run as it was made."""
-
-    incarnation: int
-    due_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class Removal:
-    """A cancel; ``revoke`` also takes a leased task from its holder."""
-
-    id: str
-    revoke: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Changed:
-    """A task after a transition; ``at_ms`` is its due time or lease expiry, 0 where neither."""
-
-    state: TaskState
-    revision: int
-    at_ms: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Removed:
-    """A cancelled task; ``already``: by an earlier request, or this one before."""
-
-    already: bool
-    revision: int
-    incarnation: int
-
-
-@dataclass(frozen=True, slots=True)
-class Cursor:
-    """Where a page of a listing ended: the last entry's shard, score and id, as in the index."""
-
-    shard: int = 0
-    score: str = ""
-    id: bytes = b""
-
-
-def envelope_bytes(lease: Leased) -> int:
-    """What a reply carries of a lease beside payload and headers, at most."""
-    task = lease.task
-    return ENVELOPE_BYTES + len(task.id.encode()) + len(task.last_error.encode())
-
-
 class JobStore:
     """Tasks in Valkey or Redis.
 
     Args:
-        topics: the registry, which also runs the scripts.
+        topics: the registry.
+        scripts: runs the scripts.
         entropy: of tokens and jitter.
 
     Attributes:
         snoozes_max_count: snoozes of one run.
     """
 
-    def __init__(self, topics: TopicRegistry, entropy: Entropy) -> None:
-        self.topics = topics
+    def __init__(self, topics: TopicRegistry, scripts: ShardScripts, entropy: Entropy) -> None:
+        self._topics = topics
+        self._scripts = scripts
         self.snoozes_max_count = LIMITS.snoozes_max_count
         self._entropy = entropy
 
@@ -240,7 +119,7 @@ class JobStore:
     async def _enqueue(
         self, topic_name: str, tasks: Sequence[NewTask], call: Call
     ) -> list[Outcome[Enqueued]]:
-        topic, created = await self.topics.find_or_create(topic_name, call)
+        topic, created = await self._topics.find_or_create(topic_name, call)
 
         def arguments(now: Topic, task: NewTask) -> Args:
             policy = task.retry_policy.over(now.settings.retry_policy)
@@ -270,7 +149,7 @@ class JobStore:
         self, topic_name: str, removals: Sequence[Removal], call: Call
     ) -> list[Outcome[Removed]]:
         """Cancels by id: the ID -> payload hash and one script."""
-        topic = await self.topics.require(topic_name, call)
+        topic = await self._topics.require(topic_name, call)
 
         def read(removal: Removal, result: Any) -> Removed | DdqError:
             status, revision, incarnation = result
@@ -297,10 +176,10 @@ class JobStore:
         call: Call,
     ) -> Outcome[Changed]:
         """Gives a scheduled or ready task another due time."""
-        topic = await self.topics.require(topic_name, call)
+        topic = await self._topics.require(topic_name, call)
         expected = "" if expected_revision is None else expected_revision
         kind = "at" if schedule.absolute else "delay"
-        reply = await self.topics.run(
+        reply = await self._scripts.run(
             topic,
             shard_of(task_id, topic.shards),
             "reschedule",
@@ -354,7 +233,7 @@ class JobStore:
                 ENVELOPE_BYTES, max_envelopes_bytes, int(first_may_exceed), *tokens,
             ]  # fmt: skip
 
-        reply = await self.topics.run(topic, index, "retrieve", arguments, call)
+        reply = await self._scripts.run(topic, index, "retrieve", arguments, call)
         status, ready, results = reply.body[0]
         leases: list[Leased] = []
         unreadable: list[Rejection] = []
@@ -387,7 +266,7 @@ class JobStore:
         self, topic_name: str, item: Continuation, call: Call
     ) -> Outcome[Continued]:
         """Finishes a leased task and makes its next run, in one script."""
-        topic = await self.topics.require(topic_name, call)
+        topic = await self._topics.require(topic_name, call)
 
         def arguments(_: Topic, item: Continuation) -> Args:
             content = item.content
@@ -417,7 +296,7 @@ class JobStore:
         self, topic_name: str, items: Sequence[Extension], call: Call
     ) -> list[Outcome[Changed]]:
         """Prolongs leases."""
-        topic = await self.topics.require(topic_name, call)
+        topic = await self._topics.require(topic_name, call)
 
         def arguments(now: Topic, item: Extension) -> Args:
             return [item.id, item.token, item.lease_ms or now.settings.lease_ms]
@@ -434,7 +313,7 @@ class JobStore:
         self, topic_name: str, items: Sequence[Rejection], call: Call
     ) -> list[Outcome[Changed]]:
         """Ends leased attempts without success."""
-        topic = await self.topics.require(topic_name, call)
+        topic = await self._topics.require(topic_name, call)
 
         def arguments(_: Topic, item: Rejection) -> Args:
             delay_ms = -1 if item.delay_ms is None else item.delay_ms
@@ -455,7 +334,7 @@ class JobStore:
         self, topic_name: str, items: Sequence[Postponement], call: Call
     ) -> list[Outcome[Changed]]:
         """Puts leased tasks off without counting their attempts."""
-        topic = await self.topics.require(topic_name, call)
+        topic = await self._topics.require(topic_name, call)
 
         def read(item: Postponement, result: Any) -> Changed | DdqError:
             status, revision, due_ms = result
@@ -481,7 +360,7 @@ class JobStore:
         state: TaskState,
         call: Call,
     ) -> list[Outcome[Changed]]:
-        topic = await self.topics.require(topic_name, call)
+        topic = await self._topics.require(topic_name, call)
 
         def read(item: Settlement, result: Any) -> Changed | DdqError:
             status, revision = result
@@ -497,8 +376,8 @@ class JobStore:
 
     async def get(self, topic_name: str, task_id: str, *, full: bool, call: Call) -> Outcome[Task]:
         """One task."""
-        topic = await self.topics.require(topic_name, call)
-        reply = await self.topics.run(
+        topic = await self._topics.require(topic_name, call)
+        reply = await self._scripts.run(
             topic, shard_of(task_id, topic.shards), "get", [int(full), task_id], call
         )
         ((status, record, state, expiry_ms, size_bytes),) = reply.body[0]
@@ -528,7 +407,7 @@ class JobStore:
 
         A page ends before a shard that does not answer; one that would begin there is its error.
         """
-        topic = await self.topics.require(topic_name, call)
+        topic = await self._topics.require(topic_name, call)
         tasks: list[Task] = []
         size_bytes = scripts_count = 0
         while len(tasks) < limit and cursor.shard < topic.shards:
@@ -539,7 +418,7 @@ class JobStore:
             ]  # fmt: skip
             own = call.half() if tasks else call
             try:
-                reply = await self.topics.run(topic, cursor.shard, "list", args, own)
+                reply = await self._scripts.run(topic, cursor.shard, "list", args, own)
             except DdqError:
                 if not tasks:
                     raise
@@ -587,35 +466,6 @@ class JobStore:
     ) -> list[Outcome[T]]:
         """See run_batch."""
         return await run_batch(
-            self.topics, topic, script, items, lambda item: item.id, arguments, read, call,
+            self._scripts, topic, script, items, lambda item: item.id, arguments, read, call,
             head=head,
         )  # fmt: skip
-
-
-_REFUSALS: dict[str, tuple[type[DdqError], str]] = {
-    "CONFLICT": (TaskIdConflict, "{name} exists with other content"),
-    "SCHEDULED": (TaskIdConflict, "{name} is scheduled, and only a finished one is replaced"),
-    "READY": (TaskReady, "{name} is ready; it is not replaced in this state"),
-    "LEASED": (TaskLeased, "{name} is leased by a worker"),
-    "FINISHED": (TaskFinished, "{name} has ended"),
-    "REVISION": (RevisionMismatch, "{name} is not at the expected revision but at {revision}"),
-    "FULL": (TopicFull, "no room for {name}: the topic holds max_tasks already"),
-    "NOT_FOUND": (TaskNotFound, "{name} is not known"),
-    "NOT_DEAD": (TaskNotDead, "{name} is not dead"),
-    "SNOOZED_OUT": (
-        SnoozeLimit,
-        "{name} was snoozed too often in this run; nack it, which counts as an attempt",
-    ),
-    "LEASE_LOST": (LeaseLost, "the lease token does not hold {name} any more"),
-    "MALFORMED": (StoreMalformed, "the record of {name} in the store cannot be read"),
-}
-
-
-def refused(topic: Topic, task_id: str, status: str, revision: int) -> DdqError:
-    """The error that a script's status for one task stands for."""
-    name = f"task {task_id!r} in topic {topic.name!r}"
-    metadata = {"topic": topic.name, "id": task_id}
-    if revision:
-        metadata["revision"] = str(revision)
-    kind, message = _REFUSALS[status]
-    return kind(message.format(name=name, revision=revision), metadata=metadata)

@@ -17,6 +17,8 @@ from ddq.store.repair import Repair
 from ddq.store.router import Router
 from ddq.store.runner import ScriptRunner
 from ddq.store.scripts import Script, default_scripts
+from ddq.store.shard_scripts import ShardScripts
+from ddq.store.shard_settings import ShardSettings
 from ddq.store.topics import TopicRegistry
 from ddq.store.topology import Topology
 from ddq.store.upkeep import Upkeep
@@ -31,6 +33,8 @@ class Store:
     """Everything that speaks to one store."""
 
     topics: TopicRegistry
+    shard_settings: ShardSettings
+    scripts: ShardScripts
     directory: TopicDirectory
     jobs: JobStore
     upkeep: Upkeep
@@ -77,15 +81,21 @@ def open_store(
     durability = Durability[settings.durability.upper()]
     default = Barrier(durability, settings.fsync and durability is not Durability.FAST)
     runner = ScriptRunner(router, default, scripts, settings, clock, entropy, metrics)
-    topics = TopicRegistry(runner, clock, entropy, auto_create=settings.auto_create_topics)
+    shard_settings = ShardSettings(runner)
+    topics = TopicRegistry(
+        runner, shard_settings, clock, entropy, auto_create=settings.auto_create_topics
+    )
+    shard_scripts = ShardScripts(runner, topics, shard_settings)
     directory = TopicDirectory(topics)
     return Store(
         topics=topics,
+        shard_settings=shard_settings,
+        scripts=shard_scripts,
         directory=directory,
-        jobs=JobStore(topics, entropy),
-        upkeep=Upkeep(topics, entropy, settings),
-        operations=Operations(topics, settings),
-        repair=Repair(topics, directory, clock),
+        jobs=JobStore(topics, shard_scripts, entropy),
+        upkeep=Upkeep(shard_scripts, entropy, settings),
+        operations=Operations(topics, shard_scripts, settings),
+        repair=Repair(topics, shard_scripts, directory, clock),
         hints=HintFeed(topology),
         settings=settings,
         clock=clock,

@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 from ddq.config import Settings
 from ddq.errors import DdqError
 from ddq.store.batch import run_batch
-from ddq.store.jobstore import refused
 from ddq.store.keys import shard_of
-from ddq.store.runner import Call
+from ddq.store.refusals import refused
+from ddq.store.runner import Call, text
+from ddq.store.shard_scripts import ShardScripts
 from ddq.store.steps import Steps
-from ddq.store.topics import TopicRegistry, text
+from ddq.store.topics import TopicRegistry
 from ddq.task import Outcome, Receipt, Topic
 
 
@@ -30,8 +31,9 @@ class Progress:
 class Operations:
     """The operator's part of the store."""
 
-    def __init__(self, topics: TopicRegistry, settings: Settings) -> None:
-        self.topics = topics
+    def __init__(self, topics: TopicRegistry, scripts: ShardScripts, settings: Settings) -> None:
+        self._topics = topics
+        self._scripts = scripts
         self._settings = settings
 
     async def redrive_all(self, topic: Topic, call: Call) -> Progress:
@@ -41,7 +43,7 @@ class Operations:
 
         Raises:
             WriteOutcomeUnknown: some steps were taken, and none of them moved a task.
-            DdqError: as TopicRegistry.run.
+            DdqError: as ShardScripts.run.
         """
         steps = Steps(f"the redrive of topic {topic.name!r}")
         redriven, left = 0, self._settings.operator_steps_max_count
@@ -54,7 +56,7 @@ class Operations:
                 args = (call.request_id, self._settings.promote_batch_count)
                 own = call if topic.shards == 1 else call.half()
                 try:
-                    reply = await steps.take(self.topics.run(topic, index, "redrive", args, own))
+                    reply = await steps.take(self._scripts.run(topic, index, "redrive", args, own))
                 except DdqError as error:
                     failure = failure if failure and not failure.definite else error
                     break
@@ -75,16 +77,24 @@ class Operations:
         A shard whose script failed gives that error to its tasks, and to no others.
 
         Raises:
-            DdqError: as TopicRegistry.run, if no shard answered.
+            DdqError: as ShardScripts.run, if no shard answered.
         """
 
         def read(task_id: str, status: bytes) -> int | DdqError:
             return 1 if status == b"OK" else refused(topic, task_id, text(status), 0)
 
         outcomes = await run_batch(
-            self.topics, topic, "redrive", task_ids, str, lambda _, task_id: [task_id], read, call,
-            head=[call.request_id, 0], results_of=lambda body: body[2],
-        )  # fmt: skip
+            self._scripts,
+            topic,
+            "redrive",
+            task_ids,
+            str,
+            lambda _, task_id: [task_id],
+            read,
+            call,
+            head=[call.request_id, 0],
+            results_of=lambda body: body[2],
+        )
         failures = [each.error for each in outcomes if each.error and each.receipt is None]
         if failures and len(failures) == len(outcomes):
             raise min(failures, key=lambda error: error.definite)
@@ -99,7 +109,7 @@ class Operations:
             TaskNotFound, TaskNotDead, RevisionMismatch: nothing changed.
         """
         expected = "" if expected_revision is None else expected_revision
-        reply = await self.topics.run(
+        reply = await self._scripts.run(
             topic, shard_of(task_id, topic.shards), "delete_dead", [task_id, expected], call
         )
         status, revision = reply.body[0]
@@ -112,12 +122,12 @@ class Operations:
 
         Raises:
             WriteOutcomeUnknown: the cut was drawn on some shards only, or nothing was collected.
-            DdqError: as TopicRegistry.run.
+            DdqError: as ShardScripts.run.
         """
 
         async def step(index: int, limit: int) -> tuple[int, int]:
             args = (call.request_id, limit)
-            reply = await self.topics.run(
+            reply = await self._scripts.run(
                 topic, index, "purge", args, call, while_deleting=while_deleting
             )
             count, done = reply.body[0]
@@ -146,10 +156,10 @@ class Operations:
 
         Raises:
             WriteOutcomeUnknown: the deletion has begun; it goes on when it is called again.
-            DdqError: as TopicRegistry.run.
+            DdqError: as ShardScripts.run.
         """
         steps = Steps(f"the deletion of topic {topic.name!r}")
-        topic = await steps.take(self.topics.mark_deleting(topic, call))
+        topic = await steps.take(self._topics.mark_deleting(topic, call))
         # One walk for all calls of this deletion: nothing new comes to a topic that is going.
         own = replace(call, request_id=f"delete {topic.uid.hex()}")
         progress = await steps.take(self.purge(topic, own, while_deleting=True))
@@ -162,14 +172,14 @@ class Operations:
                 if left == 0:
                     return Progress(progress.count, done=False)
                 reply = await steps.take(
-                    self.topics.run(
+                    self._scripts.run(
                         topic, index, "erase", [self._settings.purge_batch_count], own,
                         while_deleting=True,
                     )
                 )  # fmt: skip
                 (done,) = reply.body[0]
                 left -= not done
-        await steps.take(self.topics.forget(topic, call))
+        await steps.take(self._topics.forget(topic, call))
         return progress
 
 

@@ -8,6 +8,7 @@ from ddq.entropy import Clock
 from ddq.store.directory import TopicDirectory
 from ddq.store.keys import ShardId
 from ddq.store.runner import Call
+from ddq.store.shard_scripts import ShardScripts
 from ddq.store.topics import TopicRegistry
 from ddq.task import Topic
 
@@ -28,8 +29,15 @@ class Repair:
         clock: the operator's; a recovery is numbered by it.
     """
 
-    def __init__(self, topics: TopicRegistry, directory: TopicDirectory, clock: Clock) -> None:
+    def __init__(
+        self,
+        topics: TopicRegistry,
+        scripts: ShardScripts,
+        directory: TopicDirectory,
+        clock: Clock,
+    ) -> None:
         self._topics = topics
+        self._scripts = scripts
         self._directory = directory
         self._clock = clock
 
@@ -50,7 +58,7 @@ class Repair:
     async def accept_rollback(self, topic: Topic, call: Call) -> None:
         """Lets a topic's shards go on though they have lost what they had confirmed."""
         for index in range(topic.shards):
-            await self._topics.run(
+            await self._scripts.run(
                 topic, index, "accept_rollback", [self._clock.now_ms()], call, while_deleting=True
             )
 
@@ -66,7 +74,7 @@ class Repair:
         """
         done = []
         for index in range(topic.shards):
-            reply = await self._topics.run(
+            reply = await self._scripts.run(
                 topic, index, "reset_clock", [], call, while_deleting=True
             )
             _, before_ms, after_ms = reply.body[0]

@@ -253,3 +253,8 @@ def refusal(
     if status == "REQUEST_EXPIRED" and store_ms is not None:
         metadata["store_time_ms"] = str(store_ms)
     return _REFUSALS[status](message, metadata=metadata)
+
+
+def text(value: Any) -> str:
+    """A status or id from a script's reply; bytes that are no UTF-8 are escaped."""
+    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)

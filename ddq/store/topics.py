@@ -1,32 +1,21 @@
-"""The registry of topics, and each shard's copy of its topic's settings.
+"""The registry of topics, ddq:topics: written first and removed last.
 
-The registry, ddq:topics, is written first and removed last. A shard keeps uid, shard count and
-settings revision, and every script compares them with what its caller believes: a process that
-is behind is told so, reads the registry again, and configures the shard if that is behind.
+Each shard has a copy of its topic's settings (shard_settings.py).
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 from ddq.entropy import Clock, Entropy
-from ddq.errors import RevisionMismatch, StoreMalformed, TopicChanged, TopicNotFound
+from ddq.errors import RevisionMismatch, StoreMalformed, TopicNotFound
 from ddq.store.barrier import Barrier, strength
-from ddq.store.keys import ShardId
-from ddq.store.runner import Call, ScriptReply, ScriptRunner, TopicStaleError
-from ddq.store.steps import Steps
-from ddq.task import Durability, RetryPolicy, Topic, TopicSettings
+from ddq.store.runner import Call, ScriptRunner
+from ddq.store.shard_settings import ShardSettings
+from ddq.store.topic_records import pack_document, printable, unpack_topic
+from ddq.task import Topic, TopicSettings
 
-Args = Sequence[str | bytes | int]
-
-UID_BYTES = 16
-_ATTEMPTS_MAX_COUNT = 4
-_SETTINGS = frozenset(each.name for each in fields(TopicSettings))
-_LATER_SETTINGS = {"fsync": False, "max_run_ms": 0}
-"""Those that an older version does not know, with what it does without them."""
 _COUNTER_FIELD = b"#"
 TAG_BYTES = 8
 READ_MAX_COUNT = 100
@@ -70,68 +59,25 @@ class RegistryPage:
         return self.cursor == FIRST_PAGE
 
 
-def pack_document(topic: Topic) -> bytes:
-    """What the registry keeps beside uid and revision, as JSON that people can read."""
-    settings = asdict(topic.settings) | {"durability": topic.settings.durability.name}
-    # A setting that came later is written only where it is used: a process of an older version
-    # then leaves that topic out, which is better than to treat it as if it had asked for less.
-    for name, unused in _LATER_SETTINGS.items():
-        if settings[name] == unused:
-            del settings[name]
-    document = {
-        "shards": topic.shards,
-        "created_ms": topic.created_ms,
-        "paused": topic.paused,
-        "state": "DELETING" if topic.deleting else "ACTIVE",
-        "settings": settings,
-    }
-    return json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
-
-
-def unpack_topic(name: str, record: bytes) -> Topic:
-    """A topic from its record in the registry.
-
-    Raises:
-        StoreMalformed: the record cannot be read.
-    """
-    try:
-        document = json.loads(record[UID_BYTES + 8 :])
-        settings = dict(document["settings"])
-        if unknown := sorted(settings.keys() - _SETTINGS):
-            raise StoreMalformed(
-                f"topic {name!r} has settings that this ddq does not know ({', '.join(unknown)}): "
-                "a newer ddq gave them; upgrade this process"
-            )
-        settings["retry_policy"] = RetryPolicy(**settings["retry_policy"])
-        settings["durability"] = Durability[settings["durability"]]
-        return Topic(
-            name=name,
-            uid=record[:UID_BYTES],
-            revision=int.from_bytes(record[UID_BYTES : UID_BYTES + 8], "big"),
-            shards=int(document["shards"]),
-            settings=TopicSettings(**settings),
-            created_ms=int(document["created_ms"]),
-            paused=bool(document["paused"]),
-            deleting=document["state"] == "DELETING",
-        )
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise StoreMalformed(
-            f"ddq:topics holds a record of topic {name!r} that cannot be read ({error}); "
-            "remove or repair it"
-        ) from error
-
-
 class TopicRegistry:
-    """Finds, makes and changes topics, and runs scripts on their shards.
+    """Finds, creates and changes topics, and caches them as last seen.
 
     Args:
+        shard_settings: bring each change to the topic's shards.
         auto_create: whether find_or_create may create.
     """
 
     def __init__(
-        self, runner: ScriptRunner, clock: Clock, entropy: Entropy, *, auto_create: bool
+        self,
+        runner: ScriptRunner,
+        shard_settings: ShardSettings,
+        clock: Clock,
+        entropy: Entropy,
+        *,
+        auto_create: bool,
     ) -> None:
         self._runner = runner
+        self._shard_settings = shard_settings
         self._clock = clock
         self._entropy = entropy
         self._auto_create = auto_create
@@ -205,6 +151,10 @@ class TopicRegistry:
             known = self._known[name] = unpack_topic(name, record)
         return known
 
+    def known(self, name: str) -> Topic | None:
+        """The cached topic, without asking the store; it may be stale."""
+        return self._known.get(name)
+
     async def find(self, name: str, call: Call) -> Topic | None:
         """The topic as this process last saw it; None if it does not exist or is going."""
         topic = await self._believed(name, call)
@@ -264,7 +214,9 @@ class TopicRegistry:
         topic = unpack_topic(name, record)
         self._known[name] = topic
         if status == "OK":
-            await self.configure_all(topic, call, after=f"the creation of topic {name!r}")
+            await self._shard_settings.configure_all(
+                topic, call, after=f"the creation of topic {name!r}"
+            )
         return topic, status == "OK"
 
     async def update(self, topic: Topic, changed: Topic, call: Call) -> Topic:
@@ -289,13 +241,15 @@ class TopicRegistry:
             raise RevisionMismatch(f"topic {topic.name!r} was changed at the same time")
         updated = unpack_topic(topic.name, record)
         self._known[topic.name] = updated
-        await self.configure_all(updated, call, after=f"the change of topic {topic.name!r}")
+        await self._shard_settings.configure_all(
+            updated, call, after=f"the change of topic {topic.name!r}"
+        )
         return updated
 
     async def mark_deleting(self, topic: Topic, call: Call) -> Topic:
         """The topic takes no new tasks and delivers none from now on."""
         if topic.deleting:
-            await self.configure_all(topic, call)
+            await self._shard_settings.configure_all(topic, call)
             return topic
         return await self.update(topic, replace(topic, deleting=True), call)
 
@@ -321,90 +275,3 @@ class TopicRegistry:
     async def accept_rollback(self, recovery: int, call: Call) -> None:
         """Lets processes go on that were told more of the registry than it knows."""
         await self._runner.run_registry(["accept_rollback", "", "", recovery, ""], call)
-
-    async def configure_all(self, topic: Topic, call: Call, *, after: str = "") -> None:
-        """Brings the topic's settings to every shard.
-
-        Args:
-            after: what has been done to the topic before; empty for nothing.
-
-        Raises:
-            WriteOutcomeUnknown: only part of it was done.
-            DdqError: as configure.
-        """
-        steps = Steps(after or f"the configuration of topic {topic.name!r}", began=bool(after))
-        await steps.take_all(
-            self.configure(topic, ShardId(topic.name, index), call) for index in range(topic.shards)
-        )
-
-    async def configure(self, topic: Topic, shard: ShardId, call: Call) -> None:
-        """Brings the topic's settings to one shard, if that has no later ones.
-
-        Raises:
-            StoreMalformed: the shard's keys belong to an earlier topic that was not deleted.
-        """
-        settings = topic.settings
-        # An even share, rounded up: a topic holds at least what its setting says.
-        share = -(-settings.max_tasks // topic.shards)
-        reply = await self._runner.run(
-            topic,
-            shard,
-            "configure",
-            [
-                int(topic.paused), int(topic.deleting), share, settings.tombstone_retention_ms,
-                int(settings.journal), settings.journal_max_entries,
-            ],
-            call,
-        )  # fmt: skip
-        if reply.body[0][0] == b"OTHER_TOPIC":
-            raise StoreMalformed(
-                f"{shard.key('control')} belongs to an earlier topic of this name that was not "
-                "deleted with DeleteTopic; remove the keys that end in " + shard.tag
-            )
-
-    async def run(
-        self,
-        topic: Topic,
-        index: int,
-        script: str,
-        args: Args | Callable[[Topic], Args],
-        call: Call,
-        *,
-        while_deleting: bool = False,
-    ) -> ScriptReply:
-        """Runs a script on a shard, with the topic as it is now.
-
-        Args:
-            args: the script's own arguments, or a function that makes them from the topic: what
-                depends on its settings has to be made anew when those turn out to be old.
-
-        Raises:
-            TopicNotFound: the topic has gone meanwhile.
-            TopicChanged: it has another number of shards, or will not stand still.
-            DdqError: as ScriptRunner.run.
-        """
-        shard = ShardId(topic.name, index)
-        current = self._known.get(topic.name, topic)
-        for _ in range(_ATTEMPTS_MAX_COUNT):
-            if current.shards != topic.shards:
-                raise TopicChanged(f"topic {topic.name!r} was made anew with other shards")
-            try:
-                own = args(current) if callable(args) else args
-                return await self._runner.run(current, shard, script, own, call)
-            except TopicStaleError:
-                loaded = await self.load(topic.name, call)
-                if loaded is None or (loaded.deleting and not while_deleting):
-                    raise TopicNotFound(f"topic {topic.name!r} does not exist") from None
-                current = loaded
-                await self.configure(current, shard, call)
-        raise TopicChanged(f"the settings of topic {topic.name!r} keep changing; try again")
-
-
-def text(value: Any) -> str:
-    """A status or id from a script's reply; bytes that are no UTF-8 are escaped."""
-    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)
-
-
-def printable(name: bytes) -> str:
-    """The name of a topic; one that somebody wrote by hand may hold any bytes."""
-    return name.decode(errors="backslashreplace")

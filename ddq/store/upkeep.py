@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from ddq.config import Settings
 from ddq.entropy import Entropy
 from ddq.store.keys import ShardId
-from ddq.store.runner import Call
-from ddq.store.topics import TopicRegistry, text
+from ddq.store.runner import Call, text
+from ddq.store.shard_scripts import ShardScripts
 from ddq.task import Receipt, Topic
 
 NONCE_BYTES = 16
@@ -90,8 +90,8 @@ class Moved:
 class Upkeep:
     """The scheduler's part of the store."""
 
-    def __init__(self, topics: TopicRegistry, entropy: Entropy, settings: Settings) -> None:
-        self.topics = topics
+    def __init__(self, scripts: ShardScripts, entropy: Entropy, settings: Settings) -> None:
+        self._scripts = scripts
         self._entropy = entropy
         self._settings = settings
 
@@ -112,7 +112,7 @@ class Upkeep:
             challenge: take it also from a living leader, if that has a lower rank.
         """
         nonce = self._entropy.token(NONCE_BYTES)
-        reply = await self.topics.run(
+        reply = await self._scripts.run(
             topic,
             shard.index,
             "acquire",
@@ -132,7 +132,9 @@ class Upkeep:
 
     async def resign(self, topic: Topic, shard: ShardId, held: Leadership, call: Call) -> bool:
         """Hands the leadership over; False if it was lost before."""
-        reply = await self.topics.run(topic, shard.index, "resign", [held.nonce, held.epoch], call)
+        reply = await self._scripts.run(
+            topic, shard.index, "resign", [held.nonce, held.epoch], call
+        )
         return text(reply.body[0][0]) == "RESIGNED"
 
     async def promote(
@@ -151,7 +153,7 @@ class Upkeep:
         settings = self._settings
         limit = settings.promote_batch_count if limit is None else limit
         args = (held.nonce, held.epoch, settings.leader_lease_ms, limit)
-        reply = await self.topics.run(topic, shard.index, "promote", args, call)
+        reply = await self._scripts.run(topic, shard.index, "promote", args, call)
         status, count, late_ms, *times = reply.body[0]
         return _moved(status, count, late_ms, reply.store_ms, times)
 
@@ -172,13 +174,13 @@ class Upkeep:
         limit = settings.promote_batch_count if limit is None else limit
         randoms: list[str | bytes | int] = [repr(self._entropy.random()) for _ in range(limit)]
         args = [held.nonce, held.epoch, settings.leader_lease_ms, *randoms]
-        reply = await self.topics.run(topic, shard.index, "reap", args, call)
+        reply = await self._scripts.run(topic, shard.index, "reap", args, call)
         status, count, *times = reply.body[0]
         return _moved(status, count, -1, reply.store_ms, times)
 
     async def collect(self, topic: Topic, shard: ShardId, call: Call) -> tuple[int, Outlook]:
         """Forgets one batch of tombstones and request records; how many, and what is next."""
-        reply = await self.topics.run(
+        reply = await self._scripts.run(
             topic, shard.index, "collect", [self._settings.collect_batch_count], call
         )
         tombstones, requests, *times = reply.body[0]
@@ -186,7 +188,7 @@ class Upkeep:
 
     async def survey(self, topic: Topic, shard: ShardId, call: Call) -> Survey:
         """The counters of a shard and what is next."""
-        reply = await self.topics.run(topic, shard.index, "survey", [], call)
+        reply = await self._scripts.run(topic, shard.index, "survey", [], call)
         figures, tombstones, oldest_ms, epoch, *times = reply.body[0]
         counts = {
             text(name): int(value) for name, value in zip(figures[::2], figures[1::2], strict=True)

@@ -30,7 +30,7 @@ from typing import Any
 
 from chaos.clusters.process import ShardedCluster
 from ddq.config import Settings
-from ddq.store.jobstore import Removal
+from ddq.store.job_values import Removal
 from ddq.store.keys import TOPICS, ShardId
 from ddq.store.open import Store
 from ddq.v1 import delay_queue_admin_service_pb2 as admin_pb

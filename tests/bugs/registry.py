@@ -15,7 +15,8 @@ from unittest import mock
 
 from ddq.scheduler import Scheduler
 from ddq.store.barrier import NO_ELECTIONS, Answer, Chain, ElectionAnswer, Timing
-from ddq.store.jobstore import JobStore, Removed
+from ddq.store.job_values import Removed
+from ddq.store.jobstore import JobStore
 from ddq.store.runner import Call, ScriptRunner
 from ddq.task import Outcome, TaskState
 from tests.stateful.directed import (

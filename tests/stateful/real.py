@@ -17,7 +17,7 @@ import redis
 
 from ddq.config import Settings
 from ddq.errors import DdqError
-from ddq.store import jobstore
+from ddq.store import job_values
 from ddq.store.keys import ShardId
 from ddq.store.open import Store, open_store
 from ddq.store.runner import Call
@@ -258,7 +258,7 @@ async def _retrieve(real: RealShard, items: Sequence[ops.Retrieve], call: Call) 
 
 
 async def _ack(real: RealShard, items: Sequence[ops.Ack], call: Call) -> Handled:
-    settlements = [jobstore.Settlement(item.id, item.token) for item in items]
+    settlements = [job_values.Settlement(item.id, item.token) for item in items]
     outcomes = await real.store.jobs.ack(TOPIC, settlements, call)
     return _results(outcomes, lambda value: ("OK", value.revision))
 
@@ -267,27 +267,27 @@ async def _run_again(real: RealShard, items: Sequence[ops.RunAgain], call: Call)
     (op,) = items
     content = None
     if op.content is not None:
-        content = jobstore.Content(op.content, {}, op.content[:16].ljust(16, b"\0"))
-    item = jobstore.Continuation(op.id, op.token, _schedule(op.when), content)
+        content = job_values.Content(op.content, {}, op.content[:16].ljust(16, b"\0"))
+    item = job_values.Continuation(op.id, op.token, _schedule(op.when), content)
     outcome = await real.store.jobs.run_again(TOPIC, item, call)
     return _results([outcome], lambda value: ("OK", value.incarnation, value.due_ms))
 
 
 async def _release(real: RealShard, items: Sequence[ops.Release], call: Call) -> Handled:
-    settlements = [jobstore.Settlement(item.id, item.token) for item in items]
+    settlements = [job_values.Settlement(item.id, item.token) for item in items]
     outcomes = await real.store.jobs.release(TOPIC, settlements, call)
     return _results(outcomes, lambda value: ("OK", value.revision))
 
 
 async def _snooze(real: RealShard, items: Sequence[ops.Snooze], call: Call) -> Handled:
     real.store.jobs.snoozes_max_count = items[0].limit
-    postponed = [jobstore.Postponement(item.id, item.token, item.delay_ms) for item in items]
+    postponed = [job_values.Postponement(item.id, item.token, item.delay_ms) for item in items]
     outcomes = await real.store.jobs.snooze(TOPIC, postponed, call)
     return _results(outcomes, lambda value: ("OK", value.revision, value.at_ms))
 
 
 async def _extend(real: RealShard, items: Sequence[ops.Extend], call: Call) -> Handled:
-    extensions = [jobstore.Extension(item.id, item.token, item.lease_ms) for item in items]
+    extensions = [job_values.Extension(item.id, item.token, item.lease_ms) for item in items]
     outcomes = await real.store.jobs.extend(TOPIC, extensions, call)
     return _results(outcomes, lambda value: ("OK", value.revision, value.at_ms))
 
@@ -295,7 +295,7 @@ async def _extend(real: RealShard, items: Sequence[ops.Extend], call: Call) -> H
 async def _nack(real: RealShard, items: Sequence[ops.Nack], call: Call) -> Handled:
     real.entropy.numbers = deque(item.random for item in items)
     rejections = [
-        jobstore.Rejection(item.id, item.token, item.delay_ms, item.dead, item.error)
+        job_values.Rejection(item.id, item.token, item.delay_ms, item.dead, item.error)
         for item in items
     ]
     outcomes = await real.store.jobs.nack(TOPIC, rejections, call)
@@ -306,7 +306,7 @@ async def _nack(real: RealShard, items: Sequence[ops.Nack], call: Call) -> Handl
 
 
 async def _cancel(real: RealShard, items: Sequence[ops.Cancel], call: Call) -> Handled:
-    removals = [jobstore.Removal(item.id, item.revoke) for item in items]
+    removals = [job_values.Removal(item.id, item.revoke) for item in items]
     outcomes = await real.store.jobs.remove(TOPIC, removals, call)
     return _results(
         outcomes,
@@ -340,9 +340,9 @@ async def _get(real: RealShard, items: Sequence[ops.Get], call: Call) -> Handled
 async def _list(real: RealShard, items: Sequence[ops.List], call: Call) -> Handled:
     """JobStore reads on until the page is full, so only what it lists is compared."""
     (op,) = items
-    cursor = jobstore.Cursor()
+    cursor = job_values.Cursor()
     if op.after is not None:
-        cursor = jobstore.Cursor(0, str(op.after[0]), op.after[1].encode())
+        cursor = job_values.Cursor(0, str(op.after[0]), op.after[1].encode())
     tasks, _ = await real.store.jobs.list_tasks(
         TOPIC, TaskState(op.state), full=False, limit=op.limit, cursor=cursor, call=call
     )
@@ -352,7 +352,7 @@ async def _list(real: RealShard, items: Sequence[ops.List], call: Call) -> Handl
 async def _redrive(real: RealShard, items: Sequence[ops.Redrive], call: Call) -> Handled:
     """One step of the script: JobStore's own loop would run several."""
     (op,) = items
-    reply = await real.store.topics.run(
+    reply = await real.store.scripts.run(
         real.topic, 0, "redrive", [call.request_id, op.limit, *op.ids], call
     )
     redriven, done, statuses = reply.body[0]
@@ -375,7 +375,7 @@ async def _delete_dead(real: RealShard, items: Sequence[ops.DeleteDead], call: C
 async def _purge(real: RealShard, items: Sequence[ops.Purge], call: Call) -> Handled:
     """One step of the script, as above."""
     (op,) = items
-    reply = await real.store.topics.run(real.topic, 0, "purge", [call.request_id, op.limit], call)
+    reply = await real.store.scripts.run(real.topic, 0, "purge", [call.request_id, op.limit], call)
     purged, done = reply.body[0]
     return ((purged, done),), reply.store_ms
 

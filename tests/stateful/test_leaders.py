@@ -179,7 +179,7 @@ def test_a_leader_goes_on_where_it_was_after_the_store_stood_still(stateful_sock
     with quiet(stateful_socket, 0) as it:
         upkeep = it.scheduler()._store.upkeep
         upkeep._settings = replace(SETTINGS, leader_lease_ms=lease_ms)
-        upkeep.topics._runner._settings = replace(SETTINGS, max_clock_skew_ms=skew_ms)
+        upkeep._scripts._runner._settings = replace(SETTINGS, max_clock_skew_ms=skew_ms)
         start(it, 1)
         busy(it, "task", 80)
         now_s = 0.2

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ddq.errors import StoreUnreachable, WriteOutcomeUnknown
-from ddq.store.jobstore import Cursor
+from ddq.store.job_values import Cursor
 from ddq.store.keys import ShardId, shard_of
 from ddq.task import TaskState
 from tests.support.queue import Queue, call, error_of

@@ -6,14 +6,7 @@ from typing import Any
 
 import pytest
 
-from ddq.store.jobstore import (
-    Extension,
-    Leased,
-    Postponement,
-    Rejection,
-    Removal,
-    Settlement,
-)
+from ddq.store.job_values import Extension, Leased, Postponement, Rejection, Removal, Settlement
 from ddq.task import OnConflict, Outcome, TaskState
 from tests.support.conservation import assert_all_conserved
 from tests.support.queue import Queue, call, errors, new_task
@@ -56,7 +49,7 @@ async def test_redriving_and_purging_stop_at_the_bytes_that_a_script_may_read(
         pass
     queue.clock.advance(10_000)
     await queue.reap()
-    topic, run = await queue.topic(), queue.store.topics.run
+    topic, run = await queue.topic(), queue.store.scripts.run
 
     redriven = await run(topic, 0, "redrive", ["r", 100], call("r"))
     assert redriven.body[0][:2] == [AT_ONCE_COUNT, 0]
@@ -71,7 +64,7 @@ async def test_redriving_and_purging_stop_at_the_bytes_that_a_script_may_read(
 async def test_a_listing_of_large_tasks_reads_them_in_bounded_scripts(queue: Queue) -> None:
     """What is listed is small, what has to be read for it is not."""
     await add_all(queue)
-    topic, run = await queue.topic(), queue.store.topics.run
+    topic, run = await queue.topic(), queue.store.scripts.run
     first = await run(topic, 0, "list", [1, 0, 100, 3_000_000, 500, "", ""], call())
     more, _, last_id, tasks = first.body[0]
     assert (more, len(tasks), last_id) == (2, AT_ONCE_COUNT, tasks[-1][0])
@@ -150,7 +143,7 @@ async def test_a_repeated_retrieve_does_not_read_what_took_the_place_of_its_task
 async def test_a_page_may_be_exactly_as_large_as_it_may_be(queue: Queue) -> None:
     for task_id in "abc":
         await queue.add(task_id, b"x" * 27)
-    topic, run = await queue.topic(), queue.store.topics.run
+    topic, run = await queue.topic(), queue.store.scripts.run
     whole = await run(topic, 0, "list", [1, 1, 10, 10_000, 50, "", ""], call())
     task_id, record, state_record, *_ = whole.body[0][3][0]
     each = len(task_id) + len(record) + len(state_record) + 50
@@ -171,6 +164,8 @@ async def test_a_journal_is_forgotten_in_bounded_steps(queue: Queue) -> None:
     assert entries == 10, "five came and five went"
     steps: list[int] = []
     while not steps or not steps[-1]:
-        reply = await queue.store.topics.run(topic, 0, "erase", [6], call("p"), while_deleting=True)
+        reply = await queue.store.scripts.run(
+            topic, 0, "erase", [6], call("p"), while_deleting=True
+        )
         steps.append(reply.body[0][0])
     assert steps == [0, 1]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ddq.config import Settings
-from ddq.store.jobstore import (
+from ddq.store.job_values import (
     Cursor,
     Extension,
     Leased,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ddq.store.jobstore import Enqueued
+from ddq.store.job_values import Enqueued
 from ddq.task import OnConflict, TaskState
 from tests.support.conservation import assert_all_conserved
 from tests.support.queue import Queue, call, error_of
@@ -115,6 +115,6 @@ async def test_a_purged_task_is_no_beginning(queue: Queue) -> None:
     await debounce(queue, "r1")
     queue.clock.advance(2_000)
     # The purge has drawn its line, and swept nothing yet.
-    await queue.store.topics.run(await queue.topic(), 0, "purge", ["p", 0], call("p"))
+    await queue.store.scripts.run(await queue.topic(), 0, "purge", ["p", 0], call("p"))
     assert (await debounce(queue, "r2")).due_ms == queue.clock.store_ms + 1_000
     assert_all_conserved(queue.server.sync)

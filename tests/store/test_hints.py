@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ddq.store.hints import DueHint, FreeHint, Hint, ReadyHint, parse_hint
-from ddq.store.jobstore import Rejection
+from ddq.store.job_values import Rejection
 from tests.support.queue import Queue, call, new_task
 
 Told = Callable[[], list[Hint]]

@@ -118,7 +118,7 @@ async def test_every_script_moves_the_sequence(queue: Queue) -> None:
     topic = await queue.topic()
 
     async def sequence_of(script: str, args: list[str | bytes | int]) -> int:
-        reply = await queue.store.topics.run(topic, 0, script, args, call("r"))
+        reply = await queue.store.scripts.run(topic, 0, script, args, call("r"))
         return reply.receipt.sequence
 
     idle: dict[str, list[str | bytes | int]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ddq.store.jobstore import Leased, Settlement
+from ddq.store.job_values import Leased, Settlement
 from ddq.task import TaskState
 from tests.support.queue import Queue, call, error_of, errors, new_task
 

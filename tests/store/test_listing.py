@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ddq.store.jobstore import Cursor
+from ddq.store.job_values import Cursor
 from ddq.task import TaskState
 from tests.support.queue import Queue, call
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from ddq.errors import DdqError, StoreMalformed
-from ddq.store.jobstore import Leased, Removal, Settlement
+from ddq.store.job_values import Leased, Removal, Settlement
 from ddq.store.keys import ROOTS, TOPICS
 from ddq.task import OnConflict, TaskState
 from tests.support.conservation import recount
@@ -123,7 +123,7 @@ async def test_a_key_of_the_wrong_type_is_named_and_nothing_is_written(
         queue.collect,
         queue.lead,
         lambda: queue.list_ids(TaskState.SCHEDULED),
-        lambda: queue.store.topics.configure(topic, queue.shard, call()),
+        lambda: queue.store.shard_settings.configure(topic, queue.shard, call()),
     ]
     for operation in operations:
         error = await error_of(operation())

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ddq.store.jobstore import Removal
+from ddq.store.job_values import Removal
 from ddq.task import TaskState
 from tests.support.queue import Queue, call, error_of, errors, new_task
 from tests.support.store import StoreServer

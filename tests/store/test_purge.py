@@ -53,7 +53,9 @@ async def test_a_repeat_touches_nothing_that_came_after_the_start(queue: Queue) 
 
 async def draw_cut(queue: Queue, request_id: str = "p") -> None:
     """The start of a purge whose sweep has not come to anything yet."""
-    await queue.store.topics.run(await queue.topic(), 0, "purge", [request_id, 0], call(request_id))
+    await queue.store.scripts.run(
+        await queue.topic(), 0, "purge", [request_id, 0], call(request_id)
+    )
 
 
 async def test_no_task_hops_past_the_sweep(queue: Queue) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ddq.store.jobstore import Leased
+from ddq.store.job_values import Leased
 from ddq.task import TaskState
 from tests.support.queue import Queue, error_of
 

@@ -10,7 +10,14 @@ from importlib.resources import files
 import pytest
 
 from ddq.errors import DdqError
-from ddq.store.jobstore import Continuation, Extension, Postponement, Rejection, Removal, Settlement
+from ddq.store.job_values import (
+    Continuation,
+    Extension,
+    Postponement,
+    Rejection,
+    Removal,
+    Settlement,
+)
 from ddq.store.keys import TOPICS_CONFIRMED
 from ddq.store.scripts import load_scripts
 from ddq.store.upkeep import Leadership
@@ -491,14 +498,14 @@ async def _(queue: Queue) -> None:
 
 @reaches("configure", "OK")
 async def _(queue: Queue) -> None:
-    await queue.store.topics.configure_all(await queue.topic(), call())
+    await queue.store.shard_settings.configure_all(await queue.topic(), call())
 
 
 @reaches("configure", "NEWER")
 async def _(queue: Queue) -> None:
     old = await queue.topic()
     await queue.pause()
-    await queue.store.topics.configure_all(old, call())
+    await queue.store.shard_settings.configure_all(old, call())
     assert queue.server.sync.hget(queue.key("control"), "paused") == b"1"
 
 
@@ -506,7 +513,7 @@ async def _(queue: Queue) -> None:
 async def _(queue: Queue) -> None:
     topic = await queue.topic()
     later = replace(topic, uid=b"\xff" * 16)
-    error = await error_of(queue.store.topics.configure_all(later, call()))
+    error = await error_of(queue.store.shard_settings.configure_all(later, call()))
     assert error.reason == "STORE_MALFORMED"
     assert queue.key("control") in error.message
     assert queue.server.sync.hget(queue.key("control"), "uid") == topic.uid

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from ddq.durations import moment_text
-from ddq.store.jobstore import Removal
+from ddq.store.job_values import Removal
 from ddq.task import TaskState
 from tests.support.fixtures import OpenStoreHere
 from tests.support.queue import Queue, call, error_of, errors, new_task

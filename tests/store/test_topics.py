@@ -10,7 +10,7 @@ import pytest
 from ddq.config import Settings
 from ddq.errors import StoreMalformed
 from ddq.store.keys import ROOTS, ShardId
-from ddq.store.topics import pack_document, unpack_topic
+from ddq.store.topic_records import pack_document, unpack_topic
 from ddq.task import TaskState, Topic, TopicSettings
 from tests.support.conservation import assert_all_conserved
 from tests.support.fixtures import OpenStoreHere
@@ -69,7 +69,7 @@ async def test_a_deletion_that_broke_off_before_its_last_step_can_be_finished(
     await topic_queue.add("a")
     topic = await queue.store.topics.mark_deleting(await topic_queue.topic(), call())
     await queue.store.operations.purge(topic, call("p"), while_deleting=True)
-    reply = await queue.store.topics.run(topic, 0, "erase", [500], call("p"), while_deleting=True)
+    reply = await queue.store.scripts.run(topic, 0, "erase", [500], call("p"), while_deleting=True)
     assert reply.body[0] == [1]
     assert await delete_wholly(topic_queue, most=5) == [True]
     assert await queue.store.topics.load("half", call()) is None
@@ -99,7 +99,7 @@ async def test_a_process_that_is_behind_cannot_bring_a_deleted_topic_back(
     await queue.delete_topic()
     assert (await error_of(behind.add("b"))).reason == "TOPIC_NOT_FOUND"
     # It read the registry before the deletion and configures only now.
-    await behind.store.topics.configure_all(old, call())
+    await behind.store.shard_settings.configure_all(old, call())
     assert keys_of(queue.server, queue.name) == {queue.key("control")}
     assert queue.server.sync.hget(queue.key("control"), "erased") == b"1"
 
@@ -132,7 +132,7 @@ async def test_a_topic_made_again_with_other_shards_is_not_confused(
     old = await behind.topic()
     await queue.delete_topic()
     await queue.create(shards=4)
-    reason = (await error_of(behind.store.topics.run(old, 0, "survey", [], call()))).reason
+    reason = (await error_of(behind.store.scripts.run(old, 0, "survey", [], call()))).reason
     assert reason == "TOPIC_CHANGED"
     # From then on it knows.
     assert (await behind.add("a")).created
@@ -187,7 +187,7 @@ async def test_a_shard_that_an_update_did_not_reach_is_configured_on_first_use(
 async def test_settings_never_go_back(queue: Queue) -> None:
     old = await queue.topic()
     await queue.pause()
-    await queue.store.topics.configure_all(old, call())
+    await queue.store.shard_settings.configure_all(old, call())
     await queue.add("a")
     assert await queue.promote() == 0
 
@@ -208,7 +208,7 @@ async def test_settings_that_keep_changing_are_said_to(queue: Queue) -> None:
         return await inner(*args, **kwargs)  # type: ignore[arg-type]
 
     runner.run = run  # type: ignore[method-assign, assignment]
-    error = await error_of(queue.store.topics.run(topic, 0, "survey", [], call()))
+    error = await error_of(queue.store.scripts.run(topic, 0, "survey", [], call()))
     assert error.reason == "TOPIC_CHANGED"
 
 

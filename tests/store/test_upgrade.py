@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ddq.store.jobstore import Settlement
+from ddq.store.job_values import Settlement
 from ddq.store.keys import TOPICS, ShardId, shard_of
 from ddq.task import Durability, OnConflict, TaskState
 from tests.support.conservation import assert_all_conserved

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from ddq.errors import DdqError
-from ddq.store.jobstore import (
+from ddq.store.job_values import (
     Changed,
     Content,
     Continuation,

@@ -17,7 +17,7 @@ from ddq.entropy import SystemEntropy
 from ddq.errors import DdqError, StoreUnreachable, TopicNotFound, WriteOutcomeUnknown
 from ddq.server.notifier import ReadyBell
 from ddq.server.service import QueueService
-from ddq.store.jobstore import Leased
+from ddq.store.job_values import Leased
 from ddq.store.keys import ShardId
 from ddq.store.router import SlotMovingError
 from ddq.store.runner import Call

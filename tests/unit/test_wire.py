@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ddq.errors import InvalidArgument
 from ddq.server import wire
-from ddq.store.jobstore import Cursor
+from ddq.store.job_values import Cursor
 
 SCORES = st.just("") | st.integers(0, 2**53).map(lambda ms: repr(float(ms)))
 
