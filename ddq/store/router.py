@@ -16,14 +16,10 @@ from ddq.config import MS_PER_SECOND, Settings
 from ddq.errors import StoreUnreachable
 from ddq.metrics import Metrics
 from ddq.store.barrier import FAST, Barrier, DataNodes, Policy, Timing
-from ddq.store.commit import (
-    Argument,
-    Committed,
-    GroupCommit,
-    LaneClosedError,
-    NotHereError,
-)
+from ddq.store.commit import GroupCommit, LaneClosedError
 from ddq.store.metered import MeteredConnection
+from ddq.store.pending import Argument, Committed
+from ddq.store.script_errors import NotHereError
 from ddq.store.scripts import Script
 from ddq.store.topology import Node, Topology
 
@@ -65,7 +61,9 @@ class Router:
         self.nodes = nodes
         self.timing = timing
         self._metrics = metrics
-        metrics.held.set_function(lambda: sum(lane.held_count for lane in self._lanes.values()))
+        metrics.held.set_function(
+            lambda: sum(lane.unconfirmed_count for lane in self._lanes.values())
+        )
         self._heartbeat = scripts["heartbeat"]
         self._settings = settings
         # Replaced, and never changed in place: Prometheus reads it in a thread of its own.

@@ -14,8 +14,8 @@ from ddq.durations import moment_text
 from ddq.entropy import Clock, Entropy
 from ddq.metrics import Metrics, counted_store_request
 from ddq.store.barrier import FAST, Barrier, strength
-from ddq.store.commit import Argument
 from ddq.store.keys import TOPICS, TOPICS_CONFIRMED, ShardId
+from ddq.store.pending import Argument
 from ddq.store.rollback import NOBODY, REGISTRY, Ledger, Ledgers, Scope, shard_scope
 from ddq.store.router import Router
 from ddq.store.scripts import Script

@@ -18,15 +18,10 @@ from ddq.errors import (
     WriteOutcomeUnknown,
 )
 from ddq.store.barrier import DataNodes, Policy, Timing
-from ddq.store.commit import (
-    PIPELINE_MAX_COUNT,
-    Committed,
-    GroupCommit,
-    LaneClosedError,
-    NotHereError,
-    store_error,
-)
+from ddq.store.commit import PIPELINE_MAX_COUNT, GroupCommit, LaneClosedError
 from ddq.store.connection import Command, NotSentError, Reply, ReplyLostError
+from ddq.store.pending import Committed
+from ddq.store.script_errors import NotHereError, store_error
 from ddq.store.scripts import default_scripts
 from ddq.task import Durability
 
@@ -345,7 +340,7 @@ async def test_fsync_waits_for_disks_and_the_masters_own_counts() -> None:
         *[command[-1] for command in commands[:-2]], next(answers), role()
     ]  # fmt: skip
     connection.free.set()
-    commit._policy = policy(Durability.QUORUM, 1, fsync=True, window_s=0.01)
+    commit._sender._policy = policy(Durability.QUORUM, 1, fsync=True, window_s=0.01)
     assert await run(commit, "a") == Committed("a", 0)
     assert connection.sent[0][1][:3] == ("WAITAOF", 1, 0)
     assert len(connection.sent) == 2
@@ -489,7 +484,7 @@ async def test_replies_that_are_held_count_with_their_bytes() -> None:
     )  # fmt: skip
     held = run(commit, "a")
     await turns()
-    assert commit.held_count == 1
+    assert commit.unconfirmed_count == 1
     with pytest.raises(Overloaded, match="bytes wait"):
         await run(commit, "b")
     held.cancel()

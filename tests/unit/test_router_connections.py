@@ -15,8 +15,9 @@ from ddq.config import Settings
 from ddq.errors import DdqError, StoreUnreachable
 from ddq.metrics import Metrics
 from ddq.store.barrier import FAST, Barrier, DataNodes, Timing
-from ddq.store.commit import PIPELINE_MAX_COUNT, Committed
+from ddq.store.commit import PIPELINE_MAX_COUNT
 from ddq.store.connection import Command, Reply
+from ddq.store.pending import Committed, UnconfirmedReplies
 from ddq.store.router import Router
 from ddq.store.scripts import default_scripts
 from ddq.store.topology import Node
@@ -112,7 +113,7 @@ class Scene:
     def check(self) -> None:
         """Each connection that is open is in the table, under its own node."""
         lanes = self.router.lanes()
-        held = {lane._connection._inner: node for (node, _), lane in lanes.items()}  # type: ignore[attr-defined]
+        held = {lane._sender._connection._inner: node for (node, _), lane in lanes.items()}  # type: ignore[attr-defined]
         assert {each: each.node for each in self.topology.open} == held
         assert len(held) <= len(NODES) * len(BARRIERS)
 
@@ -218,9 +219,9 @@ def test_metrics_may_be_read_while_the_table_changes() -> None:
                 scene.router._lane(NODES[1], FAST)
                 return 0
 
-        first._held = Disturbed()  # type: ignore[assignment]
+        first._unconfirmed = Disturbed()  # type: ignore[assignment]
         assert scene.metrics.registry.get_sample_value("ddq_store_replies_held") == 0
-        first._held = []
+        first._unconfirmed = UnconfirmedReplies()
         await scene.router.close()
 
     play(story)
