@@ -46,7 +46,7 @@ class Scheduler:
     """Promotes and reaps on every shard that it can lead.
 
     Args:
-        store: whose hints it must be made a listener of: ``store.hints.listen(scheduler.on_hint)``.
+        store: to whose hints it listens from now on.
     """
 
     def __init__(self, store: Store) -> None:
@@ -76,6 +76,7 @@ class Scheduler:
         self._round_s = LONG_AGO_S
         self._modest_until_s = LONG_AGO_S
         self._said: dict[str, float] = {}
+        store.hints.listen(self.on_hint)
 
     # Being woken ---------------------------------------------------------------------------
 

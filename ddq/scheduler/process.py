@@ -53,7 +53,6 @@ async def run_scheduler(
         working_store(url, options.settings, metrics, stop) as store,
     ):
         scheduler = Scheduler(store)
-        store.hints.listen(scheduler.on_hint)
         async with asyncio.TaskGroup() as group:
             hints = group.create_task(store.hints.run(), name="ddq hints")
             on_ready(SchedulerInfo(str(url), metrics_address))

@@ -101,9 +101,7 @@ async def _serve(
     stop: asyncio.Event,
     on_ready: Callable[[str], None],
 ) -> None:
-    bell = ReadyBell()
-    store.hints.listen(bell.on_hint)
-    service = QueueService(store, bell)
+    service = QueueService(store, ReadyBell(store.hints))
     running, calls, streams = RunningCalls(), OpenCalls(), OpenCalls()
     server, health_servicer = _make_server(store, service, running, calls, streams)
     host, _ = split_address(options.listen)
@@ -114,8 +112,6 @@ async def _serve(
             f"cannot listen on {options.listen}: the address is in use or not this machine's; "
             "choose another one"
         ) from None
-    if scheduler is not None:
-        store.hints.listen(scheduler.on_hint)
     scheduler_stop = asyncio.Event()
     try:
         async with asyncio.TaskGroup() as group:

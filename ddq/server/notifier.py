@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from ddq.store.hints import Hint, ReadyHint, Reset, TopicHint
+from ddq.store.hints import Hint, HintSource, ReadyHint, Reset, TopicHint
 from ddq.store.keys import ShardId
 
 ROUND_STEP_COUNT = 64
@@ -105,9 +105,13 @@ class ReadyBell:
     """Hands each hint to as many waiting Retrieves as there are tasks, the longest waiting first.
 
     One task that becomes ready must not send every waiting Retrieve to the store.
+
+    Args:
+        hints: to which it listens from now on.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, hints: HintSource) -> None:
+        hints.listen(self.on_hint)
         self._lines: dict[str, _Line] = {}
         self._round: OrderedDict[Ear, None] = OrderedDict()
         self._round_timer: asyncio.TimerHandle | None = None

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import redis.exceptions
 
@@ -85,6 +86,13 @@ def parse_hint(message: bytes) -> Hint | None:
     return None
 
 
+class HintSource(Protocol):
+    """Delivers hints to those who listen."""
+
+    def listen(self, listener: Listener) -> None:
+        """``listener`` is called with each hint from now on; it must not block or raise."""
+
+
 class HintFeed:
     """Listens on the channel and hands each hint to every listener.
 
@@ -100,7 +108,7 @@ class HintFeed:
         topology.on_change(self._on_change)
 
     def listen(self, listener: Listener) -> None:
-        """``listener`` is called with each hint from now on; it must not block or raise."""
+        """See HintSource.listen."""
         self._listeners.append(listener)
 
     def _deliver(self, hint: Hint) -> None:

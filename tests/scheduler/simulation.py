@@ -27,6 +27,7 @@ from ddq.store.topics import FIRST_PAGE, READ_MAX_COUNT, RegistryPage, RegistryV
 from ddq.store.upkeep import Acquired, Leadership, Moved, Outlook, Survey
 from ddq.task import Durability, Receipt, Topic, TopicSettings
 from tests.stateful.virtual import VirtualLoop
+from tests.support.hints import NoHints
 
 START_MS = 1_800_000_000_000
 # Measured on the machine on which this was written, rounded.
@@ -77,6 +78,7 @@ class SimulatedStore:
         self.topics = self
         self.directory = self
         self.upkeep = self
+        self.hints = NoHints()
         self.shards: dict[ShardId, SimulatedShard] = {}
         self._turns: dict[str, asyncio.Lock] = {}
         self.hung: set[str] = set()
@@ -298,7 +300,8 @@ class Simulation:
     def hint(self, *hints: Hint) -> None:
         """The scheduler hears of it."""
         for hint in hints:
-            self.loop.call_soon(self.scheduler.on_hint, hint)
+            for listener in self.store.hints.listeners:
+                self.loop.call_soon(listener, hint)
         self.loop.settle()
 
     def create(self, name: str) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from ddq.server.notifier import ReadyBell
 from ddq.store.hints import ReadyHint, Reset, TopicHint
 from ddq.store.keys import ShardId
+from tests.support.hints import NoHints
 
 A, B = ShardId("a", 0), ShardId("b", 0)
 
 
 def test_one_task_wakes_the_one_that_waits_longest() -> None:
-    bell = ReadyBell()
+    bell = ReadyBell(NoHints())
     with bell.listening(["a"]) as first, bell.listening(["a"]) as second:
         bell.on_hint(ReadyHint(A, 1))
         assert (first.ringing, second.ringing) == (True, False)
@@ -20,7 +21,7 @@ def test_one_task_wakes_the_one_that_waits_longest() -> None:
 
 
 def test_many_tasks_wake_as_many_as_wait() -> None:
-    bell = ReadyBell()
+    bell = ReadyBell(NoHints())
     with bell.listening(["a"]) as first, bell.listening(["a"]) as second:
         bell.on_hint(ReadyHint(A, 9))
         assert first.ringing
@@ -29,7 +30,7 @@ def test_many_tasks_wake_as_many_as_wait() -> None:
 
 def test_who_is_woken_for_one_topic_also_looks_at_another_that_rings_meanwhile() -> None:
     """Else the second task would lie until somebody looks by himself."""
-    bell = ReadyBell()
+    bell = ReadyBell(NoHints())
     with bell.listening(["a", "b"]) as ear:
         bell.on_hint(ReadyHint(A, 1))
         bell.on_hint(ReadyHint(B, 1))
@@ -38,7 +39,7 @@ def test_who_is_woken_for_one_topic_also_looks_at_another_that_rings_meanwhile()
 
 
 def test_who_is_idle_is_woken_before_who_is_woken_already() -> None:
-    bell = ReadyBell()
+    bell = ReadyBell(NoHints())
     with bell.listening(["a", "b"]) as both, bell.listening(["b"]) as idle:
         bell.on_hint(ReadyHint(A, 1))
         bell.on_hint(ReadyHint(B, 1))
@@ -47,7 +48,7 @@ def test_who_is_idle_is_woken_before_who_is_woken_already() -> None:
 
 
 def test_who_goes_without_looking_passes_it_on() -> None:
-    bell = ReadyBell()
+    bell = ReadyBell(NoHints())
     with bell.listening(["a"]) as second:
         with bell.listening(["a"]):
             pass
@@ -61,7 +62,7 @@ def test_who_goes_without_looking_passes_it_on() -> None:
 
 
 def test_a_new_topic_and_a_reset_wake_all_to_look_everywhere() -> None:
-    bell = ReadyBell()
+    bell = ReadyBell(NoHints())
     for hint in (TopicHint("a"), Reset()):
         with bell.listening(["a"]) as first, bell.listening(["a", "b"]) as second:
             bell.on_hint(ReadyHint(A, 1))
@@ -73,7 +74,7 @@ def test_a_new_topic_and_a_reset_wake_all_to_look_everywhere() -> None:
 
 
 def test_a_topic_that_nobody_waits_for_rings_in_vain() -> None:
-    bell = ReadyBell()
+    bell = ReadyBell(NoHints())
     with bell.listening(["a"]) as ear:
         bell.on_hint(ReadyHint(B, 1))
         bell.on_hint(TopicHint("b"))

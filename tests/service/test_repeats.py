@@ -17,7 +17,7 @@ async def test_a_repeat_that_overtakes_its_first_attempt_leases_no_more(
     """Both looked for an answer before either had one."""
     other = Queue(queue.controlled_store, "other")
     await other.create()
-    service = QueueService(queue.store, ReadyBell())
+    service = QueueService(queue.store, ReadyBell(queue.store.hints))
 
     async def nothing_yet(shards: object, *_: object) -> object:
         return shards

@@ -314,7 +314,7 @@ async def test_a_task_is_passed_on_by_who_is_cancelled_while_fetching_it(
     """Woken for the only task, and cancelled before the store heard of it."""
     queue = Queue(open_store_here())
     await queue.create()
-    bell = ReadyBell()
+    bell = ReadyBell(queue.store.hints)
     service = QueueService(queue.store, bell)
     gate = Gate(queue.store.jobs.retrieve)
     queue.store.jobs.retrieve = gate  # type: ignore[method-assign]

@@ -40,7 +40,7 @@ class ServedShard(RealShard):
 
     async def _serve(self, socket: str) -> None:
         self._server = grpc.aio.server()
-        service = QueueService(self.store, ReadyBell())
+        service = QueueService(self.store, ReadyBell(self.store.hints))
         base = delay_queue_service_pb2_grpc.DelayQueueServiceServicer
         adapted = servicer(service, base, CallFactory(self.store.settings, self.clock))
         delay_queue_service_pb2_grpc.add_DelayQueueServiceServicer_to_server(adapted, self._server)

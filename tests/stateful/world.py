@@ -335,7 +335,7 @@ class World:
                 topology, settings, scripts=self.scripts, clock=self, entropy=CountedEntropy(name)
             )
             store.router.timing = TIMING
-            bell = ReadyBell()
+            bell = ReadyBell(store.hints)
             process = Process(name, store, bell, QueueService(store, bell))
             if is_scheduler:
                 process.scheduler = Scheduler(store)

@@ -24,6 +24,7 @@ from ddq.store.runner import Call
 from ddq.store.topology import Node
 from ddq.task import Durability, Receipt, RetryPolicy, Task, TaskState, Topic, TopicSettings
 from ddq.v1 import delay_queue_service_pb2 as pb
+from tests.support.hints import NoHints
 from tests.support.rpc import seconds
 
 T = TypeVar("T")
@@ -95,7 +96,7 @@ class FakeShards:
         self.nodes = {shard: Node(shard.tag, 6379) for shard in self.shards}
         self.latency_s = 0.0
         self.asked: Counter[ShardId] = Counter()
-        self.bell = ReadyBell()
+        self.bell = ReadyBell(NoHints())
         store: Any = SimpleNamespace(
             topics=SimpleNamespace(find=self._find, load=self._load),
             jobs=SimpleNamespace(retrieve=self._retrieve),

@@ -10,6 +10,7 @@ import pytest
 from ddq.server.notifier import ROUND_STEP_COUNT, ROUND_STEP_S, Ear, ReadyBell
 from ddq.store.hints import DueHint, ReadyHint, Reset, TopicHint
 from ddq.store.keys import ShardId
+from tests.support.hints import NoHints
 
 MAIL, MAIL_1, JOBS = ShardId("mail", 0), ShardId("mail", 1), ShardId("jobs", 0)
 
@@ -19,7 +20,7 @@ def ringing(*ears: Ear) -> list[bool]:
 
 
 async def test_as_many_are_woken_as_there_are_tasks_the_longest_waiting_first() -> None:
-    bell = ReadyBell()
+    bell = ReadyBell(NoHints())
     with (
         bell.listening(["mail"]) as one,
         bell.listening(["jobs", "mail"]) as two,
@@ -35,7 +36,7 @@ async def test_as_many_are_woken_as_there_are_tasks_the_longest_waiting_first() 
 
 
 async def test_who_leaves_without_looking_passes_the_ring_on() -> None:
-    bell = ReadyBell()
+    bell = ReadyBell(NoHints())
     with bell.listening(["mail"]) as second:
         with bell.listening(["mail"]) as first:
             bell.ring(MAIL_1, 1)
@@ -47,7 +48,7 @@ async def test_who_leaves_without_looking_passes_the_ring_on() -> None:
 
 
 async def test_after_a_reset_everybody_looks_at_everything() -> None:
-    bell = ReadyBell()
+    bell = ReadyBell(NoHints())
     with bell.listening(["mail"]) as one, bell.listening(["jobs"]) as two:
         bell.ring(MAIL, 1)
         bell.on_hint(Reset())
@@ -67,7 +68,7 @@ async def test_a_ring_for_one_shard_does_not_narrow_an_earlier_one_for_all() -> 
 
 
 async def test_a_new_topic_wakes_those_who_wait_for_it() -> None:
-    bell = ReadyBell()
+    bell = ReadyBell(NoHints())
     with bell.listening(["mail"]) as one, bell.listening(["jobs"]) as two:
         bell.on_hint(TopicHint("mail"))
         bell.on_hint(DueHint(JOBS, 5))
@@ -97,7 +98,7 @@ async def test_a_ring_touches_those_that_it_wakes_and_no_other(
         touched.append(ear)
         ring(ear, shard)
 
-    bell = ReadyBell()
+    bell = ReadyBell(NoHints())
     with ExitStack() as stack:
         ears = [stack.enter_context(bell.listening(["mail", "jobs"])) for _ in range(waiting)]
         monkeypatch.setattr(Ear, "ringing", property(is_ringing))
@@ -114,7 +115,7 @@ async def test_a_ring_touches_those_that_it_wakes_and_no_other(
 
 
 async def test_those_that_looked_in_vain_keep_their_place() -> None:
-    bell = ReadyBell()
+    bell = ReadyBell(NoHints())
     with bell.listening(["mail"]) as one, bell.listening(["mail"]) as two:
         bell.ring(MAIL, 1)
         assert one.look() == {MAIL}
@@ -124,7 +125,7 @@ async def test_those_that_looked_in_vain_keep_their_place() -> None:
 
 async def test_after_a_reset_a_bounded_number_looks_at_the_same_time() -> None:
     """5,000 looks at once take the store a second, in which nothing else is answered."""
-    bell = ReadyBell()
+    bell = ReadyBell(NoHints())
     with ExitStack() as stack:
         ears = [stack.enter_context(bell.listening(["mail", "jobs"])) for _ in range(300)]
         with bell.listening(["mail"]) as gone:
@@ -136,3 +137,12 @@ async def test_after_a_reset_a_bounded_number_looks_at_the_same_time() -> None:
                 await asyncio.sleep(ROUND_STEP_S)
         assert {ear.look() for ear in ears} == {frozenset()}
         assert not gone.ringing
+
+
+async def test_a_notifier_listens_to_the_hints_that_it_is_given() -> None:
+    hints = NoHints()
+    bell = ReadyBell(hints)
+    with bell.listening(["mail"]) as ear:
+        for listener in hints.listeners:
+            listener(ReadyHint(MAIL, 1))
+        assert ear.ringing
