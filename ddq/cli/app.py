@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ddq import __version__
-from ddq.cli import dead, demo, enqueue, node, scheduler, serve, store, tasks, topics, work
+from ddq.cli import dead, demo, enqueue, node, scheduler, serve, stats, store, tasks, topics, work
 from ddq.cli.exits import MEANINGS
 
 _EXITS = "Exit status: " + "; ".join(f"{code.value} {text}" for code, text in MEANINGS.items())
@@ -54,4 +54,4 @@ app.command("list", rich_help_panel=_TASKS)(tasks.list_tasks)
 app.add_typer(topics.app, name="topics", rich_help_panel=_OPERATORS)
 app.add_typer(dead.app, name="dead", rich_help_panel=_OPERATORS)
 app.add_typer(store.app, name="store", rich_help_panel=_OPERATORS)
-app.command("stats", rich_help_panel=_OPERATORS)(topics.stats)
+app.command("stats", rich_help_panel=_OPERATORS)(stats.stats)

@@ -135,6 +135,20 @@ def guarded(work: Coroutine[Any, Any, R]) -> R:
         raise typer.Exit(ExitCode.FAILED) from None
 
 
+def sure(question: str, *, yes: bool) -> None:
+    """Returns if --yes was given or a person confirms it.
+
+    Raises:
+        CommandError: it was not confirmed.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise CommandError(f"{question} Give --yes.", ExitCode.USAGE)
+    if not typer.confirm(question, err=True):
+        raise CommandError("nothing was done", ExitCode.FAILED)
+
+
 def close_stdout() -> None:
     """Points stdout nowhere, else Python complains about the broken pipe when it exits."""
     devnull = os.open(os.devnull, os.O_WRONLY)

@@ -8,24 +8,17 @@ from typing import Annotated
 
 import typer
 
-from ddq.cli.connect import connected
+from ddq.cli.connect import Connect, Result, on_server
 from ddq.cli.durations import attempts_text
-from ddq.cli.exits import CommandError, ExitCode, UsageError, complain, exit_code, guarded
-from ddq.cli.options import (
-    DEFAULT_ADDRESS,
-    DEFAULT_TIMEOUT,
-    Address,
-    At,
-    Delay,
-    Json,
-    Timeout,
-    Utf8,
-)
+from ddq.cli.exits import CommandError, ExitCode, UsageError, complain, exit_code
+from ddq.cli.options import At, Delay, Json, Utf8
 from ddq.cli.output import emit, facts, plain, preview, say, table, task_document, when
 from ddq.client import Client, Task, TaskState
 
 Topic = Annotated[str, typer.Argument(help="The topic.", show_default=False)]
 Id = Annotated[str, typer.Argument(metavar="ID", help="The task's id.", show_default=False)]
+Limit = Annotated[int, typer.Option("--limit", "-n", min=0, help="At most so many; 0: all.")]
+Payloads = Annotated[bool, typer.Option("--payloads", help="With their payloads.")]
 
 
 class State(StrEnum):
@@ -40,7 +33,9 @@ class State(StrEnum):
     PURGED = "purged"
 
 
-def cancel(
+@on_server
+async def cancel(
+    connect: Connect,
     topic: Topic,
     ids: Annotated[
         list[str], typer.Argument(metavar="ID...", help="The tasks' ids.", show_default=False)
@@ -49,34 +44,30 @@ def cancel(
         bool, typer.Option("--revoke-lease", help="Also a task that a worker holds.")
     ] = False,
     as_json: Json = False,
-    address: Address = DEFAULT_ADDRESS,
-    timeout: Timeout = DEFAULT_TIMEOUT,
 ) -> None:
     """Cancel tasks that are scheduled or ready: they are never delivered again.
 
     Those that cannot be cancelled are named on stderr; the exit status is that of the first.
     """
-
-    async def run() -> None:
-        async with connected(address, timeout) as client:
-            results = await client.cancel_batch(topic, ids, revoke_lease=revoke_lease)
-        first = None
-        for result in results:
-            if result.error is not None:
-                complain(str(result.error))
-                first = first or exit_code(result.error)
-            elif as_json:
-                emit({"topic": topic, "id": result.id, **plain(result.unwrap())})
-            else:
-                again = " (it was already)" if result.unwrap().already_cancelled else ""
-                say(f"cancelled {topic}/{result.id}{again}")
-        if first is not None:
-            raise typer.Exit(first)
-
-    guarded(run())
+    async with connect() as client:
+        results = await client.cancel_batch(topic, ids, revoke_lease=revoke_lease)
+    first = None
+    for result in results:
+        if result.error is not None:
+            complain(str(result.error))
+            first = first or exit_code(result.error)
+        elif as_json:
+            emit({"topic": topic, "id": result.id, **plain(result.unwrap())})
+        else:
+            again = " (it was already)" if result.unwrap().already_cancelled else ""
+            say(f"cancelled {topic}/{result.id}{again}")
+    if first is not None:
+        raise typer.Exit(first)
 
 
-def reschedule(
+@on_server
+async def reschedule(
+    connect: Connect,
     topic: Topic,
     task_id: Id,
     delay: Delay = None,
@@ -84,55 +75,44 @@ def reschedule(
     expected_revision: Annotated[
         int | None, typer.Option(min=0, help="Only if the task has this revision.")
     ] = None,
-    as_json: Json = False,
-    address: Address = DEFAULT_ADDRESS,
-    timeout: Timeout = DEFAULT_TIMEOUT,
-) -> None:
+) -> Result:
     """Give a scheduled or ready task another due time; without --delay and --at: now."""
     if delay is not None and at is not None:
         raise UsageError("give --delay or --at, not both")
-
-    async def run() -> None:
-        async with connected(address, timeout) as client:
-            result = await client.reschedule(
-                topic, task_id, delay=delay, due=at, expected_revision=expected_revision
-            )
-        if as_json:
-            emit({"topic": topic, "id": task_id, **plain(result)})
-        else:
-            say(f"rescheduled {topic}/{task_id}, due {when(result.due_time)}")
-
-    guarded(run())
+    async with connect() as client:
+        result = await client.reschedule(
+            topic, task_id, delay=delay, due=at, expected_revision=expected_revision
+        )
+    return Result(
+        {"topic": topic, "id": task_id, **plain(result)},
+        f"rescheduled {topic}/{task_id}, due {when(result.due_time)}",
+    )
 
 
-def get(
+@on_server
+async def get(
+    connect: Connect,
     topic: Topic,
     task_id: Id,
     raw: Annotated[bool, typer.Option("--raw", help="Only the payload, byte for byte.")] = False,
     as_json: Json = False,
     utf8: Utf8 = False,
-    address: Address = DEFAULT_ADDRESS,
-    timeout: Timeout = DEFAULT_TIMEOUT,
 ) -> None:
     """Show a task."""
-
-    async def run() -> None:
-        async with connected(address, timeout) as client:
-            task = await client.get_task(topic, task_id)
-        if raw:
-            if task.payload is None:
-                raise CommandError(
-                    f"{topic}/{task_id} is {task.state.name}: its payload is gone",
-                    ExitCode.NOT_FOUND,
-                )
-            sys.stdout.buffer.write(task.payload)
-            sys.stdout.buffer.flush()
-        elif as_json:
-            emit(task_document(task, utf8=utf8))
-        else:
-            _show(task)
-
-    guarded(run())
+    async with connect() as client:
+        task = await client.get_task(topic, task_id)
+    if raw:
+        if task.payload is None:
+            raise CommandError(
+                f"{topic}/{task_id} is {task.state.name}: its payload is gone",
+                ExitCode.NOT_FOUND,
+            )
+        sys.stdout.buffer.write(task.payload)
+        sys.stdout.buffer.flush()
+    elif as_json:
+        emit(task_document(task, utf8=utf8))
+    else:
+        _show(task)
 
 
 def _show(task: Task) -> None:
@@ -157,33 +137,27 @@ def _show(task: Task) -> None:
     facts(pair for pair in pairs if pair[1] not in {"", "-"})
 
 
-def list_tasks(
+@on_server
+async def list_tasks(
+    connect: Connect,
     topic: Topic,
     state: Annotated[
         State, typer.Option("--state", "-s", help="Tasks in this state.")
     ] = State.SCHEDULED,
-    limit: Annotated[
-        int, typer.Option("--limit", "-n", min=0, help="At most so many; 0: all.")
-    ] = 100,
-    payloads: Annotated[bool, typer.Option("--payloads", help="With their payloads.")] = False,
+    limit: Limit = 100,
+    payloads: Payloads = False,
     as_json: Json = False,
     utf8: Utf8 = False,
-    address: Address = DEFAULT_ADDRESS,
-    timeout: Timeout = DEFAULT_TIMEOUT,
 ) -> None:
     """List tasks in one state, the next ones first."""
-
-    async def run() -> None:
-        async with connected(address, timeout) as client:
-            rows, more = await _some(
-                client, topic, TaskState[state.name], limit, payloads, as_json, utf8
-            )
-        if not as_json:
-            show_tasks(rows, payloads=payloads)
-            if more:
-                complain("there are more; --limit 0 shows all")
-
-    guarded(run())
+    async with connect() as client:
+        rows, more = await _some(
+            client, topic, TaskState[state.name], limit, payloads, as_json, utf8
+        )
+    if not as_json:
+        show_tasks(rows, payloads=payloads)
+        if more:
+            complain("there are more; --limit 0 shows all")
 
 
 async def _some(
@@ -198,8 +172,9 @@ async def _some(
     """Up to ``limit`` tasks, and whether there are more. JSON goes out as it comes in."""
     found: list[Task] = []
     count = 0
-    page_size = min(limit + 1, 1_000) if limit else 1_000
-    async for task in client.list_tasks(topic, state, with_payload=payloads, page_size=page_size):
+    async for task in client.list_tasks(
+        topic, state, with_payload=payloads, page_size=page_size(limit)
+    ):
         if limit and count == limit:
             return found, True
         count += 1
@@ -208,6 +183,11 @@ async def _some(
         else:
             found.append(task)
     return found, False
+
+
+def page_size(limit: int) -> int:
+    """Tasks per page of a listing: one more than are shown tells whether there are more."""
+    return min(limit + 1, 1_000) if limit else 1_000
 
 
 def show_tasks(tasks: list[Task], *, payloads: bool) -> None:
