@@ -11,7 +11,7 @@ compared but not reckoned: an order that is refused is impossible, one that is f
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -85,12 +85,39 @@ class Search:
         known = {delivery.op.index for delivery in case.deliveries}
         ghosts = [
             op
-            for op in view.lost_retrieves
+            for op in (*view.lost_retrieves, *self._lapsed_retrieves())
             if op.fate != "absent" and op.index not in known
             and case.topic in op.request.topics
         ]  # fmt: skip
-        self._ghosts_ns = sorted(op.begin_ns for op in ghosts)
+        self._ghosts = [(op.begin_ns, self._ghost_until_ms(op)) for op in ghosts]
         self._ghost_ms = min((op.request.lease_ms or self._lease_ms for op in ghosts), default=0)
+
+    def _lapsed_retrieves(self) -> Iterable[Op]:
+        """Retrieves that may have leased the task although their replies do not name it.
+
+        The client library repeats a Retrieve whose reply was lost. The repeat names no lease that
+        has expired by then. A journal shows such a lease.
+        """
+        if self._view.journaled(self._case.topic):
+            known = {delivery.lease.revision for delivery in self._case.deliveries}
+            leases = (entry for _, entry in self._case.entries if entry.op == "lease")
+            if all(entry.revision in known for entry in leases):
+                return ()
+        error_ns = self._view.bounds.clock_error_ms * MS
+        return (
+            op
+            for op in self._view.grouped.retrieves
+            if op.ok
+            and op.end_ns - op.begin_ns + error_ns >= (op.request.lease_ms or self._lease_ms) * MS
+        )
+
+    def _ghost_until_ms(self, op: Op) -> float:
+        """The latest moment by the store's clock at which such a Retrieve can have leased it."""
+        if not op.ok or not self._view.run.wall_ms:
+            return float("inf")
+        lease_ms = op.request.lease_ms or self._lease_ms
+        error_ms = self._view.bounds.clock_error_ms
+        return self._view.run.wall_ms + op.end_ns / MS + error_ms - lease_ms
 
     def explains(self) -> bool:
         """Whether some order of them all is possible.
@@ -147,10 +174,12 @@ class Search:
         now = node.incarnation if after is not None and task is not None and (
             after.incarnation == task.incarnation
         ) else 0  # fmt: skip
+        # The reply to a repeat may name when a later attempt was due, or a later incarnation.
+        repeated = op.op == "enqueue" and op.ok and not op.reply.created
+        if repeated and status == "CREATED" and len(self._case.makers) > 1:
+            incarnation = 0
         if incarnation and now and incarnation != now:
             return
-        # The reply to a repeat may name when a later attempt was due.
-        repeated = op.op == "enqueue" and op.ok and not op.reply.created
         due_ms = 0 if repeated else getattr(reply, "due_ms", 0)
         if after is not None and after.state == State.SCHEDULED and due_ms:
             after = replace(after, due_ms=due_ms, at_ms=due_ms)
@@ -281,7 +310,8 @@ class Search:
             after, _ = self._step(task, spec.Reap(b"n", 1, 1, (0.0,)), now_ms)
             yield replace(node, task=after, mark_ms=now_ms)
         elif task.state == State.READY:
-            if node.ghosts < sum(begin_ns <= limit_ns for begin_ns in self._ghosts_ns):
+            begun = [until_ms for begin_ns, until_ms in self._ghosts if begin_ns <= limit_ns]
+            if node.ghosts < len(begun) and node.mark_ms <= max(begun):
                 after = replace(
                     task, state=State.LEASED, at_ms=node.mark_ms + self._ghost_ms,
                     attempt=task.attempt + 1, token=b"ghost", settled=(b"", ""),

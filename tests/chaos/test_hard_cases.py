@@ -213,6 +213,55 @@ def repeated_behind_a_lost_lease() -> Tale:
     return tale
 
 
+def repeated_behind_a_snooze() -> Tale:
+    """An enqueue is repeated by the client library, and answered when the task has been snoozed:
+    the due time of that reply is the snooze's."""
+    tale = Tale(policy=QUICK)
+    tale.enqueue("a", lost=True)
+    tale.events.pop()
+    tale.promote()
+    tale.snooze(tale.lease(), delay_ms=400)
+    tale.enqueue("a")
+    del tale.events[-2]
+    tale.wait(0.5)
+    tale.promote()
+    tale.ack(tale.lease())
+    return tale
+
+
+def repeated_behind_the_next_run() -> Tale:
+    """An enqueue is repeated by the client library, and answered when the task's next run is there:
+    the incarnation of that reply is not the one that the enqueue made."""
+    tale = Tale(policy=QUICK)
+    tale.enqueue("a", lost=True)
+    tale.events.pop()
+    tale.promote()
+    lease = tale.lease()
+    tale.cancel("a", process="q")
+    tale.run_again(lease, delay_ms=50)
+    tale.enqueue("a")
+    del tale.events[-2]
+    return tale
+
+
+def lapsed_before_the_repeat() -> Tale:
+    """A Retrieve is repeated by the client library when its lease has expired: its reply names no
+    lease, and yet a cancel was refused because of it."""
+    tale = Tale(policy=QUICK)
+    tale.enqueue("a")
+    tale.promote()
+    tale.retrieve(lease_ms=500, request_id="r", lost=True)
+    tale.events.pop()
+    tale.cancel("a", process="q")
+    tale.wait(1)
+    tale.reap()
+    tale.retrieve(lease_ms=500, request_id="r")
+    del tale.events[-2]
+    tale.promote()
+    tale.ack(tale.lease())
+    return tale
+
+
 def lost_and_asked_again() -> Tale:
     """The lost reply's leases are asked for again, after a wait, with the same request_id."""
     tale = Tale()
@@ -259,6 +308,7 @@ def lost_requests() -> Tale:
 BENIGN = [
     handed_back, snoozed, run_again, debounced, redriven, moved, replaced, revoked,
     repeated_enqueue, late_but_unsuperseded, lost_retrieve, repeated_behind_a_lost_lease,
+    repeated_behind_a_snooze, repeated_behind_the_next_run, lapsed_before_the_repeat,
     lost_and_asked_again, lost_replies, lost_requests,
 ]  # fmt: skip
 

@@ -103,8 +103,10 @@ def _due_by(case: Case, delivery: Delivery) -> Op | None:
         if len(case.with_token(makers[0].request.token, "run_again")) > 1 or moves:
             return None
         return makers[0]
-    if not makers[0].reply.created and (moves or len(case.enqueues) > 1):
-        # Its repeat found the task there: whose due time it has by then is not certain.
+    reply = makers[0].reply
+    if not reply.created and (moves or len(case.enqueues) > 1 or reply.revision > lease.revision):
+        # A repeat found the task there: whether its due time was still the first one is not
+        # certain. By then a snooze or a nack may have given the task another one.
         return None
     mine = [op for op in moves if makers[0].reply.revision < op.reply.revision < lease.revision]
     return max(mine, key=lambda op: op.reply.revision, default=makers[0])
