@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import msgspec
@@ -18,14 +19,16 @@ from chaos.checker.promises import CHECKERS, Checker, Need
 from chaos.checker.resolve import Resolution, resolve
 from chaos.checker.verdict import Anomaly, Found, Verdict
 from chaos.checker.view import RunView
-from chaos.history.journal import read_journal
+from chaos.history.journal import Journal, read_journal
 from chaos.history.operations import TopicSettings
 from chaos.history.reader import BadHistoryError, History, read_history
-from chaos.history.run_folder import Run
+from chaos.history.run_folder import Final, Run
 from models.promises import BY_ID
 
 MAX_LISTED_ANOMALIES = 100
 """Anomalies of one promise that a result lists; all are counted."""
+
+_NO_GATES: Mapping[str, float] = MappingProxyType({})
 
 
 class PromiseResult(msgspec.Struct):
@@ -86,15 +89,38 @@ def judge(
     """
     with _collector_off():
         started = time.perf_counter()
-        history = read_history(run.history)
-        journal = read_journal(run.journal) if run.journal.exists() else None
-        final = run.read_final()
-        view = RunView(history, journal, final, bounds or Bounds())
-        unknowns = resolve(view)
-        gates = measure(view, unknowns, required_gates(run.schedule))
-        results = _results(view, unknowns, gates, checkers)
-        results.seconds = round(time.perf_counter() - started, 3)
-    return Judgement(results, view)
+        judgement = judge_history(
+            read_history(run.history),
+            read_journal(run.journal) if run.journal.exists() else None,
+            run.read_final(),
+            bounds=bounds or Bounds(),
+            checkers=checkers,
+            required=required_gates(run.schedule),
+        )
+        judgement.results.seconds = round(time.perf_counter() - started, 3)
+    return judgement
+
+
+def judge_history(
+    history: History,
+    journal: Journal | None,
+    final: Final | None,
+    *,
+    bounds: Bounds,
+    checkers: Iterable[Checker] = CHECKERS,
+    required: Mapping[str, float] = _NO_GATES,
+) -> Judgement:
+    """Judges a history that is in memory, as ``judge`` does one in a run's folder.
+
+    Args:
+        journal: of the surviving shards; None: there is none.
+        final: what was left after the drain; None: there was no drain.
+        required: coverage gates by name, with what each requires.
+    """
+    view = RunView(history, journal, final, bounds)
+    unknowns = resolve(view)
+    gates = measure(view, unknowns, dict(required))
+    return Judgement(_results(view, unknowns, gates, checkers), view)
 
 
 def judge_journal(path: Path, max_attempts: int | None = None) -> Judgement:
@@ -238,6 +264,7 @@ __all__ = [
     "PromiseResult",
     "Results",
     "judge",
+    "judge_history",
     "judge_journal",
     "write_results",
 ]

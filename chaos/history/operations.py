@@ -372,6 +372,20 @@ class Leader(Value):
     lineage: str = ""
 
 
+class Loss(Value):
+    """All nodes of a store came back without the end of what they had.
+
+    Written only where every server that goes on had acknowledged something that was lost: a server
+    that had not cannot know of the loss.
+
+    Attributes:
+        kept_revision: the greatest revision that the topic, which has one shard, still holds.
+    """
+
+    topic: str
+    kept_revision: int
+
+
 class Metric(Value):
     """A count that a process keeps, since its start; the event's process is its name."""
 
@@ -390,6 +404,7 @@ NOTES: dict[str, type[Value]] = {
     "fault": Fault,
     "role": Role,
     "leader": Leader,
+    "loss": Loss,
     "metric": Metric,
     "phase": Phase,
 }

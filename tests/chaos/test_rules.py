@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from chaos.history.operations import Lease, Policy
+from chaos.history.operations import Lease, Loss, Policy
 from chaos.history.synthetic import Tale
 from tests.chaos.test_hard_cases import moved
 from tests.chaos.test_promises import (
@@ -118,6 +118,53 @@ def late_long_after_a_fault() -> Tale:
     return tale
 
 
+def delivered_twice_by_one_promotion() -> Tale:
+    """The second delivery is of a lineage that the surviving journal does not hold."""
+    tale = Tale(policy=Policy(5, 0, 0, 1.0, 0.0))
+    tale.enqueue("a")
+    tale.promote()
+    tale.lease(lease_ms=500)
+    tale.wait(1)
+    tale.reap()
+    tale.promote()
+    tale.ack(tale.lease())
+    found(tale, "retrieve", nth=1)["reply"]["leases"][0] |= {"promotion": 1, "lineage": ""}
+    return tale
+
+
+def not_found_while_its_tombstone_lives() -> Tale:
+    tale = once()
+    tale.get("a")
+    event = found(tale, "get")
+    event["type"], event["reply"] = "fail", {"error": "TASK_NOT_FOUND"}
+    return tale
+
+
+def served_after_a_loss() -> Tale:
+    """The read is of another task: nothing about itself contradicts what was lost."""
+    tale = Tale()
+    tale.enqueue("a", delay_ms=60_000)
+    tale.note("harness", "loss", Loss("work", 0))
+    tale.enqueue("b", delay_ms=60_000)
+    return tale
+
+
+def debounced_beyond_its_limit() -> Tale:
+    tale = Tale()
+    tale.enqueue("a", delay_ms=200, limit_ms=400, on_conflict="debounce")
+    found(tale, "enqueue")["reply"]["due_ms"] += 300
+    return tale
+
+
+def due_and_never_promoted() -> Tale:
+    """The journal ends with the enqueue."""
+    tale = Tale()
+    tale.enqueue("a")
+    tale.wait(2)
+    tale.get("a")
+    return tale
+
+
 def _lease(lease: dict[str, object]) -> Lease:
     return Lease(**lease)  # type: ignore[arg-type]
 
@@ -133,6 +180,11 @@ RULES: list[tuple[str, Callable[[], Tale], bool]] = [
     ("G9", told_again, False),
     ("G13", moved_twice, True),
     ("G6", late_long_after_a_fault, True),
+    ("G3", delivered_twice_by_one_promotion, True),
+    ("G2", not_found_while_its_tombstone_lives, False),
+    ("G2", served_after_a_loss, False),
+    ("G6", debounced_beyond_its_limit, False),
+    ("G6", due_and_never_promoted, True),
 ]
 
 
@@ -150,4 +202,13 @@ def test_what_a_lost_lineage_claimed_is_void(tmp_path: Path) -> None:
     tale = claimed()
     g12_two_owners(tale)
     found(tale, "leader", "info", 0)["reply"]["lineage"] = "dead"
+    assert not broken(judged(tmp_path, tale))
+
+
+def test_a_store_that_refuses_after_a_loss_is_not_blamed(tmp_path: Path) -> None:
+    tale = Tale()
+    tale.enqueue("a", delay_ms=60_000)
+    tale.note("harness", "loss", Loss("work", 0))
+    tale.enqueue("b", delay_ms=60_000, lost=True, arrives=False)
+    found(tale, "enqueue", "info")["reply"] = {"error": "ROLLBACK_DETECTED"}
     assert not broken(judged(tmp_path, tale))

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from chaos.checker.cases import Case
 from chaos.checker.order import broken_order
-from chaos.checker.verdict import Found
-from chaos.checker.view import RunView
-from chaos.history.reader import Op
+from chaos.checker.verdict import Anomaly, Found
+from chaos.checker.view import MS, RunView
+from chaos.history.reader import Note, Op
 
 
 def check(view: RunView) -> Found:
     """Each acknowledged incarnation, by what was left after the drain."""
-    found = Found(anomalies=list(broken_order(view, "G2")))
+    found = Found(anomalies=[*broken_order(view, "G2"), *served_after_loss(view)])
     final = view.final
     assert final is not None
     if not final.drained:
@@ -76,12 +76,80 @@ def _ended(view: RunView, case: Case, incarnation: int, enqueue: Op, *, certain:
 
 
 def _vanished(view: RunView, found: Found, case: Case, acknowledged: dict[int, Op]) -> None:
-    """ "Not found" for a task that was acknowledged and that no request has tried to end."""
+    """ "Not found" for what was acknowledged, and what nobody has tried to end.
+
+    What has ended is still found while its tombstone lives.
+    """
+    keep_ns = (view.settings(case.topic).retention_ms - view.bounds.clock_error_ms) * MS
     for look in case.gets:
         if look.outcome != "fail" or look.error != "TASK_NOT_FOUND":
             continue
         for incarnation, op in acknowledged.items():
-            if op.end_ns < look.begin_ns and not _ended(view, case, incarnation, op, certain=False):
+            if op.end_ns >= look.begin_ns:
+                continue
+            if look.end_ns - op.end_ns < keep_ns or not _ended(
+                view, case, incarnation, op, certain=False
+            ):
                 summary = f"was enqueued at {view.at(op)}, and not found at {view.at(look)}"
                 found.anomalies.append(view.anomaly("G2", summary, case, op, look))
                 return
+
+
+DENIALS = frozenset({
+    "TASK_NOT_FOUND", "TASK_FINISHED", "TASK_LEASED", "TASK_READY", "LEASE_LOST",
+    "TASK_ID_CONFLICT", "TOPIC_NOT_FOUND",
+})  # fmt: skip
+"""Errors that state something about a task or topic."""
+
+
+def served_after_loss(view: RunView) -> list[Anomaly]:
+    """Replies of a topic that lost what it had acknowledged, as if it had lost nothing.
+
+    A loss note says that every server had acknowledged something that was lost: each of them
+    must refuse (ROLLBACK_DETECTED) until an operator accepts the loss.
+    """
+    return [
+        anomaly
+        for note in view.history.notes
+        if note.op == "loss" and (anomaly := _served(view, note)) is not None
+    ]
+
+
+def _served(view: RunView, note: Note) -> Anomaly | None:
+    loss = note.value
+    ops = [op for op in view.history.ops if loss.topic in _topics(op)]
+    lost = next(
+        (
+            op
+            for op in ops
+            if op.ok
+            and op.end_ns <= note.time_ns
+            and _revision(op, loss.topic) > loss.kept_revision
+        ),
+        None,
+    )
+    if lost is None:
+        return None
+    for op in ops:
+        if op.begin_ns > note.time_ns and (op.ok or op.error in DENIALS):
+            verb = "answered" if op.ok else f"answered with {op.error}"
+            return Anomaly(
+                "G2",
+                f"topic {loss.topic} acknowledged {lost.op} at {view.at(lost)} and lost it, and "
+                f"{verb} {op.op} at {view.at(op)} as if it had not",
+                loss.topic,
+                events=(lost.end, note.index, op.end),
+            )
+    return None
+
+
+def _topics(op: Op) -> list[str]:
+    return op.request.topics if op.op == "retrieve" else [op.request.topic]
+
+
+def _revision(op: Op, topic: str) -> int:
+    """The greatest revision of the topic that a reply names; 0: none."""
+    if op.op == "retrieve":
+        leases = (lease for lease in op.reply.leases if lease.topic == topic)
+        return max((lease.revision for lease in leases), default=0)
+    return int(getattr(op.reply, "revision", 0))

@@ -1,8 +1,11 @@
-"""G3 promote once: each (id, incarnation, promotion) happens once in the surviving journal."""
+"""G3 promote once: each (id, incarnation, promotion) happens once in the surviving journal.
+
+The replies are the second witness: one promotion leads to one lease, unless that is handed back.
+"""
 
 from __future__ import annotations
 
-from chaos.checker.cases import Case
+from chaos.checker.cases import Case, Delivery
 from chaos.checker.verdict import Found
 from chaos.checker.view import RunView
 from chaos.history.journal import Entry
@@ -14,11 +17,35 @@ def check(view: RunView) -> Found:
     if not view.journal_complete and not view.journal_alone:
         found.unknown.append("the journal does not begin with the first task: it was trimmed")
     for case in view.cases:
+        _delivered(view, found, case)
         if case.entries:
             _promotions(view, found, case)
         elif view.journaled(case.topic):
             _unheard(view, found, case, set())
     return found
+
+
+def _delivered(view: RunView, found: Found, case: Case) -> None:
+    """Two leases of one promotion, the first of which no release can have handed back.
+
+    Only a release leads from a lease to another one without a promotion between them. This rule
+    also sees a promotion in a lineage that the surviving journal does not hold.
+    """
+    last: dict[tuple[int, int], Delivery] = {}
+    for delivery in case.deliveries:
+        lease = delivery.lease
+        before = last.get((lease.incarnation, lease.promotion))
+        last[lease.incarnation, lease.promotion] = delivery
+        if before is None or any(
+            op.may_have_happened for op in case.with_token(before.lease.token, "release")
+        ):
+            continue
+        summary = (
+            f"was delivered twice from promotion {lease.promotion} of incarnation "
+            f"{lease.incarnation}: at {view.at(before.op)} and {view.at(delivery.op)}"
+        )
+        found.anomalies.append(view.anomaly("G3", summary, case, before.op, delivery.op))
+        return
 
 
 def _promotions(view: RunView, found: Found, case: Case) -> None:

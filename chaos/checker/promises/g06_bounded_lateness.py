@@ -65,7 +65,23 @@ def check(view: RunView) -> Found:
     for case in view.cases:
         if any(op.request.on_conflict == "debounce" for op in case.enqueues):
             _pushed_back(view, found, case)
+            _acknowledged_beyond(view, found, case)
     return found
+
+
+def _acknowledged_beyond(view: RunView, found: Found, case: Case) -> None:
+    """Debounces whose own replies name a due time beyond their limit."""
+    for op in case.enqueues:
+        limit_ms = op.request.debounce_limit_ms
+        if op.request.on_conflict != "debounce" or limit_ms is None:
+            continue
+        if op.ok and op.reply.created and op.reply.due_ms > op.reply.store_ms + limit_ms:
+            summary = (
+                f"was debounced at {view.at(op)}, {op.reply.store_ms} ms by the store's clock, and "
+                f"is due at {op.reply.due_ms} ms, beyond its limit of {limit_ms} ms"
+            )
+            found.anomalies.append(view.anomaly("G6", summary, case, op))
+            return
 
 
 def _pushed_back(view: RunView, found: Found, case: Case) -> None:
@@ -129,8 +145,12 @@ def _by_journal(view: RunView) -> Iterator[Sample]:
                 yield Sample(max(0, entry.at_ms - entry.due_ms), entry.due_ms, case, witness)
         if case.entries and case.entries[-1][1].after == "scheduled":
             entry = case.entries[-1][1]
-            if entry.due_ms + view.bounds.lateness_ms < last_ms:
-                yield Sample(last_ms - entry.due_ms, entry.due_ms, case, case.entries[-1])
+            # The journal is read when the history is over. It may have no entry since the task was
+            # due: where nothing is promoted, nothing happens.
+            since_due_ms = (view.history.end_ns - view.store_ns(entry.due_ms)) / MS
+            late_ms = max(last_ms - entry.due_ms, since_due_ms)
+            if late_ms > view.bounds.lateness_ms:
+                yield Sample(late_ms, entry.due_ms, case, case.entries[-1])
 
 
 def _by_delivery(view: RunView) -> Iterator[Sample]:
