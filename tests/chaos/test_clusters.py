@@ -193,7 +193,7 @@ async def jumped(world: World, target: str, by_ms: int) -> AsyncIterator[None]:
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while not await condition():  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.05)
 
@@ -229,7 +229,7 @@ async def test_the_clock_of_a_process_of_ddq_is_shifted_and_right_again(tmp_path
                 with pytest.raises(ClockUnsafe):
                     await client.enqueue("orders", b"x", timeout_s=0.5)
                 # Nobody else's clock has moved.
-                assert abs(await scheduler.clock_offset_ms()) < 200
+                assert abs(await scheduler.clock_offset_ms()) < 1_000
                 assert await _is_off_by(cluster, cluster.data[0], 0)
                 # A host's clock is not set right by starting a process again.
                 await api.kill()
@@ -251,7 +251,7 @@ async def test_the_clock_of_a_process_of_ddq_is_shifted_and_right_again(tmp_path
 
 async def _alive_and_off_by(process: DdqProcess, offset_ms: int) -> bool:
     try:
-        return abs(await process.clock_offset_ms() - offset_ms) < 200
+        return abs(await process.clock_offset_ms() - offset_ms) < 1_000
     except OSError:
         return False
 
@@ -337,8 +337,31 @@ async def test_dates_in_whole_seconds_tell_an_offset_to_a_tenth(
         now_ms += way_ms
         return int(said_ms // 1_000 * 1_000)
 
-    assert abs(await offset_ms(date_ms, lambda: now_ms) - off_ms) <= 100
+    # Half the width, or half of one and a half round trips where those are longer.
+    assert abs(await offset_ms(date_ms, lambda: now_ms) - off_ms) <= max(
+        100, 0.75 * (50 + 2 * way_ms)
+    )
     assert asked <= 60
+
+
+async def test_answers_that_take_longer_than_the_width_still_give_an_offset(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a busy machine the loop went on until the fault was said not to have happened."""
+    monkeypatch.setattr("chaos.systems.ddq.http._STEP_S", 0)
+    now_ms = 1_800_000_000_321.0
+    asked = 0
+
+    async def date_ms() -> int:
+        nonlocal now_ms, asked
+        asked += 1
+        now_ms += 450
+        said_ms = now_ms + 3_600_000
+        now_ms += 450
+        assert asked < 60
+        return int(said_ms // 1_000 * 1_000)
+
+    assert abs(await offset_ms(date_ms, lambda: now_ms) - 3_600_000) <= 0.75 * 900
 
 
 def _conform(

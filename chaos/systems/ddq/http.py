@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from email.parser import HeaderParser
 from email.utils import parsedate_to_datetime
 
-_TIMEOUT_S = 0.5
+_TIMEOUT_S = 2.0
 _STEP_S = 0.05
 _SECOND_MS = 1_000
-# Half of it is how far the result may be off.
+# Half of it is how far the result may be off, where an answer takes less time than that.
 _WIDTH_MS = 200
 
 
@@ -64,10 +64,16 @@ async def offset_ms(
         now_ms: the true clock.
     """
     low_ms, high_ms = float("-inf"), float("inf")
-    while high_ms - low_ms > _WIDTH_MS:
+    shortest_ms = float("inf")
+    width_ms = float(_WIDTH_MS)
+    # On a busy machine each answer takes longer than the width: no more than that can be found out.
+    while high_ms - low_ms > width_ms:
         asked_ms = now_ms()
         date = await date_ms()
-        low_ms = max(low_ms, date - now_ms())
+        answered_ms = now_ms()
+        shortest_ms = min(shortest_ms, answered_ms - asked_ms)
+        width_ms = max(_WIDTH_MS, 1.5 * shortest_ms)
+        low_ms = max(low_ms, date - answered_ms)
         high_ms = min(high_ms, date + _SECOND_MS - asked_ms)
         if low_ms > high_ms:
             # It was set meanwhile, and what was learnt before is about another time.
