@@ -108,11 +108,11 @@ EXECUTED_BY: dict[str, list[str]] = {
         "tests.client.test_sync:test_it_has_every_method_of_the_client",
         "tests.client.test_sync:test_methods_take_the_same",
     ],
-    "A client belongs to the process that made it": [
+    "A client belongs to the process that created it": [
         "tests.service.test_python_page:test_a_client_of_another_process_says_so_at_once",
         "tests.service.test_python_page:test_a_client_for_each_process_after_a_fork",
     ],
-    "A handler that returns acknowledges its task": [
+    "When a handler returns, its task is acknowledged": [
         f"{__name__}:test_the_producer_and_the_worker",
         "tests.client.test_worker:test_a_return_acknowledges",
         "tests.client.test_worker:test_a_raise_ends_the_attempt",
@@ -137,7 +137,7 @@ EXECUTED_BY: dict[str, list[str]] = {
 
 
 def test_each_point_about_python_is_executed() -> None:
-    section = README[README.index("## From Python") : README.index("## From anything else")]
+    section = README[README.index("## From Python") : README.index("## From other languages")]
     found = re.findall(r"^- (.*(?:\n  .*)*)", section, re.MULTILINE)
     points = [" ".join(point.split()) for point in found]
     assert len(points) == len(EXECUTED_BY)
