@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class DelayQueueAdminServiceStub:
-    """Topics, dead letters and figures.
+    """Topics, dead tasks and statistics.
     """
 
     def __init__(self, channel):
@@ -98,25 +98,26 @@ class DelayQueueAdminServiceStub:
 
 
 class DelayQueueAdminServiceServicer:
-    """Topics, dead letters and figures.
+    """Topics, dead tasks and statistics.
     """
 
     def CreateTopic(self, request, context):
-        """Repeatable: the same settings again are OK; others are TOPIC_EXISTS.
+        """Creates a topic. Repeatable: the same settings again are OK; others are
+        TOPIC_EXISTS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetTopic(self, request, context):
-        """One topic, with its settings as they apply.
+        """Returns one topic, with its effective settings.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListTopics(self, request, context):
-        """By name.
+        """Lists the topics by name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -130,23 +131,24 @@ class DelayQueueAdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteTopic(self, request, context):
-        """Ends every task as PURGED and forgets the topic, in bounded steps: call
+        """Ends every task as PURGED and removes the topic, in bounded steps: call
         again while done is false. Repeatable with the uid: a repeat never deletes
-        a topic of the same name that was made since.
+        a topic of the same name that was created since.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PauseTopic(self, request, context):
-        """Stops promotion and delivery; all else goes on. Repeatable.
+        """Stops promotion and delivery; all other requests continue to work.
+        Repeatable.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResumeTopic(self, request, context):
-        """Goes on with promotion and delivery. Repeatable.
+        """Resumes promotion and delivery. Repeatable.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -155,14 +157,14 @@ class DelayQueueAdminServiceServicer:
     def PurgeTopic(self, request, context):
         """Ends every task that the topic held at the start as PURGED, in bounded
         steps: call again with the same request_id while done is false. A task
-        enqueued after the start is never touched, however often it is repeated.
+        enqueued after the start is never affected, however often it is repeated.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListDeadTasks(self, request, context):
-        """Latest last.
+        """Lists the dead tasks, the latest last.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -184,7 +186,8 @@ class DelayQueueAdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetTopicStats(self, request, context):
-        """Counters that add up at every moment, and what is next, for each shard.
+        """Returns counters that add up at every moment, and the next due time and
+        lease expiry, for each shard.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -262,7 +265,7 @@ def add_DelayQueueAdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class DelayQueueAdminService:
-    """Topics, dead letters and figures.
+    """Topics, dead tasks and statistics.
     """
 
     @staticmethod

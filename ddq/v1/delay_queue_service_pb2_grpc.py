@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class DelayQueueServiceStub:
-    """Producing, consuming and looking at tasks.
+    """Producing, consuming and reading tasks.
     """
 
     def __init__(self, channel):
@@ -133,7 +133,7 @@ class DelayQueueServiceStub:
 
 
 class DelayQueueServiceServicer:
-    """Producing, consuming and looking at tasks.
+    """Producing, consuming and reading tasks.
     """
 
     def Enqueue(self, request, context):
@@ -173,8 +173,8 @@ class DelayQueueServiceServicer:
 
     def RunAgain(self, request, context):
         """Finishes a leased task, as Ack does, and enqueues its next run under the
-        same id, both or neither. Repeatable with the same token: a repeat makes no
-        second run.
+        same id, both or neither. Repeatable with the same token: a repeat creates
+        no second run.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -208,7 +208,7 @@ class DelayQueueServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Release(self, request, context):
-        """Hands a lease back: the task is ready again and the attempt does not count,
+        """Returns a lease: the task is ready again and the attempt does not count,
         whether or not its holder had begun. Repeatable with the same token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -222,7 +222,7 @@ class DelayQueueServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Snooze(self, request, context):
-        """Puts a leased task off: SCHEDULED again after a delay, and the attempt does
+        """Defers a leased task: SCHEDULED again after a delay, and the attempt does
         not count. Bounded: SNOOZE_LIMIT after 10,000 snoozes of one run.
         Repeatable with the same token.
         """
@@ -251,7 +251,7 @@ class DelayQueueServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Reschedule(self, request, context):
-        """Gives a scheduled or ready task another due time. Repeatable with the same
+        """Changes the due time of a scheduled or ready task. Repeatable with the same
         request_id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -259,16 +259,16 @@ class DelayQueueServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetTask(self, request, context):
-        """One task, also a finished one until its tombstone is forgotten.
+        """Returns one task, also a finished one until its tombstone is removed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListTasks(self, request, context):
-        """Tasks in one state, by due time (scheduled, ready), lease expiry (leased)
-        or end (the others). No snapshot: tasks that move while you page may be
-        seen twice or not at all.
+        """Lists the tasks in one state, by due time (scheduled, ready), lease expiry
+        (leased) or end (the others). No snapshot: tasks that move while you page
+        may be seen twice or not at all.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -381,7 +381,7 @@ def add_DelayQueueServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class DelayQueueService:
-    """Producing, consuming and looking at tasks.
+    """Producing, consuming and reading tasks.
     """
 
     @staticmethod
