@@ -28,6 +28,12 @@ def found(text: str, path: str = "ddq/example.py") -> list[str]:
         ("def test_what_is_lost() -> None:", ["def test_what_"]),
         ("the year, an early and clear reply", []),
         ("a plane, a planet, a labelled history", []),
+        ("before anybody noticed, as everybody sees", ["anybody", "everybody"]),
+        ("the node whom the Sentinels name", ["whom"]),
+        ("ValueError: it is no such thing", ["is no such"]),
+        ("there is no such topic", []),
+        ("stats.stray_entries", []),
+        ("stray entries, my_stray_entries", ["stray", "stray"]),
     ],
 )
 def test_a_retired_word_is_found_as_a_whole_word_or_part_of_a_name(
