@@ -8,7 +8,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 from ddq.worker import Job, Retry
 
@@ -17,11 +17,13 @@ LINGER_S = 0.5
 _TAIL_MAX_BYTES = 1_500
 
 
-def environment(job: Job) -> dict[str, str]:
-    """What a command is told about its task."""
+def environment(job: Job) -> Mapping[bytes, bytes]:
+    """The environment of a command: this process's, and the task in UTF-8 whatever the locale.
+
+    Python would encode it for the locale, and fail an attempt for an id that the locale lacks.
+    """
     due_time = job.due_time
-    return {
-        **os.environ,
+    task = {
         "DDQ_TOPIC": job.topic,
         "DDQ_ID": job.id,
         "DDQ_ATTEMPT": str(job.attempt),
@@ -30,6 +32,7 @@ def environment(job: Job) -> dict[str, str]:
         "DDQ_HEADERS": json.dumps(dict(job.headers)),
         "DDQ_LAST_ERROR": job.last_error.replace("\0", " "),
     }
+    return os.environb | {name.encode(): value.encode() for name, value in task.items()}
 
 
 async def run_command(command: Sequence[str], job: Job, *, stdout: int | None) -> None:

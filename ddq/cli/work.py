@@ -84,7 +84,7 @@ def work(
     """Take tasks as they become due, and print each or run a command for it.
 
     The command gets the payload on stdin and DDQ_TOPIC, DDQ_ID, DDQ_ATTEMPT, DDQ_RUN,
-    DDQ_DUE_TIME, DDQ_HEADERS (JSON) and DDQ_LAST_ERROR in its environment. Exit status 0
+    DDQ_DUE_TIME, DDQ_HEADERS (JSON) and DDQ_LAST_ERROR in its environment, in UTF-8. Exit status 0
     acknowledges the task. Any other, for example 75 (EX_TEMPFAIL), ends the attempt: the task is
     tried again as its retry policy says, and is dead after the last attempt; the end of what the
     command said on stderr is kept as the task's last error.

@@ -472,28 +472,6 @@ def test_a_topic_bounds_how_long_handlers_run(live: Cli, topic: str) -> None:
     assert "max run              no bound" in live.ok("topics", "get", topic).out
 
 
-CYRILLIC = "Привет, мир"
-
-
-@pytest.mark.parametrize("encoding", ["iso-8859-1:strict", "ascii:strict"])
-def test_output_that_the_locale_cannot_show_is_escaped(
-    encoding: str, live: Cli, topic: str
-) -> None:
-    """It failed the attempt, and with the last one the task was dead."""
-    environment = os.environ | {"PYTHONIOENCODING": encoding}
-    live.ok("enqueue", topic, CYRILLIC, "--id", "имя", "--max-attempts", "1")
-    for command in (["list", topic, "-s", "ready", "--payloads"], ["get", topic, "имя"]):
-        process = spawn(*command, env=environment)
-        out, err = process.communicate(timeout=TIMEOUT_S)
-        assert (process.returncode, err) == (0, b"")
-        assert b"\\u0438\\u043c\\u044f" in out
-    work = spawn("work", topic, "-n", "1", env=environment)
-    out, err = work.communicate(timeout=TIMEOUT_S)
-    assert work.returncode == 0
-    assert b"1 acked" in err
-    assert out.decode("ascii").startswith(f"{topic}/\\u0438\\u043c\\u044f: \\u041f\\u0440")
-
-
 def test_a_full_disk_fails_no_task(live: Cli, topic: str) -> None:
     live.ok("enqueue", topic, "x", "--id", "a", "--max-attempts", "1")
     with Path("/dev/full").open("wb") as full:
