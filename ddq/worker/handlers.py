@@ -73,8 +73,8 @@ class Handlers:
 
     Args:
         concurrency: threads for a handler that is a plain function.
-        owns_interrupts: Ctrl-C does not raise KeyboardInterrupt while the worker runs, so one that
-            comes out of an async handler is the handler's own.
+        owns_interrupts: Ctrl-C does not raise KeyboardInterrupt in this thread while the worker
+            runs, so one that comes out of an async handler is the handler's own.
     """
 
     def __init__(self, handler: Handler, concurrency: int, *, owns_interrupts: bool) -> None:

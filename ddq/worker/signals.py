@@ -37,22 +37,33 @@ def stop_on_signals(stop: Callable[[], None], stop_now: Callable[[], None]) -> I
     ignores, is left alone; so are all of them where the block does not run in the main thread.
 
     Yields:
-        Whether SIGINT is taken care of here, so that it does not raise KeyboardInterrupt.
+        What sigint_cannot_raise() says while the signals are taken care of.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield False
+        yield sigint_cannot_raise()
         return
     registration = _Registration(stop, stop_now)
     _registrations.append(registration)
     for number in _SIGNALS:
         _replace(number)
     try:
-        yield signal.SIGINT in _replaced
+        yield sigint_cannot_raise()
     finally:
         _registrations.remove(registration)
         if not _registrations:
             for number in list(_replaced):
                 _put_back(number)
+
+
+def sigint_cannot_raise() -> bool:
+    """Whether a KeyboardInterrupt in this thread cannot come from Ctrl-C.
+
+    Python raises one in the main thread only, and not where SIGINT is handled here or ignored, as
+    shells have it ignored by what a script starts in the background.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return True
+    return signal.getsignal(signal.SIGINT) in (_on_signal, signal.SIG_IGN)
 
 
 def _on_signal(_number: int, _frame: object) -> None:

@@ -16,7 +16,7 @@ from ddq.worker.handlers import Handler, Handlers
 from ddq.worker.job import Job, Verdict
 from ddq.worker.monitor import LoopMonitor
 from ddq.worker.options import WorkerOptions
-from ddq.worker.signals import stop_on_signals
+from ddq.worker.signals import sigint_cannot_raise, stop_on_signals
 
 JOIN_S = 10.0
 """How long run() waits for cancelled handlers after their tasks were handed back, in seconds."""
@@ -220,7 +220,7 @@ class Worker:
     @contextlib.contextmanager
     def _signals(self) -> Iterator[bool]:
         if not self._handle_signals:
-            yield False
+            yield sigint_cannot_raise()
             return
         with stop_on_signals(self.stop, self._stop_now) as owns_interrupts:
             yield owns_interrupts

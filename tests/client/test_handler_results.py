@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from collections.abc import Callable
 from datetime import timedelta
@@ -90,6 +91,34 @@ async def test_an_async_handler(name: str) -> None:
     (verdict,) = queue.nacks
     assert (verdict["error"], verdict["delay"]) == (text, None)
     assert counted(made) == {Verdict.NACKED: 1, Verdict.ACKED: 1}
+
+
+async def interrupted_beside_a_neighbour(**options: Any) -> None:
+    queue = FakeQueue(lease("a"), lease("neighbour"))
+
+    async def handler(job: Job) -> None:
+        if job.id == "a":
+            raise KeyboardInterrupt
+
+    made = await run(queue, handler, **options)
+    assert counted(made) == {Verdict.NACKED: 1, Verdict.ACKED: 1}
+
+
+@pytest.mark.parametrize("handle_signals", [True, False])
+async def test_a_keyboard_interrupt_where_ctrl_c_is_ignored(handle_signals: bool) -> None:
+    """A shell ignores SIGINT for what a script starts in the background, so it is no Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        await interrupted_beside_a_neighbour(handle_signals=handle_signals)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("handle_signals", [True, False])
+async def test_a_keyboard_interrupt_outside_of_the_main_thread(handle_signals: bool) -> None:
+    """Python raises none of its own there."""
+    work = interrupted_beside_a_neighbour(handle_signals=handle_signals)
+    await asyncio.to_thread(asyncio.run, work)
 
 
 async def test_a_stop_iteration_of_an_async_handler() -> None:
