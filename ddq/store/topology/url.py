@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from redis.asyncio.connection import (
     AbstractConnection,
@@ -43,6 +43,10 @@ _PLACES = {
     "sentinel": "HOST:PORT,HOST:PORT,HOST:PORT/MASTER",
     "cluster": "HOST:PORT,HOST:PORT",
 }
+_URL = re.compile(
+    r"[^:]*:(?://(?P<netloc>[^/?#]*))?(?P<path>[^?#]*)(?:\?(?P<query>[^#]*))?(?:#.*)?"
+)
+"""As in RFC 3986, appendix B."""
 _TLS_OPTIONS = ("ca_file", "cert_file", "key_file", "check_hostname")
 _OPTIONS = {
     "tcp": (),
@@ -231,17 +235,17 @@ def parse_store_url(url: str, address_map: str = "") -> StoreUrl:
 
 def _parse(scheme: str, url: str, address_map: str) -> StoreUrl:
     kind = _KINDS[scheme]
-    parts = urlsplit(url)
-    if "@" in url and "@" not in parts.netloc and kind != "unix":
+    netloc, path, query = _split(url)
+    if "@" in url and "@" not in netloc and kind != "unix":
         raise ValueError("it has a '/', '?' or '#' before its '@'; write %2F, %3F, %23")
-    options = _options(scheme, parts.query)
+    options = _options(scheme, query)
     if kind == "unix":
-        if parts.netloc or not parts.path:
+        if netloc or not path:
             raise ValueError("it lacks its socket: unix:///PATH/TO/SOCKET")
-        return StoreUrl("unix", path=Path(parts.path), database=_database(options.get("db")))
-    access = _access(scheme, parts.netloc, options)
+        return StoreUrl("unix", path=Path(path), database=_database(options.get("db")))
+    access = _access(scheme, netloc, options)
     default_port = DEFAULT_SENTINEL_PORT if kind == "sentinel" else DEFAULT_PORT
-    hosts = parts.netloc.rpartition("@")[2]
+    hosts = netloc.rpartition("@")[2]
     form = f"{scheme}://{_PLACES[kind]}"
     if not hosts or hosts.startswith(":"):
         raise ValueError(f"it lacks its host: {form}")
@@ -249,11 +253,11 @@ def _parse(scheme: str, url: str, address_map: str) -> StoreUrl:
     if kind == "tcp":
         if len(seeds) > 1:
             raise ValueError("it has several hosts; sentinel:// and cluster:// take several")
-        return StoreUrl(kind, seeds=seeds, database=_database(parts.path.strip("/")), access=access)
+        return StoreUrl(kind, seeds=seeds, database=_database(path.strip("/")), access=access)
     if len(set(seeds)) < len(seeds):
         raise ValueError("it names a host twice")
     named = parse_address_map(",".join(filter(None, (options.get("map"), address_map))))
-    name = unquote(parts.path.strip("/"))
+    name = unquote(path.strip("/"))
     if kind == "cluster":
         if name:
             raise ValueError(f"it has {name!r} behind its hosts, and a Cluster has no databases")
@@ -269,6 +273,18 @@ def _parse(scheme: str, url: str, address_map: str) -> StoreUrl:
         sentinel_access=_sentinel_access(access, options),
         address_map=named,
     )
+
+
+def _split(url: str) -> tuple[str, str, str]:
+    """The hosts with what is before their "@", the path, and the options.
+
+    urllib does not know of several hosts: later ones than the first may not be in brackets, as
+    Python 3.14 and the last releases of 3.11 to 3.13 check.
+    """
+    # What is left over of a file that held it, as urllib takes it away, too.
+    match = _URL.fullmatch(re.sub(r"[\t\r\n]", "", url).strip())
+    assert match is not None
+    return match["netloc"] or "", match["path"], match["query"] or ""
 
 
 def _options(scheme: str, query: str) -> dict[str, str]:
