@@ -406,7 +406,10 @@ class LeasedTask(_message.Message):
     def receipt(self) -> _task_pb2.Receipt: ...
     @_builtins.property
     def max_run(self) -> _duration_pb2.Duration:
-        """The topic's max_run; unset: no bound."""
+        """The topic's max_run; unset: no bound. The worker keeps to it: when the handler has run for so
+        long, it stops extending the lease and sends a Nack that says so. The server ends no attempt
+        for it, and extends the lease of a worker that goes on.
+        """
 
     def __init__(
         self,
