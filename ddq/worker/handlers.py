@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import os
 import threading
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from ddq.worker.forks import end_fork
 from ddq.worker.job import Job
 from ddq.worker.outcome import CANCELLED, NOT_STARTED, RETURNED, Outcome, raised
 from ddq.worker.threads import DaemonThreads
@@ -80,6 +82,7 @@ class Handlers:
     def __init__(self, handler: Handler, concurrency: int, *, owns_interrupts: bool) -> None:
         self._handler = handler
         self._owns_interrupts = owns_interrupts
+        self._process = os.getpid()
         self._program = asyncio.get_running_loop()
         self._runs: dict[asyncio.Task[Any], Execution] = {}
         self.is_async = _is_async(handler)
@@ -134,8 +137,10 @@ class Handlers:
         try:
             result = self._handler(execution.job)
         except BaseException as error:  # noqa: BLE001 - SystemExit too is a failure of its task
+            end_fork(self._process, error)
             execution.end(raised(error))
             return
+        end_fork(self._process, None)
         if not inspect.isawaitable(result):
             execution.end(RETURNED)
             return
@@ -163,6 +168,13 @@ class Handlers:
             return NOT_STARTED
         task = asyncio.current_task()
         assert task is not None
+        outcome = await self._run_guarded(handler, execution, task)
+        end_fork(self._process, outcome.error)
+        return outcome
+
+    async def _run_guarded(
+        self, handler: Handler, execution: Execution, task: asyncio.Task[Any]
+    ) -> Outcome:
         try:
             await handler(execution.job)
         except asyncio.CancelledError as error:
@@ -170,6 +182,7 @@ class Handlers:
             return CANCELLED if task.cancelling() else raised(error)
         except KeyboardInterrupt as error:
             if not self._owns_interrupts:
+                end_fork(self._process, error)
                 raise
             return raised(error)
         except BaseException as error:  # noqa: BLE001 - SystemExit too is a failure of its task

@@ -52,7 +52,7 @@ def error_text(error: BaseException) -> str:
     name = type(error).__name__
     try:
         text = str(error)
-    except Exception as unreadable:  # noqa: BLE001 - it is the handler's class, and may do anything
+    except BaseException as unreadable:  # noqa: BLE001 - the handler's class may do anything
         return f"{name}, whose text cannot be read: {type(unreadable).__name__}"
     if isinstance(error, Retry | DeadLetter | Snooze):
         return text

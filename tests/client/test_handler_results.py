@@ -29,6 +29,13 @@ class UnreadableError(Exception):
         raise ValueError("no text")
 
 
+class ExitingError(Exception):
+    """Ends the process that asks for its text."""
+
+    def __str__(self) -> str:
+        raise SystemExit(9)
+
+
 def stop_iteration(_: Job) -> None:
     next(iter([]))
 
@@ -59,6 +66,10 @@ PLAIN: dict[str, tuple[Callable[[Job], Any], str]] = {
     "no text": (
         raises(UnreadableError()),
         "UnreadableError, whose text cannot be read: ValueError",
+    ),
+    "exit in text": (
+        raises(ExitingError()),
+        "ExitingError, whose text cannot be read: SystemExit",
     ),
     "group": (
         raises(BaseExceptionGroup("both", [SystemExit(1), ValueError("x")])),

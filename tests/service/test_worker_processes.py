@@ -286,3 +286,36 @@ async def test_a_worker_keeps_to_the_max_run_of_the_topic(server: RunningServer)
         (lease,) = await client.retrieve("mail", wait=timedelta(seconds=20))
         assert lease.max_run is None
         assert (await client.get_topic("mail")).settings.max_run == timedelta(0)
+
+
+FORKS = """
+import os
+{kind} handler(job):
+    child = os.fork()
+    if child == 0:
+        print("in the child", flush=True)
+        {leave}
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    print("the child's status:", status, flush=True)
+"""
+
+
+@pytest.mark.parametrize("kind", ["def", "async def"])
+@pytest.mark.parametrize(
+    ("leave", "status"),
+    [("sys.exit(4)", 4), ("sys.exit()", 0), ("return", 0), ("raise KeyError('x')", 1)],
+)
+async def test_a_child_that_a_handler_forks_ends_where_it_leaves_the_handler(
+    leave: str, status: int, kind: str, server: RunningServer
+) -> None:
+    """It stayed, as a copy of the worker without its threads, and the handler waited for it."""
+    text = worker(FORKS.format(kind=kind, leave=leave), max_jobs="1")
+    # gRPC notes each fork on stderr, and Python 3.12 and later warn of it.
+    quiet = {"GRPC_VERBOSITY": "NONE", "PYTHONWARNINGS": "ignore::DeprecationWarning"}
+    async with Client(server.address) as client:
+        task = await client.enqueue("mail", b"x")
+        async with program(text, server.address, **quiet) as process:
+            output = await rest_of(process)
+        assert output.startswith("in the child\n")
+        assert output.endswith(f"the child's status: {status}\n{ENDS}"), output
+        assert (await client.get_task("mail", task.id)).state is TaskState.SUCCEEDED
