@@ -1,4 +1,4 @@
-"""The records of a task as bytes, packed here and in lua/prelude.lua alike.
+"""The records of a task as bytes, packed here and in lua/prelude/records.lua alike.
 
 payloads[id], written once, big-endian:
     format u8, incarnation u64, enqueued ms u64, first due ms u64           by the script

@@ -15,7 +15,7 @@ from ddq.entropy import Clock, Entropy
 NAME_BYTES = 8
 RENAME_S = 3_600.0
 """A process takes a new name after this long, so that the store need not keep names for ever: those
-that were not used for two hours are removed (PROCESS_KEPT_MS in prelude.lua)."""
+that were not used for two hours are removed (PROCESS_KEPT_MS in prelude/control.lua)."""
 
 Scope = bytes
 """The life of a shard, or the registry: a topic that is made anew begins anew."""

@@ -1,4 +1,7 @@
-"""Loads the Lua scripts: one file a transition, with a header that is read and checked here."""
+"""Loads the Lua scripts: one file per transition, with a header that is read and checked here.
+
+Before a script go the clock and the prelude, which is five files.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,15 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-_PARTS = ("clock", "prelude")
+PRELUDE = (
+    "prelude/control",
+    "prelude/records",
+    "prelude/transitions",
+    "prelude/walks",
+    "prelude/hints",
+)
+"""The files of the prelude; each uses only what stands before it."""
+_PARTS = ("clock", *PRELUDE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,18 +86,26 @@ def parse_script(name: str, body: str, parts: Mapping[str, str]) -> Script:
     )
 
 
+def script_texts() -> dict[str, str]:
+    """The text of every file, by its path below ``lua`` without ``.lua``."""
+    root = files(__package__) / "lua"
+    texts = {}
+    for folder, prefix in ((root, ""), (root / "prelude", "prelude/")):
+        for path in folder.iterdir():
+            if path.name.endswith(".lua"):
+                name = prefix + path.name.removesuffix(".lua")
+                texts[name] = path.read_text(encoding="utf-8")
+    return texts
+
+
 def load_scripts(replace: Mapping[str, str] | None = None) -> dict[str, Script]:
     """Every script by name.
 
     Args:
-        replace: other texts for some files, by name without ``.lua``: another ``clock`` for a
-            test that owns time, or a script with a mistake built in to see it caught.
+        replace: other texts for some files, by their names in script_texts: another ``clock`` for
+            a test that owns time, or a script with a mistake built in to see it caught.
     """
-    texts = {
-        path.name.removesuffix(".lua"): path.read_text(encoding="utf-8")
-        for path in (files(__package__) / "lua").iterdir()
-        if path.name.endswith(".lua")
-    }
+    texts = script_texts()
     unknown = set(replace or {}) - set(texts)
     if unknown:
         raise ValueError(f"no such script: {', '.join(sorted(unknown))}")

@@ -218,7 +218,13 @@ BUGS: tuple[Bug, ...] = (
         "scheduler is not fenced",
         _set("G3", "G8", "G10", "G12"),
         "any queue whose leader lock is checked before the script",
-        (("prelude", "return control.nonce == nonce and control.epoch == epoch", "return true"),),
+        (
+            (
+                "prelude/hints",
+                "return control.nonce == nonce and control.epoch == epoch",
+                "return true",
+            ),
+        ),
     ),
     Bug(
         "owner's nonce is not checked",
@@ -226,7 +232,7 @@ BUGS: tuple[Bug, ...] = (
         "an epoch can roll back at a failover and be given twice",
         (
             (
-                "prelude",
+                "prelude/hints",
                 "return control.nonce == nonce and control.epoch == epoch",
                 "return control.epoch == epoch",
             ),
@@ -238,7 +244,7 @@ BUGS: tuple[Bug, ...] = (
         "a lock by name only",
         (
             (
-                "prelude",
+                "prelude/hints",
                 "return control.nonce == nonce and control.epoch == epoch",
                 "return control.nonce ~= false",
             ),
@@ -300,8 +306,8 @@ BUGS: tuple[Bug, ...] = (
         (
             (
                 "remove",
-                "result = { 'LEASED', t.revision, t.incarnation }",
-                "result = { 'CANCELLED', t.revision, t.incarnation }",
+                "return { 'LEASED', t.revision, t.incarnation }",
+                "return { 'CANCELLED', t.revision, t.incarnation }",
             ),
         ),
     ),
@@ -342,7 +348,7 @@ BUGS: tuple[Bug, ...] = (
         "dramatiq: promotion in two steps duplicates (#431)",
         (
             (
-                "prelude",
+                "prelude/transitions",
                 "if INDEX[from] ~= INDEX[to] then redis.call('ZREM', INDEX[from], t.id) end",
                 (
                     "if INDEX[from] ~= INDEX[to] and to ~= READY then "
@@ -370,13 +376,13 @@ BUGS: tuple[Bug, ...] = (
         "the caller's clock decides",
         _set("G5"),
         "queues whose clients compute the score",
-        (("prelude", "local clock = now_ms()", "local clock = CALL.clock_ms"),),
+        (("prelude/control", "local clock = now_ms()", "local clock = CALL.clock_ms"),),
     ),
     Bug(
         "time runs backwards",
         _set("G5", "G10"),
         "no high-water mark: a failover to a slower clock",
-        (("prelude", "now = math.max(clock, control.mark_ms)", "now = clock"),),
+        (("prelude/control", "now = math.max(clock, control.mark_ms)", "now = clock"),),
     ),
     Bug(
         "a clock that is far off is believed",
@@ -384,7 +390,7 @@ BUGS: tuple[Bug, ...] = (
         "one look at a clock an hour ahead",
         (
             (
-                "prelude",
+                "prelude/control",
                 "if math.abs(clock - CALL.clock_ms) > CALL.max_skew_ms then",
                 "if false then",
             ),
@@ -408,7 +414,7 @@ BUGS: tuple[Bug, ...] = (
         "off by one",
         (
             (
-                "prelude",
+                "prelude/transitions",
                 "if dead or t.attempt >= t.payload.max_attempts then",
                 "if dead or t.attempt > t.payload.max_attempts then",
             ),
@@ -431,7 +437,7 @@ BUGS: tuple[Bug, ...] = (
         "backoff does not grow",
         _set("G5", "G10"),
         "off by one in the exponent",
-        (("prelude", "(payload.multiplier_milli / 1000) ^ (attempt - 1)", "1"),),
+        (("prelude/transitions", "(payload.multiplier_milli / 1000) ^ (attempt - 1)", "1"),),
     ),
     Bug(
         "release burns an attempt",
@@ -526,13 +532,19 @@ BUGS: tuple[Bug, ...] = (
         "counter not moved",
         _set("G11"),
         "statistics kept beside the transition",
-        (("prelude", "  count(NAME[to], 1)\n", "  if to ~= LEASED then count(NAME[to], 1) end\n"),),
+        (
+            (
+                "prelude/transitions",
+                "  count(NAME[to], 1)\n",
+                "  if to ~= LEASED then count(NAME[to], 1) end\n",
+            ),
+        ),
     ),
     Bug(
         "payload outlives its task",
         _set("G2", "G11"),
         "orphans that fill the store",
-        (("prelude", "    redis.call('HDEL', K.payloads, t.id)\n", ""),),
+        (("prelude/transitions", "    redis.call('HDEL', K.payloads, t.id)\n", ""),),
     ),
     Bug(
         "repeated retrieve leases again",
@@ -603,7 +615,7 @@ BUGS: tuple[Bug, ...] = (
         "a request stuck in a socket acts on a later life",
         (
             (
-                "prelude",
+                "prelude/control",
                 "if CALL.not_after_ms > 0 and now > CALL.not_after_ms then",
                 "if false then",
             ),
@@ -615,7 +627,7 @@ BUGS: tuple[Bug, ...] = (
         "purge by deleting keys",
         (
             (
-                "prelude",
+                "prelude/records",
                 "return HELD[t.state] and t.incarnation <= control.purge_cut",
                 "return HELD[t.state] and control.purge_cut > 0",
             ),
@@ -627,7 +639,7 @@ BUGS: tuple[Bug, ...] = (
         "purge that walks the indexes while tasks move",
         (
             (
-                "prelude",
+                "prelude/records",
                 "return HELD[t.state] and t.incarnation <= control.purge_cut",
                 "return false",
             ),
@@ -684,7 +696,7 @@ BUGS: tuple[Bug, ...] = (
         "WAIT after a script that wrote nothing answers at once",
         (
             (
-                "prelude",
+                "prelude/control",
                 "  redis.call('HSET', K.control, unpack(fields))\n  local reply",
                 (
                     "  if next(counts) or control.lineage == CALL.lineage then\n"

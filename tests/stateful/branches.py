@@ -18,7 +18,6 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from random import Random
 from types import CodeType, FrameType
@@ -30,6 +29,7 @@ from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from ddq.store.embedded import EmbeddedStore
+from ddq.store.scripts import PRELUDE, script_texts
 from models import operations as ops
 from models import queue
 from tests import profiles
@@ -87,20 +87,7 @@ _BYTES = "more than 4 MiB of records in one call: tests/store/test_bounds.py"
 EXPLANATIONS: tuple[Explanation, ...] = (
     *(
         Explanation(f"{script}.lua", "t == false then", _BY_HAND)
-        for script in (
-            "ack",
-            "nack",
-            "extend",
-            "release",
-            "snooze",
-            "run_again",
-            "remove",
-            "reschedule",
-            "get",
-            "delete_dead",
-            "redrive",
-            "enqueue",
-        )
+        for script in ("delete_dead", "enqueue", "reschedule")
     ),
     *(
         Explanation(f"{script}.lua", "loaded_bytes >= LOAD_BOUND", _BYTES)
@@ -108,28 +95,20 @@ EXPLANATIONS: tuple[Explanation, ...] = (
     ),
     *(
         Explanation(f"{script}.lua", "if has_read_enough()", _BYTES)
-        for script in (
-            "ack",
-            "collect",
-            "enqueue",
-            "extend",
-            "get",
-            "list",
-            "nack",
-            "redrive",
-            "release",
-            "remove",
-            "run_again",
-            "snooze",
-        )
+        for script in ("collect", "list", "prelude/walks")
     ),
     *(
-        Explanation("prelude.lua", text, _BY_HAND)
+        Explanation("prelude/control.lua", text, _BY_HAND)
         for text in (
             "if not ms or ms ~= ms or ms < 0",
             "if ms > MAX_MS",
             "if actual ~= 'none'",
             "if not number or number ~= math.floor(number)",
+        )
+    ),
+    *(
+        Explanation("prelude/records.lua", text, _BY_HAND)
+        for text in (
             "p.headers_bytes or p.incarnation > MAX_MS",
             "if #record < STATE_HEAD_BYTES",
             "if #record < at + length_bytes - 1",
@@ -137,16 +116,21 @@ EXPLANATIONS: tuple[Explanation, ...] = (
             "if not NAME[t.state]",
             "if not t or (HELD[t.state]",
             "if not payload then return false",
-            "if t == false then",
-            "if payload and not state then",
-            "if state and state.state == expected then",
             "if #record ~= 8 * how_many",
             "if numbers[i] > MAX_MS",
         )
     ),
-    Explanation("prelude.lua", "if control.format > FORMAT", _BY_HAND),
-    Explanation("prelude.lua", "control.shards ~= CALL.shards", _BEHIND),
-    Explanation("prelude.lua", "if control.deleting == 1", _DELETION),
+    *(
+        Explanation("prelude/transitions.lua", text, _BY_HAND)
+        for text in (
+            "if t == false then",
+            "if payload and not state then",
+            "if state and state.state == expected then",
+        )
+    ),
+    Explanation("prelude/control.lua", "if control.format > FORMAT", _BY_HAND),
+    Explanation("prelude/control.lua", "control.shards ~= CALL.shards", _BEHIND),
+    Explanation("prelude/control.lua", "if control.deleting == 1", _DELETION),
     Explanation("collect.lua", "else", _BY_HAND),
     Explanation("configure.lua", "if control.uid and control.uid ~= CALL.uid", _BEHIND),
     Explanation("configure.lua", "if #control.uid ~= 16", _BY_HAND),
@@ -221,7 +205,7 @@ def instrument(name: str, text: str) -> tuple[str, dict[str, Site]]:
         return f"{found[2]} HIT('{key}')"
 
     counted = _TOKEN.sub(count, text).split("\n")
-    if name in {"prelude", "registry"}:
+    if name in {PRELUDE[0], "registry"}:
         # All other scripts have the prelude before them.
         first = next(at for at, line in enumerate(counted) if line and not line.startswith("--"))
         counted[first] = _HIT_LUA + counted[first]
@@ -232,10 +216,9 @@ def instrumented() -> tuple[dict[str, str], dict[str, Site]]:
     """All scripts, and all their places."""
     texts: dict[str, str] = {}
     sites: dict[str, Site] = {}
-    for path in sorted((files("ddq.store") / "lua").iterdir(), key=lambda path: path.name):
-        name = path.name.removesuffix(".lua")
-        if name != "clock" and path.name.endswith(".lua"):
-            texts[name], found = instrument(name, path.read_text(encoding="utf-8"))
+    for name, text in sorted(script_texts().items()):
+        if name != "clock":
+            texts[name], found = instrument(name, text)
             sites |= found
     return texts, sites
 

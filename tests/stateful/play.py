@@ -6,12 +6,11 @@ import asyncio
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from typing import Any
 
 from ddq.config import UNLIMITED_ATTEMPTS
 from ddq.store.runner import Call
-from ddq.store.scripts import Script, load_scripts
+from ddq.store.scripts import Script, load_scripts, script_texts
 from tests.stateful.dump import read_shard
 from tests.stateful.judge import deliveries, judge, judge_silence
 from tests.stateful.story import TOPIC, Actor, History
@@ -50,12 +49,9 @@ class Told:
 
 def simulated_scripts(replace_: Mapping[str, str] | None = None) -> dict[str, Script]:
     """The scripts as level 3 runs them."""
-    folder = files("ddq.store") / "lua"
-    texts = {
-        name: (folder / f"{name}.lua").read_text(encoding="utf-8")
-        for name in ("prelude", "registry")
-    }
-    return load_scripts(simulated({**texts, **(replace_ or {})}))
+    texts = script_texts()
+    changed = {name: texts[name] for name in ("prelude/hints", "registry")}
+    return load_scripts(simulated({**changed, **(replace_ or {})}))
 
 
 def play(socket: str, scripts: Mapping[str, Script], plot: Plot, choose: Choose) -> Told:

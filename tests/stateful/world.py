@@ -64,15 +64,15 @@ SETTINGS = Settings(
 
 def simulated(texts: Mapping[str, str]) -> dict[str, str]:
     """Scripts whose clock and hints are the simulation's: otherwise the same text."""
-    prelude = texts["prelude"]
+    hints = texts["prelude/hints"]
     published = "redis.call('PUBLISH', 'ddq:hints',"
-    if published not in prelude:
+    if published not in hints:
         raise AssertionError("the prelude publishes its hints in another way now")
     registry = texts["registry"]
     return {
         **texts,
         "clock": CLOCK_LUA,
-        "prelude": prelude.replace(published, f"redis.call('RPUSH', '{HINT_KEY}',"),
+        "prelude/hints": hints.replace(published, f"redis.call('RPUSH', '{HINT_KEY}',"),
         "registry": registry.replace("redis.call('PUBLISH',", "redis.call('RPUSH',").replace(
             "'ddq:hints'", f"'{HINT_KEY}'"
         ),

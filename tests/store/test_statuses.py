@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from importlib.resources import files
 
 import pytest
 
@@ -19,7 +18,7 @@ from ddq.store.job_values import (
     Settlement,
 )
 from ddq.store.keys import TOPICS_CONFIRMED
-from ddq.store.scripts import load_scripts
+from ddq.store.scripts import load_scripts, script_texts
 from ddq.store.upkeep import Leadership
 from ddq.task import OnConflict, Schedule, TaskState
 from tests.support.queue import Queue, call, error_of, errors
@@ -62,8 +61,7 @@ def fields_of(queue: Queue, key: str) -> dict[bytes, bytes]:
 
 def refusals_of_the_prelude() -> set[str]:
     """Every status that a script refuses with before it begins."""
-    texts = [path.read_text() for path in (files("ddq.store") / "lua").iterdir()]
-    return set(re.findall(r"refuse\('([A-Z_]+)'", "\n".join(texts)))
+    return set(re.findall(r"refuse\('([A-Z_]+)'", "\n".join(script_texts().values())))
 
 
 def test_every_promised_status_has_a_story() -> None:

@@ -132,7 +132,7 @@ def test_the_keys_in_the_page_are_those_of_the_code() -> None:
     page = (ROOT / "docs/ARCHITECTURE.md").read_text()
     rows = re.findall(r"^\| `ddq:(\w+):\{…\}` \| (\w+) \|", page, flags=re.MULTILINE)
     assert [root for root, _ in rows] == list(ROOTS)
-    prelude = (ROOT / "ddq/store/lua/prelude.lua").read_text()
+    prelude = (ROOT / "ddq/store/lua/prelude/control.lua").read_text()
     declared = re.search(r"local KEY_TYPES = \{(.*?)\}", prelude, flags=re.DOTALL)
     assert declared is not None
     assert [kind for _, kind in rows] == re.findall(r"'(\w+)'", declared[1])

@@ -8,14 +8,14 @@ import re
 import pytest
 
 from ddq.store.keys import ROOTS
-from ddq.store.scripts import default_scripts, load_scripts, parse_script
+from ddq.store.scripts import PRELUDE, default_scripts, load_scripts, parse_script
 from tools.docs import statuses
 from tools.repo import ROOT
 
 LUA = ROOT / "ddq" / "store" / "lua"
 NAMES = sorted(default_scripts())
 GOOD = "-- a: does it.\n-- flags: allow-oom\n-- argv: id\n-- returns: {status}\nreturn 1\n"
-PARTS = {"clock": "-- clock\n", "prelude": "-- prelude\n"}
+PARTS = {name: f"-- {name}\n" for name in ("clock", *PRELUDE)}
 
 
 def body(name: str) -> str:
@@ -65,7 +65,7 @@ READS_BOUNDED = ("has_read_enough()", "LOAD_BOUND", "HSTRLEN", "state.token == t
 lease holds by which it once fitted into a reply."""
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *PRELUDE])
 def test_no_loop_reads_tasks_without_a_bound_in_bytes(name: str) -> None:
     """A task may be of 1 MiB, and only whole fields can be read."""
     loop = None
@@ -79,7 +79,7 @@ def test_no_loop_reads_tasks_without_a_bound_in_bytes(name: str) -> None:
                 loop = None
 
 
-@pytest.mark.parametrize("name", [*NAMES, "prelude"])
+@pytest.mark.parametrize("name", [*NAMES, *PRELUDE])
 def test_what_a_script_unpacks_is_bounded(name: str) -> None:
     """Lua unpacks about 8,000 values, and fails beyond: that would end every such call."""
     known = {
@@ -106,7 +106,7 @@ def test_the_digest_is_of_what_is_sent(name: str) -> None:
     assert script.sha1 == digest
 
 
-@pytest.mark.parametrize("name", [*NAMES, "prelude"])
+@pytest.mark.parametrize("name", [*NAMES, *PRELUDE])
 def test_no_script_names_a_key_or_asks_for_all_of_one(name: str) -> None:
     """Keys come in KEYS, and no script's work grows with the number of tasks."""
     text = code(body(name))
@@ -120,7 +120,7 @@ def test_no_script_names_a_key_or_asks_for_all_of_one(name: str) -> None:
 
 
 def test_the_prelude_declares_the_keys_in_the_order_in_which_they_are_sent() -> None:
-    declared = re.findall(r"(\w+) = KEYS\[(\d+)\]", body("prelude"))
+    declared = re.findall(r"(\w+) = KEYS\[(\d+)\]", body("prelude/control"))
     assert [name for name, _ in sorted(declared, key=lambda pair: int(pair[1]))] == list(ROOTS)
 
 
@@ -136,9 +136,9 @@ def test_the_clock_can_be_replaced_and_nothing_that_is_not_there() -> None:
 
 def test_parts_go_before_the_script() -> None:
     script = parse_script("a", GOOD, PARTS)
-    assert script.source == f"#!lua flags=allow-oom\n{PARTS['clock']}{PARTS['prelude']}{GOOD}"
+    assert script.source == f"#!lua flags=allow-oom\n{''.join(PARTS.values())}{GOOD}"
     without = parse_script("a", GOOD.replace("-- flags", "-- prelude: clock\n-- flags"), PARTS)
-    assert PARTS["prelude"] not in without.source
+    assert not any(PARTS[name] in without.source for name in PRELUDE)
     assert PARTS["clock"] in without.source
 
 

@@ -14,7 +14,7 @@ from ddq.v1 import delay_queue_service_pb2, task_pb2
 from models import operations
 from tools.repo import ROOT
 
-PRELUDE = (ROOT / "ddq/store/lua/prelude.lua").read_text()
+PRELUDE = (ROOT / "ddq/store/lua/prelude/control.lua").read_text()
 MAYBE = st.none() | st.integers(0, 10_000)
 
 

@@ -10,25 +10,16 @@
 local refusal = begin()
 if refusal then return refusal end
 
-local results = {}
-for at = ARGS + 1, #ARGV, 2 do
-  if has_read_enough() then break end
-  local id, token = ARGV[at], ARGV[at + 1]
-  local t = load(id)
-  local result
-  if t == nil then
-    result = { 'NOT_FOUND', 0 }
-  elseif t == false then
-    result = { 'MALFORMED', 0 }
+return finish(each_item(ARGS + 1, 2, function(t, at)
+  local token = ARGV[at + 1]
+  if not t then
+    return unreadable(t, 0)
   elseif #token > 0 and t.token == token and t.state <= LEASED then
     t.settled_token, t.verdict, t.token = token, ACKED, ''
     transition('ack', t, SUCCEEDED, now)
-    result = { 'OK', t.revision }
+    return { 'OK', t.revision }
   elseif t.settled_token == token and t.verdict == ACKED then
-    result = { 'OK', t.revision }
-  else
-    result = { 'LEASE_LOST', t.revision }
+    return { 'OK', t.revision }
   end
-  results[#results + 1] = result
-end
-return finish(results)
+  return { 'LEASE_LOST', t.revision }
+end))

@@ -23,7 +23,6 @@ if refusal then return refusal end
 local request_id = ARGV[ARGS + 1]
 local head_ms = first_score(K.tasks)
 local earliest_ms
-local results = {}
 local held = control['n:scheduled'] + control['n:ready'] + control['n:leased'] + control['n:dead']
 
 local function describe(status, t)
@@ -67,46 +66,41 @@ local function make_room(t)
   forget(t.id)
 end
 
-for at = ARGS + 2, #ARGV, 8 do
-  if has_read_enough() then break end
+local results = each_item(ARGS + 2, 8, function(t, at)
   local id, schedule, value_ms = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
   local mode, expected, limit_ms = ARGV[at + 3], ARGV[at + 4], tonumber(ARGV[at + 5])
   local digest, packed = ARGV[at + 6], ARGV[at + 7]
   local replacing = mode ~= 'fail' and mode ~= 'existing'
   local done
   if replacing then done = recall_numbers('replace', request_id, id, 3) end
-  local t = load(id)
-  local result
   if done then
-    result = { 'CREATED', SCHEDULED, done[1], done[2], done[3] }
+    return { 'CREATED', SCHEDULED, done[1], done[2], done[3] }
   elseif done == false or t == false then
-    result = { 'MALFORMED', 0, 0, 0, 0 }
+    return unreadable(false, 0, 0, 0, 0)
   elseif t and not replacing then
     local same = digest == (t.payload and t.payload.digest or t.digest)
-    result = describe((same or mode == 'existing') and 'EXISTS' or 'CONFLICT', t)
+    return describe((same or mode == 'existing') and 'EXISTS' or 'CONFLICT', t)
   elseif t and refuse_replacement(mode, t, expected) then
-    result = describe(refuse_replacement(mode, t, expected), t)
+    return describe(refuse_replacement(mode, t, expected), t)
   elseif control.max_tasks > 0 and held >= control.max_tasks
       and not (t and (HELD[t.state] or t.cut_from)) then
-    result = { 'FULL', 0, 0, 0, 0 }
+    return { 'FULL', 0, 0, 0, 0 }
   elseif not t and replacing and expected ~= '' then
-    result = { 'REVISION', 0, 0, 0, 0 }
-  else
-    local since_ms = mode == 'debounce' and debounced_since(t) or now
-    local due_ms = schedule == 'delay' and now + value_ms or math.max(value_ms, now)
-    if limit_ms > 0 then due_ms = math.max(now, math.min(due_ms, since_ms + limit_ms)) end
-    if t then make_room(t) end
-    t = create(id, since_ms, due_ms, packed)
-    held = held + 1
-    if not earliest_ms or due_ms < earliest_ms then earliest_ms = due_ms end
-    if replacing then
-      remember('replace', request_id, id,
-        struct.pack('>I8I8I8', t.revision, t.incarnation, t.due_ms))
-    end
-    result = describe('CREATED', t)
+    return { 'REVISION', 0, 0, 0, 0 }
   end
-  results[#results + 1] = result
-end
+  local since_ms = mode == 'debounce' and debounced_since(t) or now
+  local due_ms = schedule == 'delay' and now + value_ms or math.max(value_ms, now)
+  if limit_ms > 0 then due_ms = math.max(now, math.min(due_ms, since_ms + limit_ms)) end
+  if t then make_room(t) end
+  t = create(id, since_ms, due_ms, packed)
+  held = held + 1
+  earliest_ms = earlier(earliest_ms, due_ms)
+  if replacing then
+    remember('replace', request_id, id,
+      struct.pack('>I8I8I8', t.revision, t.incarnation, t.due_ms))
+  end
+  return describe('CREATED', t)
+end)
 
 hint_if_earlier(head_ms, earliest_ms)
 return finish(results)

@@ -9,23 +9,14 @@
 local refusal = begin()
 if refusal then return refusal end
 
-local results = {}
-for at = ARGS + 1, #ARGV, 3 do
-  if has_read_enough() then break end
-  local id, token, lease_ms = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
-  local t = load(id)
-  local result
-  if t == nil then
-    result = { 'NOT_FOUND', 0, 0 }
-  elseif t == false then
-    result = { 'MALFORMED', 0, 0 }
+return finish(each_item(ARGS + 1, 3, function(t, at)
+  local token, lease_ms = ARGV[at + 1], tonumber(ARGV[at + 2])
+  if not t then
+    return unreadable(t, 0, 0)
   elseif t.state == LEASED and t.token == token then
-    local expiry_ms = math.max(as_ms(redis.call('ZSCORE', K.leases, id)), now + lease_ms)
+    local expiry_ms = math.max(as_ms(redis.call('ZSCORE', K.leases, t.id)), now + lease_ms)
     transition('extend', t, LEASED, expiry_ms)
-    result = { 'OK', t.revision, expiry_ms }
-  else
-    result = { 'LEASE_LOST', t.revision, 0 }
+    return { 'OK', t.revision, expiry_ms }
   end
-  results[#results + 1] = result
-end
-return finish(results)
+  return { 'LEASE_LOST', t.revision, 0 }
+end))

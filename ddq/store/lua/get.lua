@@ -10,22 +10,13 @@ local refusal = begin()
 if refusal then return refusal end
 
 local full = ARGV[ARGS + 1] == '1'
-local results = {}
-for at = ARGS + 2, #ARGV do
-  if has_read_enough() then break end
-  local t = load(ARGV[at])
-  if t == nil then
-    results[#results + 1] = { 'NOT_FOUND', '', '', 0, 0 }
-  elseif t == false then
-    results[#results + 1] = { 'MALFORMED', '', '', 0, 0 }
-  else
-    -- A finished task has none, whatever somebody put there by hand.
-    local record = t.payload and not t.cut_from and t.record or ''
-    if record ~= '' and not full then
-      record = record:sub(1, PAYLOAD_HEAD_BYTES + t.payload.headers_bytes)
-    end
-    local expiry_ms = t.state == LEASED and as_ms(redis.call('ZSCORE', K.leases, t.id)) or 0
-    results[#results + 1] = { 'OK', record, pack_state(t), expiry_ms, #t.record }
+return finish(each_item(ARGS + 2, 1, function(t)
+  if not t then return unreadable(t, '', '', 0, 0) end
+  -- A finished task has none, whatever somebody put there by hand.
+  local record = t.payload and not t.cut_from and t.record or ''
+  if record ~= '' and not full then
+    record = record:sub(1, PAYLOAD_HEAD_BYTES + t.payload.headers_bytes)
   end
-end
-return finish(results)
+  local expiry_ms = t.state == LEASED and as_ms(redis.call('ZSCORE', K.leases, t.id)) or 0
+  return { 'OK', record, pack_state(t), expiry_ms, #t.record }
+end))

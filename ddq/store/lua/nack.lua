@@ -17,31 +17,21 @@ if refusal then return refusal end
 
 local head_ms = first_score(K.tasks)
 local earliest_ms
-local results = {}
-for at = ARGS + 1, #ARGV, 6 do
-  if has_read_enough() then break end
-  local id, token, delay_ms = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
-  local t = load(id)
-  local result
-  if t == nil then
-    result = { 'NOT_FOUND', 0, 0, 0 }
-  elseif t == false then
-    result = { 'MALFORMED', 0, 0, 0 }
+local results = each_item(ARGS + 1, 6, function(t, at)
+  local token, delay_ms = ARGV[at + 1], tonumber(ARGV[at + 2])
+  if not t then
+    return unreadable(t, 0, 0, 0)
   elseif t.state == LEASED and t.token == token then
     local dead = ARGV[at + 3] == '1' or t.attempt >= t.payload.max_attempts
     t.settled_token, t.verdict, t.token = token, dead and BURIED or RETRIED, ''
     t.last_error = ARGV[at + 4]
     end_attempt('nack', t, delay_ms, dead, tonumber(ARGV[at + 5]))
-    if t.state == SCHEDULED and (not earliest_ms or t.due_ms < earliest_ms) then
-      earliest_ms = t.due_ms
-    end
-    result = { 'OK', t.state, t.revision, t.due_ms }
+    if t.state == SCHEDULED then earliest_ms = earlier(earliest_ms, t.due_ms) end
+    return { 'OK', t.state, t.revision, t.due_ms }
   elseif t.settled_token == token and (t.verdict == RETRIED or t.verdict == BURIED) then
-    result = { 'OK', t.verdict == BURIED and DEAD or SCHEDULED, t.revision, t.due_ms }
-  else
-    result = { 'LEASE_LOST', t.state, t.revision, 0 }
+    return { 'OK', t.verdict == BURIED and DEAD or SCHEDULED, t.revision, t.due_ms }
   end
-  results[#results + 1] = result
-end
+  return { 'LEASE_LOST', t.state, t.revision, 0 }
+end)
 hint_if_earlier(head_ms, earliest_ms)
 return finish(results)

@@ -28,27 +28,20 @@ end
 
 local done, results = 1, {}
 if #ARGV > ARGS + 2 then
-  for at = ARGS + 3, #ARGV do
-    if has_read_enough() then break end
+  results = each_item(ARGS + 3, 1, function(t, at)
     local id = ARGV[at]
-    local t = load(id)
-    local status
-    if t == nil then
-      status = 'NOT_FOUND'
-    elseif t == false then
-      status = 'MALFORMED'
+    if not t then
+      return unreadable(t)[1]
     elseif recall('redriven', request_id, id) then
-      status = 'OK'
+      return 'OK'
     elseif t.state ~= DEAD or t.revision > walk.cut then
       -- What died after the request began was not dead when it was first answered.
-      status = 'NOT_DEAD'
-    else
-      redrive(t)
-      remember('redriven', request_id, id, '1')
-      status = 'OK'
+      return 'NOT_DEAD'
     end
-    results[#results + 1] = status
-  end
+    redrive(t)
+    remember('redriven', request_id, id, '1')
+    return 'OK'
+  end)
 else
   -- Ordered by the time of death, and the clock never runs back: what died after the cut is
   -- at the end, but for what died in the same millisecond.

@@ -9,28 +9,21 @@
 local refusal = begin()
 if refusal then return refusal end
 
-local results, released = {}, 0
-for at = ARGS + 1, #ARGV, 2 do
-  if has_read_enough() then break end
-  local id, token = ARGV[at], ARGV[at + 1]
-  local t = load(id)
-  local result
-  if t == nil then
-    result = { 'NOT_FOUND', 0 }
-  elseif t == false then
-    result = { 'MALFORMED', 0 }
+local released = 0
+local results = each_item(ARGS + 1, 2, function(t, at)
+  local token = ARGV[at + 1]
+  if not t then
+    return unreadable(t, 0)
   elseif t.state == LEASED and t.token == token then
     t.settled_token, t.verdict, t.token = token, RELEASED, ''
     t.attempt = t.attempt - 1
     transition('release', t, READY, t.due_ms)
     released = released + 1
-    result = { 'OK', t.revision }
+    return { 'OK', t.revision }
   elseif t.settled_token == token and t.verdict == RELEASED then
-    result = { 'OK', t.revision }
-  else
-    result = { 'LEASE_LOST', t.revision }
+    return { 'OK', t.revision }
   end
-  results[#results + 1] = result
-end
+  return { 'LEASE_LOST', t.revision }
+end)
 if released > 0 then hint('ready', released) end
 return finish(results)

@@ -15,32 +15,23 @@ local refusal = begin()
 if refusal then return refusal end
 
 local request_id = ARGV[ARGS + 1]
-local results = {}
-for at = ARGS + 2, #ARGV, 2 do
-  if has_read_enough() then break end
+return finish(each_item(ARGS + 2, 2, function(t, at)
   local id, revoke = ARGV[at], ARGV[at + 1] == '1'
-  local t = load(id)
   local done = recall_numbers('cancel', request_id, id, 2)
-  local result
   if done then
     -- The id has another incarnation by now; the one that was cancelled is in the record.
-    result = { 'ALREADY', done[1], done[2] }
-  elseif done == false or t == false then
-    result = { 'MALFORMED', 0, 0 }
-  elseif t == nil then
-    result = { 'NOT_FOUND', 0, 0 }
+    return { 'ALREADY', done[1], done[2] }
+  elseif done == false or not t then
+    return unreadable(done ~= false and t, 0, 0)
   elseif t.state == CANCELLED then
-    result = { 'ALREADY', t.revision, t.incarnation }
+    return { 'ALREADY', t.revision, t.incarnation }
   elseif t.state > LEASED then
-    result = { 'FINISHED', t.revision, t.incarnation }
+    return { 'FINISHED', t.revision, t.incarnation }
   elseif t.state == LEASED and not revoke then
-    result = { 'LEASED', t.revision, t.incarnation }
-  else
-    t.token, t.settled_token, t.verdict = '', '', NONE
-    t.request_id = request_id
-    transition('cancel', t, CANCELLED, now)
-    result = { 'CANCELLED', t.revision, t.incarnation }
+    return { 'LEASED', t.revision, t.incarnation }
   end
-  results[#results + 1] = result
-end
-return finish(results)
+  t.token, t.settled_token, t.verdict = '', '', NONE
+  t.request_id = request_id
+  transition('cancel', t, CANCELLED, now)
+  return { 'CANCELLED', t.revision, t.incarnation }
+end))

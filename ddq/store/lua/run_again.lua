@@ -25,20 +25,14 @@ end
 
 local head_ms = first_score(K.tasks)
 local earliest_ms
-local results = {}
-for at = ARGS + 1, #ARGV, 5 do
-  if has_read_enough() then break end
+local results = each_item(ARGS + 1, 5, function(t, at)
   local id, token, schedule = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   local value_ms, content = tonumber(ARGV[at + 3]), ARGV[at + 4]
   local done = recall_numbers('next', hex(token), id, 2)
-  local t = load(id)
-  local result
   if done then
-    result = { 'OK', done[1], done[1], done[2] }
-  elseif done == false or t == false then
-    result = { 'MALFORMED', 0, 0, 0 }
-  elseif t == nil then
-    result = { 'NOT_FOUND', 0, 0, 0 }
+    return { 'OK', done[1], done[1], done[2] }
+  elseif done == false or not t then
+    return unreadable(done ~= false and t, 0, 0, 0)
   elseif #token > 0 and t.token == token and t.state <= LEASED then
     local due_ms = schedule == 'delay' and now + value_ms or math.max(value_ms, now)
     local tail = t.record:sub(POLICY_AT)
@@ -48,12 +42,10 @@ for at = ARGS + 1, #ARGV, 5 do
     forget(id)
     t = create(id, now, due_ms, tail)
     remember('next', hex(token), id, struct.pack('>I8I8', t.incarnation, due_ms))
-    if not earliest_ms or due_ms < earliest_ms then earliest_ms = due_ms end
-    result = { 'OK', t.incarnation, t.incarnation, due_ms }
-  else
-    result = { 'LEASE_LOST', t.revision, 0, 0 }
+    earliest_ms = earlier(earliest_ms, due_ms)
+    return { 'OK', t.incarnation, t.incarnation, due_ms }
   end
-  results[#results + 1] = result
-end
+  return { 'LEASE_LOST', t.revision, 0, 0 }
+end)
 hint_if_earlier(head_ms, earliest_ms)
 return finish(results)

@@ -14,34 +14,23 @@ if refusal then return refusal end
 local max_snoozes = tonumber(ARGV[ARGS + 1])
 local head_ms = first_score(K.tasks)
 local earliest_ms
-local results = {}
-for at = ARGS + 2, #ARGV, 3 do
-  if has_read_enough() then break end
-  local id, token, delay_ms = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
-  local t = load(id)
-  local result
-  if t == nil then
-    result = { 'NOT_FOUND', 0, 0 }
-  elseif t == false then
-    result = { 'MALFORMED', 0, 0 }
+local results = each_item(ARGS + 2, 3, function(t, at)
+  local token, delay_ms = ARGV[at + 1], tonumber(ARGV[at + 2])
+  if not t then
+    return unreadable(t, 0, 0)
   elseif t.state == LEASED and t.token == token then
-    if t.snoozes >= max_snoozes then
-      result = { 'SNOOZED_OUT', t.revision, 0 }
-    else
-      t.settled_token, t.verdict, t.token = token, SNOOZED, ''
-      t.attempt = t.attempt - 1
-      t.snoozes = t.snoozes + 1
-      t.due_ms = now + delay_ms
-      transition('snooze', t, SCHEDULED, t.due_ms)
-      if not earliest_ms or t.due_ms < earliest_ms then earliest_ms = t.due_ms end
-      result = { 'OK', t.revision, t.due_ms }
-    end
+    if t.snoozes >= max_snoozes then return { 'SNOOZED_OUT', t.revision, 0 } end
+    t.settled_token, t.verdict, t.token = token, SNOOZED, ''
+    t.attempt = t.attempt - 1
+    t.snoozes = t.snoozes + 1
+    t.due_ms = now + delay_ms
+    transition('snooze', t, SCHEDULED, t.due_ms)
+    earliest_ms = earlier(earliest_ms, t.due_ms)
+    return { 'OK', t.revision, t.due_ms }
   elseif t.settled_token == token and t.verdict == SNOOZED then
-    result = { 'OK', t.revision, t.due_ms }
-  else
-    result = { 'LEASE_LOST', t.revision, 0 }
+    return { 'OK', t.revision, t.due_ms }
   end
-  results[#results + 1] = result
-end
+  return { 'LEASE_LOST', t.revision, 0 }
+end)
 hint_if_earlier(head_ms, earliest_ms)
 return finish(results)

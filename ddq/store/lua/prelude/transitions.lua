@@ -1,0 +1,123 @@
+-- How a task changes: transition() is the one way, and all others end in it.
+
+local acting_epoch   -- of the scheduler that this call is of; nil for every other caller
+
+local function journal(op, t, from)
+  if control.journal ~= 1 then return end
+  redis.call('XADD', K.journal, 'MAXLEN', '~', control.journal_max, '*',
+    'op', op, 'id', t.id, 'incarnation', t.incarnation, 'revision', t.revision,
+    'from', from and NAME[from] or 'none', 'to', NAME[t.state], 'promotion', t.promotion,
+    'attempt', t.attempt, 'run', t.run, 'due_ms', t.due_ms, 'at_ms', now,
+    'epoch', acting_epoch or control.epoch, 'lineage', CALL.lineage)
+end
+
+-- The one way a task changes: index, counters, record and journal move together.
+-- score: due ms, expiry ms, or the time of its end, as the index it goes to wants.
+local function transition(op, t, to, score)
+  local from = t.cut_from or t.state
+  if INDEX[from] ~= INDEX[to] then redis.call('ZREM', INDEX[from], t.id) end
+  redis.call('ZADD', INDEX[to], string.format('%.0f', score), t.id)
+  if HELD[from] then count(NAME[from], -1) end
+  count(NAME[to], 1)
+  control.sequence = control.sequence + 1
+  control.lineage = CALL.lineage
+  t.state, t.cut_from = to, nil
+  t.revision = control.sequence
+  t.updated_ms = now
+  if not HELD[to] then
+    -- The tombstone: enough to answer a late cancel or repeat truthfully.
+    redis.call('HDEL', K.payloads, t.id)
+    if t.payload then t.digest = t.payload.digest end
+    t.last_error = ''
+  end
+  redis.call('HSET', K.states, t.id, pack_state(t))
+  journal(op, t, from)
+end
+
+-- A new incarnation of an id that nothing holds. tail: what the caller packed, records.py.
+local function create(id, since_ms, due_ms, tail)
+  control.sequence = control.sequence + 1
+  control.lineage = CALL.lineage
+  local t = {
+    id = id, state = SCHEDULED, revision = control.sequence, incarnation = control.sequence,
+    promotion = 0, attempt = 0, run = 1, due_ms = due_ms,
+  }
+  redis.call('HSET', K.payloads, id,
+    struct.pack('>BI8I8I8', FORMAT, t.incarnation, since_ms, due_ms) .. tail)
+  redis.call('ZADD', K.tasks, string.format('%.0f', due_ms), id)
+  count('enqueued', 1)
+  count('scheduled', 1)
+  journal('enqueue', t, nil)
+  return t
+end
+
+-- The tombstone goes at once, because the id gets another incarnation.
+local function forget(id)
+  redis.call('ZREM', K.finished, id)
+  redis.call('HDEL', K.states, id)
+end
+
+local function bury(t)
+  t.token = ''
+  transition('purge', t, PURGED, now)
+end
+
+-- For scripts that walk an index: the task behind one of its entries, if it really is in
+-- that state. An entry that somebody put or damaged by hand is taken out of the way, and
+-- counted, so that it cannot wedge the shard:
+--   nothing behind it, or a task in another state: the entry goes (stray);
+--   a payload whose state cannot be read: the task is dead, and can be redriven;
+--   a state whose payload cannot be read: the entry goes, the records stay (set aside).
+local function examine(id, expected)
+  local t = load(id)
+  if t and t.cut_from == expected then
+    bury(t)
+    return nil
+  end
+  if t and t.state == expected then return t end
+  if t == false then
+    local payload = unpack_payload(redis.call('HGET', K.payloads, id))
+    local state = redis.call('HGET', K.states, id)
+    state = state and unpack_state(state)
+    if payload and not state then
+      t = {
+        id = id, state = expected, incarnation = payload.incarnation, promotion = 0,
+        attempt = 0, run = 1, due_ms = payload.due_ms, verdict = NONE, token = '',
+        settled_token = '', digest = '', request_id = '', snoozes = 0, payload = payload,
+        last_error = 'the state record could not be read',
+      }
+      transition('set_aside', t, DEAD, now)
+      return nil
+    end
+    if state and state.state == expected then
+      redis.call('ZREM', INDEX[expected], id)
+      count(NAME[expected], -1)
+      count('set_aside', 1)
+      return nil
+    end
+  end
+  redis.call('ZREM', INDEX[expected], id)
+  count('stray', 1)
+  return nil
+end
+
+-- min(max_backoff, initial * multiplier^(attempt - 1)), and on top a random part of up to
+-- jitter times that: never sooner than the first term.
+local function backoff_ms(payload, attempt, random)
+  if payload.initial_backoff_ms == 0 then return 0 end
+  local base = payload.initial_backoff_ms * (payload.multiplier_milli / 1000) ^ (attempt - 1)
+  base = math.min(base, payload.max_backoff_ms)
+  return math.ceil(base + base * payload.jitter_milli / 1000 * random)
+end
+
+-- Ends an attempt without success. delay_ms < 0: by the retry policy.
+local function end_attempt(op, t, delay_ms, dead, random)
+  if dead or t.attempt >= t.payload.max_attempts then
+    t.token = ''
+    transition(op, t, DEAD, now)
+    return
+  end
+  if delay_ms < 0 then delay_ms = backoff_ms(t.payload, t.attempt, random) end
+  t.due_ms = now + delay_ms
+  transition(op, t, SCHEDULED, t.due_ms)
+end
