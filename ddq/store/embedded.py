@@ -12,7 +12,6 @@ import fcntl
 import hashlib
 import logging
 import os
-import sys
 import tempfile
 from pathlib import Path
 from typing import IO
@@ -22,6 +21,7 @@ import redis.exceptions
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from ddq.child import launched
 from ddq.errors import DdqError
 from ddq.store.binary import wheel_server
 
@@ -31,19 +31,6 @@ SAY_AGAIN_S = 5.0
 """From one log line to the next while it loads its data."""
 STOP_TIMEOUT_S = 4.0
 _SOCKET_PATH_MAX_BYTES = 100
-
-# The child asks the kernel to be killed with its parent, before it becomes the server. The
-# parent may have died in between; then it is not our child any more.
-_LAUNCHER = """
-import ctypes, os, signal, sys
-parent = int(sys.argv[1])
-if sys.platform == "linux":
-    ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL, 0, 0, 0)
-if os.getppid() != parent:
-    sys.exit("its parent is gone")
-os.setsid()
-os.execv(sys.argv[2], sys.argv[2:])
-"""
 
 
 class StoreStartError(DdqError):
@@ -113,10 +100,12 @@ class EmbeddedStore:
             log = (self.folder / "valkey.log").open("ab")
             with log:
                 self._process = await asyncio.create_subprocess_exec(
-                    sys.executable, "-I", "-c", _LAUNCHER, str(os.getpid()),
-                    str(wheel_server()), *self._options(),
-                    stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder,
-                )  # fmt: skip
+                    *launched([str(wheel_server()), *self._options()]),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    cwd=self.folder,
+                )
             await self._wait_until_ready()
         except BaseException:
             await self.stop()

@@ -6,24 +6,11 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from chaos.clusters import ClusterError
-
-# The child asks the kernel to be killed with its parent, before it becomes the program. The parent
-# may have died in between; then it is not our child any more.
-_LAUNCHER = """
-import ctypes, os, signal, sys
-parent = int(sys.argv[1])
-if sys.platform == "linux":
-    ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL, 0, 0, 0)
-if os.getppid() != parent:
-    sys.exit("its parent is gone")
-os.setsid()
-os.execv(sys.argv[2], sys.argv[2:])
-"""
+from ddq.child import launched
 
 
 class Child:
@@ -83,10 +70,13 @@ async def launch(
         raise ClusterError(f"{program} is no program that can be run")
     with log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *command,
-            stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output, cwd=cwd,
+            *launched(command),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd=cwd,
             env={**os.environ, **(env or {})},
-        )  # fmt: skip
+        )
     return Child(process, log)
 
 
