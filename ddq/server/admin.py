@@ -11,7 +11,7 @@ from ddq.config import DEFAULTS, LIMITS, retention_min_ms
 from ddq.errors import RevisionMismatch, TopicExists, TopicNotFound
 from ddq.server import validation as check
 from ddq.server import wire
-from ddq.server.service import view_is_full
+from ddq.server.requests import page_size, view_is_full
 from ddq.server.status import OK, to_status
 from ddq.server.validation import Problems
 from ddq.store.job_values import Cursor
@@ -186,13 +186,7 @@ class AdminService:
         """One page of the dead tasks."""
         problems = Problems()
         check.topic_name(problems, request.topic)
-        limit = check.count(
-            problems,
-            request.page_size,
-            "page_size",
-            default=DEFAULTS.page_count,
-            most=LIMITS.page_max_count,
-        )
+        limit = page_size(problems, request)
         full = view_is_full(problems, request.view)
         problems.raise_if_any()
         tasks, cursor = await self._store.jobs.list_tasks(

@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from ddq.config import LIMITS
 from ddq.errors import FieldViolation, InvalidArgument
-from ddq.store.job_values import Cursor, Enqueued, Leased
+from ddq.store.job_values import Changed, Cursor, Enqueued, Leased, Removed
 from ddq.store.upkeep import Survey
 from ddq.task import Receipt, RetryPolicy, Task, TaskState, Topic, TopicSettings
 from ddq.v1 import delay_queue_admin_service_pb2 as admin_pb2
@@ -99,7 +99,7 @@ def leased_task(value: Leased) -> queue_pb2.LeasedTask:
     )
 
 
-def enqueue_result(value: Enqueued) -> queue_pb2.EnqueueResult:
+def enqueue_result(value: Enqueued, _: Receipt | None = None) -> queue_pb2.EnqueueResult:
     """What became of an enqueue."""
     return queue_pb2.EnqueueResult(
         id=value.id,
@@ -215,3 +215,45 @@ def cursor(token: str) -> Cursor:
         description = "is not one that this server gave; start without one"
         violation = FieldViolation("page_token", description)
         raise InvalidArgument(f"page_token: {description}", violations=(violation,)) from error
+
+
+def ack_result(changed: Changed, _: Receipt | None) -> queue_pb2.AckResult:
+    """The result of an ack."""
+    return queue_pb2.AckResult(revision=changed.revision)
+
+
+def release_result(changed: Changed, _: Receipt | None) -> queue_pb2.ReleaseResult:
+    """The result of a release."""
+    return queue_pb2.ReleaseResult(revision=changed.revision)
+
+
+def nack_result(changed: Changed, _: Receipt | None) -> queue_pb2.NackResult:
+    """The result of a nack."""
+    result = queue_pb2.NackResult(state=state(changed.state), revision=changed.revision)
+    if changed.state is TaskState.SCHEDULED:
+        result.due_time.CopyFrom(timestamp(changed.at_ms))
+    return result
+
+
+def snooze_result(changed: Changed, _: Receipt | None) -> queue_pb2.SnoozeResult:
+    """The result of a snooze."""
+    return queue_pb2.SnoozeResult(revision=changed.revision, due_time=timestamp(changed.at_ms))
+
+
+def extend_result(changed: Changed, receipt: Receipt | None) -> queue_pb2.ExtendResult:
+    """The result of an extend."""
+    assert receipt is not None  # a value comes from a script
+    return queue_pb2.ExtendResult(
+        lease_expire_time=timestamp(changed.at_ms),
+        lease_remaining=duration(changed.at_ms - receipt.store_ms),
+        revision=changed.revision,
+    )
+
+
+def cancel_result(removed: Removed, _: Receipt | None) -> queue_pb2.CancelResult:
+    """The result of a cancel."""
+    return queue_pb2.CancelResult(
+        already_cancelled=removed.already,
+        revision=removed.revision,
+        incarnation=removed.incarnation,
+    )

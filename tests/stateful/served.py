@@ -13,8 +13,9 @@ import grpc.aio
 from google.rpc import error_details_pb2, status_pb2
 
 from ddq.server.notifier import ReadyBell
+from ddq.server.requests import task_digest
 from ddq.server.rpc import CallFactory, servicer
-from ddq.server.service import QueueService, _digest
+from ddq.server.service import QueueService
 from ddq.store.records import content_digest
 from ddq.v1 import delay_queue_service_pb2 as pb
 from ddq.v1 import delay_queue_service_pb2_grpc, task_pb2
@@ -153,7 +154,7 @@ def task_spec(op: ops.Enqueue) -> task_pb2.TaskSpec:
 
 def digest_of(op: ops.Enqueue) -> bytes:
     """What the tombstone of a task keeps of its content."""
-    return _digest(TOPIC, task_spec(op))
+    return task_digest(TOPIC, task_spec(op))
 
 
 def _enqueued(result: pb.EnqueueResult) -> tuple[Any, ...]:

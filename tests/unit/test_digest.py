@@ -6,7 +6,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from ddq.server.service import _digest
+from ddq.server.requests import task_digest
 from ddq.v1.task_pb2 import RetryPolicy, TaskSpec
 
 
@@ -21,13 +21,13 @@ def spec() -> TaskSpec:
 
 
 def test_the_digest_is_what_it_was_in_format_1() -> None:
-    assert _digest("mail", spec()).hex() == "9c590fdf1fb6963651836ae0c6331ebf"
+    assert task_digest("mail", spec()).hex() == "9c590fdf1fb6963651836ae0c6331ebf"
 
 
 def test_the_id_is_not_part_of_it() -> None:
     other = spec()
     other.id = "b"
-    assert _digest("mail", other) == _digest("mail", spec())
+    assert task_digest("mail", other) == task_digest("mail", spec())
 
 
 def changed(field: str) -> TaskSpec:
@@ -51,8 +51,8 @@ def changed(field: str) -> TaskSpec:
     "field", ["payload", "headers", "delay", "no schedule", "due time", "retry policy"]
 )
 def test_everything_else_is(field: str) -> None:
-    assert _digest("mail", changed(field)) != _digest("mail", spec())
+    assert task_digest("mail", changed(field)) != task_digest("mail", spec())
 
 
 def test_the_topic_is() -> None:
-    assert _digest("mails", spec()) != _digest("mail", spec())
+    assert task_digest("mails", spec()) != task_digest("mail", spec())
