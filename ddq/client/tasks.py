@@ -9,20 +9,13 @@ from ddq.client import convert, rpcs
 from ddq.client.batch import Item
 from ddq.client.calls import Caller
 from ddq.client.values import (
-    Acked,
     Cancelled,
     Enqueued,
-    Extended,
     ItemResult,
     Lease,
-    LeaseRef,
-    Nacked,
     NewTask,
-    RanAgain,
-    Released,
     Rescheduled,
     RetryPolicy,
-    Snoozed,
     Task,
 )
 from ddq.task import OnConflict, TaskState
@@ -168,273 +161,6 @@ class TaskCalls(Caller):
             rpcs.RETRIEVE, ",".join(names), self._queue.Retrieve, request, deadline
         )
         return [convert.lease(message) for message in reply.tasks]
-
-    async def ack(self, lease: LeaseRef, *, timeout_s: float | None = None) -> Acked:
-        """Finishes a leased task.
-
-        Raises:
-            LeaseLost: the token does not hold any more.
-            TaskNotFound, OutcomeUnknown
-        """
-        deadline = self._deadline(timeout_s)
-        request = pb.AckRequest(
-            topic=lease.topic,
-            id=lease.id,
-            lease_token=lease.token,
-        )
-        reply = await self._call(rpcs.ACK, _name(lease), self._queue.Ack, request, deadline)
-        return convert.acked(reply.result, reply.receipt)
-
-    async def ack_batch(
-        self, leases: Sequence[LeaseRef], *, timeout_s: float | None = None
-    ) -> list[ItemResult[Acked]]:
-        """Finishes leased tasks of any topics; one result each, in order.
-
-        Raises:
-            DdqError: all of them failed in the same way.
-        """
-        return await self._call_batches(
-            rpcs.ACK,
-            [
-                Item(lease.topic, lease.id, pb.BatchAckItem(id=lease.id, lease_token=lease.token))
-                for lease in leases
-            ],
-            request=lambda topic, items, not_after: pb.BatchAckRequest(
-                topic=topic, items=items, not_after=not_after
-            ),
-            method=self._queue.BatchAck,
-            read=_acked,
-            deadline=self._deadline(timeout_s),
-        )
-
-    async def run_again(
-        self,
-        lease: LeaseRef,
-        *,
-        delay: timedelta | None = None,
-        due: datetime | None = None,
-        payload: bytes | None = None,
-        headers: Mapping[str, str] | None = None,
-        timeout_s: float | None = None,
-    ) -> RanAgain:
-        """Finishes a leased task and enqueues its next run under the same id: both or neither.
-
-        Args:
-            delay: until the next run is due, from the moment the store takes the request; neither
-                ``delay`` nor ``due``: now.
-            due: when the next run is due, with a time zone.
-            payload: of the next run; None with ``headers`` None: both as in this run.
-            headers: of the next run; None with a ``payload``: none.
-
-        Raises:
-            LeaseLost: the token does not hold any more; nothing was enqueued.
-            InvalidArgument, TaskNotFound, OutcomeUnknown
-        """
-        deadline = self._deadline(timeout_s)
-        request = pb.RunAgainRequest(topic=lease.topic, id=lease.id, lease_token=lease.token)
-        convert.put_schedule(request.next, delay, due)
-        if payload is not None or headers is not None:
-            request.next.content.CopyFrom(convert.content(payload or b"", headers or {}))
-        reply = await self._call(
-            rpcs.RUN_AGAIN, _name(lease), self._queue.RunAgain, request, deadline
-        )
-        return convert.ran_again(reply.result, reply.receipt)
-
-    async def nack(
-        self,
-        lease: LeaseRef,
-        *,
-        error: str = "",
-        delay: timedelta | None = None,
-        dead_letter: bool = False,
-        timeout_s: float | None = None,
-    ) -> Nacked:
-        """Ends an attempt without success: the task is retried, or is dead.
-
-        Args:
-            error: kept as the task's last_error, cut to 2,048 bytes.
-            delay: until the next attempt; None: the retry policy's backoff.
-            dead_letter: dead now, whatever attempts are left.
-
-        Raises:
-            LeaseLost, TaskNotFound, OutcomeUnknown
-        """
-        deadline = self._deadline(timeout_s)
-        request = pb.NackRequest(
-            topic=lease.topic,
-            id=lease.id,
-            lease_token=lease.token,
-            verdict=convert.verdict(error, delay, dead_letter=dead_letter),
-        )
-        reply = await self._call(rpcs.NACK, _name(lease), self._queue.Nack, request, deadline)
-        return convert.nacked(reply.result, reply.receipt)
-
-    async def nack_batch(
-        self,
-        leases: Sequence[LeaseRef],
-        *,
-        error: str = "",
-        delay: timedelta | None = None,
-        dead_letter: bool = False,
-        timeout_s: float | None = None,
-    ) -> list[ItemResult[Nacked]]:
-        """Like nack, for leases of any topics; one result each, in order.
-
-        Raises:
-            DdqError: all of them failed in the same way.
-        """
-        verdict = convert.verdict(error, delay, dead_letter=dead_letter)
-        return await self._call_batches(
-            rpcs.NACK,
-            [
-                Item(
-                    lease.topic,
-                    lease.id,
-                    pb.BatchNackItem(id=lease.id, lease_token=lease.token, verdict=verdict),
-                )
-                for lease in leases
-            ],
-            request=lambda topic, items, not_after: pb.BatchNackRequest(
-                topic=topic, items=items, not_after=not_after
-            ),
-            method=self._queue.BatchNack,
-            read=_nacked,
-            deadline=self._deadline(timeout_s),
-        )
-
-    async def extend(
-        self,
-        lease: LeaseRef,
-        duration: timedelta | None = None,
-        *,
-        timeout_s: float | None = None,
-    ) -> Extended:
-        """Makes a lease run ``duration`` from now; never shortens it. None: the topic's default.
-
-        Raises:
-            LeaseLost, TaskNotFound: the lease is gone for good, whatever came before.
-            OutcomeUnknown
-        """
-        deadline = self._deadline(timeout_s)
-        request = pb.ExtendRequest(
-            topic=lease.topic,
-            id=lease.id,
-            lease_token=lease.token,
-        )
-        convert.put_duration(request.lease_duration, duration)
-        reply = await self._call(rpcs.EXTEND, _name(lease), self._queue.Extend, request, deadline)
-        return convert.extended(reply.result, reply.receipt)
-
-    async def extend_batch(
-        self,
-        leases: Sequence[LeaseRef],
-        duration: timedelta | None = None,
-        *,
-        timeout_s: float | None = None,
-    ) -> list[ItemResult[Extended]]:
-        """Like extend, for leases of any topics; one result each, in order.
-
-        Raises:
-            DdqError: all of them failed in the same way.
-        """
-        items = []
-        for lease in leases:
-            message = pb.BatchExtendItem(id=lease.id, lease_token=lease.token)
-            convert.put_duration(message.lease_duration, duration)
-            items.append(Item(lease.topic, lease.id, message))
-        return await self._call_batches(
-            rpcs.EXTEND,
-            items,
-            request=lambda topic, items, not_after: pb.BatchExtendRequest(
-                topic=topic, items=items, not_after=not_after
-            ),
-            method=self._queue.BatchExtend,
-            read=_extended,
-            deadline=self._deadline(timeout_s),
-        )
-
-    async def release(self, lease: LeaseRef, *, timeout_s: float | None = None) -> Released:
-        """Hands a lease back: the task is ready again, the attempt does not count.
-
-        Raises:
-            LeaseLost, TaskNotFound, OutcomeUnknown
-        """
-        deadline = self._deadline(timeout_s)
-        request = pb.ReleaseRequest(
-            topic=lease.topic,
-            id=lease.id,
-            lease_token=lease.token,
-        )
-        reply = await self._call(rpcs.RELEASE, _name(lease), self._queue.Release, request, deadline)
-        return convert.released(reply.result, reply.receipt)
-
-    async def release_batch(
-        self, leases: Sequence[LeaseRef], *, timeout_s: float | None = None
-    ) -> list[ItemResult[Released]]:
-        """Like release, for leases of any topics; one result each, in order.
-
-        Raises:
-            DdqError: all of them failed in the same way.
-        """
-        return await self._call_batches(
-            rpcs.RELEASE,
-            [
-                Item(
-                    lease.topic,
-                    lease.id,
-                    pb.BatchReleaseItem(id=lease.id, lease_token=lease.token),
-                )
-                for lease in leases
-            ],
-            request=lambda topic, items, not_after: pb.BatchReleaseRequest(
-                topic=topic, items=items, not_after=not_after
-            ),
-            method=self._queue.BatchRelease,
-            read=_released,
-            deadline=self._deadline(timeout_s),
-        )
-
-    async def snooze(
-        self, lease: LeaseRef, delay: timedelta, *, timeout_s: float | None = None
-    ) -> Snoozed:
-        """Puts a leased task off: due again after ``delay``, and the attempt does not count.
-
-        Args:
-            delay: 1 ms to 10 years, from the moment the store takes the request.
-
-        Raises:
-            SnoozeLimit: the run was snoozed 10,000 times; the lease still holds.
-            LeaseLost, TaskNotFound, OutcomeUnknown
-        """
-        deadline = self._deadline(timeout_s)
-        request = pb.SnoozeRequest(topic=lease.topic, id=lease.id, lease_token=lease.token)
-        convert.put_duration(request.delay, delay)
-        reply = await self._call(rpcs.SNOOZE, _name(lease), self._queue.Snooze, request, deadline)
-        return convert.snoozed(reply.result, reply.receipt)
-
-    async def snooze_batch(
-        self, leases: Sequence[LeaseRef], delay: timedelta, *, timeout_s: float | None = None
-    ) -> list[ItemResult[Snoozed]]:
-        """Like snooze, for leases of any topics; one result each, in order.
-
-        Raises:
-            DdqError: all of them failed in the same way.
-        """
-        items = []
-        for lease in leases:
-            message = pb.BatchSnoozeItem(id=lease.id, lease_token=lease.token)
-            convert.put_duration(message.delay, delay)
-            items.append(Item(lease.topic, lease.id, message))
-        return await self._call_batches(
-            rpcs.SNOOZE,
-            items,
-            request=lambda topic, items, not_after: pb.BatchSnoozeRequest(
-                topic=topic, items=items, not_after=not_after
-            ),
-            method=self._queue.BatchSnooze,
-            read=_snoozed,
-            deadline=self._deadline(timeout_s),
-        )
 
     async def cancel(
         self,
@@ -594,36 +320,12 @@ class TaskCalls(Caller):
             request.page_token = reply.next_page_token
 
 
-def _name(lease: LeaseRef) -> str:
-    return f"{lease.topic}/{lease.id}"
-
-
 def _view(*, with_payload: bool) -> task_pb2.TaskView.ValueType:
     return task_pb2.TASK_VIEW_FULL if with_payload else task_pb2.TASK_VIEW_BASIC
 
 
 def _enqueued(answer: pb.BatchEnqueueResult) -> Enqueued:
     return convert.enqueued(answer.result, answer.receipt)
-
-
-def _acked(answer: pb.BatchAckResult) -> Acked:
-    return convert.acked(answer.result, answer.receipt)
-
-
-def _nacked(answer: pb.BatchNackResult) -> Nacked:
-    return convert.nacked(answer.result, answer.receipt)
-
-
-def _extended(answer: pb.BatchExtendResult) -> Extended:
-    return convert.extended(answer.result, answer.receipt)
-
-
-def _released(answer: pb.BatchReleaseResult) -> Released:
-    return convert.released(answer.result, answer.receipt)
-
-
-def _snoozed(answer: pb.BatchSnoozeResult) -> Snoozed:
-    return convert.snoozed(answer.result, answer.receipt)
 
 
 def _cancelled(answer: pb.BatchCancelResult) -> Cancelled:
