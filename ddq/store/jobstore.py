@@ -32,6 +32,7 @@ from ddq.store.job_values import (
     Settlement,
 )
 from ddq.store.keys import shard_of
+from ddq.store.listing import list_page
 from ddq.store.records import lease_token, pack_content, pack_new_task, unpack_task
 from ddq.store.refusals import refused
 from ddq.store.runner import Call, text
@@ -53,11 +54,6 @@ class Identified(Protocol):
 I = TypeVar("I", bound=Identified)  # noqa: E741 - an item of a batch
 T = TypeVar("T")
 Args = list[str | bytes | int]
-
-LIST_READ_ENOUGH = 2
-"""What the script ``list`` says of a page that ended because it had read enough."""
-LIST_SCRIPTS_MAX_COUNT = 32
-"""Of one page: each reads at most about 4 MiB."""
 
 _CONFLICT_MODES = {
     OnConflict.FAIL: "fail",
@@ -296,24 +292,19 @@ class JobStore:
         self, topic_name: str, items: Sequence[Extension], call: Call
     ) -> list[Outcome[Changed]]:
         """Prolongs leases."""
-        topic = await self._topics.require(topic_name, call)
-
-        def arguments(now: Topic, item: Extension) -> Args:
-            return [item.id, item.token, item.lease_ms or now.settings.lease_ms]
-
-        def read(item: Extension, result: Any) -> Changed | DdqError:
-            status, revision, expiry_ms = result
-            if status == b"OK":
-                return Changed(TaskState.LEASED, revision, expiry_ms)
-            return refused(topic, item.id, text(status), revision)
-
-        return await self._batch(topic, "extend", items, [], arguments, read, call)
+        return await self._change(
+            topic_name,
+            "extend",
+            items,
+            lambda now, item: [item.id, item.token, item.lease_ms or now.settings.lease_ms],
+            lambda revision, expiry_ms: Changed(TaskState.LEASED, revision, expiry_ms),
+            call,
+        )
 
     async def nack(
         self, topic_name: str, items: Sequence[Rejection], call: Call
     ) -> list[Outcome[Changed]]:
         """Ends leased attempts without success."""
-        topic = await self._topics.require(topic_name, call)
 
         def arguments(_: Topic, item: Rejection) -> Args:
             delay_ms = -1 if item.delay_ms is None else item.delay_ms
@@ -321,35 +312,26 @@ class JobStore:
             random = repr(self._entropy.random())
             return [item.id, item.token, delay_ms, int(item.dead), error, random]
 
-        def read(item: Rejection, result: Any) -> Changed | DdqError:
-            status, state, revision, due_ms = result
-            if status == b"OK":
-                scheduled = state == TaskState.SCHEDULED
-                return Changed(TaskState(state), revision, due_ms if scheduled else 0)
-            return refused(topic, item.id, text(status), revision)
+        def changed(state: int, revision: int, due_ms: int) -> Changed:
+            scheduled = state == TaskState.SCHEDULED
+            return Changed(TaskState(state), revision, due_ms if scheduled else 0)
 
-        return await self._batch(topic, "nack", items, [], arguments, read, call)
+        return await self._change(
+            topic_name, "nack", items, arguments, changed, call, revision_at=2
+        )
 
     async def snooze(
         self, topic_name: str, items: Sequence[Postponement], call: Call
     ) -> list[Outcome[Changed]]:
         """Puts leased tasks off without counting their attempts."""
-        topic = await self._topics.require(topic_name, call)
-
-        def read(item: Postponement, result: Any) -> Changed | DdqError:
-            status, revision, due_ms = result
-            if status == b"OK":
-                return Changed(TaskState.SCHEDULED, revision, due_ms)
-            return refused(topic, item.id, text(status), revision)
-
-        return await self._batch(
-            topic,
+        return await self._change(
+            topic_name,
             "snooze",
             items,
-            [self.snoozes_max_count],
             lambda _, item: [item.id, item.token, item.delay_ms],
-            read,
+            lambda revision, due_ms: Changed(TaskState.SCHEDULED, revision, due_ms),
             call,
+            head=[self.snoozes_max_count],
         )
 
     async def _settle(
@@ -360,17 +342,42 @@ class JobStore:
         state: TaskState,
         call: Call,
     ) -> list[Outcome[Changed]]:
+        return await self._change(
+            topic_name,
+            script,
+            items,
+            lambda _, item: [item.id, item.token],
+            lambda revision: Changed(state, revision),
+            call,
+        )
+
+    async def _change(
+        self,
+        topic_name: str,
+        script: str,
+        items: Sequence[I],
+        arguments: Callable[[Topic, I], Args],
+        changed: Callable[..., Changed],
+        call: Call,
+        *,
+        head: Args | None = None,
+        revision_at: int = 1,
+    ) -> list[Outcome[Changed]]:
+        """Runs a script that answers each item with a status and the task after its change.
+
+        Args:
+            changed: the change, from what follows OK in a result.
+            revision_at: where a result has the revision.
+        """
         topic = await self._topics.require(topic_name, call)
 
-        def read(item: Settlement, result: Any) -> Changed | DdqError:
-            status, revision = result
+        def read(item: I, result: Any) -> Changed | DdqError:
+            status, *values = result
             if status == b"OK":
-                return Changed(state, revision)
-            return refused(topic, item.id, text(status), revision)
+                return changed(*values)
+            return refused(topic, item.id, text(status), result[revision_at])
 
-        return await self._batch(
-            topic, script, items, [], lambda _, item: [item.id, item.token], read, call
-        )
+        return await self._batch(topic, script, items, head or [], arguments, read, call)
 
     # Looking -------------------------------------------------------------------------------
 
@@ -408,49 +415,9 @@ class JobStore:
         A page ends before a shard that does not answer; one that would begin there is its error.
         """
         topic = await self._topics.require(topic_name, call)
-        tasks: list[Task] = []
-        size_bytes = scripts_count = 0
-        while len(tasks) < limit and cursor.shard < topic.shards:
-            scripts_count += 1
-            args: Args = [
-                int(state), int(full), limit - len(tasks),
-                LIMITS.retrieve_max_bytes - size_bytes, ENVELOPE_BYTES, cursor.score, cursor.id,
-            ]  # fmt: skip
-            own = call.half() if tasks else call
-            try:
-                reply = await self._scripts.run(topic, cursor.shard, "list", args, own)
-            except DdqError:
-                if not tasks:
-                    raise
-                break
-            more, score, last_id, results = reply.body[0]
-            for task_id, record, state_record, at_ms, record_size_bytes in results:
-                size_bytes += len(task_id) + len(record) + len(state_record) + ENVELOPE_BYTES
-                try:
-                    task = unpack_task(
-                        topic.name,
-                        text(task_id),
-                        record,
-                        state_record,
-                        lease_expiry_ms=at_ms if state is TaskState.LEASED else 0,
-                        record_size_bytes=record_size_bytes,
-                    )
-                except StoreMalformed as error:
-                    # GetTask says so to who asks for it; the others are still listed.
-                    log.error("left out of a listing: %s", error)  # noqa: TRY400 - no bug of ours
-                else:
-                    tasks.append(task)
-            cursor = (
-                Cursor(cursor.shard, text(score), last_id) if more else Cursor(cursor.shard + 1)
-            )
-            if more == LIST_READ_ENOUGH and not full and scripts_count < LIST_SCRIPTS_MAX_COUNT:
-                # The tasks are large, and what is listed of them is small.
-                continue
-            # Finished tasks of all kinds share an index: looking for a rare one among all others
-            # would be one call of unbounded work. The page ends short instead.
-            if more or (full and results) or size_bytes >= LIMITS.retrieve_max_bytes:
-                break
-        return tasks, cursor if cursor.shard < topic.shards else None
+        return await list_page(
+            self._scripts, topic, state, full=full, limit=limit, cursor=cursor, call=call
+        )
 
     # What all batches share ----------------------------------------------------------------
 
