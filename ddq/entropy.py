@@ -15,7 +15,7 @@ class Entropy(Protocol):
     """Unguessable bytes and uniform numbers."""
 
     def token(self, size_bytes: int) -> bytes:
-        """``size_bytes`` bytes that nobody can guess."""
+        """``size_bytes`` unpredictable bytes."""
 
     def random(self) -> float:
         """Uniform in [0, 1)."""
@@ -35,7 +35,7 @@ class SystemEntropy:
         self._random = secrets.SystemRandom()
 
     def token(self, size_bytes: int) -> bytes:
-        """``size_bytes`` bytes that nobody can guess."""
+        """``size_bytes`` unpredictable bytes."""
         return secrets.token_bytes(size_bytes)
 
     def random(self) -> float:

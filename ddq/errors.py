@@ -235,7 +235,7 @@ class Overloaded(ResourceExhausted):
 
 
 class Aborted(DdqError):
-    """Somebody else changed it first; read it again and decide."""
+    """Another client changed it first; read it again and decide."""
 
     code = grpc.StatusCode.ABORTED
     reason = "ABORTED"

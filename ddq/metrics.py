@@ -1,6 +1,6 @@
-"""Every figure that a process gives to Prometheus, and what to alert on: two tables.
+"""Every metric that a process gives to Prometheus, and what to alert on: two tables.
 
-Adding a figure is one line in ``Metrics``; whoever moves it is given the object. The tables in
+Adding a metric is one line in ``Metrics``; the code that counts is given the object. The tables in
 docs/OPERATIONS.md are generated from here. No label has values that users choose: topics, ids and
 workers have no bound, and `ddq stats` tells about one topic.
 """
@@ -52,7 +52,7 @@ class Spec:
     buckets: tuple[float, ...] = ()
 
 
-def figure(
+def metric(
     name: str,
     doc: str,
     process: str,
@@ -71,98 +71,98 @@ class Metrics:
         default_factory=lambda: CollectorRegistry(auto_describe=False)
     )
 
-    build: Gauge = figure("ddq_build_info", "1, with the version of ddq", "all", ("version",))
+    build: Gauge = metric("ddq_build_info", "1, with the version of ddq", "all", ("version",))
 
-    serving: Gauge = figure(
+    serving: Gauge = metric(
         "ddq_serving", "1 while the store answers, as grpc.health.v1 says it", "server"
     )
-    rpcs: Counter = figure(
+    rpcs: Counter = metric(
         "ddq_rpcs_total", "RPCs that ended; what became of a batch's items is not in here",
         "server", ("method", "code", "reason"),
     )  # fmt: skip
-    rpc_seconds: Histogram = figure(
+    rpc_seconds: Histogram = metric(
         "ddq_rpc_seconds", "how long RPCs took; Retrieve waits on purpose", "server", ("method",),
         RPC_BUCKETS_S,
     )  # fmt: skip
-    rpcs_running: Gauge = figure("ddq_rpcs_running", "RPCs under way", "server", ("method",))
+    rpcs_running: Gauge = metric("ddq_rpcs_running", "RPCs under way", "server", ("method",))
 
-    store_running: Gauge = figure(
+    store_running: Gauge = metric(
         "ddq_store_requests_running",
         "scripts that wait for the store: to be sent, for its answer, or for the barrier", "all",
     )  # fmt: skip
-    store_errors: Counter = figure(
+    store_errors: Counter = metric(
         "ddq_store_errors_total",
         "scripts that ended in an error, by its reason; one request may be tried several times",
         "all", ("reason",),
     )  # fmt: skip
-    send_commands: Histogram = figure(
+    send_commands: Histogram = metric(
         "ddq_store_send_commands", "commands in one send to the store", "all", (), COUNT_BUCKETS
     )
-    send_seconds: Histogram = figure(
+    send_seconds: Histogram = metric(
         "ddq_store_send_seconds", "from a send to its last answer, the barrier included", "all", (),
         SEND_BUCKETS_S,
     )  # fmt: skip
-    sends_failed: Counter = figure(
+    sends_failed: Counter = metric(
         "ddq_store_sends_failed_total",
         "sends without an answer, by whether it was certainly not sent (unsent) or may have run "
         "(lost); a new connection follows each", "all", ("how",),
     )  # fmt: skip
-    waits: Counter = figure(
+    waits: Counter = metric(
         "ddq_barrier_waits_total", "sends that waited for replicas (WAIT or WAITAOF)", "all"
     )
 
-    held: Gauge = figure(
+    held: Gauge = metric(
         "ddq_store_replies_held", "replies that wait for a barrier which is good", "all"
     )
-    chain_breaks: Counter = figure(
+    chain_breaks: Counter = metric(
         "ddq_barrier_breaks_total",
         "chains of barriers that broke; until they settle, only all replicas count", "all",
     )  # fmt: skip
-    masters_lost: Counter = figure(
+    masters_lost: Counter = metric(
         "ddq_masters_lost_total", "masters that were given up for another one", "all"
     )
 
-    shards: Gauge = figure("ddq_scheduler_shards", "shards that it looks after", "scheduler")
-    shards_led: Gauge = figure(
+    shards: Gauge = metric("ddq_scheduler_shards", "shards that it looks after", "scheduler")
+    shards_led: Gauge = metric(
         "ddq_scheduler_shards_led",
-        "shards that it leads now; one without work is led by nobody", "scheduler",
+        "shards that it leads now; one without work has no leader", "scheduler",
     )  # fmt: skip
-    acquired: Counter = figure(
+    acquired: Counter = metric(
         "ddq_scheduler_acquired_total", "leaderships that it took", "scheduler"
     )
-    deposed: Counter = figure(
+    deposed: Counter = metric(
         "ddq_scheduler_deposed_total",
         "batches that were refused because another leads by now; nothing moved", "scheduler",
     )  # fmt: skip
-    promoted: Counter = figure(
+    promoted: Counter = metric(
         "ddq_scheduler_promoted_total", "tasks that it made ready", "scheduler"
     )
-    reaped: Counter = figure(
+    reaped: Counter = metric(
         "ddq_scheduler_reaped_total", "attempts that it ended since their lease had expired",
         "scheduler",
     )  # fmt: skip
-    collected: Counter = figure(
+    collected: Counter = metric(
         "ddq_scheduler_collected_total", "tombstones and request records that it removed",
         "scheduler",
     )  # fmt: skip
-    swept: Counter = figure(
+    swept: Counter = metric(
         "ddq_scheduler_sweeps_total", "shards that it looked at, by the safety sweep or after a "
         "new connection", "scheduler",
     )  # fmt: skip
-    lateness: Histogram = figure(
+    lateness: Histogram = metric(
         "ddq_scheduler_lateness_seconds",
         "of each batch of promotions: how long its first task had been due, by the store's clock; "
         "a pause of its topic counts", "scheduler", (), LATENESS_BUCKETS_S,
     )  # fmt: skip
-    tasks: Gauge = figure(
+    tasks: Gauge = metric(
         "ddq_tasks", "tasks of all topics when their shards were last swept", "scheduler",
         ("state",),
     )  # fmt: skip
-    oldest_ready: Gauge = figure(
+    oldest_ready: Gauge = metric(
         "ddq_oldest_ready_age_seconds",
         "how long the oldest ready task had been due when its shard was last swept", "scheduler",
     )  # fmt: skip
-    malformed: Gauge = figure(
+    malformed: Gauge = metric(
         "ddq_malformed_entries", "entries that ddq did not write, since the topics were made",
         "scheduler", ("kind",),
     )  # fmt: skip
@@ -216,8 +216,8 @@ def specs() -> dict[str, Spec]:
 
 
 @functools.cache
-def unseen() -> Metrics:
-    """Figures that nobody reads, for those who were given none: making them is what costs."""
+def null_metrics() -> Metrics:
+    """Metrics that are never read, shared by all callers, since creating them is expensive."""
     return Metrics()
 
 
@@ -330,12 +330,12 @@ ALERTS = (
     ),
     Alert(
         "too few workers", "ddq_oldest_ready_age_seconds > 60",
-        "tasks are ready, and nobody takes them", "add workers; `ddq stats` says to which topic",
+        "tasks are ready, and no worker takes them", "add workers; `ddq stats` says to which topic",
     ),
     Alert(
         "malformed entries",
         "max(delta(ddq_malformed_entries[1h])) > 0 or " + _errors("STORE_MALFORMED"),
-        "somebody wrote into ddq's keys, or a file was damaged", "see Malformed entries",
+        "another program wrote into ddq's keys, or a file was damaged", "see Malformed entries",
     ),
     Alert(
         "bugs", 'increase(ddq_rpcs_total{code="INTERNAL"}[5m]) > 0',
@@ -346,11 +346,11 @@ ALERTS = (
 
 
 @asynccontextmanager
-async def shown_metrics(listen: str | None) -> AsyncIterator[tuple[Metrics, str | None]]:
-    """Figures that Prometheus may ask for over HTTP until the block ends, and the address.
+async def served_metrics(listen: str | None) -> AsyncIterator[tuple[Metrics, str | None]]:
+    """Metrics that Prometheus may ask for over HTTP until the block ends, and the address.
 
     Args:
-        listen: HOST:PORT; None: nobody may ask.
+        listen: HOST:PORT; None: nowhere.
 
     Raises:
         StartupError: one cannot listen there.

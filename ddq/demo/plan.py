@@ -28,7 +28,7 @@ class PlannedTask:
         delay_s: from its enqueue until it is due.
         work_s: how long its handler takes.
         fails: attempts that fail before one succeeds; ALWAYS: all of them.
-        cancelled: somebody cancels it before it is due.
+        cancelled: it is cancelled before it is due.
     """
 
     id: str

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from ddq.client import Client, TaskState
-from ddq.demo.bill import Outcome, check, show
-from ddq.demo.crew import Crew, Member
 from ddq.demo.plan import TOPIC, PlannedTask, make_plan
+from ddq.demo.summary import Outcome, check, show
 from ddq.demo.view import View
+from ddq.demo.worker_pool import Member, WorkerPool
 from ddq.errors import DdqError, FailedPrecondition
 from ddq.server import ServerInfo, ServerOptions, run_server
 
@@ -47,15 +47,15 @@ async def run_demo(*, tasks: int = TASKS, seed: int = 1) -> bool:
         view.tell(f"starting a server, its store in {folder}, and {WORKERS} worker processes")
         address = await stack.enter_async_context(_server(folder))
         client = await stack.enter_async_context(Client(address))
-        crew = Crew(address)
-        stack.push_async_callback(crew.end)
+        pool = WorkerPool(address)
+        stack.push_async_callback(pool.end)
         for _ in range(WORKERS):
-            await crew.hire()
+            await pool.start()
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 with view:
-                    await _play(client, plan, crew, view, cancelled)
-                await crew.dismiss()
+                    await _play(client, plan, pool, view, cancelled)
+                await pool.stop()
                 outcome = Outcome(
                     (await client.stats(TOPIC)).counts,
                     cancelled,
@@ -63,8 +63,8 @@ async def run_demo(*, tasks: int = TASKS, seed: int = 1) -> bool:
                     await _ids(client, TaskState.DEAD),
                 )
         except TimeoutError:
-            raise DemoError(f"the demo did not come to its end within {TIMEOUT_S:.0f} s") from None
-    checks = check(plan, outcome, crew)
+            raise DemoError(f"the demo did not finish within {TIMEOUT_S:.0f} s") from None
+    checks = check(plan, outcome, pool)
     show(checks)
     return all(line.holds for line in checks)
 
@@ -96,15 +96,15 @@ async def _server(folder: Path) -> AsyncIterator[str]:
 
 
 async def _play(
-    client: Client, plan: Sequence[PlannedTask], crew: Crew, view: View, cancelled: set[str]
+    client: Client, plan: Sequence[PlannedTask], pool: WorkerPool, view: View, cancelled: set[str]
 ) -> None:
     """Produces, cancels, kills a worker, and returns when every task has ended."""
     first = plan[0]
     # So that the topic is there when it is first looked at.
     await client.enqueue_batch(TOPIC, [first.new_task()])
     async with asyncio.TaskGroup() as group:
-        watching = group.create_task(_watch(client, crew, view, len(plan)))
-        group.create_task(_accident(crew, view))
+        watching = group.create_task(_watch(client, pool, view, len(plan)))
+        group.create_task(_accident(pool, view))
         async with asyncio.TaskGroup() as producers:
             for number in range(PRODUCERS):
                 share = plan[1 + number :: PRODUCERS]
@@ -131,36 +131,36 @@ async def _produce(
                     cancelled.add(task.id)
 
 
-async def _accident(crew: Crew, view: View) -> None:
+async def _accident(pool: WorkerPool, view: View) -> None:
     """Kills a worker in the middle of its work, and hires another."""
     await asyncio.sleep(KILL_AFTER_S)
-    while not crew.orphans:
-        victim = await _busy(crew)
+    while not pool.orphans:
+        target = await _busy(pool)
         # Its last task may have ended while the signal was on its way: then another has to go.
-        held = await crew.kill(victim)
+        held = await pool.kill(target)
         view.tell(
-            f"{victim.name} was killed (SIGKILL) while it held {len(held)} tasks; "
+            f"{target.name} was killed (SIGKILL) while it held {len(held)} tasks; "
             "their leases will expire"
         )
-        member = await crew.hire()
+        member = await pool.start()
         view.tell(f"{member.name} takes its place")
 
 
-async def _busy(crew: Crew) -> Member:
+async def _busy(pool: WorkerPool) -> Member:
     """The first worker that is found at work."""
     while True:
-        for member in crew.members:
+        for member in pool.members:
             if member.holding:
                 return member
         await asyncio.sleep(REFRESH_S)
 
 
-async def _watch(client: Client, crew: Crew, view: View, total: int) -> None:
+async def _watch(client: Client, pool: WorkerPool, view: View, total: int) -> None:
     """Shows the figures until every task has ended."""
     while True:
         with contextlib.suppress(DdqError):
             counts = (await client.stats(TOPIC)).counts
-            view.show(counts, crew)
+            view.show(counts, pool)
             if counts.enqueued == total and not counts.scheduled + counts.ready + counts.leased:
                 return
         await asyncio.sleep(REFRESH_S)

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ddq.client import TaskCounts
-from ddq.demo.crew import Crew
+from ddq.demo.worker_pool import WorkerPool
 
 LINE_INTERVAL_S = 2.0
 _STATES = ("scheduled", "ready", "leased", "succeeded", "cancelled", "dead")
@@ -58,10 +58,10 @@ class View:
         else:
             self._events.append(line)
 
-    def show(self, counts: TaskCounts, crew: Crew) -> None:
+    def show(self, counts: TaskCounts, pool: WorkerPool) -> None:
         """The figures of this moment."""
         if self._live is not None:
-            self._live.update(self._picture(counts, crew), refresh=True)
+            self._live.update(self._picture(counts, pool), refresh=True)
         elif self.elapsed_s >= self._line_s:
             self._line_s = self.elapsed_s + LINE_INTERVAL_S
             figures = ", ".join(f"{getattr(counts, state)} {state}" for state in _STATES)
@@ -70,19 +70,19 @@ class View:
     def _line(self, text: str) -> None:
         self._console.print(Text(text), soft_wrap=True)
 
-    def _picture(self, counts: TaskCounts, crew: Crew) -> Group:
+    def _picture(self, counts: TaskCounts, pool: WorkerPool) -> Group:
         tasks = Table(box=None, header_style="bold", pad_edge=False)
         for column in ("enqueued", *_STATES, "runs", "retries"):
             tasks.add_column(column, justify="right")
         tasks.add_row(
             *(str(getattr(counts, state)) for state in ("enqueued", *_STATES)),
-            str(crew.runs.total()),
-            str(crew.retries),
+            str(pool.runs.total()),
+            str(pool.retries),
         )
         workers = Table(box=None, header_style="bold", pad_edge=False)
         for column in ("worker", "state", "holds", "started", "acked", "nacked", "dead"):
             workers.add_column(column, justify="left" if column in {"worker", "state"} else "right")
-        for member in crew.members:
+        for member in pool.members:
             workers.add_row(
                 member.name,
                 Text(member.state, style="red" if member.killed else ""),

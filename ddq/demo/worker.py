@@ -49,7 +49,7 @@ async def main(address: str) -> None:
     def settled(job: Job, verdict: Verdict) -> None:
         report("end", job, verdict=verdict.value)
 
-    # A short patience: when the demo is gone, so is its server, and nobody waits for an answer.
+    # A short time-out: when the demo has ended, its server has too.
     async with Client(address, timeout_s=5.0) as client:
         worker = Worker(
             client, TOPIC, handle, concurrency=CONCURRENCY, lease=LEASE, on_settled=settled

@@ -1,8 +1,8 @@
 """A data node of the store, started so that it never boots as master: ``ddq node``.
 
-A server that starts again believes what its configuration says, and a master's says master. If it
+A server that starts again does what its configuration says, and a master's says master. If it
 lost its disk, or the end of it, and is back before the Sentinels noticed, the replicas follow it
-down and what they held is gone. So whoever starts a data node asks the Sentinels first.
+down and what they held is gone. So the process that starts a data node asks the Sentinels first.
 """
 
 from __future__ import annotations

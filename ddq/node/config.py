@@ -29,7 +29,7 @@ _OURS = {"port", "dir", "replicaof", "slaveof"}
 def write_config(data: Path, template: str, *, port: int, role: Follow | Lead) -> Path:
     """Writes ``node.conf`` into the data folder, and returns its path.
 
-    From the template anew at each start: that is what the operator edits. Sentinel has the running
+    From the template at each start: that is what the operator edits. Sentinel has the running
     node rewrite it, so it has to lie where the node may write.
     """
     kept = [line for line in template.splitlines() if _directive(line) not in _OURS]

@@ -74,8 +74,8 @@ def decide(
         sentinels_count: how many there are by configuration; a majority is counted of these.
         own: this node's ip:port, as the Sentinels know it.
         bootstrap: lead if the cluster is new. Harmless in one that is not: there the Sentinels
-            know replicas, or have had a failover, and the flag says nothing any more.
-        force_master: lead unless a majority names somebody else. An operator's word that nothing
+            know replicas, or have had a failover, and the flag no longer says anything.
+        force_master: lead unless a majority names another node. An operator's word that nothing
             newer is held elsewhere.
     """
     majority = sentinels_count // 2 + 1
@@ -101,10 +101,10 @@ def decide(
         return Wait(
             f"{len(views)} of {sentinels_count} Sentinels tell who is master, {majority} have to"
         )
-    heard = ", ".join(f"{master} ({count})" for master, count in sorted(votes.items()))
-    return Wait(f"no majority of the Sentinels agrees on a master: {heard}")
+    votes_text = ", ".join(f"{master} ({count})" for master, count in sorted(votes.items()))
+    return Wait(f"no majority of the Sentinels agrees on a master: {votes_text}")
 
 
 def _is_new(view: View) -> bool:
-    """Whether nothing can be lost yet: nobody has ever followed this master, nor come after one."""
+    """Whether nothing can be lost yet: no replica has ever followed this master or replaced one."""
     return view.replicas_count == 0 and view.config_epoch == 0

@@ -16,7 +16,7 @@ from ddq.node.decision import Follow, Lead, Refuse, Wait, decide
 from ddq.node.sentinels import Sentinels
 
 ASK_INTERVAL_S = 0.25
-# The same reason again only so often: whoever comes late to the log must still find it.
+# The same reason is logged again from time to time, for readers who see only the end of the log.
 REMIND_INTERVAL_S = 10.0
 
 _log = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ def become_server(options: NodeOptions, role: Follow | Lead) -> NoReturn:
         template = options.config.read_text() if options.config else DEFAULTS
         path = write_config(options.data.absolute(), template, port=options.port, role=role)
         # The process that was asked to run is the server from now on: signals reach it, and
-        # whoever waits for the one waits for the other.
+        # a wait for the one is a wait for the other.
         os.execv(options.server, [str(options.server), str(path)])  # noqa: S606
     except OSError as error:
         raise NodeStartError(f"cannot start the data node: {error}") from None

@@ -19,7 +19,7 @@ from dataclasses import replace
 
 from ddq.config import MS_PER_SECOND
 from ddq.errors import DdqError, StoreMalformed, TopicNotFound
-from ddq.scheduler.figures import Figures
+from ddq.scheduler.gauges import ShardGauges
 from ddq.scheduler.queue import STEP_MAX_COUNT, Kind, VisitQueue
 from ddq.scheduler.shard import LONG_AGO_S, NEVER_S, Shard
 from ddq.scheduler.table import ShardTable
@@ -63,10 +63,10 @@ class Scheduler:
         self._queue: VisitQueue[Shard] = VisitQueue(
             lambda shard: self._topology.known_node(shard.id.key("control"))
         )
-        self._figures = Figures(store.metrics, self._table.shards)
+        self._gauges = ShardGauges(store.metrics, self._table.shards)
         self._visitor = Visitor(
             store,
-            self._figures,
+            self._gauges,
             call=self._visit_call,
             scan_interval_s=lambda: self._sweep_s,
             challenges=lambda: _now_s() >= self._modest_until_s,
@@ -107,7 +107,7 @@ class Scheduler:
     def on_gone(self, shard: Shard) -> None:
         """See Listener."""
         self._queue.forget(shard)
-        self._figures.forget(shard)
+        self._gauges.forget(shard)
 
     # The loop ------------------------------------------------------------------------------
 
@@ -116,7 +116,7 @@ class Scheduler:
         stopping = asyncio.create_task(stop.wait(), name="ddq scheduler stop")
         stopping.add_done_callback(lambda _: self._nudge.set())
         self._be_modest()
-        self._figures.serve()
+        self._gauges.serve()
         try:
             async with asyncio.TaskGroup() as group:
                 table = group.create_task(self._table.run(), name="ddq topics")

@@ -7,14 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ddq.config import Settings, StartupError
-from ddq.metrics import shown_metrics
+from ddq.metrics import served_metrics
 from ddq.scheduler import Scheduler
 from ddq.store.lifecycle import check_options, working_store
 
 
 @dataclass(frozen=True, slots=True)
 class SchedulerOptions:
-    """What a scheduler process is told.
+    """The options of a scheduler process.
 
     Attributes:
         store_url: see ddq.store.topology.FORMS; a store of this process's own has no use.
@@ -49,7 +49,7 @@ async def run_scheduler(
             f"own: ddq serve --store {url}; or give the URL of a store that others reach as well"
         )
     async with (
-        shown_metrics(options.metrics_listen) as (metrics, metrics_address),
+        served_metrics(options.metrics_listen) as (metrics, metrics_address),
         working_store(url, options.settings, metrics, stop) as store,
     ):
         scheduler = Scheduler(store)

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 
 from ddq.config import MS_PER_SECOND
-from ddq.scheduler.figures import Figures
+from ddq.scheduler.gauges import ShardGauges
 from ddq.scheduler.shard import Shard
 from ddq.store.open import Store
 from ddq.store.runner import Call
@@ -41,7 +41,7 @@ class Visitor:
     def __init__(
         self,
         store: Store,
-        figures: Figures,
+        gauges: ShardGauges,
         *,
         call: Callable[[], Call],
         scan_interval_s: Callable[[], float],
@@ -50,7 +50,7 @@ class Visitor:
         self._upkeep = store.upkeep
         self._settings = store.settings
         self._metrics = store.metrics
-        self._figures = figures
+        self._gauges = gauges
         self._call = call
         self._scan_interval_s = scan_interval_s
         self._challenges = challenges
@@ -61,7 +61,7 @@ class Visitor:
         survey = await self._upkeep.survey(topic, shard.id, self._call())
         shard.note(survey.outlook, asked_s, _now_s())
         self._metrics.swept.inc()
-        self._figures.note(shard, survey)
+        self._gauges.note(shard, survey)
         shard.collectable = survey.outlook.collectable
         interval_s = self._scan_interval_s()
         in_s = interval_s * (1 - shard.rank / 256**RANK_BYTES if shard.spread else 1)

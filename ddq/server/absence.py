@@ -1,4 +1,4 @@
-"""What does not answer: it is skipped, and looked at again in the background until it answers.
+"""Shards and records that do not answer: skipped, and probed in the background until they do.
 
 A Retrieve asks several shards, and each may live on another node. Without this, one shard that
 hangs would cost every call the time that is allowed for one answer.
@@ -15,8 +15,8 @@ from ddq.errors import DdqError, Overloaded, StoreMalformed, Unavailable
 
 log = logging.getLogger(__name__)
 
-LOOK_AGAIN_S = 0.25
-"""From one look at something that is absent to the next."""
+PROBE_INTERVAL_S = 0.25
+"""From one probe to the next."""
 
 _TROUBLE = (Unavailable, Overloaded, StoreMalformed)
 
@@ -36,16 +36,16 @@ def _fresh(error: DdqError) -> DdqError:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """How something absent is looked at again.
+    """How a shard or record that does not answer is probed.
 
     Attributes:
-        look: asks it once, without an effect; returns how many tasks are ready there. It raises
+        probe: asks it once, without an effect; returns how many tasks are ready there. It raises
             DdqError when it gets no answer, and ends by itself within a second or so.
         wanted: whether a call waits for it.
         on_return: called with the number of ready tasks when it has answered.
     """
 
-    look: Callable[[], Awaitable[int]]
+    probe: Callable[[], Awaitable[int]]
     wanted: Callable[[], bool]
     on_return: Callable[[int], None]
 
@@ -80,19 +80,19 @@ class Absences:
             return
         log.warning("%s is skipped until it answers: %s", name, error)
         absence = self._absences[name] = _Absence(_fresh(error), watch)
-        absence.task = asyncio.create_task(self._look_again(name, absence), name=f"ddq {name}")
+        absence.task = asyncio.create_task(self._probe(name, absence), name=f"ddq {name}")
 
-    async def _look_again(self, name: str, absence: _Absence) -> None:
+    async def _probe(self, name: str, absence: _Absence) -> None:
         ready = 0
         try:
             while True:
-                await asyncio.sleep(LOOK_AGAIN_S)
+                await asyncio.sleep(PROBE_INTERVAL_S)
                 if not (absence.asked or absence.watch.wanted()):
                     # The next call that needs it asks it itself.
                     return
                 absence.asked = False
                 try:
-                    ready = await absence.watch.look()
+                    ready = await absence.watch.probe()
                 except DdqError as error:
                     if is_trouble(error):
                         absence.error = _fresh(error)
@@ -104,7 +104,7 @@ class Absences:
         absence.watch.on_return(ready)
 
     async def close(self) -> None:
-        """Ends all looks."""
+        """Ends all probes."""
         tasks = [absence.task for absence in self._absences.values() if absence.task is not None]
         for task in tasks:
             task.cancel()

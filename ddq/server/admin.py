@@ -1,4 +1,4 @@
-"""DelayQueueAdminService: topics, dead tasks and figures. Handlers as in service.py."""
+"""DelayQueueAdminService: topics, dead tasks and statistics. Handlers as in service.py."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ class AdminService:
     async def resume_topic(
         self, request: pb.ResumeTopicRequest, call: Call
     ) -> pb.ResumeTopicResponse:
-        """Goes on with promotion and delivery."""
+        """Continues promotion and delivery."""
         topic = await self._set_paused(request.name, paused=False, call=call)
         return pb.ResumeTopicResponse(topic=wire.topic(topic))
 

@@ -15,13 +15,13 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from grpc_reflection.v1alpha._async import ReflectionServicer
 
 from ddq.config import LIMITS, MS_PER_SECOND, Settings, StartupError, split_address
-from ddq.metrics import shown_metrics
+from ddq.metrics import served_metrics
 from ddq.scheduler import Scheduler
 from ddq.server.admin import AdminService
 from ddq.server.draining import drain, uninterrupted
 from ddq.server.health import watch_health
 from ddq.server.malformed import Registrar
-from ddq.server.notifier import ReadyBell
+from ddq.server.notifier import ReadyNotifier
 from ddq.server.open_calls import OpenCalls
 from ddq.server.rpc import CallFactory, RunningCalls, servicer
 from ddq.server.service import QueueService
@@ -40,7 +40,7 @@ ADMIN = "ddq.v1.DelayQueueAdminService"
 
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
-    """What a server process is told.
+    """The options of a server process.
 
     Attributes:
         listen: HOST:PORT; port 0 for any that is free.
@@ -83,7 +83,7 @@ async def run_server(
     """
     url = check_options(options.settings, options.store_url)
     async with (
-        shown_metrics(options.metrics_listen) as (metrics, metrics_address),
+        served_metrics(options.metrics_listen) as (metrics, metrics_address),
         working_store(url, options.settings, metrics, stop) as store,
     ):
 
@@ -101,7 +101,7 @@ async def _serve(
     stop: asyncio.Event,
     on_ready: Callable[[str], None],
 ) -> None:
-    service = QueueService(store, ReadyBell(store.hints))
+    service = QueueService(store, ReadyNotifier(store.hints))
     running, calls, streams = RunningCalls(), OpenCalls(), OpenCalls()
     server, health_servicer = _make_server(store, service, running, calls, streams)
     host, _ = split_address(options.listen)

@@ -17,10 +17,10 @@ from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
 from ddq.errors import InvalidArgument
-from ddq.metrics import Metrics, unseen
+from ddq.metrics import Metrics, null_metrics
 from ddq.server.open_calls import OpenCalls
 from ddq.server.status import to_status
-from ddq.server.throttled_log import Rarely
+from ddq.server.throttled_log import ThrottledLog
 
 log = logging.getLogger(__name__)
 
@@ -49,10 +49,10 @@ class Registrar:
         streams: OpenCalls | None = None,
     ) -> None:
         self._server = server
-        self._metrics = metrics or unseen()
+        self._metrics = metrics or null_metrics()
         self._calls = calls or OpenCalls()
         self._streams = streams or OpenCalls()
-        self._rarely = Rarely(log)
+        self._log = ThrottledLog(log)
 
     def add_generic_rpc_handlers(
         self, handlers: Sequence[grpc.GenericRpcHandler[Any, Any]]
@@ -79,7 +79,7 @@ class Registrar:
                 "other .proto files?"
             )
             self._metrics.rpcs.labels(name, error.code.name, error.reason).inc()
-            self._rarely.warning(
+            self._log.warning(
                 method, "a request of %s to %s could not be parsed", context.peer(), method
             )
             await context.abort_with_status(rpc_status.to_status(to_status(error)))

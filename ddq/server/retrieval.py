@@ -10,8 +10,8 @@ from typing import Any
 
 from ddq.errors import DdqError, StoreUnreachable, TopicNotFound, Unavailable, WriteOutcomeUnknown
 from ddq.server.absence import Absences, Watch, is_trouble
-from ddq.server.notifier import Ear, ReadyBell
-from ddq.server.round_robin import Turns
+from ddq.server.notifier import ReadyNotifier, Waiter
+from ddq.server.round_robin import RoundRobin
 from ddq.store.job_values import ENVELOPES_MAX_BYTES, Leased, envelope_bytes
 from ddq.store.jobstore import JobStore
 from ddq.store.keys import ShardId
@@ -22,7 +22,7 @@ from ddq.store.topology import Node
 from ddq.task import Topic
 
 SAFETY_S = 30.0
-"""A Retrieve whose "ready" hint was lost looks again after this long."""
+"""A Retrieve whose "ready" hint was lost asks its shards again after this long."""
 REPLY_MARGIN_S = 0.2
 """A reply leaves so much earlier than the deadline of its call, so that it arrives."""
 ONE_BY_ONE_MAX_COUNT = 8
@@ -64,7 +64,7 @@ class _Shard:
 
 @dataclass(slots=True)
 class _Found:
-    """What one look found.
+    """The answers of the shards that were asked at one time.
 
     Attributes:
         shards: all shards of the topics.
@@ -84,7 +84,7 @@ class _Found:
 
     @property
     def is_final(self) -> bool:
-        """Whether this is the reply, and no further look is needed."""
+        """Whether this is the reply, and no shard has to be asked again."""
         return self.ended or bool(self.leases)
 
     def add(self, leases: Iterable[Leased]) -> None:
@@ -99,7 +99,7 @@ class Retrieval:
     """Leases tasks from the shards of several topics, fairly, and waits for the first.
 
     Args:
-        bell: a listener of the store's hints.
+        notifier: wakes calls that wait.
         known_node: the master of a key as far as it is known; see Topology.known_node.
     """
 
@@ -107,21 +107,21 @@ class Retrieval:
         self,
         topics: TopicRegistry,
         jobs: JobStore,
-        bell: ReadyBell,
+        notifier: ReadyNotifier,
         known_node: Callable[[str], Node | None],
     ) -> None:
         self._topics = topics
         self._known_node = known_node
         self._jobs = jobs
-        self._bell = bell
-        self._turns = Turns()
+        self._notifier = notifier
+        self._round_robin = RoundRobin()
         self._absences = Absences()
         self._ending = asyncio.Event()
 
     def end_waits(self) -> None:
         """Calls that wait for a task are answered empty now, and no call waits from now on."""
         self._ending.set()
-        self._bell.wake()
+        self._notifier.wake()
 
     async def close(self) -> None:
         """Ends what runs in the background."""
@@ -138,44 +138,44 @@ class Retrieval:
         until_s = min(loop.time() + wanted.wait_s, call.deadline_s - REPLY_MARGIN_S)
         # A slot that is being moved would be waited for until the deadline.
         call = replace(call, waits_for_slot=False)
-        with self._bell.listening(wanted.topics) as ear:
-            found = await self._look(wanted, call, first=True)
+        with self._notifier.waiting(wanted.topics) as waiter:
+            found = await self._try(wanted, call, first=True)
             while not found.is_final and (left_s := until_s - loop.time()) > 0:
                 if not self._ending.is_set():
-                    await ear.heard(min(left_s, SAFETY_S))
+                    await waiter.wait(min(left_s, SAFETY_S))
                 if self._ending.is_set():
                     # A hint reaches every server, and each wakes calls of its own.
                     return []
-                found = await self._look_where_rung(ear, wanted, call)
+                found = await self._try_notified(waiter, wanted, call)
         if not found.is_final:
             for shard in found.shards:
                 if error := self._absences.error(shard.name):
-                    # There may be tasks where this call did not look.
+                    # There may be tasks on the shards that this call skipped.
                     raise error
             if found.error is not None:
                 raise found.error
         return found.leases
 
-    async def _look_where_rung(self, ear: Ear, wanted: Wanted, call: Call) -> _Found:
-        """Looks at the shards that a wake-up named.
+    async def _try_notified(self, waiter: Waiter, wanted: Wanted, call: Call) -> _Found:
+        """Asks the shards that a wake-up named.
 
-        A call that ends hands on the wake-ups that it did not use: the tasks are still there, and
+        A call that ends passes on the wake-ups that it did not use: the tasks are still there, and
         no other Retrieve was woken for them.
         """
-        only = ear.look()
+        only = waiter.take()
         unused = only
         try:
-            found = await self._look(wanted, call, only)
+            found = await self._try(wanted, call, only)
             # A shard that did not answer wakes a Retrieve when it does.
             unused = only - found.answered if found.is_final else frozenset()
             return found
         finally:
             for shard in unused:
-                self._bell.ring(shard, 1)
+                self._notifier.notify(shard, 1)
 
-    # One look ------------------------------------------------------------------------------
+    # One round of questions ----------------------------------------------------------------
 
-    async def _look(
+    async def _try(
         self,
         wanted: Wanted,
         call: Call,
@@ -223,7 +223,7 @@ class Retrieval:
             return None
         ask = _Ask.of(call, SHARE_S)
 
-        async def look() -> int:
+        async def probe() -> int:
             await self._topics.load(name, _probe_call())
             return 0
 
@@ -232,8 +232,8 @@ class Retrieval:
         except Unavailable as error:
             found.error = error
             if ask.shows_absence(error):
-                wake = self._bell.ring_all
-                watch = Watch(look, lambda: self._bell.is_heard(name), lambda _: wake(name))
+                wake = self._notifier.notify_all
+                watch = Watch(probe, lambda: self._notifier.has_waiters(name), lambda _: wake(name))
                 self._absences.note(key, error, watch)
             return None
 
@@ -261,14 +261,14 @@ class Retrieval:
         return self._known_node(shard.id.key("control"))
 
     def _note_absent(self, shard: _Shard, error: DdqError) -> None:
-        async def look() -> int:
+        async def probe() -> int:
             _, _, ready = await self._ask(shard, _probe_call())
             return ready
 
         watch = Watch(
-            look,
-            wanted=lambda: self._bell.is_heard(shard.topic.name),
-            on_return=lambda ready: self._bell.ring(shard.id, ready),
+            probe,
+            wanted=lambda: self._notifier.has_waiters(shard.topic.name),
+            on_return=lambda ready: self._notifier.notify(shard.id, ready),
         )
         self._absences.note(shard.name, error, watch)
 
@@ -327,10 +327,10 @@ class Retrieval:
         *,
         is_alone: bool,
     ) -> None:
-        for shard in self._turns.order(shards, lambda shard: shard.id):
+        for shard in self._round_robin.order(shards, lambda shard: shard.id):
             if len(found.leases) >= wanted.max_tasks or found.size_bytes >= wanted.max_bytes:
                 return
-            self._turns.ask(shard.id)
+            self._round_robin.ask(shard.id)
             # Half of what is left, so that some is left for every other shard.
             ask = _Ask.of(call, share=1.0 if is_alone else 0.5)
             try:
@@ -363,7 +363,7 @@ class Retrieval:
                 return
             found.answered.add(shard.id)
             if ready:
-                self._bell.ring(shard.id, ready)
+                self._notifier.notify(shard.id, ready)
 
     async def _ask(
         self, shard: _Shard, call: Call, **options: Any
@@ -396,7 +396,7 @@ class _Ask:
     def of(call: Call, most_s: float = math.inf, *, share: float = 1.0) -> _Ask:
         """A question that has a share of what is left of the call, and at most ``most_s``."""
         now_s = asyncio.get_running_loop().time()
-        # A wait ends a whole margin before the deadline, and one more look follows.
+        # A wait ends a whole margin before the deadline, and one more question follows.
         left_s = max(call.deadline_s - REPLY_MARGIN_S / 2 - now_s, 0.0)
         given_s = min(share * left_s, most_s)
         return _Ask(replace(call, deadline_s=now_s + given_s), given_s)
@@ -411,7 +411,7 @@ class _Ask:
 
 
 def _probe_call() -> Call:
-    """A call that looks whether a shard answers again."""
+    """A call that finds out whether a shard answers again."""
     return Call(asyncio.get_running_loop().time() + SHARE_S, waits_for_slot=False)
 
 

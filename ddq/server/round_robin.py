@@ -1,7 +1,7 @@
-"""Whose turn it is: the shard that was asked longest ago is asked next.
+"""Round-robin over shards: the one that was asked longest ago is asked next.
 
-A start that moves on by one each time would not be fair: a busy shard behind empty ones would get
-their turns too.
+To start one shard further each time would not be fair: a busy shard behind empty ones would be
+asked in their place too.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from ddq.store.keys import ShardId
 T = TypeVar("T")
 
 REMEMBERED_MAX_COUNT = 10_000
-"""Shards whose last turn is known; of topics long gone, too. Those forgotten are asked first."""
+"""Shards that are remembered, also of deleted topics. Those that were forgotten are asked first."""
 
 
-class Turns:
+class RoundRobin:
     """When each shard was asked last, by this process."""
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Turns:
         return sorted(items, key=lambda item: self._asked.get(shard_of(item), 0))
 
     def ask(self, shard: ShardId) -> None:
-        """The shard has its turn; before its answer, so that others at the same time go on."""
+        """Notes that the shard is asked now, not answered: calls at the same time ask others."""
         self._asked.pop(shard, None)
         self._asked[shard] = next(self._count)
         if len(self._asked) > REMEMBERED_MAX_COUNT:

@@ -17,15 +17,15 @@ from ddq.config import MS_PER_SECOND, Settings
 from ddq.durations import exact_span_text, moment_text
 from ddq.entropy import Clock
 from ddq.errors import DdqError, InvalidArgument
-from ddq.metrics import Metrics, unseen
+from ddq.metrics import Metrics, null_metrics
 from ddq.server import validation as check
 from ddq.server.status import to_status
-from ddq.server.throttled_log import Rarely
+from ddq.server.throttled_log import ThrottledLog
 from ddq.server.validation import Problems
 from ddq.store.runner import Call
 
 log = logging.getLogger(__name__)
-rarely = Rarely(log)
+throttled = ThrottledLog(log)
 
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
@@ -120,7 +120,7 @@ def servicer(
     Raises:
         AttributeError: the service lacks a handler for one of the RPCs.
     """
-    metrics = metrics or unseen()
+    metrics = metrics or null_metrics()
     running = running or RunningCalls()
     names = [name for name in vars(base) if not name.startswith("_")]
     methods = {
@@ -163,7 +163,7 @@ def _adapt(
             ended(grpc.StatusCode.INTERNAL)
             # A mistake of ours: the caller learns that the outcome is unknown, the log says where.
             # Once in a while, since a caller may be able to repeat it at will.
-            rarely.exception((name, type(error)), "%s failed", type(request).__name__)
+            throttled.exception((name, type(error)), "%s failed", type(request).__name__)
             await context.abort(grpc.StatusCode.INTERNAL, "internal error; see the server's log")
 
     async def method(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:

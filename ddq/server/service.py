@@ -15,7 +15,7 @@ from ddq.config import LIMITS, MS_PER_SECOND
 from ddq.errors import InvalidArgument
 from ddq.server import validation as check
 from ddq.server import wire
-from ddq.server.notifier import ReadyBell
+from ddq.server.notifier import ReadyNotifier
 from ddq.server.requests import (
     REPLACING,
     Read,
@@ -59,15 +59,15 @@ class QueueService:
 
     Args:
         store: opened.
-        bell: a listener of the store's hints.
+        notifier: wakes calls that wait.
     """
 
-    def __init__(self, store: Store, bell: ReadyBell) -> None:
+    def __init__(self, store: Store, notifier: ReadyNotifier) -> None:
         self._store = store
         self._jobs = store.jobs
         self._read = TaskReader(store.clock, store.entropy)
         known_node = store.router.topology.known_node
-        self._retrieval = Retrieval(store.topics, store.jobs, bell, known_node)
+        self._retrieval = Retrieval(store.topics, store.jobs, notifier, known_node)
 
     def end_waits(self) -> None:
         """Answers every Retrieve that waits for a task, empty; none waits from now on."""

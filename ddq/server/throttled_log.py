@@ -9,7 +9,7 @@ from collections.abc import Hashable
 INTERVAL_S = 60.0
 
 
-class Rarely:
+class ThrottledLog:
     """Writes a line of each kind at most once in INTERVAL_S.
 
     Args:

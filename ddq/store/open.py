@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ddq.config import MS_PER_SECOND, SECOND_MS, Settings
 from ddq.entropy import Clock, Entropy, SystemClock, SystemEntropy
-from ddq.metrics import Metrics, unseen
+from ddq.metrics import Metrics, null_metrics
 from ddq.store.barrier import Barrier, DataNodes, Timing
 from ddq.store.directory import TopicDirectory
 from ddq.store.hints import HintFeed
@@ -70,7 +70,7 @@ def open_store(
     Raises:
         ValueError: data_nodes or durability cannot be read; see check_settings.
     """
-    metrics = metrics or unseen()
+    metrics = metrics or null_metrics()
     clock = clock or SystemClock()
     entropy = entropy or SystemEntropy()
     scripts = scripts or default_scripts()

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from ddq.client import TaskCounts
-from ddq.demo.bill import Outcome, check
-from ddq.demo.crew import Crew
 from ddq.demo.plan import ALWAYS, PlannedTask, make_plan
+from ddq.demo.summary import Outcome, check
+from ddq.demo.worker_pool import WorkerPool
 from tests.cli.conftest import TIMEOUT_S, spawn
 
 PLAN = [
@@ -39,22 +39,22 @@ COUNTS = TaskCounts(
 OUTCOME = Outcome(COUNTS, {"cancelled"}, {"fine", "flaky", "orphan"}, {"doomed"})
 
 
-def crew(**changes: int) -> Crew:
-    made = Crew("127.0.0.1:1")
+def pool(**changes: int) -> WorkerPool:
+    made = WorkerPool("127.0.0.1:1")
     made.runs = Counter({"fine": 1, "flaky": 3, "doomed": 4, "orphan": 2, **changes})
     made.late_ms = [0.0, 3.0]
     made.orphans = {"orphan"}
     return made
 
 
-def failing(outcome: Outcome, seen: Crew) -> list[str]:
+def failing(outcome: Outcome, seen: WorkerPool) -> list[str]:
     return [line.claim for line in check(PLAN, outcome, seen) if not line.holds]
 
 
 def test_a_good_run_adds_up() -> None:
-    assert failing(OUTCOME, crew()) == []
+    assert failing(OUTCOME, pool()) == []
     # Killed between the server's answer and its own report.
-    assert failing(OUTCOME, crew(orphan=1)) == []
+    assert failing(OUTCOME, pool(orphan=1)) == []
 
 
 @pytest.mark.parametrize(
@@ -68,19 +68,19 @@ def test_a_good_run_adds_up() -> None:
     ],
 )
 def test_what_the_server_counts_has_to_agree(outcome: Outcome, claim: str) -> None:
-    assert claim in failing(outcome, crew())
+    assert claim in failing(outcome, pool())
 
 
 def test_what_the_workers_saw_has_to_agree() -> None:
-    assert failing(OUTCOME, crew(cancelled=1)) == ["what was cancelled never ran"]
+    assert failing(OUTCOME, pool(cancelled=1)) == ["what was cancelled never ran"]
     again = ["no other task ran more often than it failed"]
-    assert failing(OUTCOME, crew(fine=2)) == again
-    early = crew()
+    assert failing(OUTCOME, pool(fine=2)) == again
+    early = pool()
     early.late_ms.append(-1.0)
     assert failing(OUTCOME, early) == ["nothing came early"]
     lost = ["the killed worker's tasks were run again"]
-    assert lost[0] in failing(replace(OUTCOME, succeeded={"fine", "flaky"}), crew(orphan=1))
-    nobody = crew()
+    assert lost[0] in failing(replace(OUTCOME, succeeded={"fine", "flaky"}), pool(orphan=1))
+    nobody = pool()
     nobody.orphans = set()
     assert lost[0] in failing(OUTCOME, nobody)
 

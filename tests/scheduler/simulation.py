@@ -17,7 +17,7 @@ from typing import Any
 
 from ddq.config import MS_PER_SECOND, Settings
 from ddq.errors import StoreUnreachable, TopicNotFound
-from ddq.metrics import unseen
+from ddq.metrics import null_metrics
 from ddq.scheduler import Scheduler
 from ddq.store.hints import DueHint, Hint, Reset, TopicHint
 from ddq.store.keys import ShardId
@@ -72,7 +72,7 @@ class SimulatedStore:
     def __init__(self, loop: VirtualLoop, **settings: Any) -> None:
         self.loop = loop
         self.settings = Settings(**settings)
-        self.metrics = unseen()
+        self.metrics = null_metrics()
         self.entropy = SimpleNamespace(token=bytes)
         self.router = SimpleNamespace(topology=self)
         self.topics = self

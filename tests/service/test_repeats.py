@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ddq.server.notifier import ReadyBell
-from ddq.server.round_robin import Turns
+from ddq.server.notifier import ReadyNotifier
+from ddq.server.round_robin import RoundRobin
 from ddq.server.service import QueueService
 from ddq.v1 import delay_queue_service_pb2 as pb
 from tests.support.queue import Queue, call
@@ -17,7 +17,7 @@ async def test_a_repeat_that_overtakes_its_first_attempt_leases_no_more(
     """Both looked for an answer before either had one."""
     other = Queue(queue.controlled_store, "other")
     await other.create()
-    service = QueueService(queue.store, ReadyBell(queue.store.hints))
+    service = QueueService(queue.store, ReadyNotifier(queue.store.hints))
 
     async def nothing_yet(shards: object, *_: object) -> object:
         return shards
@@ -30,7 +30,7 @@ async def test_a_repeat_that_overtakes_its_first_attempt_leases_no_more(
     assert [lease.task.id for lease in first.tasks] == ["a"]
     await other.add("b")
     await other.promote()
-    service._retrieval._turns = Turns()
+    service._retrieval._round_robin = RoundRobin()
     repeat = await service.retrieve(request, call("r"))
     assert repeat.tasks[0].lease_token == first.tasks[0].lease_token
     assert len(repeat.tasks) == 1

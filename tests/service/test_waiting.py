@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ddq.config import Settings
-from ddq.server.notifier import ReadyBell
+from ddq.server.notifier import ReadyNotifier
 from ddq.server.service import QueueService
 from ddq.store.hints import ReadyHint
 from ddq.store.keys import ShardId
@@ -314,8 +314,8 @@ async def test_a_task_is_passed_on_by_who_is_cancelled_while_fetching_it(
     """Woken for the only task, and cancelled before the store heard of it."""
     queue = Queue(open_store_here())
     await queue.create()
-    bell = ReadyBell(queue.store.hints)
-    service = QueueService(queue.store, bell)
+    notifier = ReadyNotifier(queue.store.hints)
+    service = QueueService(queue.store, notifier)
     gate = Gate(queue.store.jobs.retrieve)
     queue.store.jobs.retrieve = gate  # type: ignore[method-assign]
     request = pb.RetrieveRequest(topics=["jobs"], wait=seconds(20))
@@ -329,7 +329,7 @@ async def test_a_task_is_passed_on_by_who_is_cancelled_while_fetching_it(
     await queue.add("a")
     await queue.promote()
     gate.armed = True
-    bell.on_hint(ReadyHint(ShardId("jobs", 0), 1))
+    notifier.on_hint(ReadyHint(ShardId("jobs", 0), 1))
     await gate.reached.wait()
     first.cancel()
     async with asyncio.timeout(5):

@@ -107,11 +107,11 @@ def test_both_waiting_calls_get_a_task_when_one_of_them_was_woken_for_both(
     async def scenario(store: FakeShards) -> None:
         first = await begun(store.take("a", "b", wait_s=WAIT_S))
         waiting = await begun(store.take("a", "b", wait_s=WAIT_S))
-        waiters = [*store.bell._lines["a"].idle]
+        waiters = [*store.notifier._topics["a"].idle]
         # Both wake-ups reach the first: as when the second was in the middle of another look.
         for shard, task_id in ((A0, "x"), (second, "y")):
             store.shards[shard].ready.append(task_id)
-            waiters[0].ring(shard)
+            waiters[0].notify(shard)
         assert len((await first)[0]) == 1
         ids, took_s = await waiting
         assert len(ids) == 1
@@ -141,12 +141,12 @@ def test_a_call_that_is_woken_in_vain_does_not_ask_without_end() -> None:
 
     async def scenario(store: FakeShards) -> None:
         waiting = await begun(store.take("a", wait_s=WAIT_S))
-        store.bell.ring(A0, 1)
-        store.bell.ring(ShardId("a", 7), 1)
+        store.notifier.notify(A0, 1)
+        store.notifier.notify(ShardId("a", 7), 1)
         await asyncio.sleep(1.0)
         assert store.asked[A0] == 2
         topic = store.topics.pop("a")
-        store.bell.ring(A0, 1)
+        store.notifier.notify(A0, 1)
         await asyncio.sleep(1.0)
         store.topics["a"] = topic
         assert await waiting == ([], WAIT_S)

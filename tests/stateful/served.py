@@ -12,7 +12,7 @@ from typing import Any
 import grpc.aio
 from google.rpc import error_details_pb2, status_pb2
 
-from ddq.server.notifier import ReadyBell
+from ddq.server.notifier import ReadyNotifier
 from ddq.server.requests import task_digest
 from ddq.server.rpc import CallFactory, servicer
 from ddq.server.service import QueueService
@@ -41,7 +41,7 @@ class ServedShard(RealShard):
 
     async def _serve(self, socket: str) -> None:
         self._server = grpc.aio.server()
-        service = QueueService(self.store, ReadyBell(self.store.hints))
+        service = QueueService(self.store, ReadyNotifier(self.store.hints))
         base = delay_queue_service_pb2_grpc.DelayQueueServiceServicer
         adapted = servicer(service, base, CallFactory(self.store.settings, self.clock))
         delay_queue_service_pb2_grpc.add_DelayQueueServiceServicer_to_server(adapted, self._server)

@@ -16,7 +16,7 @@ from typing import Any
 
 from ddq.config import Settings
 from ddq.scheduler import Scheduler
-from ddq.server.notifier import ReadyBell
+from ddq.server.notifier import ReadyNotifier
 from ddq.server.service import QueueService
 from ddq.store.barrier import ElectionAnswer, Timing
 from ddq.store.connection import Command, NotSentError, Reply, ReplyLostError
@@ -246,7 +246,7 @@ class Process:
 
     name: str
     store: Store
-    bell: ReadyBell
+    notifier: ReadyNotifier
     service: QueueService
     scheduler: Scheduler | None = None
 
@@ -254,7 +254,7 @@ class Process:
         """Takes a hint as if it had come over the channel."""
         hint = parse_hint(message)
         if hint is not None:
-            self.bell.on_hint(hint)
+            self.notifier.on_hint(hint)
             if self.scheduler is not None:
                 self.scheduler.on_hint(hint)
 
@@ -335,8 +335,8 @@ class World:
                 topology, settings, scripts=self.scripts, clock=self, entropy=CountedEntropy(name)
             )
             store.router.timing = TIMING
-            bell = ReadyBell(store.hints)
-            process = Process(name, store, bell, QueueService(store, bell))
+            notifier = ReadyNotifier(store.hints)
+            process = Process(name, store, notifier, QueueService(store, notifier))
             if is_scheduler:
                 process.scheduler = Scheduler(store)
             self.processes[name] = process

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from ddq.config import Settings
 from ddq.entropy import SystemEntropy
 from ddq.errors import DdqError, StoreUnreachable, TopicNotFound, WriteOutcomeUnknown
-from ddq.server.notifier import ReadyBell
+from ddq.server.notifier import ReadyNotifier
 from ddq.server.service import QueueService
 from ddq.store.job_values import Leased
 from ddq.store.keys import ShardId
@@ -96,15 +96,16 @@ class FakeShards:
         self.nodes = {shard: Node(shard.tag, 6379) for shard in self.shards}
         self.latency_s = 0.0
         self.asked: Counter[ShardId] = Counter()
-        self.bell = ReadyBell(NoHints())
+        self.notifier = ReadyNotifier(NoHints())
         store: Any = SimpleNamespace(
             topics=SimpleNamespace(find=self._find, load=self._load),
             jobs=SimpleNamespace(retrieve=self._retrieve),
+            clock=None,
             router=SimpleNamespace(topology=SimpleNamespace(known_node=self._known_node)),
             settings=Settings(),
             entropy=SystemEntropy(),
         )
-        self.service = QueueService(store, self.bell)
+        self.service = QueueService(store, self.notifier)
 
     def _known_node(self, key: str) -> Node | None:
         return next(node for shard, node in self.nodes.items() if shard.key("control") == key)
@@ -154,7 +155,7 @@ class FakeShards:
     def make_ready(self, shard: ShardId, *task_ids: str) -> None:
         """Tasks become ready, and the hint of it arrives."""
         self.shards[shard].ready += task_ids
-        self.bell.ring(shard, len(task_ids))
+        self.notifier.notify(shard, len(task_ids))
 
     async def take(
         self,

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import pytest
 
 from ddq.config import Settings
-from ddq.metrics import unseen
+from ddq.metrics import null_metrics
 from ddq.store.barrier import NO_ELECTIONS, Barrier, DataNodes, ElectionAnswer, Policy, Timing
 from ddq.store.commit import GroupCommit
 from ddq.store.connection import Command, Reply, ReplyLostError
@@ -235,7 +235,7 @@ class FakeTopology:
 def test_the_window_narrows_at_once_and_widens_only_without_findings() -> None:
     async def play() -> None:
         topology: Any = FakeTopology()
-        router = Router(topology, SCRIPTS, Settings(), DataNodes(3), Timing.of(5.0), unseen())
+        router = Router(topology, SCRIPTS, Settings(), DataNodes(3), Timing.of(5.0), null_metrics())
         deadline_s = asyncio.get_running_loop().time() + 60
         quorum = Barrier(Durability.QUORUM)
         await router.run(SCRIPTS["survey"], ["key"], ["a"], deadline_s, quorum)

@@ -10,7 +10,7 @@ import pytest
 import redis.exceptions
 
 from ddq.config import Settings
-from ddq.metrics import unseen
+from ddq.metrics import null_metrics
 from ddq.store.barrier import DataNodes, Timing
 from ddq.store.connection import Command, Reply
 from ddq.store.keys import ShardId
@@ -70,7 +70,7 @@ async def run(topology: Any, **options: Any) -> float:
     """Runs one script; returns when its reply came."""
     scripts = default_scripts()
     router = Router(
-        topology, scripts, Settings(), DataNodes.parse(""), Timing.of(5.0), unseen()
+        topology, scripts, Settings(), DataNodes.parse(""), Timing.of(5.0), null_metrics()
     )  # fmt: skip
     try:
         await router.run(scripts["get"], ShardId("a", 0).keys, [], DEADLINE_S, **options)

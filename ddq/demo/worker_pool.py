@@ -38,7 +38,7 @@ class Member:
 
 
 @dataclass(eq=False)
-class Crew:
+class WorkerPool:
     """All workers of the demo.
 
     Attributes:
@@ -56,7 +56,7 @@ class Crew:
     orphans: set[str] = field(default_factory=set)
     _readers: list[asyncio.Task[None]] = field(default_factory=list)
 
-    async def hire(self) -> Member:
+    async def start(self) -> Member:
         """Starts one more worker."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -84,7 +84,7 @@ class Crew:
         self.orphans |= member.holding.keys()
         return set(member.holding)
 
-    async def dismiss(self) -> None:
+    async def stop(self) -> None:
         """Lets all workers finish and stop."""
         for member in self.members:
             if member.process.stdin is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ddq.metrics import Metrics
-from ddq.scheduler.figures import Figures
+from ddq.scheduler.gauges import ShardGauges
 from ddq.scheduler.shard import Shard
 from ddq.store.keys import ShardId
 from ddq.store.upkeep import Outlook, Survey
@@ -26,15 +26,15 @@ def test_sums_follow_the_surveys_of_each_shard() -> None:
     metrics = Metrics()
     one, other = shards = [Shard(ShardId("jobs", index), 0) for index in range(2)]
     known = {shard.id: shard for shard in shards}
-    figures = Figures(metrics, known)
-    figures.serve()
-    figures.note(one, survey(ready=3, stray=1))
-    figures.note(other, survey(ready=4))
+    gauges = ShardGauges(metrics, known)
+    gauges.serve()
+    gauges.note(one, survey(ready=3, stray=1))
+    gauges.note(other, survey(ready=4))
     assert value(metrics, "ddq_scheduler_shards") == 2
     assert value(metrics, "ddq_tasks", state="ready") == 7
     assert value(metrics, "ddq_malformed_entries", kind="stray") == 1
     assert value(metrics, "ddq_oldest_ready_age_seconds") == 5
-    figures.note(one, survey(ready=1))
+    gauges.note(one, survey(ready=1))
     assert value(metrics, "ddq_tasks", state="ready") == 5
     assert value(metrics, "ddq_malformed_entries", kind="stray") == 0
 
@@ -42,10 +42,10 @@ def test_sums_follow_the_surveys_of_each_shard() -> None:
 def test_a_shard_that_is_gone_counts_no_more_even_if_a_reply_is_late() -> None:
     metrics = Metrics()
     shard = Shard(ShardId("jobs", 0), 0)
-    figures = Figures(metrics, {})
-    figures.serve()
-    figures.note(shard, survey(ready=3))
+    gauges = ShardGauges(metrics, {})
+    gauges.serve()
+    gauges.note(shard, survey(ready=3))
     shard.turn.gone = True
-    figures.forget(shard)
-    figures.note(shard, survey(ready=3))
+    gauges.forget(shard)
+    gauges.note(shard, survey(ready=3))
     assert value(metrics, "ddq_tasks", state="ready") == 0

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import pytest
 
 from ddq.errors import DdqError, StoreUnreachable, WriteOutcomeUnknown
-from ddq.server.notifier import ReadyBell
-from ddq.server.round_robin import REMEMBERED_MAX_COUNT, Turns
+from ddq.server.notifier import ReadyNotifier
+from ddq.server.round_robin import REMEMBERED_MAX_COUNT, RoundRobin
 from ddq.server.service import QueueService
 from ddq.store.keys import ShardId, shard_of
 from ddq.v1 import delay_queue_service_pb2 as pb
@@ -54,7 +54,7 @@ async def sharded(queue: Queue, shards: int, name: str = "sharded") -> Queue:
 async def test_busy_shards_are_served_in_turn(queue: Queue, shards: int, request_ids: bool) -> None:
     many = await sharded(queue, shards)
     await fill(many, 4)
-    service = QueueService(queue.store, ReadyBell(queue.store.hints))
+    service = QueueService(queue.store, ReadyNotifier(queue.store.hints))
     for _ in range(3):
         served: Counter[Key] = Counter()
         for n in range(shards):
@@ -69,7 +69,7 @@ async def test_shards_that_are_empty_do_not_give_their_turns_to_their_neighbour(
     many = await sharded(queue, 8)
     await fill(many, 6, shards=[0])
     await fill(queue, 6)
-    service = QueueService(queue.store, ReadyBell(queue.store.hints))
+    service = QueueService(queue.store, ReadyNotifier(queue.store.hints))
     served: Counter[Key] = Counter()
     for _ in range(6):
         served += await take(service, many.name, queue.name)
@@ -79,7 +79,7 @@ async def test_shards_that_are_empty_do_not_give_their_turns_to_their_neighbour(
 async def test_those_who_ask_at_the_same_time_share_the_turns(queue: Queue) -> None:
     many = await sharded(queue, 4)
     await fill(many, 4)
-    service = QueueService(queue.store, ReadyBell(queue.store.hints))
+    service = QueueService(queue.store, ReadyNotifier(queue.store.hints))
     taken = await asyncio.gather(*(take(service, many.name) for _ in range(8)))
     served: Counter[Key] = sum(taken, Counter())
     assert served == {(many.name, shard): 2 for shard in range(4)}
@@ -88,7 +88,7 @@ async def test_those_who_ask_at_the_same_time_share_the_turns(queue: Queue) -> N
 async def test_a_large_reply_goes_on_where_the_last_one_ended(queue: Queue) -> None:
     many = await sharded(queue, 3)
     await fill(many, 4)
-    service = QueueService(queue.store, ReadyBell(queue.store.hints))
+    service = QueueService(queue.store, ReadyNotifier(queue.store.hints))
     assert await take(service, many.name, count=6) == {(many.name, 0): 4, (many.name, 1): 2}
     assert await take(service, many.name, count=6) == {(many.name, 2): 4, (many.name, 1): 2}
 
@@ -113,7 +113,7 @@ async def test_a_shard_whose_master_is_away_does_not_stop_the_others(
 ) -> None:
     many = await sharded(queue, 3)
     await fill(many, 2, shards=[1, 2])
-    service = QueueService(queue.store, ReadyBell(queue.store.hints))
+    service = QueueService(queue.store, ReadyNotifier(queue.store.hints))
     failing(service, monkeypatch, 0, StoreUnreachable("its master is away"))
     taken = await take(service, many.name, count=9, request_id=request_id)
     assert taken == {(many.name, 1): 2, (many.name, 2): 2}
@@ -127,13 +127,13 @@ async def test_an_unknown_outcome_ends_a_retrieve(
     """A task may be leased there, and only a repeat with the same id can hand it out."""
     many = await sharded(queue, 3)
     await fill(many, 1, shards=[1])
-    service = QueueService(queue.store, ReadyBell(queue.store.hints))
+    service = QueueService(queue.store, ReadyNotifier(queue.store.hints))
     failing(service, monkeypatch, 0, WriteOutcomeUnknown("the answer was lost"))
     assert (await error_of(take(service, many.name))).reason == "WRITE_OUTCOME_UNKNOWN"
 
 
 def test_turns_are_remembered_for_so_many_shards_only() -> None:
-    turns = Turns()
+    turns = RoundRobin()
     for number in range(REMEMBERED_MAX_COUNT + 10):
         turns.ask(ShardId(f"t{number}", 0))
     assert len(turns) == REMEMBERED_MAX_COUNT

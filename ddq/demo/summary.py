@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ddq.client import TaskCounts
-from ddq.demo.crew import Crew
 from ddq.demo.plan import ALWAYS, PlannedTask
+from ddq.demo.worker_pool import WorkerPool
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,23 +39,23 @@ class Outcome:
     dead: Set[str]
 
 
-def check(plan: Sequence[PlannedTask], outcome: Outcome, crew: Crew) -> list[Check]:
+def check(plan: Sequence[PlannedTask], outcome: Outcome, pool: WorkerPool) -> list[Check]:
     """The claims of the demo, each held against two independent sources."""
     counts = outcome.counts
     planned = {task.id for task in plan}
     doomed = {task.id for task in plan if task.fails == ALWAYS} - outcome.cancelled
     fine = planned - doomed - outcome.cancelled
     fails = {task.id: task.fails for task in plan}
-    again = {task_id for task_id in crew.orphans if crew.runs[task_id] > 1}
+    again = {task_id for task_id in pool.orphans if pool.runs[task_id] > 1}
     # The worker was killed between the server's answer and its own report.
-    just_ended = crew.orphans & (outcome.succeeded | outcome.dead) - again
+    just_ended = pool.orphans & (outcome.succeeded | outcome.dead) - again
     # Fewer runs than failures may be: an attempt that was leased to the killed worker and that it
     # had not begun counts as one.
     unexplained = {
-        task_id for task_id in fine - crew.orphans if crew.runs[task_id] > 1 + fails[task_id]
+        task_id for task_id in fine - pool.orphans if pool.runs[task_id] > 1 + fails[task_id]
     }
-    early = sum(late_ms < 0 for late_ms in crew.late_ms)
-    late = sorted(crew.late_ms)
+    early = sum(late_ms < 0 for late_ms in pool.late_ms)
+    late = sorted(pool.late_ms)
     median_ms = late[len(late) // 2] if late else 0.0
     return [
         Check(
@@ -77,9 +77,9 @@ def check(plan: Sequence[PlannedTask], outcome: Outcome, crew: Crew) -> list[Che
         Check(
             "what was cancelled never ran",
             f"{len(outcome.cancelled)} cancelled, "
-            f"{sum(task_id in crew.runs for task_id in outcome.cancelled)} of them ran",
+            f"{sum(task_id in pool.runs for task_id in outcome.cancelled)} of them ran",
             counts.cancelled == len(outcome.cancelled)
-            and not any(task_id in crew.runs for task_id in outcome.cancelled),
+            and not any(task_id in pool.runs for task_id in outcome.cancelled),
         ),
         Check(
             "nothing came early",
@@ -89,13 +89,13 @@ def check(plan: Sequence[PlannedTask], outcome: Outcome, crew: Crew) -> list[Che
         ),
         Check(
             "the killed worker's tasks were run again",
-            f"it held {len(crew.orphans)}: {len(again)} were started once more elsewhere, "
+            f"it held {len(pool.orphans)}: {len(again)} were started once more elsewhere, "
             f"{len(just_ended)} had just ended; delivery is at-least-once",
-            bool(crew.orphans) and crew.orphans == again | just_ended,
+            bool(pool.orphans) and pool.orphans == again | just_ended,
         ),
         Check(
             "no other task ran more often than it failed",
-            f"{crew.runs.total()} runs, {crew.retries} retries, {len(unexplained)} unexplained",
+            f"{pool.runs.total()} runs, {pool.retries} retries, {len(unexplained)} unexplained",
             not unexplained,
         ),
     ]

@@ -1,4 +1,4 @@
-"""The figures of a scheduler that are states, counted as surveys come in.
+"""The gauges of a scheduler that are states, counted as surveys come in.
 
 Prometheus asks in a thread of its own: what it reads is a number, or a copy.
 """
@@ -20,7 +20,7 @@ TASK_STATES = ("scheduled", "ready", "leased", "dead")
 MALFORMED_KINDS = ("set_aside", "stray")
 
 
-class Figures:
+class ShardGauges:
     """Sums over all shards.
 
     Args:

@@ -1,0 +1,82 @@
+"""Who is woken by a hint: as many as there are tasks, and never nobody while somebody waits."""
+
+from __future__ import annotations
+
+from ddq.server.notifier import ReadyNotifier
+from ddq.store.hints import ReadyHint, Reset, TopicHint
+from ddq.store.keys import ShardId
+from tests.support.hints import NoHints
+
+A, B = ShardId("a", 0), ShardId("b", 0)
+
+
+def test_one_task_wakes_the_one_that_waits_longest() -> None:
+    notifier = ReadyNotifier(NoHints())
+    with notifier.waiting(["a"]) as first, notifier.waiting(["a"]) as second:
+        notifier.on_hint(ReadyHint(A, 1))
+        assert (first.notified, second.notified) == (True, False)
+        notifier.on_hint(ReadyHint(A, 1))
+        assert second.notified
+        assert first.take() == second.take() == {A}
+
+
+def test_many_tasks_wake_as_many_as_wait() -> None:
+    notifier = ReadyNotifier(NoHints())
+    with notifier.waiting(["a"]) as first, notifier.waiting(["a"]) as second:
+        notifier.on_hint(ReadyHint(A, 9))
+        assert first.notified
+        assert second.notified
+
+
+def test_who_is_woken_for_one_topic_also_looks_at_another_that_rings_meanwhile() -> None:
+    """Else the second task would lie until somebody looks by himself."""
+    notifier = ReadyNotifier(NoHints())
+    with notifier.waiting(["a", "b"]) as waiter:
+        notifier.on_hint(ReadyHint(A, 1))
+        notifier.on_hint(ReadyHint(B, 1))
+        assert waiter.take() == {A, B}
+        assert not waiter.notified
+
+
+def test_who_is_idle_is_woken_before_who_is_woken_already() -> None:
+    notifier = ReadyNotifier(NoHints())
+    with notifier.waiting(["a", "b"]) as both, notifier.waiting(["b"]) as idle:
+        notifier.on_hint(ReadyHint(A, 1))
+        notifier.on_hint(ReadyHint(B, 1))
+        assert both.take() == {A}
+        assert idle.take() == {B}
+
+
+def test_who_goes_without_looking_passes_it_on() -> None:
+    notifier = ReadyNotifier(NoHints())
+    with notifier.waiting(["a"]) as second:
+        with notifier.waiting(["a"]):
+            pass
+        with notifier.waiting(["a"]) as later:
+            notifier.on_hint(ReadyHint(A, 1))
+            assert second.take() == {A}
+            notifier.on_hint(ReadyHint(A, 2))
+            assert later.notified
+            second.take()
+        assert second.take() == {A}
+
+
+def test_a_new_topic_and_a_reset_wake_all_to_look_everywhere() -> None:
+    notifier = ReadyNotifier(NoHints())
+    for hint in (TopicHint("a"), Reset()):
+        with notifier.waiting(["a"]) as first, notifier.waiting(["a", "b"]) as second:
+            notifier.on_hint(ReadyHint(A, 1))
+            notifier.on_hint(hint)
+            notifier.on_hint(ReadyHint(A, 5))
+            assert first.notified
+            assert second.notified
+            assert first.take() == second.take() == frozenset()
+
+
+def test_a_topic_that_nobody_waits_for_rings_in_vain() -> None:
+    notifier = ReadyNotifier(NoHints())
+    with notifier.waiting(["a"]) as waiter:
+        notifier.on_hint(ReadyHint(B, 1))
+        notifier.on_hint(TopicHint("b"))
+        assert not waiter.notified
+    notifier.on_hint(ReadyHint(A, 1))
