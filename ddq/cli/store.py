@@ -106,10 +106,10 @@ def accept_rollback(
     async def run() -> Sequence[str]:
         async with _opened(store, settings) as (opened, call):
             if not topic:
-                await opened.repair.accept_rollback_of_registry(call)
-            found = await opened.repair.topics(topic or [], call)
+                await opened.recovery_api.accept_rollback_of_registry(call)
+            found = await opened.recovery_api.topics(topic or [], call)
             for each in found:
-                await opened.repair.accept_rollback(each, call)
+                await opened.recovery_api.accept_rollback(each, call)
             return [each.name for each in found]
 
     names = guarded(run())
@@ -133,8 +133,8 @@ def reset_clock(
         async with _opened(store, settings) as (opened, call):
             done = [
                 reset
-                for each in await opened.repair.topics(topic or [], call)
-                for reset in await opened.repair.reset_clock(each, call)
+                for each in await opened.recovery_api.topics(topic or [], call)
+                for reset in await opened.recovery_api.reset_clock(each, call)
             ]
         if json:
             emit(

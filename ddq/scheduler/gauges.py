@@ -14,7 +14,7 @@ from ddq.config import MS_PER_SECOND
 from ddq.metrics import Metrics
 from ddq.scheduler.shard import Shard
 from ddq.store.keys import ShardId
-from ddq.store.upkeep import Survey
+from ddq.store.scheduler_api import Survey
 
 TASK_STATES = ("scheduled", "ready", "leased", "dead")
 MALFORMED_KINDS = ("set_aside", "stray")
@@ -54,7 +54,9 @@ class ShardGauges:
         self._sums.update(survey.counts)
         shard.counts = survey.counts
         due_ms = survey.oldest_ready_due_ms
-        shard.oldest_ready_ms = 0 if due_ms is None else max(0, survey.outlook.store_ms - due_ms)
+        shard.oldest_ready_ms = (
+            0 if due_ms is None else max(0, survey.next_wake_up.store_ms - due_ms)
+        )
 
     def forget(self, shard: Shard) -> None:
         """The shard is gone."""

@@ -29,7 +29,7 @@ from ddq.store.keys import ShardId
 from ddq.store.open import Store
 from ddq.store.router import SlotMovingError
 from ddq.store.runner import Call
-from ddq.store.upkeep import Leadership
+from ddq.store.scheduler_api import Leadership
 
 log = logging.getLogger(__name__)
 
@@ -258,7 +258,7 @@ class Scheduler:
     async def _resign(self, shard: ShardId, held: Leadership, call: Call) -> None:
         try:
             topic = await self._store.topics.require(shard.topic, call)
-            await self._store.upkeep.resign(topic, shard, held, call)
+            await self._store.scheduler_api.resign(topic, shard, held, call)
         except DdqError as error:
             log.warning("shard %s is not handed over: %s", shard.tag, error)
 

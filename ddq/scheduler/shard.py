@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from ddq.scheduler.queue import Turn
 from ddq.store.keys import ShardId
 from ddq.store.offset import StoreOffset
-from ddq.store.upkeep import Leadership, Outlook
+from ddq.store.scheduler_api import Leadership, NextWakeUp
 
 NEVER_S = float("inf")
 LONG_AGO_S = float("-inf")
@@ -35,7 +35,7 @@ class Shard:
         resignations: how many of its leaders were reported to have resigned.
         postponed_s: when there is something to do that waits for the leadership of another.
         offset: of the clock of the store node that has it.
-        outlook: when there is next something to do, by the last reply.
+        next_wake_up: when there is next something to do, by the last reply.
         collectable: its last survey or collection found tombstones or request records to remove.
         spread: its next safety scan comes after a part of the interval only, another one on each
             shard, so that the scans of all shards do not fall together.
@@ -53,7 +53,7 @@ class Shard:
     resignations: int = 0
     postponed_s: float = NEVER_S
     offset: StoreOffset = field(default_factory=StoreOffset)
-    outlook: Outlook | None = None
+    next_wake_up: NextWakeUp | None = None
     collectable: bool = False
     spread: bool = True
     failures: int = 0
@@ -63,12 +63,14 @@ class Shard:
     @property
     def more(self) -> bool:
         """Whether something was due when the store last replied."""
-        return self.outlook is not None and (self.outlook.promotable or self.outlook.reapable)
+        return self.next_wake_up is not None and (
+            self.next_wake_up.promotable or self.next_wake_up.reapable
+        )
 
-    def note(self, outlook: Outlook, asked_s: float, answered_s: float) -> None:
+    def note(self, next_wake_up: NextWakeUp, asked_s: float, answered_s: float) -> None:
         """Keeps what a reply says of the store's clock and of what comes next."""
-        self.offset.note(outlook.store_ms, asked_s, answered_s)
-        self.outlook = outlook
+        self.offset.note(next_wake_up.store_ms, asked_s, answered_s)
+        self.next_wake_up = next_wake_up
 
     def local_s(self, store_ms: int) -> float:
         """The event loop's time at which the clock of the store is at ``store_ms``."""
@@ -85,8 +87,8 @@ class Shard:
 
     def next_s(self) -> float:
         """When to visit it for the next due time or lease expiry; NEVER_S if there is none."""
-        assert self.outlook is not None
-        known = (self.outlook.due_ms, self.outlook.expiry_ms)
+        assert self.next_wake_up is not None
+        known = (self.next_wake_up.due_ms, self.next_wake_up.expiry_ms)
         return min((self.moment_s(at_ms) for at_ms in known if at_ms is not None), default=NEVER_S)
 
     def free(self, next_ms: int) -> float:

@@ -15,7 +15,7 @@ from ddq.scheduler.gauges import ShardGauges
 from ddq.scheduler.shard import Shard
 from ddq.store.open import Store
 from ddq.store.runner import Call
-from ddq.store.upkeep import Moved
+from ddq.store.scheduler_api import Moved
 from ddq.task import Topic
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class Visitor:
         scan_interval_s: Callable[[], float],
         challenges: Callable[[], bool],
     ) -> None:
-        self._upkeep = store.upkeep
+        self._scheduler_api = store.scheduler_api
         self._settings = store.settings
         self._metrics = store.metrics
         self._gauges = gauges
@@ -58,11 +58,11 @@ class Visitor:
     async def scan(self, topic: Topic, shard: Shard) -> float:
         """Looks at a shard without leading it; when to do so again."""
         asked_s = _now_s()
-        survey = await self._upkeep.survey(topic, shard.id, self._call())
-        shard.note(survey.outlook, asked_s, _now_s())
+        survey = await self._scheduler_api.survey(topic, shard.id, self._call())
+        shard.note(survey.next_wake_up, asked_s, _now_s())
         self._metrics.swept.inc()
         self._gauges.note(shard, survey)
-        shard.collectable = survey.outlook.collectable
+        shard.collectable = survey.next_wake_up.collectable
         interval_s = self._scan_interval_s()
         in_s = interval_s * (1 - shard.rank / 256**RANK_BYTES if shard.spread else 1)
         shard.spread = False
@@ -85,12 +85,12 @@ class Visitor:
         if shard.leadership is None:
             if not await self._acquire(topic, shard):
                 return False
-            assert shard.outlook is not None
-            promotes = shard.outlook.promotable
+            assert shard.next_wake_up is not None
+            promotes = shard.next_wake_up.promotable
         assert shard.leadership is not None
         if promotes:
             asked_s = _now_s()
-            moved = await self._upkeep.promote(
+            moved = await self._scheduler_api.promote(
                 topic, shard.id, shard.leadership, self._call(), limit
             )
             if self._is_deposed(shard, moved, asked_s):
@@ -99,9 +99,11 @@ class Visitor:
             if moved.late_ms is not None:
                 self._metrics.lateness.observe(moved.late_ms / MS_PER_SECOND)
         # In turn: a flood of due tasks must not keep expired leases waiting.
-        if shard.outlook is not None and shard.outlook.reapable:
+        if shard.next_wake_up is not None and shard.next_wake_up.reapable:
             asked_s = _now_s()
-            moved = await self._upkeep.reap(topic, shard.id, shard.leadership, self._call(), limit)
+            moved = await self._scheduler_api.reap(
+                topic, shard.id, shard.leadership, self._call(), limit
+            )
             if self._is_deposed(shard, moved, asked_s):
                 return True
             self._metrics.reaped.inc(moved.count)
@@ -109,10 +111,10 @@ class Visitor:
 
     async def _acquire(self, topic: Topic, shard: Shard) -> bool:
         asked_s, resignations = _now_s(), shard.resignations
-        acquired = await self._upkeep.acquire(
+        acquired = await self._scheduler_api.acquire(
             topic, shard.id, None, self._call(), rank=shard.rank, challenge=self._challenges()
         )
-        shard.note(acquired.outlook, asked_s, _now_s())
+        shard.note(acquired.next_wake_up, asked_s, _now_s())
         shard.leadership = acquired.leadership
         shard.turned_away = acquired.leadership is None
         if acquired.leadership is None and shard.resignations != resignations:
@@ -120,7 +122,7 @@ class Visitor:
             shard.turned_away = False
             return False
         if acquired.leadership is None:
-            over_ms = acquired.outlook.store_ms + max(acquired.remaining_ms, 1)
+            over_ms = acquired.next_wake_up.store_ms + max(acquired.remaining_ms, 1)
             shard.taken_until_s = shard.local_s(over_ms)
             return False
         self._metrics.acquired.inc()
@@ -129,7 +131,7 @@ class Visitor:
         return True
 
     def _is_deposed(self, shard: Shard, moved: Moved, asked_s: float) -> bool:
-        shard.note(moved.outlook, asked_s, _now_s())
+        shard.note(moved.next_wake_up, asked_s, _now_s())
         if not moved.deposed:
             self._prolong(shard)
             return False
@@ -144,11 +146,11 @@ class Visitor:
     async def collect(self, topic: Topic, shard: Shard) -> None:
         """Removes one batch of tombstones and request records."""
         asked_s = _now_s()
-        collected, outlook = await self._upkeep.collect(topic, shard.id, self._call())
-        shard.note(outlook, asked_s, _now_s())
+        collected, next_wake_up = await self._scheduler_api.collect(topic, shard.id, self._call())
+        shard.note(next_wake_up, asked_s, _now_s())
         self._metrics.collected.inc(collected)
         # One that removes nothing would be repeated without end; the next scan looks again.
-        shard.collectable = collected > 0 and outlook.collectable
+        shard.collectable = collected > 0 and next_wake_up.collectable
 
 
 def _now_s() -> float:

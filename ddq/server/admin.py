@@ -165,7 +165,7 @@ class AdminService:
         topic = await self._topics.load(request.name, call)
         if topic is None or request.uid not in {b"", topic.uid}:
             return pb.DeleteTopicResponse(done=True)
-        progress = await self._store.operations.delete_topic(topic, call)
+        progress = await self._store.operator_api.delete_topic(topic, call)
         return pb.DeleteTopicResponse(done=progress.done, purged=progress.count)
 
     async def purge_topic(self, request: pb.PurgeTopicRequest, call: Call) -> pb.PurgeTopicResponse:
@@ -175,7 +175,7 @@ class AdminService:
         check.request_id(problems, request.request_id, required=True)
         problems.raise_if_any()
         topic = await self._topics.require(request.name, call)
-        progress = await self._store.operations.purge(topic, call)
+        progress = await self._store.operator_api.purge(topic, call)
         return pb.PurgeTopicResponse(done=progress.done, purged=progress.count)
 
     # Dead tasks ----------------------------------------------------------------------------
@@ -215,9 +215,9 @@ class AdminService:
         problems.raise_if_any()
         topic = await self._topics.require(request.topic, call)
         if not request.ids:
-            progress = await self._store.operations.redrive_all(topic, call)
+            progress = await self._store.operator_api.redrive_all(topic, call)
             return pb.RedriveDeadTasksResponse(redriven=progress.count, done=progress.done)
-        outcomes = await self._store.operations.redrive(topic, request.ids, call)
+        outcomes = await self._store.operator_api.redrive(topic, request.ids, call)
         results = [
             pb.RedriveResult(id=task_id, status=to_status(outcome.error) if outcome.error else OK)
             for task_id, outcome in zip(request.ids, outcomes, strict=True)
@@ -235,7 +235,7 @@ class AdminService:
         problems.raise_if_any()
         topic = await self._topics.require(request.topic, call)
         expected = request.expected_revision if request.HasField("expected_revision") else None
-        revision, receipt = await self._store.operations.delete_dead(
+        revision, receipt = await self._store.operator_api.delete_dead(
             topic, request.id, expected, call
         )
         return pb.DeleteDeadTaskResponse(revision=revision, receipt=wire.receipt(receipt))
@@ -252,7 +252,7 @@ class AdminService:
         topic = await self._topics.require(request.topic, call)
         surveys = await asyncio.gather(
             *(
-                self._store.upkeep.survey(topic, ShardId(topic.name, index), call)
+                self._store.scheduler_api.survey(topic, ShardId(topic.name, index), call)
                 for index in range(topic.shards)
             )
         )

@@ -11,7 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from ddq.config import LIMITS
 from ddq.errors import FieldViolation, InvalidArgument
 from ddq.store.job_values import Changed, Cursor, Enqueued, Leased, Removed
-from ddq.store.upkeep import Survey
+from ddq.store.scheduler_api import Survey
 from ddq.task import Receipt, RetryPolicy, Task, TaskState, Topic, TopicSettings
 from ddq.v1 import delay_queue_admin_service_pb2 as admin_pb2
 from ddq.v1 import delay_queue_service_pb2 as queue_pb2
@@ -155,7 +155,7 @@ _COUNTS = (
 
 def shard_stats(index: int, survey: Survey) -> admin_pb2.ShardStats:
     """The figures of one shard."""
-    outlook = survey.outlook
+    next_wake_up = survey.next_wake_up
     message = admin_pb2.ShardStats(
         shard=index,
         counts=admin_pb2.TaskCounts(**{name: survey.counts[name] for name in _COUNTS}),
@@ -164,12 +164,12 @@ def shard_stats(index: int, survey: Survey) -> admin_pb2.ShardStats:
         leader_epoch=survey.epoch,
         receipt=receipt(survey.receipt),
     )
-    if outlook.due_ms is not None:
-        message.next_due_time.CopyFrom(timestamp(outlook.due_ms))
-    if outlook.expiry_ms is not None:
-        message.next_lease_expire_time.CopyFrom(timestamp(outlook.expiry_ms))
+    if next_wake_up.due_ms is not None:
+        message.next_due_time.CopyFrom(timestamp(next_wake_up.due_ms))
+    if next_wake_up.expiry_ms is not None:
+        message.next_lease_expire_time.CopyFrom(timestamp(next_wake_up.expiry_ms))
     if survey.oldest_ready_due_ms is not None:
-        age_ms = outlook.store_ms - survey.oldest_ready_due_ms
+        age_ms = next_wake_up.store_ms - survey.oldest_ready_due_ms
         message.oldest_ready_age.CopyFrom(duration(age_ms))
     return message
 

@@ -3,7 +3,7 @@
 Pure: no clock, no connection. GroupCommit carries the answers here and does what comes back.
 
 WAIT counts *links to this master*. It cannot say whether this is still the master that the
-Sentinels believe in: Sentinel promotes one replica, and takes the other one from the old master
+Sentinels follow: Sentinel promotes one replica, and takes the other one from the old master
 only 0.5 to 0.9 s later. An old master that resumes in between has a replica, a majority of two out
 of three, and everything that it acknowledges is wiped. So a majority counts only while no failover
 can be under way (ADR 012, ADR 018):
@@ -59,7 +59,7 @@ FAST = Barrier()
 
 
 def strength(barrier: Barrier) -> tuple[int, bool]:
-    """Orders barriers: who waits for more is greater."""
+    """Orders barriers: the one that waits for more is greater."""
     return barrier.mode, barrier.fsync
 
 
@@ -72,7 +72,7 @@ class Timing:
         settle_s: after a break, for this long only all replicas count.
         down_after_s: silence after which a Sentinel begins an election.
         election_s: after such a silence, for this long a Sentinel that does not answer may have
-            begun an election of which the others have not heard.
+            begun an election that the others do not know of.
     """
 
     window_s: float
@@ -136,14 +136,14 @@ class DataNodes:
         """Those that make a majority together with the master."""
         return self.count // 2
 
-    def strays(self, attached: AbstractSet[tuple[str, int]]) -> AbstractSet[tuple[str, int]]:
-        """Of the attached replicas those that nobody configured."""
+    def unconfigured(self, attached: AbstractSet[tuple[str, int]]) -> AbstractSet[tuple[str, int]]:
+        """The attached replicas that are not configured data nodes."""
         return attached - self.addresses if self.addresses else frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What a lane's replies wait for."""
+    """What the replies of a store connection wait for."""
 
     mode: Durability
     fsync: bool
@@ -188,7 +188,7 @@ class ElectionAnswer:
         pending: why an election that replaces the node may be under way; empty: none is, as far as
             those that answered can know.
         complete: every known Sentinel answered. Without that, one that is away may have begun an
-            election that the others have not heard of.
+            election that the others do not know of.
         missing: by the name of each Sentinel that gave no answer, why not.
     """
 
@@ -223,7 +223,7 @@ class Chain:
     _last: Answer | None = field(default=None)
 
     def wants_all(self, now_s: float) -> bool:
-        """Whether the next barrier should wait for every replica, since fewer will not count."""
+        """Whether the next barrier should wait for every replica, as fewer will not count."""
         if not self.policy.chained or self._last is None:
             return True
         if self.broken_because and not self._quiet:
@@ -263,14 +263,14 @@ class Chain:
     def judge(self, answer: Answer) -> bool:
         """Whether replies to everything that was written before this barrier may be released."""
         nodes = self.policy.nodes
-        strays = nodes.strays(answer.attached)
-        if strays or len(answer.attached) > nodes.replicas_count:
-            # WAIT cannot choose which replicas it counts: with a stray one among them, any
+        unknown = nodes.unconfigured(answer.attached)
+        if unknown or len(answer.attached) > nodes.replicas_count:
+            # WAIT cannot choose which replicas it counts: with an unknown one among them, any
             # confirmation may be that replica's.
-            found = ", ".join(sorted(f"{host}:{port}" for host, port in strays)) or (
+            found = ", ".join(sorted(f"{host}:{port}" for host, port in unknown)) or (
                 f"{len(answer.attached)} replicas instead of {nodes.replicas_count}"
             )
-            self._break(f"a replica is attached that is no configured data node: {found}")
+            self._break(f"a replica is attached that is not a configured data node: {found}")
             self._last = answer
             return False
         has_majority = answer.acked_count >= nodes.majority_replicas_count

@@ -56,7 +56,7 @@ async def no_elections(_deadline_s: float) -> ElectionAnswer:
 
 
 class DemotedError(Exception):
-    """The node that answered is not a master any more; what it ran may still survive.
+    """The node that answered was demoted; what it ran may still survive.
 
     Attributes:
         replies: of the scripts; an error in place of each one that it refused to run.
@@ -168,7 +168,7 @@ class BarrierSender:
         Raises:
             StoreUnreachable: nothing was sent.
             WriteOutcomeUnknown: the answer was lost.
-            DemotedError: it came from a node that is not a master any more. That is not "failed":
+            DemotedError: it came from a node that was demoted. That is not "failed":
                 the write may have reached the replicas, and survive.
         """
         if batch:
@@ -207,7 +207,7 @@ class BarrierSender:
             self._chain = Chain(self._policy, self._trusted_s)
         if all(isinstance(reply, redis.exceptions.RedisError) for reply in replies[:-2]):
             # Nothing was written, so WAIT answered for an older write, from memory: it does not
-            # show that anybody still follows this node. Ask again, with a write; at once, unless
+            # show that a replica still follows this node. Ask again, with a write; at once, unless
             # that was the write: a store without enough replicas refuses it as fast as it is asked.
             if batch:
                 self._beat_s = self._retry_s = sent_s
@@ -293,7 +293,7 @@ def _read_barrier(
     """What WAIT or WAITAOF and ROLE, the last two replies, said.
 
     Raises:
-        DemotedError: the node is not a master any more, or says nothing that can be read.
+        DemotedError: the node was demoted, or says nothing that can be read.
     """
     acked, role = replies[-2:]
     if fsync and isinstance(acked, list):
@@ -301,6 +301,6 @@ def _read_barrier(
         # The master's own file counts as much as a replica's: without it nothing is confirmed.
         acked = acked if local else -1
     if not isinstance(acked, int) or not isinstance(role, list) or role[0] != b"master":
-        raise DemotedError(f"the node is no master any more: {acked!r:.80}", replies[:-2])
+        raise DemotedError(f"the node was demoted: {acked!r:.80}", replies[:-2])
     attached = frozenset((host.decode(), int(port)) for host, port, _ in role[2])
     return Answer(sent_s, answered_s, acked, attached)

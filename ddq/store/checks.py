@@ -148,7 +148,7 @@ async def _config(topology: Topology, node: Node, deadline_s: float) -> dict[str
 async def _attached(topology: Topology, master: Node, deadline_s: float) -> frozenset[Node]:
     role = await _ask(topology, master, ("ROLE",), deadline_s)
     if not isinstance(role, list) or role[0] != b"master":
-        raise StoreUnreachable(f"{master} is no master any more")
+        raise StoreUnreachable(f"{master} was demoted")
     return frozenset(Node(host.decode(), int(port)) for host, port, _ in role[2])
 
 
@@ -159,7 +159,7 @@ async def _arriving(topology: Topology, master: Node, deadline_s: float) -> list
 
 
 async def _good_replicas(topology: Topology, master: Node, deadline_s: float) -> int:
-    """How many replicas have told the master lately how far they are."""
+    """How many replicas have lately reported their offset to the master."""
     reply = await _ask(topology, master, ("INFO", "replication"), deadline_s)
     if not isinstance(reply, bytes):
         raise StoreUnreachable(f"{master} does not say who its replicas are: {reply}")
@@ -174,7 +174,7 @@ def _no_config(node: Node) -> Finding:
     return Finding(
         str(node),
         "it does not let its settings be read",
-        "nobody can say whether what it confirms is kept",
+        "it is not known whether confirmed writes are kept",
         "allow CONFIG GET to ddq's user, or check docs/OPERATIONS.md by hand and start with "
         "--no-store-checks",
     )
@@ -198,7 +198,7 @@ def _of_node(
         wanted += [
             (
                 "min-replicas-to-write", (enough,),
-                "a master that is cut off goes on taking writes, or one that is well refuses them",
+                "a master that is cut off accepts writes, or a healthy one refuses them",
             ),
             (
                 "repl-diskless-sync-delay", ("0",),
@@ -229,22 +229,22 @@ def _of_replicas(
     master: Node, attached: frozenset[Node], nodes: DataNodes, settings: Settings
 ) -> list[Finding]:
     addresses = frozenset((node.host, node.port) for node in attached)
-    strays = nodes.strays(addresses)
+    unknown = nodes.unconfigured(addresses)
     names = ", ".join(sorted(map(str, attached)))
     if not settings.data_nodes and attached:
         return [
             Finding(
                 "data_nodes", f"is not set, and {master} has replicas: {names}",
-                "without knowing all data nodes nobody can say what a majority is",
+                "without all data nodes a majority is not defined",
                 f"give --data-nodes {master},{names.replace(', ', ',')}",
             )
         ]  # fmt: skip
-    if strays or len(attached) > nodes.replicas_count:
-        who = ", ".join(sorted(f"{host}:{port}" for host, port in strays)) or names
+    if unknown or len(attached) > nodes.replicas_count:
+        who = ", ".join(sorted(f"{host}:{port}" for host, port in unknown)) or names
         return [
             Finding(
                 str(master), f"a replica is attached that data_nodes does not name: {who}",
-                "WAIT cannot choose whom it counts, so nothing is confirmed",
+                "WAIT cannot choose which replicas it counts, so nothing is confirmed",
                 "detach it (REPLICAOF NO ONE there, SENTINEL RESET here), or name it in data_nodes "
                 "of every ddq process",
             )
@@ -264,7 +264,7 @@ def _of_arriving(
             f"slots are moving to it ({said}) while {good_count} of its {nodes.replicas_count} "
             "replicas are in sync",
             "what they hold was acknowledged elsewhere, and is lost if it dies before they have it",
-            "wait for its replicas before you go on, or move the slots back",
+            "wait for its replicas before you continue, or move the slots back",
         )
     ]
 

@@ -31,7 +31,7 @@ from ddq.store.connection import Connection, Reply
 from ddq.store.pending import Argument, Committed, PendingRequest, UnconfirmedReplies, size_bytes
 from ddq.store.script_errors import NOT_HERE, NotHereError, store_error
 from ddq.store.scripts import Script
-from ddq.store.topology import tells_of_lost_role
+from ddq.store.topology import is_lost_role
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ PIPELINE_MAX_BYTES = 8 * 1024 * 1024
 QUEUE_MAX_BYTES = 128 * 1024 * 1024
 
 
-class LaneClosedError(Exception):
+class ConnectionRetiredError(Exception):
     """The request was not sent, and will not be on this connection: take it elsewhere."""
 
 
@@ -126,11 +126,11 @@ class GroupCommit:
             Overloaded, StoreUnreachable, StoreFull, NotEnoughReplicas: it had no effect.
             WriteOutcomeUnknown: it may have had one.
             StoreMalformed: the script failed on what the store holds.
-            LaneClosedError: it was not sent, and this connection is not used any more.
+            ConnectionRetiredError: it was not sent, and this connection is no longer used.
             NotHereError: another node of the Cluster has the keys.
         """
         if self._closed:
-            raise LaneClosedError
+            raise ConnectionRetiredError
         if len(self._queue) + len(self._unconfirmed) >= self._queue_max_count:
             raise Overloaded(f"{len(self._queue)} requests wait for the store already")
         args_bytes = sum(size_bytes(arg) for arg in args)
@@ -166,7 +166,7 @@ class GroupCommit:
                 request.args, request.size_bytes = (), 0
 
     def _on_loop_end(self, loop_task: asyncio.Task[None]) -> None:
-        """A mistake of ours must not leave callers to wait for their deadlines; the next call
+        """An internal error must not leave callers to wait for their deadlines; the next call
         starts a new loop."""
         if loop_task.cancelled() or loop_task.exception() is None:
             return
@@ -178,7 +178,7 @@ class GroupCommit:
         self._unconfirmed.fail("internal error; see the server's log")
 
     async def close(self) -> None:
-        """Ends the loop; requests that were not sent yet end with LaneClosedError."""
+        """Ends the loop; requests that were not sent yet end with ConnectionRetiredError."""
         self._closed = True
         if self._loop_task is not None:
             self._loop_task.cancel()
@@ -186,7 +186,7 @@ class GroupCommit:
         self._unconfirmed.fail("the connection to the store was closed")
         for request in self._queue:
             if not request.is_answered:
-                request.future.set_exception(LaneClosedError())
+                request.future.set_exception(ConnectionRetiredError())
         self._queue.clear()
         await self._sender.close()
 
@@ -294,18 +294,18 @@ class GroupCommit:
             request.fail(NotHereError(error))
             return
         request.fail(store_error(request.script, error))
-        if tells_of_lost_role(error):
+        if is_lost_role(error):
             self._on_trouble(str(error))
 
     def _refuse_unrun(self, batch: Sequence[PendingRequest], replies: Sequence[Reply]) -> None:
         """Refuses the requests of a send to a demoted node that this node did not run.
 
         A coordinated failover pauses writes, and refuses them once it is over. With an unknown
-        outcome instead, a cancel that is repeated and then comes too late could not be told so.
+        outcome instead, a repeated cancel that then comes too late would not get a definite answer.
         """
         for request, reply in zip(batch, replies, strict=False):
             if isinstance(reply, redis.exceptions.NoScriptError):
-                request.fail(StoreUnreachable("the node is no master any more"))
+                request.fail(StoreUnreachable("the node was demoted"))
             elif isinstance(reply, redis.exceptions.RedisError):
                 error = store_error(request.script, reply)
                 if isinstance(reply, NOT_HERE) or isinstance(error, StoreUnreachable):

@@ -37,14 +37,14 @@ class Connection(Protocol):
         """
 
     async def close(self) -> None:
-        """Closes the connection; a later send opens it anew."""
+        """Closes the connection; a later send opens it again."""
 
 
 class RedisConnection:
     """A Connection over redis-py's, whose own retries stay switched off.
 
-    The driver would silently send a timed-out script again; only who knows the request can say
-    whether that is safe.
+    The driver would silently send a timed-out script again; only the caller
+    knows whether that is safe.
     """
 
     def __init__(self, make: Callable[[], AbstractConnection]) -> None:
@@ -98,7 +98,7 @@ class RedisConnection:
             return error
 
     async def close(self) -> None:
-        """Closes the connection; a later send opens it anew."""
+        """Closes the connection; a later send opens it again."""
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.disconnect(nowait=True)

@@ -158,8 +158,8 @@ class EmbeddedStore:
         try:
             async with asyncio.timeout(self._ready_timeout_s):
                 while not await self._answers():
-                    # The socket tells nobody when it appears: look again, or stop at once when the
-                    # process ends.
+                    # There is no event for the socket's appearance: check again, or stop at once
+                    # when the process ends.
                     await asyncio.wait({exited}, timeout=0.02)
                     if exited.done():
                         raise StoreStartError(f"the embedded store ended at once: {self._log()}")

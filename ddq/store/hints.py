@@ -1,7 +1,7 @@
 """Wake-up hints: published inside scripts, lossy, repeatable and reorderable by contract.
 
-Nothing rests on a hint. After each connection that is made anew a Reset is delivered first, so
-that whoever listens looks at everything once. A connection that has fallen silent is made anew
+Nothing rests on a hint. After each new connection a Reset is delivered first, so that
+listeners check everything once. A connection that has fallen silent is replaced
 too: behind a partition it would stay open, and say nothing, for hours.
 """
 
@@ -61,7 +61,7 @@ class TopicHint:
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """Hints may have been missed: look at everything."""
+    """Hints may have been missed: check everything."""
 
 
 Hint = DueHint | FreeHint | ReadyHint | TopicHint | Reset
@@ -97,7 +97,7 @@ class HintFeed:
     """Listens on the channel and hands each hint to every listener.
 
     Args:
-        topology: says where to subscribe, and when to do so anew.
+        topology: says where to subscribe, and when to do so again.
     """
 
     def __init__(self, topology: Topology) -> None:
@@ -130,7 +130,7 @@ class HintFeed:
                 connection = await self._topology.subscriber(loop.time() + FIND_TIMEOUT_S)
                 async with subscribed(connection, HINTS) as self._subscription:
                     if changes != self._changes:
-                        # The node was deposed before it could be told apart from the new one.
+                        # The node was demoted before it could be distinguished from the new one.
                         continue
                     delay_s = RECONNECT_MIN_S
                     self._deliver(Reset())

@@ -100,7 +100,7 @@ class JobStore:
         ]
         if again:
             # Another process deleted the topic since this one saw it: these make a new one. The
-            # others are in the store, and would be told that they had been there before.
+            # others are in the store, and would be answered as already there.
             try:
                 retried = await self._enqueue(topic_name, [tasks[at] for at in again], call)
             except DdqError as error:
@@ -219,11 +219,11 @@ class JobStore:
             self._entropy.token(LIMITS.lease_token_bytes)
             for _ in range(0 if recall_only else max_tasks)
         ]
-        believed = topic
+        current = topic
 
         def arguments(now: Topic) -> Args:
-            nonlocal believed
-            believed = now
+            nonlocal current
+            current = now
             return [
                 call.request_id, int(recall_only), lease_ms or now.settings.lease_ms, max_bytes,
                 ENVELOPE_BYTES, max_envelopes_bytes, int(first_may_exceed), *tokens,
@@ -243,7 +243,7 @@ class JobStore:
                 log.error("task %r of topic %r is dead: %s", task_id, topic.name, error)  # noqa: TRY400 - no bug of ours
                 unreadable.append(Rejection(task_id, token, dead=True, error=error.message))
             else:
-                max_run_ms = believed.settings.max_run_ms
+                max_run_ms = current.settings.max_run_ms
                 leases.append(Leased(task, token, expiry_ms, reply.receipt, max_run_ms))
         if unreadable:
             # Dead, where an operator finds them: an error instead would cost their neighbours

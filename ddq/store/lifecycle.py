@@ -50,7 +50,7 @@ async def working_store(
     """
     async with _store_process(url, settings.store_wait_ms / MS_PER_SECOND, stop) as reachable:
         if url.kind == "embedded":
-            # Nobody else can lead on a store that is this process's own, so after a crash the
+            # No other process can lead on an embedded store, so after a crash the
             # dead leader's lease is only a delay.
             lease_ms = min(settings.leader_lease_ms, EMBEDDED_LEADER_LEASE_MS)
             settings = replace(settings, leader_lease_ms=lease_ms)
@@ -82,7 +82,7 @@ async def _watched(store: Store) -> AsyncIterator[None]:
 
 
 def _end_loudly(watch: asyncio.Task[None]) -> None:
-    """A process that no longer hears of failovers must not go on as if all were well."""
+    """A process that no longer learns of failovers must not keep serving."""
     if not watch.cancelled() and watch.exception() is not None:
         log.critical("watching the store has failed: this process ends", exc_info=watch.exception())
         os.kill(os.getpid(), signal.SIGTERM)
@@ -114,7 +114,7 @@ async def _store_process(
         watcher.cancel()
         await embedded.stop()
     if ended:
-        # Every reply that left was synced before; a new start goes on from there.
+        # Every reply that left was synced before; a new start continues from there.
         raise StoreStartError(
             f"the embedded store ended by itself; see {embedded.folder}/valkey.log, then start "
             "again: nothing that was acknowledged is lost"
@@ -142,7 +142,7 @@ async def _started(embedded: EmbeddedStore, stop: asyncio.Event) -> None:
 
 
 async def _check(store: Store, url: StoreUrl) -> None:
-    """Asks the store once, so that a wrong address is said at the start and not at first use.
+    """Asks the store once, so that a wrong address is reported at the start and not at first use.
 
     Raises:
         StartupError: it would not keep what it confirms.

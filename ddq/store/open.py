@@ -1,4 +1,4 @@
-"""Opens a store: puts topology, lanes, scripts and their users together."""
+"""Opens a store: puts topology, connections, scripts and their users together."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from ddq.store.barrier import Barrier, DataNodes, Timing
 from ddq.store.directory import TopicDirectory
 from ddq.store.hints import HintFeed
 from ddq.store.jobstore import JobStore
-from ddq.store.operations import Operations
-from ddq.store.repair import Repair
+from ddq.store.operator_api import OperatorApi
+from ddq.store.recovery_api import RecoveryApi
 from ddq.store.router import Router
 from ddq.store.runner import ScriptRunner
+from ddq.store.scheduler_api import SchedulerApi
 from ddq.store.scripts import Script, default_scripts
 from ddq.store.shard_scripts import ShardScripts
 from ddq.store.shard_settings import ShardSettings
 from ddq.store.topics import TopicRegistry
 from ddq.store.topology import Topology
-from ddq.store.upkeep import Upkeep
 from ddq.task import Durability
 
 DOWN_AFTER_MS = 5 * SECOND_MS
@@ -37,9 +37,9 @@ class Store:
     scripts: ShardScripts
     directory: TopicDirectory
     jobs: JobStore
-    upkeep: Upkeep
-    operations: Operations
-    repair: Repair
+    scheduler_api: SchedulerApi
+    operator_api: OperatorApi
+    recovery_api: RecoveryApi
     hints: HintFeed
     settings: Settings
     clock: Clock
@@ -48,7 +48,7 @@ class Store:
     metrics: Metrics
 
     async def close(self) -> None:
-        """Ends the connections; what still waits is told that the store is unreachable."""
+        """Ends the connections; requests that still wait get StoreUnreachable."""
         await self.router.close()
 
 
@@ -93,9 +93,9 @@ def open_store(
         scripts=shard_scripts,
         directory=directory,
         jobs=JobStore(topics, shard_scripts, entropy),
-        upkeep=Upkeep(shard_scripts, entropy, settings),
-        operations=Operations(topics, shard_scripts, settings),
-        repair=Repair(topics, shard_scripts, directory, clock),
+        scheduler_api=SchedulerApi(shard_scripts, entropy, settings),
+        operator_api=OperatorApi(topics, shard_scripts, settings),
+        recovery_api=RecoveryApi(topics, shard_scripts, directory, clock),
         hints=HintFeed(topology),
         settings=settings,
         clock=clock,

@@ -86,7 +86,7 @@ def _lease_token(state: bytes) -> bytes:
 
 
 def lease_token(state: bytes) -> bytes:
-    """The lease token in a state record; empty when nobody holds the task."""
+    """The lease token in a state record; empty when the task is not leased."""
     try:
         return _lease_token(state)
     except IndexError as error:

@@ -32,7 +32,7 @@ _REFUSALS: dict[str, tuple[type[DdqError], str]] = {
         SnoozeLimit,
         "{name} was snoozed too often in this run; nack it, which counts as an attempt",
     ),
-    "LEASE_LOST": (LeaseLost, "the lease token does not hold {name} any more"),
+    "LEASE_LOST": (LeaseLost, "the lease token no longer holds {name}"),
     "MALFORMED": (StoreMalformed, "the record of {name} in the store cannot be read"),
 }
 

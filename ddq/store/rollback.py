@@ -18,7 +18,7 @@ RENAME_S = 3_600.0
 that were not used for two hours are removed (PROCESS_KEPT_MS in prelude/control.lua)."""
 
 Scope = bytes
-"""The life of a shard, or the registry: a topic that is made anew begins anew."""
+"""The life of a shard, or the registry: a topic that is recreated begins again."""
 REGISTRY: Scope = b""
 
 
@@ -42,7 +42,7 @@ class Ledger:
     confirmed: dict[Scope, tuple[int, int]] = field(default_factory=dict)
 
     def arguments(self, scope: Scope) -> list[str | int]:
-        """What a script is told: name, confirmed counter, known recovery."""
+        """The arguments of a script: name, confirmed counter, known recovery."""
         count, recovery = self.confirmed.get(scope, (0, 0))
         return [self.name, count, recovery]
 
@@ -56,7 +56,7 @@ class Ledger:
             self.confirmed[scope] = (max(known_count, count), recovery)
 
 
-NOBODY: list[str | int] = ["", 0, 0]
+NO_PROCESS: list[str | int] = ["", 0, 0]
 """The arguments of who expects nothing: schedulers, and requests in FAST."""
 
 
@@ -77,8 +77,8 @@ class Ledgers:
     def current(self, now_s: float) -> Ledger:
         """The ledger to use now.
 
-        What was confirmed under the last name is let go with it: a loss that nobody met within its
-        hour shows itself to no counter.
+        What was confirmed under the last name is forgotten with it: a loss that was not detected
+        within its hour is detected by no counter.
 
         Args:
             now_s: the event loop's time.

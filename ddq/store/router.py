@@ -1,9 +1,9 @@
-"""From a script's keys to the lane that runs it: a node's connection under one policy.
+"""From a script's keys to the store connection that runs it: one per node and durability.
 
-A lane is a group commit of its own: FAST requests do not wait behind a barrier, and the chain of
-barriers that QUORUM rests on is one connection's. Lanes of a node that is no master any more are
-closed at once: after a demotion and a new promotion an old connection would vouch for writes that
-are gone. What they had not sent yet goes to the new master.
+Each is a group commit of its own: FAST requests do not wait behind a barrier, and the chain of
+barriers that QUORUM rests on is one connection's. The connections to a demoted node are closed at
+once: after another promotion an old connection would guarantee writes that are lost. Requests that
+they had not sent yet go to the new master.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ddq.config import MS_PER_SECOND, Settings
 from ddq.errors import StoreUnreachable
 from ddq.metrics import Metrics
 from ddq.store.barrier import FAST, Barrier, DataNodes, Policy, Timing
-from ddq.store.commit import GroupCommit, LaneClosedError
+from ddq.store.commit import ConnectionRetiredError, GroupCommit
 from ddq.store.metered import MeteredConnection
 from ddq.store.pending import Argument, Committed
 from ddq.store.script_errors import NotHereError
@@ -30,7 +30,7 @@ MIGRATION_PAUSE_S = 0.05
 MOVES_AT_ONCE_COUNT = 2
 
 
-LaneKey = tuple[Node, Barrier]
+ConnectionKey = tuple[Node, Barrier]
 
 
 class SlotMovingError(StoreUnreachable):
@@ -62,12 +62,12 @@ class Router:
         self.timing = timing
         self._metrics = metrics
         metrics.held.set_function(
-            lambda: sum(lane.unconfirmed_count for lane in self._lanes.values())
+            lambda: sum(connection.unconfirmed_count for connection in self._connections.values())
         )
         self._heartbeat = scripts["heartbeat"]
         self._settings = settings
         # Replaced, and never changed in place: Prometheus reads it in a thread of its own.
-        self._lanes: Mapping[LaneKey, GroupCommit] = {}
+        self._connections: Mapping[ConnectionKey, GroupCommit] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._closed = False
         topology.on_change(self._retire)
@@ -96,12 +96,12 @@ class Router:
         moves = 0
         while True:
             node = await self.topology.node_of(keys[0], deadline_s)
-            lane = self._lane(node, barrier)
+            connection = self._connection(node, barrier)
             try:
-                return await lane.run(script, keys, args, deadline_s)
-            except LaneClosedError:
+                return await connection.run(script, keys, args, deadline_s)
+            except ConnectionRetiredError:
                 # Another request may have opened a new one in its place.
-                self._drop(node, barrier, lane)
+                self._drop(node, barrier, connection)
             except NotHereError as error:
                 redirect = self.topology.redirected(node, error.reply)
                 if redirect is not None and not redirect.asking and node != redirect.node:
@@ -135,37 +135,39 @@ class Router:
         if timing.window_s > self.timing.window_s and not may_widen:
             return
         self.timing = timing
-        for node in {node for node, _ in self._lanes}:
-            self._close_lanes(node)
+        for node in {node for node, _ in self._connections}:
+            self._close_connections(node)
 
     def _narrow(self, down_after_ms: int) -> None:
         """A Sentinel considers a master down sooner than was known."""
         self.keep_time(Timing.of(down_after_ms / MS_PER_SECOND), may_widen=False)
 
-    def lanes(self) -> Mapping[LaneKey, GroupCommit]:
+    def connections(self) -> Mapping[ConnectionKey, GroupCommit]:
         """Those that are open, to look at."""
-        return self._lanes
+        return self._connections
 
     async def close(self) -> None:
-        """Closes every lane, and the topology; what still waits gets StoreUnreachable."""
+        """Closes every connection, and the topology; waiting requests get StoreUnreachable."""
         self._closed = True
-        lanes, self._lanes = list(self._lanes.values()), {}
-        await asyncio.gather(*(lane.close() for lane in lanes), *self._closing)
+        connections, self._connections = list(self._connections.values()), {}
+        await asyncio.gather(*(connection.close() for connection in connections), *self._closing)
         await self.topology.close()
 
-    def _drop(self, node: Node, barrier: Barrier, lane: GroupCommit) -> None:
-        """Removes one lane, if it is still the one of its key."""
-        if self._lanes.get((node, barrier)) is lane:
-            self._lanes = {key: other for key, other in self._lanes.items() if other is not lane}
+    def _drop(self, node: Node, barrier: Barrier, connection: GroupCommit) -> None:
+        """Removes one connection, if it is still the one of its key."""
+        if self._connections.get((node, barrier)) is connection:
+            self._connections = {
+                key: other for key, other in self._connections.items() if other is not connection
+            }
 
-    def _lane(self, node: Node, barrier: Barrier) -> GroupCommit:
+    def _connection(self, node: Node, barrier: Barrier) -> GroupCommit:
         if self._closed:
             raise StoreUnreachable("the connections to the store are closed: the process is ending")
-        lane = self._lanes.get((node, barrier))
-        if lane is None:
+        connection = self._connections.get((node, barrier))
+        if connection is None:
             settings = self._settings
             policy = Policy(barrier.mode, barrier.fsync, self.nodes, self.timing)
-            lane = GroupCommit(
+            connection = GroupCommit(
                 MeteredConnection(self.topology.connect(node), self._metrics),
                 settings.store_timeout_ms / MS_PER_SECOND,
                 settings.store_queue_max_count,
@@ -178,18 +180,20 @@ class Router:
                 ask_elections=lambda deadline_s: self.topology.elections(node, deadline_s),
                 trusted_s=self.topology.trusted_s(node),
             )
-            self._lanes = {**self._lanes, (node, barrier): lane}
-        return lane
+            self._connections = {**self._connections, (node, barrier): connection}
+        return connection
 
     def _retire(self, node: Node, reason: str) -> None:
-        log.warning("%s is not used as a master any more: %s", node, reason)
+        log.warning("%s is no longer used as a master: %s", node, reason)
         self._metrics.masters_lost.inc()
-        self._close_lanes(node)
+        self._close_connections(node)
 
-    def _close_lanes(self, node: Node) -> None:
-        closing = [lane for (of, _), lane in self._lanes.items() if of == node]
-        self._lanes = {key: lane for key, lane in self._lanes.items() if key[0] != node}
-        for lane in closing:
-            task = asyncio.create_task(lane.close(), name="ddq lane closes")
+    def _close_connections(self, node: Node) -> None:
+        closing = [connection for (of, _), connection in self._connections.items() if of == node]
+        self._connections = {
+            key: connection for key, connection in self._connections.items() if key[0] != node
+        }
+        for connection in closing:
+            task = asyncio.create_task(connection.close(), name="ddq connection closes")
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)

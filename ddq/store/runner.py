@@ -16,7 +16,7 @@ from ddq.metrics import Metrics, counted_store_request
 from ddq.store.barrier import FAST, Barrier, strength
 from ddq.store.keys import TOPICS, TOPICS_CONFIRMED, ShardId
 from ddq.store.pending import Argument
-from ddq.store.rollback import NOBODY, REGISTRY, Ledger, Ledgers, Scope, shard_scope
+from ddq.store.rollback import NO_PROCESS, REGISTRY, Ledger, Ledgers, Scope, shard_scope
 from ddq.store.router import Router
 from ddq.store.scripts import Script
 from ddq.store.stamp import NotAfter, SendTime
@@ -100,7 +100,7 @@ class ScriptRunner:
     """Runs scripts, each with the arguments that all of them share.
 
     Args:
-        router: finds the node of a shard, and the lane for what a reply has to wait for.
+        router: finds the node of a shard, and the connection for what a reply has to wait for.
         default: the barrier of the registry, and of topics that do not say another one.
         scripts: by name; see load_scripts.
         metrics: scripts and their errors are counted there.
@@ -160,7 +160,7 @@ class ScriptRunner:
                 skew_ms,
                 self._entropy.token(LINEAGE_BYTES),
                 self._not_after(call),
-                *(ledger.arguments(scope) if ledger else NOBODY),
+                *(ledger.arguments(scope) if ledger else NO_PROCESS),
             ]
             committed = await self._router.run(
                 self._scripts[name], shard.keys, [*common, *args], call.deadline_s, barrier,
@@ -202,7 +202,7 @@ class ScriptRunner:
         wanted = max(self._default, barrier or self._default, key=strength)
         barrier = wanted if call.durable else FAST
         ledger = self._ledger(barrier)
-        confirmed = ledger.arguments(REGISTRY) if ledger else NOBODY
+        confirmed = ledger.arguments(REGISTRY) if ledger else NO_PROCESS
         committed = await self._router.run(
             self._scripts["registry"],
             [TOPICS, TOPICS_CONFIRMED],

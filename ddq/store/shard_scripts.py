@@ -50,11 +50,11 @@ class ShardScripts:
 
         Args:
             args: the script's own arguments, or a function that makes them from the topic: what
-                depends on its settings has to be made anew when those turn out to be old.
+                depends on its settings has to be made again when those turn out to be old.
 
         Raises:
             TopicNotFound: the topic has gone meanwhile.
-            TopicChanged: it has another number of shards, or will not stand still.
+            TopicChanged: it has another number of shards, or its settings keep changing.
             DdqError: as ScriptRunner.run.
         """
         shard = ShardId(topic.name, index)

@@ -66,5 +66,5 @@ def unpack_topic(name: str, record: bytes) -> Topic:
 
 
 def printable(name: bytes) -> str:
-    """The name of a topic; one that somebody wrote by hand may hold any bytes."""
+    """The name of a topic; one that was written by hand may hold any bytes."""
     return name.decode(errors="backslashreplace")

@@ -156,13 +156,13 @@ class TopicRegistry:
         return self._known.get(name)
 
     async def find(self, name: str, call: Call) -> Topic | None:
-        """The topic as this process last saw it; None if it does not exist or is going."""
-        topic = await self._believed(name, call)
+        """The topic as this process last saw it; None if it does not exist or is being deleted."""
+        topic = await self._cached(name, call)
         return None if topic is None or topic.deleting else topic
 
-    async def _believed(self, name: str, call: Call) -> Topic | None:
-        """The topic as last seen, unless it was going then: its deletion may be over by now, in
-        another process, and the name would stay unusable here for ever."""
+    async def _cached(self, name: str, call: Call) -> Topic | None:
+        """The topic as last seen, unless it was being deleted then: its deletion may be
+        over by now, in another process, and the name would stay unusable here for ever."""
         topic = self._known.get(name)
         return await self.load(name, call) if topic is None or topic.deleting else topic
 
@@ -186,7 +186,7 @@ class TopicRegistry:
         Raises:
             TopicNotFound: it is being deleted, or this server does not create topics by use.
         """
-        topic, created = await self._believed(name, call), False
+        topic, created = await self._cached(name, call), False
         if topic is None and self._auto_create:
             topic, created = await self.create(name, 1, self.default_settings, call)
         if topic is None:
@@ -223,7 +223,7 @@ class TopicRegistry:
         """Puts ``changed`` in the place of ``topic``, in the registry and on every shard.
 
         Raises:
-            RevisionMismatch: somebody else changed it since ``topic`` was read.
+            RevisionMismatch: another process changed it since ``topic`` was read.
             WriteOutcomeUnknown: it was changed, and not every shard could be configured. The next
                 script on such a shard does that.
         """
@@ -273,5 +273,5 @@ class TopicRegistry:
         return self._entropy.token(TAG_BYTES)
 
     async def accept_rollback(self, recovery: int, call: Call) -> None:
-        """Lets processes go on that were told more of the registry than it knows."""
+        """Lets processes continue that were confirmed more of the registry than it knows."""
         await self._runner.run_registry(["accept_rollback", "", "", recovery, ""], call)

@@ -23,8 +23,8 @@ from ddq.store.hints import DueHint, Hint, Reset, TopicHint
 from ddq.store.keys import ShardId
 from ddq.store.router import MIGRATION_PAUSE_S, SlotMovingError
 from ddq.store.runner import Call
+from ddq.store.scheduler_api import Acquired, Leadership, Moved, NextWakeUp, Survey
 from ddq.store.topics import FIRST_PAGE, READ_MAX_COUNT, RegistryPage, RegistryVersion
-from ddq.store.upkeep import Acquired, Leadership, Moved, Outlook, Survey
 from ddq.task import Durability, Receipt, Topic, TopicSettings
 from tests.stateful.virtual import VirtualLoop
 from tests.support.hints import NoHints
@@ -77,7 +77,7 @@ class SimulatedStore:
         self.router = SimpleNamespace(topology=self)
         self.topics = self
         self.directory = self
-        self.upkeep = self
+        self.scheduler_api = self
         self.hints = NoHints()
         self.shards: dict[ShardId, SimulatedShard] = {}
         self._turns: dict[str, asyncio.Lock] = {}
@@ -147,9 +147,9 @@ class SimulatedStore:
             raise TopicNotFound(f"topic {shard.topic!r} does not exist")
         return self.shards[shard]
 
-    def _outlook(self, shard: SimulatedShard) -> Outlook:
+    def _next_wake_up(self, shard: SimulatedShard) -> NextWakeUp:
         now_ms = self.now_ms()
-        return Outlook(
+        return NextWakeUp(
             now_ms,
             shard.due_ms[0] if shard.due_ms else None,
             shard.expiry_ms[0] if shard.expiry_ms else None,
@@ -212,27 +212,27 @@ class SimulatedStore:
         return self.shards[shard].node if shard in self.shards else ""
 
     async def survey(self, topic: Topic, shard: ShardId, call: Call) -> Survey:
-        """See Upkeep.survey."""
+        """See SchedulerApi.survey."""
         its = self._shard(shard)
         async with self._shard_script(its, call):
-            outlook = self._outlook(its)
+            next_wake_up = self._next_wake_up(its)
         self._note("survey", shard, 1)
-        return Survey({"scheduled": len(its.due_ms)}, 0, None, 1, outlook, RECEIPT)
+        return Survey({"scheduled": len(its.due_ms)}, 0, None, 1, next_wake_up, RECEIPT)
 
     async def acquire(
         self, topic: Topic, shard: ShardId, held: Leadership | None, call: Call, **_: Any
     ) -> Acquired:
-        """See Upkeep.acquire; there is no other scheduler."""
+        """See SchedulerApi.acquire; there is no other scheduler."""
         its = self._shard(shard)
         async with self._shard_script(its, call):
-            outlook = self._outlook(its)
+            next_wake_up = self._next_wake_up(its)
         self._note("acquire", shard, 1)
-        return Acquired(Leadership(b"nonce", 1), 1, outlook)
+        return Acquired(Leadership(b"nonce", 1), 1, next_wake_up)
 
     async def promote(
         self, topic: Topic, shard: ShardId, held: Leadership, call: Call, limit: int | None = None
     ) -> Moved:
-        """See Upkeep.promote."""
+        """See SchedulerApi.promote."""
         its = self._shard(shard)
         count = late_ms = 0
         limit = self.settings.promote_batch_count if limit is None else limit
@@ -240,16 +240,16 @@ class SimulatedStore:
             while its.due_ms and its.due_ms[0] <= self.now_ms() and count < limit:
                 late_ms = max(late_ms, self.now_ms() - heapq.heappop(its.due_ms))
                 count += 1
-            outlook = self._outlook(its)
+            next_wake_up = self._next_wake_up(its)
             await asyncio.sleep(count * TASK_S)
             late_ms += round(count * TASK_S * MS_PER_SECOND)
         self._note("promote", shard, count, late_ms if count else 0)
-        return Moved(False, count, late_ms, outlook)
+        return Moved(False, count, late_ms, next_wake_up)
 
     async def reap(
         self, topic: Topic, shard: ShardId, held: Leadership, call: Call, limit: int | None = None
     ) -> Moved:
-        """See Upkeep.reap."""
+        """See SchedulerApi.reap."""
         its = self._shard(shard)
         count = 0
         limit = self.settings.promote_batch_count if limit is None else limit
@@ -257,24 +257,24 @@ class SimulatedStore:
             while its.expiry_ms and its.expiry_ms[0] <= self.now_ms() and count < limit:
                 heapq.heappop(its.expiry_ms)
                 count += 1
-            outlook = self._outlook(its)
+            next_wake_up = self._next_wake_up(its)
             await asyncio.sleep(count * TASK_S)
         self._note("reap", shard, count)
-        return Moved(False, count, None, outlook)
+        return Moved(False, count, None, next_wake_up)
 
-    async def collect(self, topic: Topic, shard: ShardId, call: Call) -> tuple[int, Outlook]:
-        """See Upkeep.collect."""
+    async def collect(self, topic: Topic, shard: ShardId, call: Call) -> tuple[int, NextWakeUp]:
+        """See SchedulerApi.collect."""
         its = self._shard(shard)
         async with self._shard_script(its, call):
             count = min(its.tombstones, self.settings.collect_batch_count)
             its.tombstones -= count
-            outlook = self._outlook(its)
+            next_wake_up = self._next_wake_up(its)
             await asyncio.sleep(count * TOMBSTONE_S)
         self._note("collect", shard, count)
-        return count, outlook
+        return count, next_wake_up
 
     async def resign(self, topic: Topic, shard: ShardId, held: Leadership, call: Call) -> bool:
-        """See Upkeep.resign."""
+        """See SchedulerApi.resign."""
         async with self._shard_script(self._shard(shard), call):
             return True
 

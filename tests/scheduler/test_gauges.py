@@ -8,13 +8,13 @@ from ddq.metrics import Metrics
 from ddq.scheduler.gauges import ShardGauges
 from ddq.scheduler.shard import Shard
 from ddq.store.keys import ShardId
-from ddq.store.upkeep import Outlook, Survey
+from ddq.store.scheduler_api import NextWakeUp, Survey
 from tests.scheduler.simulation import RECEIPT, START_MS
 
 
 def survey(**counts: int) -> Survey:
     """What a survey found, of a shard whose oldest ready task has been due for 5 s."""
-    return Survey(counts, 0, START_MS - 5_000, 1, Outlook(START_MS, None, None, None), RECEIPT)
+    return Survey(counts, 0, START_MS - 5_000, 1, NextWakeUp(START_MS, None, None, None), RECEIPT)
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> Any:

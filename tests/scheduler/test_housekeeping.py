@@ -91,7 +91,7 @@ def test_a_slice_that_removes_nothing_is_not_repeated_before_the_next_scan() -> 
 
         async def collect(topic: object, shard: object, call: object) -> object:
             store.asked["collect"] += 1
-            return 0, store._outlook(its)
+            return 0, store._next_wake_up(its)
 
         store.collect = collect  # type: ignore[method-assign, assignment]
         scanned(it, "jobs")

@@ -21,9 +21,9 @@ from ddq.store import job_values
 from ddq.store.keys import ShardId
 from ddq.store.open import Store, open_store
 from ddq.store.runner import Call
+from ddq.store.scheduler_api import Leadership
 from ddq.store.scripts import Script, load_scripts
 from ddq.store.topology import StoreUrl, open_topology
-from ddq.store.upkeep import Leadership
 from ddq.task import (
     NewTask,
     OnConflict,
@@ -362,7 +362,7 @@ async def _redrive(real: RealShard, items: Sequence[ops.Redrive], call: Call) ->
 async def _delete_dead(real: RealShard, items: Sequence[ops.DeleteDead], call: Call) -> Handled:
     (op,) = items
     try:
-        revision, receipt = await real.store.operations.delete_dead(
+        revision, receipt = await real.store.operator_api.delete_dead(
             real.topic, op.id, op.expected_revision, call
         )
     except DdqError as error:
@@ -393,7 +393,7 @@ async def _configure(real: RealShard, items: Sequence[ops.Configure], call: Call
 
 
 async def _survey(real: RealShard, items: Sequence[ops.Survey], call: Call) -> Handled:
-    survey = await real.store.upkeep.survey(real.topic, real.id, call)
+    survey = await real.store.scheduler_api.survey(real.topic, real.id, call)
     counts = {name: value for name, value in survey.counts.items() if value}
     return (("OK", counts),), survey.receipt.store_ms
 
@@ -402,7 +402,7 @@ async def _acquire(real: RealShard, items: Sequence[ops.Acquire], call: Call) ->
     (op,) = items
     real.entropy.tokens = deque([op.nonce])
     held = Leadership(op.held_nonce, op.held_epoch) if op.held_nonce else None
-    acquired = await real.store.upkeep.acquire(
+    acquired = await real.store.scheduler_api.acquire(
         real.topic, real.id, held, call, rank=op.rank, challenge=op.challenge
     )
     leadership = acquired.leadership
@@ -410,36 +410,36 @@ async def _acquire(real: RealShard, items: Sequence[ops.Acquire], call: Call) ->
         status = "TAKEN"
     else:
         status = "KEPT" if held and leadership.nonce == held.nonce else "ACQUIRED"
-    return ((status, acquired.remaining_ms),), acquired.outlook.store_ms
+    return ((status, acquired.remaining_ms),), acquired.next_wake_up.store_ms
 
 
 async def _resign(real: RealShard, items: Sequence[ops.Resign], call: Call) -> Handled:
     (op,) = items
     held = Leadership(op.nonce, op.epoch)
-    resigned = await real.store.upkeep.resign(real.topic, real.id, held, call)
+    resigned = await real.store.scheduler_api.resign(real.topic, real.id, held, call)
     return (("RESIGNED" if resigned else "NOT_LEADER",),), 0
 
 
 async def _promote(real: RealShard, items: Sequence[ops.Promote], call: Call) -> Handled:
     (op,) = items
     held = Leadership(op.nonce, op.epoch)
-    moved = await real.store.upkeep.promote(real.topic, real.id, held, call)
+    moved = await real.store.scheduler_api.promote(real.topic, real.id, held, call)
     status = "NOT_LEADER" if moved.deposed else "OK"
-    return ((status, moved.count, moved.late_ms),), moved.outlook.store_ms
+    return ((status, moved.count, moved.late_ms),), moved.next_wake_up.store_ms
 
 
 async def _reap(real: RealShard, items: Sequence[ops.Reap], call: Call) -> Handled:
     (op,) = items
     real.entropy.numbers = deque(op.randoms)
     held = Leadership(op.nonce, op.epoch)
-    moved = await real.store.upkeep.reap(real.topic, real.id, held, call)
+    moved = await real.store.scheduler_api.reap(real.topic, real.id, held, call)
     real.entropy.numbers.clear()
-    return (("NOT_LEADER" if moved.deposed else "OK", moved.count),), moved.outlook.store_ms
+    return (("NOT_LEADER" if moved.deposed else "OK", moved.count),), moved.next_wake_up.store_ms
 
 
 async def _collect(real: RealShard, items: Sequence[ops.Collect], call: Call) -> Handled:
-    collected, outlook = await real.store.upkeep.collect(real.topic, real.id, call)
-    return ((collected,),), outlook.store_ms
+    collected, next_wake_up = await real.store.scheduler_api.collect(real.topic, real.id, call)
+    return ((collected,),), next_wake_up.store_ms
 
 
 _HANDLERS: dict[type, Any] = {

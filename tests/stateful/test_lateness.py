@@ -165,7 +165,7 @@ def test_shards_of_a_topic_that_has_gone_are_forgotten(stateful_socket: str) -> 
         async def delete() -> None:
             call = Call(asyncio.get_running_loop().time() + 5.0)
             topic = await store.topics.require(TOPIC, call)
-            assert (await store.operations.delete_topic(topic, call)).done
+            assert (await store.operator_api.delete_topic(topic, call)).done
 
         it.world.spawn(delete(), "operator")
         it.run_until(0.02)

@@ -10,7 +10,7 @@ import pytest
 
 from ddq.scheduler import Scheduler
 from ddq.scheduler.table import rank
-from ddq.store.upkeep import Leadership
+from ddq.store.scheduler_api import Leadership
 from tests.stateful.quiet import Quiet, quiet
 from tests.stateful.story import Actor
 from tests.stateful.world import SETTINGS, START_MS, World
@@ -177,9 +177,9 @@ def test_a_leader_goes_on_where_it_was_after_the_store_stood_still(stateful_sock
     forget by what it leads, it would be kept out by its own lease."""
     lease_ms, skew_ms, stopped_s = 30_000, 50, 0.3
     with quiet(stateful_socket, 0) as it:
-        upkeep = it.scheduler()._store.upkeep
-        upkeep._settings = replace(SETTINGS, leader_lease_ms=lease_ms)
-        upkeep._scripts._runner._settings = replace(SETTINGS, max_clock_skew_ms=skew_ms)
+        scheduler_api = it.scheduler()._store.scheduler_api
+        scheduler_api._settings = replace(SETTINGS, leader_lease_ms=lease_ms)
+        scheduler_api._scripts._runner._settings = replace(SETTINGS, max_clock_skew_ms=skew_ms)
         start(it, 1)
         busy(it, "task", 80)
         now_s = 0.2

@@ -639,9 +639,9 @@ class World:
             task.cancel()
         for process in self.processes.values():
             self.loop.create_task(process.service.close())
-            for lane in process.store.router.lanes().values():
-                if lane._loop_task is not None:
-                    lane._loop_task.cancel()
+            for connection in process.store.router.connections().values():
+                if connection._loop_task is not None:
+                    connection._loop_task.cancel()
         self.loop.settle()
         problems = [
             task.exception()

@@ -70,8 +70,8 @@ async def test_who_was_told_of_more_is_refused_until_an_operator_accepts_it(
     recipe()["restore"](store_server.sync, tmp_path / "saved")
     assert (await error_of(queue.add("b"))).reason == "ROLLBACK_DETECTED"
     operator = open_store_here().store
-    for topic in await operator.repair.topics(["jobs"], call()):
-        await operator.repair.accept_rollback(topic, call())
+    for topic in await operator.recovery_api.topics(["jobs"], call()):
+        await operator.recovery_api.accept_rollback(topic, call())
     await queue.add("b")
     assert await queue.state("a") is TaskState.SCHEDULED
     assert_all_conserved(store_server.sync)

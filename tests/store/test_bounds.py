@@ -26,15 +26,15 @@ async def test_promotion_and_reaping_stop_at_the_bytes_that_a_script_may_read(
     queue: Queue,
 ) -> None:
     await add_all(queue)
-    topic, held, upkeep = await queue.topic(), await queue.lead(), queue.store.upkeep
-    first = await upkeep.promote(topic, queue.shard, held, call())
-    assert (first.count, first.outlook.promotable) == (AT_ONCE_COUNT, True)
+    topic, held, scheduler_api = await queue.topic(), await queue.lead(), queue.store.scheduler_api
+    first = await scheduler_api.promote(topic, queue.shard, held, call())
+    assert (first.count, first.next_wake_up.promotable) == (AT_ONCE_COUNT, True)
     await queue.promote()
     while await queue.retrieve(lease_ms=10_000):
         pass
     queue.clock.advance(10_000)
-    first = await upkeep.reap(topic, queue.shard, held, call())
-    assert (first.count, first.outlook.reapable) == (AT_ONCE_COUNT, True)
+    first = await scheduler_api.reap(topic, queue.shard, held, call())
+    assert (first.count, first.next_wake_up.reapable) == (AT_ONCE_COUNT, True)
     await queue.reap()
     assert len(await queue.list_ids(TaskState.DEAD)) == TASKS_COUNT
     assert_all_conserved(queue.server.sync)
@@ -109,7 +109,7 @@ async def test_a_batch_reads_large_tasks_in_bounded_scripts_and_answers_for_all(
         outcomes = [*await jobs.snooze(queue.name, postponed, call())]
     elif script == "redrive":
         topic = await queue.topic()
-        outcomes = [*await queue.store.operations.redrive(topic, ids, call("r"))]
+        outcomes = [*await queue.store.operator_api.redrive(topic, ids, call("r"))]
     else:
         items = {"nack": Rejection, "extend": Extension}.get(script, Settlement)
         settle = getattr(jobs, script)
@@ -159,7 +159,7 @@ async def test_a_journal_is_forgotten_in_bounded_steps(queue: Queue) -> None:
     for number in range(5):
         await journalled.add(f"t{number}")
     topic = await queue.store.topics.mark_deleting(await journalled.topic(), call())
-    await queue.store.operations.purge(topic, call("p"), while_deleting=True)
+    await queue.store.operator_api.purge(topic, call("p"), while_deleting=True)
     entries = queue.server.sync.xlen(journalled.key("journal"))
     assert entries == 10, "five came and five went"
     steps: list[int] = []

@@ -20,7 +20,7 @@ async def test_a_tombstone_is_kept_for_the_retention_and_no_longer(queue: Queue)
     assert await queue.state("a") is TaskState.SUCCEEDED
     assert (await error_of(queue.cancel("a"))).reason == "TASK_FINISHED"
     queue.clock.advance(1)
-    assert (await queue.survey()).outlook.collect_ms == queue.clock.store_ms
+    assert (await queue.survey()).next_wake_up.collect_ms == queue.clock.store_ms
     assert await queue.collect() == 1
     assert (await error_of(queue.get("a"))).reason == "TASK_NOT_FOUND"
     assert (await queue.survey()).counts["succeeded"] == 1

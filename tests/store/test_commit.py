@@ -9,7 +9,7 @@ import pytest
 import redis.exceptions
 
 from ddq.errors import DdqError
-from ddq.store.commit import GroupCommit, LaneClosedError
+from ddq.store.commit import ConnectionRetiredError, GroupCommit
 from ddq.store.connection import Command, NotSentError, Reply, ReplyLostError
 from ddq.store.scripts import Script, default_scripts
 from tests.support.queue import error_of
@@ -196,5 +196,5 @@ async def test_what_waits_when_the_server_stops_is_told_so() -> None:
     await settled()
     await commit.close()
     assert (await error_of(under_way)).reason == "WRITE_OUTCOME_UNKNOWN"
-    with pytest.raises(LaneClosedError):
+    with pytest.raises(ConnectionRetiredError):
         await waiting

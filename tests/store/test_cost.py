@@ -213,7 +213,7 @@ async def test_a_long_backlog_costs_its_operations_nothing(queue: Queue, state: 
                 queue.name, TaskState.DEAD, full=False, limit=5, cursor=Cursor(), call=call()
             )
             assert len(tasks) == 5
-            await queue.store.operations.redrive(topic, ["dead3"], call("measure"))
+            await queue.store.operator_api.redrive(topic, ["dead3"], call("measure"))
         await queue.survey()
         return {
             command: count

@@ -84,7 +84,7 @@ async def test_a_listing_sees_each_change(work: ControlledStore) -> None:
     assert [topic.name for topic in topics] == ["a-new-one", "topic0000"]
     for name in ("a-new-one", "topic0001"):
         topic = await work.store.topics.require(name, call())
-        assert (await work.store.operations.delete_topic(topic, call())).done
+        assert (await work.store.operator_api.delete_topic(topic, call())).done
     topics, _ = await directory.page(b"", 2, call())
     assert [topic.name for topic in topics] == ["topic0000", "topic0002"]
 

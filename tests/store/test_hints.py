@@ -168,20 +168,20 @@ async def test_while_paused_nothing_is_next_but_expiries(queue: Queue) -> None:
     await queue.add_leased("a")
     await queue.add("b")
     await queue.pause()
-    outlook = (await queue.survey()).outlook
-    assert (outlook.due_ms, outlook.expiry_ms) == (None, queue.clock.store_ms + LEASE_MS)
+    next_wake_up = (await queue.survey()).next_wake_up
+    assert (next_wake_up.due_ms, next_wake_up.expiry_ms) == (None, queue.clock.store_ms + LEASE_MS)
 
 
 async def test_the_earlier_of_two_collections_is_next(queue: Queue) -> None:
     await queue.add("a", delay_ms=90_000)
     await queue.reschedule("a", 80_000, request_id="r")
-    record_ms = (await queue.survey()).outlook.collect_ms
+    record_ms = (await queue.survey()).next_wake_up.collect_ms
     await queue.cancel("a")
-    assert (await queue.survey()).outlook.collect_ms == record_ms, "the tombstone stays longer"
+    assert (await queue.survey()).next_wake_up.collect_ms == record_ms, "the tombstone stays longer"
     assert record_ms is not None
     queue.clock.advance(record_ms - queue.clock.store_ms)
     await queue.collect()
-    tombstone_ms = (await queue.survey()).outlook.collect_ms
+    tombstone_ms = (await queue.survey()).next_wake_up.collect_ms
     assert tombstone_ms is not None
     assert tombstone_ms > record_ms
 
@@ -198,14 +198,14 @@ async def test_the_oldest_that_is_ready_is_told_and_not_the_oldest_of_all(queue:
 
 
 async def test_a_leader_that_resigns_tells_what_is_next(queue: Queue, told: Told) -> None:
-    topic, upkeep = await queue.topic(), queue.store.upkeep
+    topic, scheduler_api = await queue.topic(), queue.store.scheduler_api
 
     async def next_ms() -> list[Hint]:
         held = await queue.lead()
         queue.leadership = None
         told()
-        assert await upkeep.resign(topic, queue.shard, held, call())
-        assert not await upkeep.resign(topic, queue.shard, held, call())
+        assert await scheduler_api.resign(topic, queue.shard, held, call())
+        assert not await scheduler_api.resign(topic, queue.shard, held, call())
         return told()
 
     nothing = FreeHint(queue.shard, 2**53 - 1)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from ddq.store.upkeep import Leadership
+from ddq.store.scheduler_api import Leadership
 from ddq.task import TaskState
 from tests.support.queue import Queue, call
 
 
 async def acquire(queue: Queue, held: Leadership | None = None) -> Leadership | None:
     topic = await queue.topic()
-    acquired = await queue.store.upkeep.acquire(topic, queue.shard, held, call())
+    acquired = await queue.store.scheduler_api.acquire(topic, queue.shard, held, call())
     return acquired.leadership
 
 
@@ -37,7 +37,7 @@ async def test_who_leads_keeps_leading_by_asking_or_by_working(queue: Queue) -> 
     held = await acquire(queue)
     assert held is not None
     topic = await queue.topic()
-    for step in (queue.store.upkeep.promote, queue.store.upkeep.reap):
+    for step in (queue.store.scheduler_api.promote, queue.store.scheduler_api.reap):
         queue.clock.advance(lease_ms)
         assert not (await step(topic, queue.shard, held, call())).deposed
         queue.clock.advance(lease_ms - 1)
@@ -55,7 +55,7 @@ async def test_a_deposed_scheduler_moves_nothing(queue: Queue) -> None:
     queue.clock.advance(queue.store.settings.leader_lease_ms + 10_000)
     new = await acquire(queue)
     assert new is not None
-    topic, upkeep = await queue.topic(), queue.store.upkeep
+    topic, scheduler_api = await queue.topic(), queue.store.scheduler_api
     almost = (
         old,
         Leadership(old.nonce, new.epoch),
@@ -64,14 +64,14 @@ async def test_a_deposed_scheduler_moves_nothing(queue: Queue) -> None:
     )
     until = queue.server.sync.hget(queue.key("control"), "leader_until_ms")
     for held in almost:
-        for step in (upkeep.promote, upkeep.reap):
+        for step in (scheduler_api.promote, scheduler_api.reap):
             moved = await step(topic, queue.shard, held, call())
             assert (moved.deposed, moved.count) == (True, 0)
     assert queue.server.sync.hget(queue.key("control"), "leader_until_ms") == until
     assert await queue.state("due") is TaskState.SCHEDULED
     assert await queue.state("leased") is TaskState.LEASED
-    assert (await upkeep.promote(topic, queue.shard, new, call())).count == 1
-    assert (await upkeep.reap(topic, queue.shard, new, call())).count == 1
+    assert (await scheduler_api.promote(topic, queue.shard, new, call())).count == 1
+    assert (await scheduler_api.reap(topic, queue.shard, new, call())).count == 1
 
 
 async def test_a_lapsed_leadership_that_nobody_took_still_holds(queue: Queue) -> None:
@@ -79,17 +79,17 @@ async def test_a_lapsed_leadership_that_nobody_took_still_holds(queue: Queue) ->
     held = await queue.lead()
     await queue.add("a")
     queue.clock.advance(10 * queue.store.settings.leader_lease_ms)
-    moved = await queue.store.upkeep.promote(await queue.topic(), queue.shard, held, call())
+    moved = await queue.store.scheduler_api.promote(await queue.topic(), queue.shard, held, call())
     assert (moved.deposed, moved.count) == (False, 1)
 
 
 async def test_who_resigned_is_deposed_and_the_next_leads_at_once(queue: Queue) -> None:
     held = await queue.lead()
-    topic, upkeep = await queue.topic(), queue.store.upkeep
+    topic, scheduler_api = await queue.topic(), queue.store.scheduler_api
     await queue.add("a")
-    assert await upkeep.resign(topic, queue.shard, held, call())
-    assert (await upkeep.promote(topic, queue.shard, held, call())).deposed
-    assert not await upkeep.resign(topic, queue.shard, held, call())
+    assert await scheduler_api.resign(topic, queue.shard, held, call())
+    assert (await scheduler_api.promote(topic, queue.shard, held, call())).deposed
+    assert not await scheduler_api.resign(topic, queue.shard, held, call())
     after = await acquire(queue)
     assert after is not None
     assert after.epoch == held.epoch + 1
@@ -98,10 +98,10 @@ async def test_who_resigned_is_deposed_and_the_next_leads_at_once(queue: Queue) 
 async def test_only_a_challenger_of_higher_rank_takes_it_from_a_living_leader(
     queue: Queue,
 ) -> None:
-    topic, upkeep = await queue.topic(), queue.store.upkeep
+    topic, scheduler_api = await queue.topic(), queue.store.scheduler_api
 
     async def epoch(rank: int, *, challenge: bool = True) -> int | None:
-        acquired = await upkeep.acquire(
+        acquired = await scheduler_api.acquire(
             topic, queue.shard, None, call(), rank=rank, challenge=challenge
         )
         return None if acquired.leadership is None else acquired.leadership.epoch
@@ -121,10 +121,10 @@ async def test_only_a_challenger_of_higher_rank_takes_it_from_a_living_leader(
 
 async def test_a_promotion_says_how_late_its_first_task_was(queue: Queue) -> None:
     held = await queue.lead()
-    topic, upkeep = await queue.topic(), queue.store.upkeep
+    topic, scheduler_api = await queue.topic(), queue.store.scheduler_api
 
     async def late_ms() -> int | None:
-        return (await upkeep.promote(topic, queue.shard, held, call())).late_ms
+        return (await scheduler_api.promote(topic, queue.shard, held, call())).late_ms
 
     assert await late_ms() is None
     await queue.add("b", delay_ms=20)
@@ -132,12 +132,12 @@ async def test_a_promotion_says_how_late_its_first_task_was(queue: Queue) -> Non
     queue.clock.advance(50)
     assert await late_ms() == 40
     assert await late_ms() is None
-    assert (await upkeep.reap(topic, queue.shard, held, call())).late_ms is None
+    assert (await scheduler_api.reap(topic, queue.shard, held, call())).late_ms is None
 
 
 async def test_a_shard_that_nobody_leads_obeys_no_empty_nonce(queue: Queue) -> None:
     await queue.add("a")
-    moved = await queue.store.upkeep.promote(
+    moved = await queue.store.scheduler_api.promote(
         await queue.topic(), queue.shard, Leadership(b"", 0), call()
     )
     assert (moved.deposed, moved.count) == (True, 0)
@@ -156,8 +156,8 @@ async def test_promotion_stops_at_its_batch_and_says_that_more_is_due(queue: Que
     for i in range(batch + 1):
         await queue.add(f"t{i:04}")
     held = await queue.lead()
-    topic, upkeep = await queue.topic(), queue.store.upkeep
-    first = await upkeep.promote(topic, queue.shard, held, call())
-    assert (first.count, first.outlook.promotable) == (batch, True)
-    second = await upkeep.promote(topic, queue.shard, held, call())
-    assert (second.count, second.outlook.promotable) == (1, False)
+    topic, scheduler_api = await queue.topic(), queue.store.scheduler_api
+    first = await scheduler_api.promote(topic, queue.shard, held, call())
+    assert (first.count, first.next_wake_up.promotable) == (batch, True)
+    second = await scheduler_api.promote(topic, queue.shard, held, call())
+    assert (second.count, second.next_wake_up.promotable) == (1, False)

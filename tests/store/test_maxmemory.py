@@ -93,7 +93,7 @@ async def test_a_full_store_still_leads_lists_counts_and_deletes(
     assert await queue.list_ids(TaskState.SCHEDULED) == ["a"]
     assert (await queue.survey()).counts["scheduled"] == 1
     topic = await queue.topic()
-    assert await queue.store.upkeep.resign(topic, queue.shard, held, call())
+    assert await queue.store.scheduler_api.resign(topic, queue.shard, held, call())
     outcomes = await queue.store.jobs.remove(queue.name, [Removal("a")], call())
     assert errors(outcomes) == ["OK"]
     assert (await queue.delete_topic()).done

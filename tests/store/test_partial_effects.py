@@ -18,7 +18,7 @@ from ddq.config import Settings
 from ddq.errors import DdqError, RequestExpired, TopicNotFound, WriteOutcomeUnknown
 from ddq.server.admin import AdminService
 from ddq.store.keys import ShardId, shard_of
-from ddq.store.operations import Progress
+from ddq.store.operator_api import Progress
 from ddq.store.runner import Call
 from ddq.task import Outcome, Topic, TopicSettings
 from ddq.v1 import delay_queue_admin_service_pb2 as admin_pb
@@ -49,19 +49,19 @@ async def update(queue: Queue, topic: Topic) -> Any:
 
 
 async def purge(queue: Queue, topic: Topic) -> Any:
-    return await queue.store.operations.purge(topic, call("p"))
+    return await queue.store.operator_api.purge(topic, call("p"))
 
 
 async def delete(queue: Queue, topic: Topic) -> Any:
-    return await queue.store.operations.delete_topic(topic, call())
+    return await queue.store.operator_api.delete_topic(topic, call())
 
 
 async def redrive_all(queue: Queue, topic: Topic) -> Any:
-    return await queue.store.operations.redrive_all(topic, call("r"))
+    return await queue.store.operator_api.redrive_all(topic, call("r"))
 
 
 async def redrive(queue: Queue, topic: Topic) -> Any:
-    return await queue.store.operations.redrive(topic, DEAD, call("r"))
+    return await queue.store.operator_api.redrive(topic, DEAD, call("r"))
 
 
 async def enqueue(queue: Queue, _: Topic) -> Any:

@@ -13,7 +13,7 @@ from tests.support.queue import Queue, call
 
 
 async def test_a_deletion_that_stalled_spares_the_next_life(queue: Queue) -> None:
-    topics, operations = queue.store.topics, queue.store.operations
+    topics, operations = queue.store.topics, queue.store.operator_api
     first, _ = await topics.create("twice", 1, TopicSettings(), call())
     deleting = await topics.mark_deleting(first, call())
     # The first deletion stalls before its last step; a second one finishes, and the name lives on.
@@ -28,7 +28,7 @@ async def test_a_deletion_that_stalled_spares_the_next_life(queue: Queue) -> Non
 
 
 async def test_a_revision_of_one_life_is_none_of_another(queue: Queue) -> None:
-    topics, operations = queue.store.topics, queue.store.operations
+    topics, operations = queue.store.topics, queue.store.operator_api
     first, _ = await topics.create("twice", 1, TopicSettings(), call())
     await operations.delete_topic(first, call())
     second, _ = await topics.create("twice", 1, TopicSettings(), call())
@@ -51,7 +51,7 @@ async def test_a_name_that_was_seen_while_it_was_deleted_is_not_refused_for_ever
     topics = queue.store.topics
     first, _ = await topics.create("twice", 1, TopicSettings(), call())
     going = await topics.mark_deleting(first, call())
-    assert (await queue.store.operations.delete_topic(going, call())).done
+    assert (await queue.store.operator_api.delete_topic(going, call())).done
     # As in a process that looked during the deletion, which another one finished.
     topics._known["twice"] = going
     assert await topics.find("twice", call()) is None

@@ -153,8 +153,8 @@ async def test_a_batch_of_expired_leases_is_reaped_in_bounded_steps(queue: Queue
     topic, held = await queue.topic(), await queue.lead()
     counts = []
     while True:
-        moved = await queue.store.upkeep.reap(topic, queue.shard, held, call())
+        moved = await queue.store.scheduler_api.reap(topic, queue.shard, held, call())
         counts.append(moved.count)
-        if not moved.outlook.reapable:
+        if not moved.next_wake_up.reapable:
             break
     assert counts == [batch, batch, 1]

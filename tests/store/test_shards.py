@@ -42,5 +42,5 @@ async def test_what_no_shard_has_is_not_found(queue: Queue) -> None:
     (outcome,) = await queue.redrive(ON_THE_LAST)
     assert outcome.error is not None
     assert (await error_of(queue.delete_dead(ON_THE_LAST))).reason == "TASK_NOT_FOUND"
-    survey = await queue.store.upkeep.survey(await queue.topic(), queue.shard, call())
+    survey = await queue.store.scheduler_api.survey(await queue.topic(), queue.shard, call())
     assert survey.counts["enqueued"] == 0

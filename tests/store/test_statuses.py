@@ -18,8 +18,8 @@ from ddq.store.job_values import (
     Settlement,
 )
 from ddq.store.keys import TOPICS_CONFIRMED
+from ddq.store.scheduler_api import Leadership
 from ddq.store.scripts import load_scripts, script_texts
-from ddq.store.upkeep import Leadership
 from ddq.task import OnConflict, Schedule, TaskState
 from tests.support.queue import Queue, call, error_of, errors
 
@@ -385,7 +385,7 @@ async def _(queue: Queue) -> None:
 @reaches("acquire", "TAKEN")
 async def _(queue: Queue) -> None:
     await queue.lead()
-    other = await queue.store.upkeep.acquire(await queue.topic(), queue.shard, None, call())
+    other = await queue.store.scheduler_api.acquire(await queue.topic(), queue.shard, None, call())
     assert other.leadership is None
     assert other.remaining_ms == queue.store.settings.leader_lease_ms
 
@@ -393,7 +393,7 @@ async def _(queue: Queue) -> None:
 @reaches("resign", "RESIGNED")
 async def _(queue: Queue) -> None:
     held = await queue.lead()
-    assert await queue.store.upkeep.resign(await queue.topic(), queue.shard, held, call())
+    assert await queue.store.scheduler_api.resign(await queue.topic(), queue.shard, held, call())
 
 
 STALE = Leadership(TOKEN, 9)
@@ -403,7 +403,7 @@ STALE = Leadership(TOKEN, 9)
 async def _(queue: Queue) -> None:
     held = await queue.lead()
     topic = await queue.topic()
-    assert not await queue.store.upkeep.resign(topic, queue.shard, STALE, call())
+    assert not await queue.store.scheduler_api.resign(topic, queue.shard, STALE, call())
     assert await queue.lead() == held
 
 
@@ -416,7 +416,7 @@ async def _(queue: Queue) -> None:
 @reaches("promote", "NOT_LEADER")
 async def _(queue: Queue) -> None:
     await queue.add("a")
-    moved = await queue.store.upkeep.promote(await queue.topic(), queue.shard, STALE, call())
+    moved = await queue.store.scheduler_api.promote(await queue.topic(), queue.shard, STALE, call())
     assert (moved.deposed, moved.count) == (True, 0)
 
 
@@ -431,7 +431,7 @@ async def _(queue: Queue) -> None:
 async def _(queue: Queue) -> None:
     await queue.add_leased("a")
     queue.clock.advance(10_000)
-    moved = await queue.store.upkeep.reap(await queue.topic(), queue.shard, STALE, call())
+    moved = await queue.store.scheduler_api.reap(await queue.topic(), queue.shard, STALE, call())
     assert (moved.deposed, moved.count) == (True, 0)
 
 
@@ -563,7 +563,7 @@ async def _(queue: Queue) -> None:
     queue.server.sync.hdel(TOPICS_CONFIRMED, name)
     error = await error_of(queue.store.topics.load(queue.name, call()))
     assert error.reason == "ROLLBACK_DETECTED"
-    await queue.store.repair.accept_rollback_of_registry(replace(call(), durable=False))
+    await queue.store.recovery_api.accept_rollback_of_registry(replace(call(), durable=False))
     assert await queue.store.topics.load(queue.name, call())
 
 
@@ -576,7 +576,9 @@ async def _(queue: Queue) -> None:
     assert errors(await queue.store.jobs.remove(queue.name, [Removal("a")], call())) == [
         "ROLLBACK_DETECTED"
     ]
-    await queue.store.repair.accept_rollback(await queue.topic(), replace(call(), durable=False))
+    await queue.store.recovery_api.accept_rollback(
+        await queue.topic(), replace(call(), durable=False)
+    )
     await queue.cancel("a")
 
 
@@ -591,7 +593,7 @@ async def _(queue: Queue) -> None:
     )
     error = await error_of(queue.cancel("a"))
     assert error.reason == "CLOCK_UNSAFE"
-    (reset,) = await queue.store.repair.reset_clock(await queue.topic(), call())
+    (reset,) = await queue.store.recovery_api.reset_clock(await queue.topic(), call())
     assert (reset.before_ms - reset.after_ms, reset.after_ms) == (3_600_000, queue.clock.store_ms)
     queue.clock.advance(10)
     queue.leadership = None
@@ -600,7 +602,7 @@ async def _(queue: Queue) -> None:
 
 async def test_a_reset_of_the_clock_is_refused_while_the_clocks_are_apart(queue: Queue) -> None:
     queue.clock.set_apart(5_000)
-    error = await error_of(queue.store.repair.reset_clock(await queue.topic(), call()))
+    error = await error_of(queue.store.recovery_api.reset_clock(await queue.topic(), call()))
     assert error.reason == "CLOCK_UNSAFE"
     assert "NTP" in error.message
     queue.clock.set_apart(0)

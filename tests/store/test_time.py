@@ -54,7 +54,7 @@ async def test_a_small_step_back_does_not_turn_time_back(queue: Queue) -> None:
     queue.clock.advance(-SKEW_MS)
     assert (await queue.add("b")).due_ms == highest
     assert mark_ms(queue) == highest
-    lease_until = (await queue.survey()).outlook.store_ms
+    lease_until = (await queue.survey()).next_wake_up.store_ms
     assert lease_until == highest
 
 
@@ -172,7 +172,7 @@ async def test_an_operators_reset_that_was_late_is_not_taken_for_clock_skew(queu
     await queue.add("a")
     topic = await queue.topic()
     async with StoppedStore(queue, 5 * SKEW_MS):
-        reset = asyncio.create_task(queue.store.repair.reset_clock(topic, call()))
+        reset = asyncio.create_task(queue.store.recovery_api.reset_clock(topic, call()))
     assert [each.after_ms for each in await reset] == [queue.clock.store_ms]
 
 
@@ -182,7 +182,9 @@ async def test_accepting_a_rollback_does_not_believe_a_clock_that_was_not_compar
     await queue.add("a")
     before = mark_ms(queue)
     queue.clock.advance(3_600_000)
-    await queue.store.repair.accept_rollback(await queue.topic(), replace(call(), durable=False))
+    await queue.store.recovery_api.accept_rollback(
+        await queue.topic(), replace(call(), durable=False)
+    )
     assert mark_ms(queue) == before
 
 

@@ -68,7 +68,7 @@ async def test_a_deletion_that_broke_off_before_its_last_step_can_be_finished(
     await topic_queue.create(shards=shards)
     await topic_queue.add("a")
     topic = await queue.store.topics.mark_deleting(await topic_queue.topic(), call())
-    await queue.store.operations.purge(topic, call("p"), while_deleting=True)
+    await queue.store.operator_api.purge(topic, call("p"), while_deleting=True)
     reply = await queue.store.scripts.run(topic, 0, "erase", [500], call("p"), while_deleting=True)
     assert reply.body[0] == [1]
     assert await delete_wholly(topic_queue, most=5) == [True]
@@ -221,7 +221,7 @@ async def test_pause_stops_promotion_and_delivery_only(queue: Queue) -> None:
     assert await queue.promote() == 0
     assert await queue.retrieve() == []
     survey = await queue.survey()
-    assert survey.outlook.due_ms is None, "a scheduler need not look before the topic goes on"
+    assert survey.next_wake_up.due_ms is None, "a scheduler need not look before the topic goes on"
     await queue.extend(lease)
     queue.clock.advance(60_000)
     assert await queue.reap() == 1

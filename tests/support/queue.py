@@ -24,10 +24,10 @@ from ddq.store.job_values import (
     Settlement,
 )
 from ddq.store.keys import ShardId
-from ddq.store.operations import Progress
+from ddq.store.operator_api import Progress
 from ddq.store.records import content_digest
 from ddq.store.runner import Call
-from ddq.store.upkeep import Leadership, Moved, Survey
+from ddq.store.scheduler_api import Leadership, Moved, Survey
 from ddq.task import (
     NewTask,
     OnConflict,
@@ -261,14 +261,16 @@ class Queue:
         return ids
 
     async def survey(self, shard: int = 0) -> Survey:
-        """Counters and outlook of a shard."""
-        return await self.store.upkeep.survey(await self.topic(), ShardId(self.name, shard), call())
+        """Counters and next_wake_up of a shard."""
+        return await self.store.scheduler_api.survey(
+            await self.topic(), ShardId(self.name, shard), call()
+        )
 
-    # Upkeep --------------------------------------------------------------------------------
+    # SchedulerApi --------------------------------------------------------------------------------
 
     async def lead(self, shard: int = 0) -> Leadership:
         """Takes the leadership, or keeps it."""
-        acquired = await self.store.upkeep.acquire(
+        acquired = await self.store.scheduler_api.acquire(
             await self.topic(), ShardId(self.name, shard), self.leadership, call()
         )
         assert acquired.leadership is not None, "another scheduler leads"
@@ -277,11 +279,11 @@ class Queue:
 
     async def promote(self, shard: int = 0) -> int:
         """Moves everything that is due; how many."""
-        return await self._move(self.store.upkeep.promote, shard)
+        return await self._move(self.store.scheduler_api.promote, shard)
 
     async def reap(self, shard: int = 0) -> int:
         """Ends every attempt that has expired; how many."""
-        return await self._move(self.store.upkeep.reap, shard)
+        return await self._move(self.store.scheduler_api.reap, shard)
 
     async def _move(self, step: Callable[..., Any], shard: int) -> int:
         topic = await self.topic()
@@ -293,14 +295,14 @@ class Queue:
                 self.leadership = None
                 continue
             total += moved.count
-            due = step == self.store.upkeep.promote and moved.outlook.promotable
-            expired = step == self.store.upkeep.reap and moved.outlook.reapable
+            due = step == self.store.scheduler_api.promote and moved.next_wake_up.promotable
+            expired = step == self.store.scheduler_api.reap and moved.next_wake_up.reapable
             if not due and not expired:
                 return total
 
     async def collect(self) -> int:
         """Forgets one batch."""
-        count, _ = await self.store.upkeep.collect(await self.topic(), self.shard, call())
+        count, _ = await self.store.scheduler_api.collect(await self.topic(), self.shard, call())
         return count
 
     def forget_confirmed(self) -> None:
@@ -311,26 +313,26 @@ class Queue:
 
     async def purge(self, request_id: str = "purge") -> Progress:
         """One call of a purge."""
-        return await self.store.operations.purge(await self.topic(), call(request_id))
+        return await self.store.operator_api.purge(await self.topic(), call(request_id))
 
     async def redrive(self, *ids: str, request_id: str = "redrive") -> list[Outcome[int]]:
         """Gives the named dead tasks a new run."""
-        return await self.store.operations.redrive(await self.topic(), ids, call(request_id))
+        return await self.store.operator_api.redrive(await self.topic(), ids, call(request_id))
 
     async def redrive_all(self, request_id: str = "redrive") -> Progress:
         """Gives all dead tasks a new run."""
-        return await self.store.operations.redrive_all(await self.topic(), call(request_id))
+        return await self.store.operator_api.redrive_all(await self.topic(), call(request_id))
 
     async def delete_dead(self, task_id: str, expected: int | None = None) -> int:
         """Ends a dead task as purged."""
-        revision, _ = await self.store.operations.delete_dead(
+        revision, _ = await self.store.operator_api.delete_dead(
             await self.topic(), task_id, expected, call()
         )
         return revision
 
     async def delete_topic(self) -> Progress:
         """One call of a deletion."""
-        return await self.store.operations.delete_topic(await self.topic(), call())
+        return await self.store.operator_api.delete_topic(await self.topic(), call())
 
     # Short stories -------------------------------------------------------------------------
 

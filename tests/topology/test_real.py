@@ -22,9 +22,9 @@ from ddq.store.keys import ShardId
 from ddq.store.topology import (
     Node,
     Topology,
+    is_lost_role,
     open_topology,
     parse_store_url,
-    tells_of_lost_role,
 )
 from tests.support.forwarder import forwarding
 
@@ -80,7 +80,7 @@ class Traffic:
                 node = redirect.node
                 if redirect.asking:
                     continue
-            elif tells_of_lost_role(reply):
+            elif is_lost_role(reply):
                 self.topology.suspect(node, reply)
             else:
                 assert isinstance(reply, int | redis.exceptions.TryAgainError), reply

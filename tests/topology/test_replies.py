@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from redis._parsers.base import BaseParser
 
-from ddq.store.topology import tells_of_lost_role
+from ddq.store.topology import is_lost_role
 
 
 @pytest.mark.parametrize(
@@ -29,9 +29,9 @@ from ddq.store.topology import tells_of_lost_role
 )
 def test_errors_of_a_deposed_node(text: str, tells: bool) -> None:
     parsed: Any = BaseParser.parse_error(text)  # type: ignore[no-untyped-call]
-    assert tells_of_lost_role(parsed) is tells
+    assert is_lost_role(parsed) is tells
 
 
 def test_what_is_no_error_tells_nothing() -> None:
     for reply in (None, 1, b"READONLY", [b"READONLY"]):
-        assert not tells_of_lost_role(reply)
+        assert not is_lost_role(reply)

@@ -104,11 +104,11 @@ def commit(
     )  # fmt: skip
 
 
-async def answered_after_s(lane: GroupCommit) -> float:
+async def answered_after_s(connection: GroupCommit) -> float:
     """How long one request waits for its reply."""
     loop = asyncio.get_running_loop()
     began_s = loop.time()
-    await lane.run(SCRIPTS["survey"], ["key"], ["a"], began_s + 60.0)
+    await connection.run(SCRIPTS["survey"], ["key"], ["a"], began_s + 60.0)
     return loop.time() - began_s
 
 
@@ -118,9 +118,9 @@ def test_with_one_replica_away_the_first_reply_takes_the_settling_time(down_afte
     40 s on it outlasted the send's time-out, and QUORUM never confirmed anything."""
 
     async def play() -> float:
-        lane = commit(FakeMaster(replicas_count=1), down_after_s)
-        took_s = await answered_after_s(lane)
-        await lane.close()
+        connection = commit(FakeMaster(replicas_count=1), down_after_s)
+        took_s = await answered_after_s(connection)
+        await connection.close()
         return took_s
 
     settle_s = Timing.of(down_after_s).settle_s
@@ -132,11 +132,11 @@ def test_after_a_quiet_time_a_healthy_store_answers_at_once(down_after_s: float)
     """The first barrier asked for a majority, which the window did not let count."""
 
     async def play() -> float:
-        lane = commit(FakeMaster(), down_after_s)
-        await answered_after_s(lane)
+        connection = commit(FakeMaster(), down_after_s)
+        await answered_after_s(connection)
         await asyncio.sleep(3_600)
-        took_s = await answered_after_s(lane)
-        await lane.close()
+        took_s = await answered_after_s(connection)
+        await connection.close()
         return took_s
 
     assert in_virtual_time(play()) == pytest.approx(3 * MOMENT_S)
@@ -145,10 +145,10 @@ def test_after_a_quiet_time_a_healthy_store_answers_at_once(down_after_s: float)
 def test_a_barrier_leaves_the_send_time_for_its_answer() -> None:
     async def play() -> list[int]:
         master = FakeMaster(replicas_count=1)
-        lane = commit(master, 300.0)
-        await answered_after_s(lane)
-        await answered_after_s(lane)
-        await lane.close()
+        connection = commit(master, 300.0)
+        await answered_after_s(connection)
+        await answered_after_s(connection)
+        await connection.close()
         return master.waits_ms
 
     assert max(in_virtual_time(play())) <= TIMEOUT_S * 1_000 / 2
@@ -159,9 +159,9 @@ def test_replies_wait_while_an_election_is_pending_and_leave_at_the_sentinels_an
 
     async def play() -> tuple[float, list[float]]:
         sentinels = Sentinels([pending] * 3)
-        lane = commit(FakeMaster(replicas_count=1), 1.0, sentinels)
-        took_s = await answered_after_s(lane)
-        await lane.close()
+        connection = commit(FakeMaster(replicas_count=1), 1.0, sentinels)
+        took_s = await answered_after_s(connection)
+        await connection.close()
         return took_s, sentinels.asked_s
 
     took_s, asked_s = in_virtual_time(play())
@@ -175,12 +175,12 @@ def test_a_suspension_of_the_servers_machine_breaks_the_chain() -> None:
     slept_s = [0.0]
 
     async def play() -> tuple[float, float]:
-        lane = commit(FakeMaster(replicas_count=1), 1.0, suspended_s=lambda: slept_s[0])
-        await answered_after_s(lane)
-        before_s = await answered_after_s(lane)
+        connection = commit(FakeMaster(replicas_count=1), 1.0, suspended_s=lambda: slept_s[0])
+        await answered_after_s(connection)
+        before_s = await answered_after_s(connection)
         slept_s[0] += 600.0
-        after_s = await answered_after_s(lane)
-        await lane.close()
+        after_s = await answered_after_s(connection)
+        await connection.close()
         return before_s, after_s
 
     before_s, after_s = in_virtual_time(play())
@@ -192,11 +192,11 @@ def test_an_election_is_the_reason_that_callers_are_given() -> None:
     pending = ElectionAnswer("Sentinel s2 voted in epoch 7", complete=False)
 
     async def play() -> str:
-        lane = commit(FakeMaster(replicas_count=1), 1.0, Sentinels([pending] * 1_000))
+        connection = commit(FakeMaster(replicas_count=1), 1.0, Sentinels([pending] * 1_000))
         loop = asyncio.get_running_loop()
         with pytest.raises(Exception, match="did not confirm") as caught:
-            await lane.run(SCRIPTS["survey"], ["key"], ["a"], loop.time() + 10.0)
-        await lane.close()
+            await connection.run(SCRIPTS["survey"], ["key"], ["a"], loop.time() + 10.0)
+        await connection.close()
         return str(caught.value)
 
     assert "s2 voted in epoch 7" in in_virtual_time(play())
@@ -239,16 +239,16 @@ def test_the_window_narrows_at_once_and_widens_only_without_findings() -> None:
         deadline_s = asyncio.get_running_loop().time() + 60
         quorum = Barrier(Durability.QUORUM)
         await router.run(SCRIPTS["survey"], ["key"], ["a"], deadline_s, quorum)
-        (lane,) = router.lanes().values()
+        (connection,) = router.connections().values()
 
         topology.hear(60_000)
         router.keep_time(Timing.of(60.0), may_widen=False)
         assert router.timing == Timing.of(5.0), "two Sentinels may replace the master after 5 s"
-        assert list(router.lanes().values()) == [lane]
+        assert list(router.connections().values()) == [connection]
 
         topology.hear(1_000)
         assert router.timing == Timing.of(1.0)
-        assert not router.lanes(), "open chains would go on with the wider window"
+        assert not router.connections(), "open chains would go on with the wider window"
 
         router.keep_time(Timing.of(5.0))
         assert router.timing == Timing.of(5.0)

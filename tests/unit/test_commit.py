@@ -18,7 +18,7 @@ from ddq.errors import (
     WriteOutcomeUnknown,
 )
 from ddq.store.barrier import DataNodes, Policy, Timing
-from ddq.store.commit import PIPELINE_MAX_COUNT, GroupCommit, LaneClosedError
+from ddq.store.commit import PIPELINE_MAX_COUNT, ConnectionRetiredError, GroupCommit
 from ddq.store.connection import Command, NotSentError, Reply, ReplyLostError
 from ddq.store.pending import Committed
 from ddq.store.script_errors import NotHereError, store_error
@@ -358,9 +358,9 @@ async def test_what_was_not_sent_yet_is_taken_elsewhere() -> None:
     await commit.close()
     with pytest.raises(WriteOutcomeUnknown):
         await sent
-    with pytest.raises(LaneClosedError):
+    with pytest.raises(ConnectionRetiredError):
         await waiting
-    with pytest.raises(LaneClosedError):
+    with pytest.raises(ConnectionRetiredError):
         await run(commit, "later")
 
 

@@ -112,8 +112,11 @@ class Scene:
 
     def check(self) -> None:
         """Each connection that is open is in the table, under its own node."""
-        lanes = self.router.lanes()
-        held = {lane._sender._connection._inner: node for (node, _), lane in lanes.items()}  # type: ignore[attr-defined]
+        connections = self.router.connections()
+        held = {
+            commit._sender._connection._inner: node  # type: ignore[attr-defined]
+            for (node, _), commit in connections.items()
+        }
         assert {each: each.node for each in self.topology.open} == held
         assert len(held) <= len(NODES) * len(BARRIERS)
 
@@ -212,11 +215,11 @@ def test_metrics_may_be_read_while_the_table_changes() -> None:
         scene.ask(1)
         scene.ask(1, BARRIERS[1])
         await asyncio.gather(*scene.asked)
-        first, _ = scene.router.lanes().values()
+        first, _ = scene.router.connections().values()
 
         class Disturbed:
             def __len__(self) -> int:
-                scene.router._lane(NODES[1], FAST)
+                scene.router._connection(NODES[1], FAST)
                 return 0
 
         first._unconfirmed = Disturbed()  # type: ignore[assignment]
@@ -234,12 +237,12 @@ def test_a_late_request_removes_no_connection_but_the_one_it_had(barrier: Barrie
         for _ in ("sent", "waits"):
             scene.ask(1, barrier)
             await scene.settle()
-        (old,) = scene.router.lanes().values()
+        (old,) = scene.router.connections().values()
         scene.router.keep_time(TIMINGS[1])
-        new = scene.router._lane(NODES[0], barrier)
+        new = scene.router._connection(NODES[0], barrier)
         assert new is not old
         await scene.settle()
-        assert list(scene.router.lanes().values()) == [new]
+        assert list(scene.router.connections().values()) == [new]
         scene.topology.free.set()
         await asyncio.gather(*scene.asked, return_exceptions=True)
         await scene.router.close()

@@ -129,7 +129,7 @@ def test_each_form_is_read(text: str, url: StoreUrl) -> None:
         ("redis://store:99999", "'99999' where a port belongs"),
         ("redis://store:0", "'0' where a port belongs"),
         ("redis://[::1", "cannot be read"),
-        ("redis://[::1]6379", "is no address"),
+        ("redis://[::1]6379", "invalid address"),
         ("redis://a,b", "several hosts; sentinel:// and cluster:// take several"),
         ("redis://store/first", "where the database's number belongs"),
         ("redis://store/-1", "where the database's number belongs"),

@@ -1,5 +1,5 @@
--- ack: LEASED -> SUCCEEDED for who holds the token. A token that expired is good until
--- somebody else got the task, also when the task has been put back for a retry.
+-- ack: LEASED -> SUCCEEDED for the holder of the token. A token that expired is good until
+-- another worker got the task, also when the task has been put back for a retry.
 -- flags: allow-oom
 -- argv: per task, 2 each: id, token
 -- returns: per task {status, revision}; fewer than tasks: send the rest again

@@ -18,7 +18,7 @@ if refusal then return refusal end
 local nonce, held_nonce, held_epoch = ARGV[ARGS + 1], ARGV[ARGS + 2], tonumber(ARGV[ARGS + 3])
 local lease_ms, rank = tonumber(ARGV[ARGS + 4]), tonumber(ARGV[ARGS + 5])
 
--- What somebody wrote by hand counts as no rank.
+-- A value that was written by hand counts as no rank.
 local function outranks()
   return rank > (tonumber(redis.call('HGET', K.control, 'leader_rank') or 0) or 0)
 end
@@ -36,4 +36,4 @@ if status ~= 'TAKEN' then
   control.leader_until_ms = now + lease_ms
   redis.call('HSET', K.control, 'leader_until_ms', control.leader_until_ms)
 end
-return finish({ status, control.epoch, control.leader_until_ms - now, outlook() })
+return finish({ status, control.epoch, control.leader_until_ms - now, next_wake_up() })

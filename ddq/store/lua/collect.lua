@@ -28,4 +28,4 @@ for _, field in ipairs(expired) do
   redis.call('ZREM', K.request_expiry, field)
   redis.call('HDEL', K.requests, field)
 end
-return finish({ collected, #expired, outlook() })
+return finish({ collected, #expired, next_wake_up() })

@@ -20,5 +20,5 @@ if t.state ~= DEAD then return finish({ 'NOT_DEAD', t.revision }) end
 if expected ~= '' and tonumber(expected) ~= t.revision then
   return finish({ 'REVISION', t.revision })
 end
-bury(t)
+purge_task(t)
 return finish({ 'OK', t.revision })

@@ -52,7 +52,7 @@ end
 -- task counts as purged; that of a scheduled or ready one as cancelled.
 local function make_room(t)
   if t.cut_from or t.state == DEAD then
-    bury(t)
+    purge_task(t)
     held = held - 1
   elseif t.state <= READY then
     transition('replace', t, CANCELLED, now)

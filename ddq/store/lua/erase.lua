@@ -31,7 +31,7 @@ end
 if left > 0 then return finish({ 0 }) end
 
 -- What the hashes still hold can only have been put there by hand. UNLINK frees it in the
--- background. The sequence goes on, so that revisions grow over the lives of a name too.
+-- background. The sequence continues, so that revisions grow over the lives of a name too.
 for i = 1, #KEYS do redis.call('UNLINK', KEYS[i]) end
 redis.call('HSET', K.control, 'format', FORMAT, 'uid', CALL.uid, 'erased', 1)
 return finish({ 1 })

@@ -12,7 +12,7 @@ if refusal then return refusal end
 local full = ARGV[ARGS + 1] == '1'
 return finish(each_item(ARGS + 2, 1, function(t)
   if not t then return unreadable(t, '', '', 0, 0) end
-  -- A finished task has none, whatever somebody put there by hand.
+  -- A finished task has none, whatever was put there by hand.
   local record = t.payload and not t.cut_from and t.record or ''
   if record ~= '' and not full then
     record = record:sub(1, PAYLOAD_HEAD_BYTES + t.payload.headers_bytes)

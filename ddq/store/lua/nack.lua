@@ -23,13 +23,13 @@ local results = each_item(ARGS + 1, 6, function(t, at)
     return unreadable(t, 0, 0, 0)
   elseif t.state == LEASED and t.token == token then
     local dead = ARGV[at + 3] == '1' or t.attempt >= t.payload.max_attempts
-    t.settled_token, t.verdict, t.token = token, dead and BURIED or RETRIED, ''
+    t.settled_token, t.verdict, t.token = token, dead and DEAD_LETTERED or RETRIED, ''
     t.last_error = ARGV[at + 4]
     end_attempt('nack', t, delay_ms, dead, tonumber(ARGV[at + 5]))
     if t.state == SCHEDULED then earliest_ms = earlier(earliest_ms, t.due_ms) end
     return { 'OK', t.state, t.revision, t.due_ms }
-  elseif t.settled_token == token and (t.verdict == RETRIED or t.verdict == BURIED) then
-    return { 'OK', t.verdict == BURIED and DEAD or SCHEDULED, t.revision, t.due_ms }
+  elseif t.settled_token == token and (t.verdict == RETRIED or t.verdict == DEAD_LETTERED) then
+    return { 'OK', t.verdict == DEAD_LETTERED and DEAD or SCHEDULED, t.revision, t.due_ms }
   end
   return { 'LEASE_LOST', t.state, t.revision, 0 }
 end)

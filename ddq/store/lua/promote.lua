@@ -34,4 +34,4 @@ if control.paused == 0 then
   end
 end
 if moved > 0 then hint('ready', moved) end
-return finish({ 'OK', moved, late_ms, outlook() })
+return finish({ 'OK', moved, late_ms, next_wake_up() })

@@ -1,7 +1,7 @@
 -- purge: everything that the shard held when the request began ends as PURGED. The first call
 -- draws a cut in the sequence, and from then on no task at or below it moves again (prelude,
 -- is_cut): what is left to do, in bounded steps, is to collect them. A repeat finds the cut of
--- its first call, so a task enqueued since is never touched, and goes on where the last step
+-- its first call, so a task enqueued since is never touched, and continues where the last step
 -- ended: else tasks that came since could keep it busy with looking at them for ever.
 -- flags: allow-oom
 -- argv: request_id
@@ -35,7 +35,7 @@ while limit > 0 and walk.state ~= 0 do
     local before = counts.purged or 0
     local t = examine(page[at], walk.state)
     purged = purged + (counts.purged or 0) - before
-    -- What stays is newer than the cut: the walk goes on behind it.
+    -- What stays is newer than the cut: the walk continues behind it.
     if t then walk.id, walk.score = page[at], page[at + 1] end
   end
   if limit > 0 then walk.state, walk.score, walk.id = NEXT[walk.state], '', '' end

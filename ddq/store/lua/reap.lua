@@ -1,5 +1,5 @@
 -- reap: ends attempts whose lease has expired: SCHEDULED again with backoff, or DEAD. The
--- token still settles the task until somebody else gets it, so work that finished during an
+-- token still settles the task until another worker gets it, so work that finished during an
 -- outage is not wasted.
 -- flags: allow-oom
 -- argv: nonce             the leader's
@@ -32,4 +32,4 @@ for i, id in ipairs(expired) do
     moved = moved + 1
   end
 end
-return finish({ 'OK', moved, outlook() })
+return finish({ 'OK', moved, next_wake_up() })

@@ -46,7 +46,7 @@ local process, acked, known_recovery = ARGV[7] or '', tonumber(ARGV[8] or 0), to
 local recovery = tonumber(redis.call('HGET', confirmed, 'recovery') or 0) or 0
 local process_count = 0
 if process ~= '' then
-  -- As in the prelude. Who lost this table has lost every topic: nobody may make them anew unseen.
+  -- As in the prelude. A store that lost this table has lost every topic: none may be recreated unnoticed.
   local seen = redis.call('HGET', confirmed, 'p:' .. process)
   process_count = seen and tonumber(seen:match('^%d+')) or 0
   if acked > process_count and recovery <= known_recovery then

@@ -1,4 +1,4 @@
--- reschedule: gives a SCHEDULED or READY task another due time; a ready one is promoted anew.
+-- reschedule: gives a SCHEDULED or READY task another due time; a ready one is promoted again.
 -- flags: allow-oom
 -- argv: request_id        what it did is remembered: a repeat never undoes a later one
 -- argv: id
@@ -30,7 +30,7 @@ end
 
 local head_ms = first_score(K.tasks)
 t.due_ms = schedule == 'delay' and now + value_ms or math.max(value_ms, now)
--- Somebody has taken the task in hand: the token of a lapsed lease no longer settles it.
+-- A client has taken charge of the task: the token of a lapsed lease no longer settles it.
 t.token = ''
 transition('reschedule', t, SCHEDULED, t.due_ms)
 remember('reschedule', request_id, id, struct.pack('>I8I8', t.revision, t.due_ms))

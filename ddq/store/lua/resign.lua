@@ -14,7 +14,7 @@ if is_leader(ARGV[ARGS + 1], tonumber(ARGV[ARGS + 2])) then
   status = 'RESIGNED'
   redis.call('HSET', K.control, 'leader_until_ms', 0)
   redis.call('HDEL', K.control, 'nonce', 'leader_rank')
-  local due, expiry = outlook()
+  local due, expiry = next_wake_up()
   local next_ms = due
   if expiry >= 0 and (due < 0 or expiry < due) then next_ms = expiry end
   -- Also with nothing to do: a task that is added a moment later would otherwise wait until the

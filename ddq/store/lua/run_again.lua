@@ -1,6 +1,6 @@
--- run_again: LEASED -> SUCCEEDED for who holds the token, as ack does, and in the same script a new
+-- run_again: LEASED -> SUCCEEDED for the holder of the token, as ack does, and in the same script a new
 -- incarnation of the id, SCHEDULED. A request record by the token holds what was made: without it a
--- repeat that comes when the next run is leased already could not be told from a stranger.
+-- repeat that comes when the next run is leased already could not be distinguished from another client's request.
 -- flags: allow-oom
 -- argv: per task, 5 each:
 -- argv:   id

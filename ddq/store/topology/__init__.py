@@ -13,7 +13,7 @@ from ddq.store.topology.base import (
     SentinelSettings,
     Topology,
     info_fields,
-    tells_of_lost_role,
+    is_lost_role,
 )
 from ddq.store.topology.cluster import ClusterTopology, importing_slots
 from ddq.store.topology.node import AddressMap, Node, parse_address_map
@@ -51,8 +51,8 @@ __all__ = [
     "Topology",
     "importing_slots",
     "info_fields",
+    "is_lost_role",
     "open_topology",
     "parse_address_map",
     "parse_store_url",
-    "tells_of_lost_role",
 ]

@@ -14,7 +14,7 @@ from ddq.store.connection import Connection, Reply
 from ddq.store.topology.node import Node
 
 Listener = Callable[[Node, str], None]
-"""Called with a node that is no master any more, and why. Must neither block nor raise."""
+"""Called with a node that was demoted, and why. Must neither block nor raise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class Topology(Protocol):
         """The replicas of one master.
 
         Raises:
-            StoreUnreachable: nobody could say.
+            StoreUnreachable: no node could say.
         """
 
     async def sentinel_settings(self, deadline_s: float) -> tuple[SentinelSettings, ...]:
@@ -148,10 +148,10 @@ class Topology(Protocol):
         """Where a reply of ``source`` sends its command; None if the reply is no redirect."""
 
     def on_change(self, listener: Listener) -> None:
-        """``listener`` hears of each node that is no master any more.
+        """``listener`` is called with each node that was demoted.
 
         Connections to it have to be closed: after a demotion and a new promotion an old one would
-        vouch for writes that are gone.
+        guarantee writes that are lost.
         """
 
     async def subscriber(self, deadline_s: float) -> AbstractConnection:
@@ -177,7 +177,7 @@ def info_fields(reply: bytes) -> dict[str, str]:
     return dict(line.split(":", 1) for line in lines if ":" in line)
 
 
-def tells_of_lost_role(reply: Reply) -> bool:
+def is_lost_role(reply: Reply) -> bool:
     """Whether an error reply is a reason to suspect the node that gave it.
 
     The driver strips the word from some messages, and has a class instead.

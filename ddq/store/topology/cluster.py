@@ -57,7 +57,7 @@ class View:
 
     Attributes:
         ok: whether it takes the Cluster to be well; one in a minority does not.
-        epoch: the newest that it has heard of.
+        epoch: the newest that it knows.
         ranges: of slots.
         mastery_epochs: of the failover, or migration, by which each master got what it has.
     """
@@ -106,7 +106,7 @@ class ClusterTopology:
         """The masters, each with the epoch of its mastery."""
         self._epoch = -1
         self._given: set[Node] = set()
-        """Masters that redirects have told of a further slot of, since the last look."""
+        """Masters that redirects have named for further slots since the last check."""
         self._replicas: tuple[Node, ...] = ()
         self._said = ""
         self._suspects: dict[Node, _Suspicion] = {}
@@ -198,7 +198,7 @@ class ClusterTopology:
         """Brings the map up to date.
 
         Raises:
-            StoreUnreachable: nobody answers, or nobody who knows what was known before.
+            StoreUnreachable: no node answers, or none that knows what was known before.
         """
         asked = self._asked()
         enough_count = len(asked) // 2 + 1
@@ -207,7 +207,7 @@ class ClusterTopology:
             raise StoreUnreachable(f"no node of the Cluster answers ({answers})")
         view = max(answers.given.values(), key=lambda view: (view.ok, view.epoch, view.slots_count))
         if view.epoch < self._epoch and not (view.ok and len(answers.given) >= enough_count):
-            # They are cut off from the rest. An older epoch is right only in a Cluster made anew.
+            # They are cut off from the rest. An older epoch is right only in a recreated Cluster.
             raise StoreUnreachable(
                 f"the nodes that answer are behind: epoch {self._epoch} was seen ({answers})"
             )
@@ -367,7 +367,7 @@ def importing_slots(nodes: str) -> list[int]:
     """The slots that are being moved to a node, by its own answer to CLUSTER NODES.
 
     Raises:
-        ValueError: that is no such answer.
+        ValueError: the answer cannot be read.
     """
     (own,) = (line for line in nodes.splitlines() if "myself" in line.split(" ")[2])
     # [slot-<-from] is on its way here, [slot->-to] away from here.
@@ -385,7 +385,7 @@ def _ranges(slots: Sequence[Any], asked: Node) -> Iterator[Range]:
 def _address(entry: Sequence[Any], asked: Node) -> Node | None:
     """A node of CLUSTER SLOTS; None for one that has no address yet.
 
-    No host means the one that was asked; "?" that it has a name to be called by, and nobody gave
+    No host means the one that was asked; "?" that it should have a name, and none was configured
     it one.
     """
     host = (entry[0] or b"").decode()

@@ -23,7 +23,7 @@ class Looks:
     """Runs a look at a time: who needs one while it runs joins it.
 
     Args:
-        look: finds out anew; raises DdqError when it cannot.
+        look: finds out again; raises DdqError when it cannot.
     """
 
     def __init__(self, look: Callable[[], Coroutine[Any, Any, None]]) -> None:

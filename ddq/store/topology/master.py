@@ -16,7 +16,7 @@ OPEN_TIMEOUT_S = 2.0
 
 
 class NotMasterError(NotSentError):
-    """The node says that it is no master."""
+    """The node says that it is not a master."""
 
 
 async def ask_role(inner: Connection, node: Node, timeout_s: float) -> list[Reply]:

@@ -34,7 +34,7 @@ def parse_node(text: str, default_port: int) -> Node:
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")
         if not bracket or (rest and not rest.startswith(":")):
-            raise ValueError(f"{text!r} is no address: [IPV6]:PORT")
+            raise ValueError(f"invalid address {text!r}; expected [IPV6]:PORT")
         port_text = rest[1:] if rest else str(default_port)
     else:
         host, colon, port_text = text.partition(":")

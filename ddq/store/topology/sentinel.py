@@ -1,6 +1,6 @@
 """A master with replicas, watched by Sentinels: who the master is, they say, and ROLE confirms.
 
-No single Sentinel is believed. Each names a master and the epoch of the failover that made it one;
+No single Sentinel is trusted. Each names a master and the epoch of the failover that made it one;
 the newest epoch counts, and before the node is used it has to call itself master. All of this only
 finds the node: that a deposed master's answers never leave is the barrier's work.
 """
@@ -193,7 +193,7 @@ class SentinelTopology:
             )
         if epoch < self._epoch and count <= len(self._sentinels) // 2:
             # Those who know better are out of reach. Only most of them together may be right with
-            # an older epoch: then they were set up anew.
+            # an older epoch: then they were set up again.
             raise StoreUnreachable(
                 f"the Sentinels that answer are behind: epoch {self._epoch} was seen ({answers})"
             )
@@ -368,7 +368,7 @@ class SentinelTopology:
                         if message.decode().partition(" ")[0] == self._name and self._master:
                             self.suspect(self._master, f"Sentinel says {message.decode()}")
             except (OSError, redis.exceptions.RedisError) as error:
-                log.debug("Sentinel %s cannot be heard: %s", sentinel, error)
+                log.debug("Sentinel %s cannot be subscribed to: %s", sentinel, error)
             await asyncio.sleep(RESUBSCRIBE_INTERVAL_S)
 
     async def close(self) -> None:

@@ -105,7 +105,7 @@ class SingleTopology:
 
 
 class UnreachableConnection:
-    """A Connection to a node that nobody knows how to reach."""
+    """A Connection to a node without a known address."""
 
     def __init__(self, reason: str) -> None:
         self._reason = reason
@@ -124,7 +124,7 @@ async def replicas_by_role(
     """The replicas that a master's ROLE names; closes the connection.
 
     Raises:
-        StoreUnreachable: it does not answer, or is no master.
+        StoreUnreachable: it does not answer, or is not a master.
     """
     try:
         timeout_s = deadline_s - asyncio.get_running_loop().time()

@@ -67,7 +67,7 @@ class Access:
     Attributes:
         username, password: for ACL; None for none.
         tls: whether the connection is encrypted, and the server has to prove its name.
-        ca_file: further certificates that vouch for the server; None for the system's only.
+        ca_file: further CA certificates to verify the server with; None for the system's only.
         cert_file, key_file: with which the client proves who it is; None for none.
         check_hostname: whether the server's certificate has to be for the name or address one
             connects to.

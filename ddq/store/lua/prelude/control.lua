@@ -13,8 +13,8 @@ local KEY_TYPES = {
 
 -- ARGV 1-10 are the same for every script; its own begin behind them.
 local CALL = {
-  uid = ARGV[1],                    -- of the topic: a topic made anew has a greater one
-  settings_revision = tonumber(ARGV[2]), -- that the caller believes in
+  uid = ARGV[1],                    -- of the topic: a recreated topic has a greater one
+  settings_revision = tonumber(ARGV[2]), -- that the caller knows
   shards = tonumber(ARGV[3]),       -- that the caller routes by
   clock_ms = tonumber(ARGV[4]),     -- the caller's clock when it sent the script
   max_skew_ms = tonumber(ARGV[5]),
@@ -38,7 +38,7 @@ local INDEX = { K.tasks, K.ready, K.leases, K.finished, K.dead, K.finished, K.fi
 local HELD = { true, true, true, false, true, false, false }
 
 -- What became of the token that was settled last.
-local NONE, ACKED, RETRIED, BURIED, RELEASED, SNOOZED = 0, 1, 2, 3, 4, 5
+local NONE, ACKED, RETRIED, DEAD_LETTERED, RELEASED, SNOOZED = 0, 1, 2, 3, 4, 5
 
 local COUNTERS = {
   'enqueued', 'scheduled', 'ready', 'leased', 'succeeded', 'dead', 'cancelled', 'purged',
@@ -61,7 +61,7 @@ local process_count = 0   -- of the caller's process, this call included
 local refusal_writes = false
 
 local function refuse(status, detail)
-  -- A refusal is an answer too, and WAIT has to speak of it: a deposed master must not be believed
+  -- A refusal is an answer too, and WAIT has to cover it: a demoted master must not be trusted
   -- when it says that a topic is being deleted.
   if refusal_writes then
     redis.call('HSET', K.control, 'refused_ms', string.format('%.0f', now_ms()))

@@ -22,7 +22,7 @@ end
 
 -- What a scheduler needs to know to sleep: ms of the next due time, lease expiry and
 -- collection; -1 for none.
-local function outlook()
+local function next_wake_up()
   local due = control.paused == 0 and first_score(K.tasks) or -1
   local expiry = first_score(K.leases) or -1
   local collect = -1

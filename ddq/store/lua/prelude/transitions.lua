@@ -57,21 +57,21 @@ local function forget(id)
   redis.call('HDEL', K.states, id)
 end
 
-local function bury(t)
+local function purge_task(t)
   t.token = ''
   transition('purge', t, PURGED, now)
 end
 
 -- For scripts that walk an index: the task behind one of its entries, if it really is in
--- that state. An entry that somebody put or damaged by hand is taken out of the way, and
+-- that state. An entry that was written or damaged by hand is removed, and
 -- counted, so that it cannot wedge the shard:
---   nothing behind it, or a task in another state: the entry goes (stray);
+--   nothing behind it, or a task in another state: the entry is removed (counter stray: orphaned);
 --   a payload whose state cannot be read: the task is dead, and can be redriven;
---   a state whose payload cannot be read: the entry goes, the records stay (set aside).
+--   a state whose payload cannot be read: the entry is removed, the records stay (counter set_aside: quarantined).
 local function examine(id, expected)
   local t = load(id)
   if t and t.cut_from == expected then
-    bury(t)
+    purge_task(t)
     return nil
   end
   if t and t.state == expected then return t end

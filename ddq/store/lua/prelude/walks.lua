@@ -46,7 +46,7 @@ local function remember_walk(kind, request_id, walk)
     #walk.score) .. walk.score .. walk.id)
 end
 
--- Where a walk through an index goes on behind (score, id), though the id may have moved.
+-- Where a walk through an index continues behind (score, id), though the id may have moved.
 local function rank_behind(key, score, id)
   if score == '' then return 0 end
   local rank = redis.call('ZRANK', key, id)

@@ -1,4 +1,4 @@
-"""What an operator does by hand: accepting a loss, and setting a clock mark back."""
+"""Recovery by an operator: accepting a loss, and setting a clock mark back."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class MarkReset:
     after_ms: int
 
 
-class Repair:
+class RecoveryApi:
     """Runs the scripts that no server runs by itself.
 
     Args:
@@ -56,7 +56,7 @@ class Repair:
         return found
 
     async def accept_rollback(self, topic: Topic, call: Call) -> None:
-        """Lets a topic's shards go on though they have lost what they had confirmed."""
+        """Lets a topic's shards continue although they lost confirmed writes."""
         for index in range(topic.shards):
             await self._scripts.run(
                 topic, index, "accept_rollback", [self._clock.now_ms()], call, while_deleting=True

@@ -1,4 +1,4 @@
-"""What schedulers ask of the store: leadership, promotion, reaping and collecting."""
+"""The scheduler API of the store: leadership, promotion, reaping and collecting."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Leadership:
 
 
 @dataclass(frozen=True, slots=True)
-class Outlook:
+class NextWakeUp:
     """When something of a shard is next to be done, ms of the store's clock; None: nothing is.
 
     ``store_ms`` is that clock now.
@@ -52,13 +52,13 @@ class Outlook:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """A shard's counters and outlook."""
+    """A shard's counters and its next wake-up."""
 
     counts: dict[str, int]
     tombstones: int
     oldest_ready_due_ms: int | None
     epoch: int
-    outlook: Outlook
+    next_wake_up: NextWakeUp
     receipt: Receipt
 
 
@@ -68,7 +68,7 @@ class Acquired:
 
     leadership: Leadership | None
     remaining_ms: int
-    outlook: Outlook
+    next_wake_up: NextWakeUp
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +84,11 @@ class Moved:
     deposed: bool
     count: int
     late_ms: int | None
-    outlook: Outlook
+    next_wake_up: NextWakeUp
 
 
-class Upkeep:
-    """The scheduler's part of the store."""
+class SchedulerApi:
+    """The scheduler API of the store."""
 
     def __init__(self, scripts: ShardScripts, entropy: Entropy, settings: Settings) -> None:
         self._scripts = scripts
@@ -123,12 +123,12 @@ class Upkeep:
             call,
         )  # fmt: skip
         status, epoch, remaining_ms, *times = reply.body[0]
-        outlook = _outlook(reply.store_ms, times)
+        next_wake_up = _next_wake_up(reply.store_ms, times)
         if status == b"TAKEN":
-            return Acquired(None, remaining_ms, outlook)
+            return Acquired(None, remaining_ms, next_wake_up)
         if status == b"KEPT" and held:
             nonce = held.nonce
-        return Acquired(Leadership(nonce, epoch), remaining_ms, outlook)
+        return Acquired(Leadership(nonce, epoch), remaining_ms, next_wake_up)
 
     async def resign(self, topic: Topic, shard: ShardId, held: Leadership, call: Call) -> bool:
         """Hands the leadership over; False if it was lost before."""
@@ -178,13 +178,13 @@ class Upkeep:
         status, count, *times = reply.body[0]
         return _moved(status, count, -1, reply.store_ms, times)
 
-    async def collect(self, topic: Topic, shard: ShardId, call: Call) -> tuple[int, Outlook]:
+    async def collect(self, topic: Topic, shard: ShardId, call: Call) -> tuple[int, NextWakeUp]:
         """Forgets one batch of tombstones and request records; how many, and what is next."""
         reply = await self._scripts.run(
             topic, shard.index, "collect", [self._settings.collect_batch_count], call
         )
         tombstones, requests, *times = reply.body[0]
-        return tombstones + requests, _outlook(reply.store_ms, times)
+        return tombstones + requests, _next_wake_up(reply.store_ms, times)
 
     async def survey(self, topic: Topic, shard: ShardId, call: Call) -> Survey:
         """The counters of a shard and what is next."""
@@ -198,7 +198,7 @@ class Upkeep:
             tombstones,
             _time(oldest_ms),
             epoch,
-            _outlook(reply.store_ms, times),
+            _next_wake_up(reply.store_ms, times),
             reply.receipt,
         )
 
@@ -207,9 +207,9 @@ def _time(ms: int) -> int | None:
     return None if ms < 0 else ms
 
 
-def _outlook(store_ms: int, times: list[int]) -> Outlook:
-    return Outlook(store_ms, *(_time(ms) for ms in times))
+def _next_wake_up(store_ms: int, times: list[int]) -> NextWakeUp:
+    return NextWakeUp(store_ms, *(_time(ms) for ms in times))
 
 
 def _moved(status: bytes, count: int, late_ms: int, store_ms: int, times: list[int]) -> Moved:
-    return Moved(status == b"NOT_LEADER", count, _time(late_ms), _outlook(store_ms, times))
+    return Moved(status == b"NOT_LEADER", count, _time(late_ms), _next_wake_up(store_ms, times))

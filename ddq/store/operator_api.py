@@ -1,4 +1,4 @@
-"""What operators ask of the store: dead tasks, purge and the deletion of topics.
+"""The operator API of the store: dead tasks, purge and the deletion of topics.
 
 Each repeats a bounded script; a call that has run its share of them says that it is not done.
 """
@@ -28,8 +28,8 @@ class Progress:
     done: bool
 
 
-class Operations:
-    """The operator's part of the store."""
+class OperatorApi:
+    """The operator API of the store."""
 
     def __init__(self, topics: TopicRegistry, scripts: ShardScripts, settings: Settings) -> None:
         self._topics = topics
@@ -155,7 +155,7 @@ class Operations:
         """Ends every task as purged and forgets the topic.
 
         Raises:
-            WriteOutcomeUnknown: the deletion has begun; it goes on when it is called again.
+            WriteOutcomeUnknown: the deletion has begun; it continues when it is called again.
             DdqError: as ShardScripts.run.
         """
         steps = Steps(f"the deletion of topic {topic.name!r}")
