@@ -226,10 +226,10 @@ class Grouped:
 
 
 def _plain(kind: str) -> Any:
-    def place(grouped: Grouped, op: Op, _: dict[str, int]) -> None:
+    def deployment(grouped: Grouped, op: Op, _: dict[str, int]) -> None:
         grouped.case(op.request.topic, op.request.id).add(kind, op)
 
-    return place
+    return deployment
 
 
 def _settling(kind: str) -> Any:

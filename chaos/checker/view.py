@@ -11,11 +11,11 @@ from chaos.checker.store_clock import StoreClock
 from chaos.checker.timeline import MS, Timeline, timeline
 from chaos.checker.verdict import Anomaly
 from chaos.history.journal import Entry, Journal
-from chaos.history.operations import Policy, TopicSettings
+from chaos.history.operations import RetrySettings, TopicSettings
 from chaos.history.reader import History, Op
 from chaos.history.run_folder import Final
 
-DEFAULT_POLICY = Policy(5, 1_000, 600_000, 2.0, 0.1)
+DEFAULT_POLICY = RetrySettings(5, 1_000, 600_000, 2.0, 0.1)
 """What a topic has that names nothing, as the API documents it."""
 
 
@@ -90,7 +90,7 @@ class RunView:
         known = self.run.topics.get(topic)
         return known is None or known.journal
 
-    def policy(self, case: Case, delivery: Delivery | None = None) -> Policy:
+    def policy(self, case: Case, delivery: Delivery | None = None) -> RetrySettings:
         """The retry policy of a task, every field filled: its own, then the topic's.
 
         The enqueue that made the incarnation decides; where that is not known, the most lenient of
@@ -110,7 +110,7 @@ class RunView:
         filled = [_fill(policy, topic) for policy in given] or [_fill(None, topic)]
         if len(filled) == 1:
             return filled[0]
-        return Policy(
+        return RetrySettings(
             max(policy.max_attempts or 0 for policy in filled),
             min(policy.initial_backoff_ms or 0 for policy in filled),
             min(policy.max_backoff_ms or 0 for policy in filled),
@@ -184,7 +184,7 @@ class RunView:
         return any(tag and tag not in self.lineages for tag in tags)
 
 
-def _fill(policy: Policy | None, topic: Policy) -> Policy:
+def _fill(policy: RetrySettings | None, topic: RetrySettings) -> RetrySettings:
     def pick(name: str) -> object:
         for given in (policy, topic, DEFAULT_POLICY):
             value = getattr(given, name) if given is not None else None
@@ -192,7 +192,7 @@ def _fill(policy: Policy | None, topic: Policy) -> Policy:
                 return value
         raise AssertionError(name)
 
-    return Policy(*(pick(name) for name in Policy.__struct_fields__))  # type: ignore[arg-type]
+    return RetrySettings(*(pick(name) for name in RetrySettings.__struct_fields__))  # type: ignore[arg-type]
 
 
 def seconds(time_ns: int) -> str:

@@ -15,9 +15,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from chaos.checker.judge import judge
-from chaos.history.operations import Policy, Settle
+from chaos.history.operations import RetrySettings, Settle
 from chaos.history.run_folder import Run
-from chaos.history.synthetic import Tale, write_run
+from chaos.history.synthetic import SyntheticHistory, write_run
 from chaos.history.writer import HistoryWriter
 
 WIDE = 8
@@ -27,10 +27,10 @@ TASKS = 25
 """Of one topic: the specification copies its tasks at each step."""
 
 
-def tell(number: int) -> Tale:
+def tell(number: int) -> SyntheticHistory:
     """Tasks with everything that happens to one: retries, cancels, repeats, lost replies."""
     topic = f"t{number}"
-    tale = Tale(topic, seed=number, policy=Policy(5, 10, 100, 2.0, 0.1))
+    tale = SyntheticHistory(topic, seed=number, policy=RetrySettings(5, 10, 100, 2.0, 0.1))
     # Topics follow each other in time, as the tasks of one long run do.
     tale.now_ns = number // WIDE * 10_000_000_000
     for task in range(TASKS):
@@ -60,7 +60,7 @@ def tell(number: int) -> Tale:
 
 def write(folder: Path, events: int) -> int:
     """A run with at least so many events. Returns how many it has."""
-    tales: list[Tale] = []
+    tales: list[SyntheticHistory] = []
     told = 0
     while told < events:
         tale = tell(len(tales))

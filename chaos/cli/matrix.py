@@ -15,7 +15,7 @@ from rich.markdown import Markdown
 from chaos.checker.verdict import HARNESS_FAILED
 from chaos.experiments.deployment import choose
 from chaos.experiments.matrix.rows import ROWS, row
-from chaos.experiments.matrix.run import SweepPlan, sweep
+from chaos.experiments.matrix.run import MatrixPlan, measure_matrix
 from chaos.experiments.matrix.table import COLUMNS, Cell, heading, markdown
 from chaos.experiments.runner import RUNS
 from chaos.faults import Mode
@@ -47,10 +47,10 @@ def exit_code(cells: Sequence[Cell]) -> int:
     return 2 if blind or not all(cell.steps for cell in cells) else 0
 
 
-def _perform(plan: SweepPlan, out: Console, *, fresh: bool) -> None:
+def _perform(plan: MatrixPlan, out: Console, *, fresh: bool) -> None:
     if fresh and plan.folder.exists():
         shutil.rmtree(plan.folder)
-    found = asyncio.run(sweep(plan, out))
+    found = asyncio.run(measure_matrix(plan, out))
     out.print(Markdown(markdown(found, plan.command)))
     for cell in found:
         if cell.broken:
@@ -60,7 +60,7 @@ def _perform(plan: SweepPlan, out: Console, *, fresh: bool) -> None:
     if controls:
         lost = sum(cell.lost for cell in controls)
         out.print(f"control ({heading(*_BY_NAME['rule-off'])}): {lost:,} lost")
-    out.print(f"table: {plan.folder / 'sweep.md'}", highlight=False, soft_wrap=True)
+    out.print(f"table: {plan.folder / 'run_matrix.md'}", highlight=False, soft_wrap=True)
     raise typer.Exit(exit_code(found))
 
 
@@ -120,5 +120,5 @@ def _start(
         chosen = [row(name) for name in rows] if rows else list(ROWS)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
-    plan = SweepPlan(chosen, _columns(column), folder, command, steps, kind, down_after_ms)
+    plan = MatrixPlan(chosen, _columns(column), folder, command, steps, kind, down_after_ms)
     _perform(plan, out, fresh=fresh)

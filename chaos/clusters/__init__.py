@@ -53,7 +53,7 @@ class Ability(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class StoreNode:
     """One process of the store.
 
     Attributes:
@@ -86,7 +86,7 @@ class Cluster(Protocol):
     folder: Path
 
     @property
-    def nodes(self) -> Sequence[Node]: ...
+    def nodes(self) -> Sequence[StoreNode]: ...
 
     @property
     def unavailable(self) -> Mapping[Ability, str]: ...
@@ -99,7 +99,7 @@ class Cluster(Protocol):
     def data_nodes(self) -> str:
         """What ``ddq --data-nodes`` is given: addresses with commas, or in a Cluster how many."""
 
-    def group(self, node: Node) -> Sequence[Node]:
+    def group(self, node: StoreNode) -> Sequence[StoreNode]:
         """The configured data nodes that hold the same data as this one, itself included."""
 
     async def start(self) -> None:
@@ -108,7 +108,7 @@ class Cluster(Protocol):
     async def stop(self) -> None:
         """Ends every process; may be called at any time, and twice."""
 
-    async def command(self, node: Node, *words: str, timeout_s: float = 2.0) -> Reply:
+    async def command(self, node: StoreNode, *words: str, timeout_s: float = 2.0) -> Reply:
         """One command to one node.
 
         Raises:
@@ -116,28 +116,28 @@ class Cluster(Protocol):
             ReplyError: it answered with an error.
         """
 
-    async def subscribe(self, node: Node, pattern: str) -> Subscription:
+    async def subscribe(self, node: StoreNode, pattern: str) -> Subscription:
         """Receives what a node publishes on channels that match the pattern.
 
         Raises:
             OSError: the node cannot be reached.
         """
 
-    async def role(self, node: Node) -> Role:
+    async def role(self, node: StoreNode) -> Role:
         """What the node says of itself at this moment."""
 
-    async def master(self) -> Node:
+    async def master(self) -> StoreNode:
         """Who is master in the eyes of a majority; ClusterError if there is none."""
 
     async def wait_for_master(
-        self, other_than: Node | None = None, timeout_s: float = 30.0
-    ) -> Node:
+        self, other_than: StoreNode | None = None, timeout_s: float = 30.0
+    ) -> StoreNode:
         """Waits until a majority names a master, not the given one, that says so itself."""
 
     async def wait_until_in_sync(self, timeout_s: float = 30.0) -> None:
         """Waits until every data node is there, and every replica at its master's end."""
 
-    async def failover(self, *, coordinated: bool = True) -> Node:
+    async def failover(self, *, coordinated: bool = True) -> StoreNode:
         """Moves the master on purpose, and returns the new one.
 
         Args:
@@ -148,20 +148,20 @@ class Cluster(Protocol):
 class Stray(Protocol):
     """A replica that nobody configured can be attached."""
 
-    async def attach_stray(self) -> Node:
+    async def attach_stray(self) -> StoreNode:
         """Starts one more replica of the present master; returns when it is in sync."""
 
-    async def detach_stray(self, node: Node) -> None:
+    async def detach_stray(self, node: StoreNode) -> None:
         """Ends it."""
 
 
 class Kill(Protocol):
     """Nodes can be ended at once and be started again."""
 
-    async def kill(self, node: Node) -> None:
+    async def kill(self, node: StoreNode) -> None:
         """SIGKILL; returns when the process is gone."""
 
-    async def restart(self, node: Node, *, guarded: bool = True) -> None:
+    async def restart(self, node: StoreNode, *, guarded: bool = True) -> None:
         """Starts a node that is down; returns when it was started, not when it is in sync.
 
         Args:
@@ -170,20 +170,20 @@ class Kill(Protocol):
                 configuration that it had.
         """
 
-    def alive(self, node: Node) -> bool:
+    def alive(self, node: StoreNode) -> bool:
         """Whether its process exists."""
 
 
 class Pause(Protocol):
     """Nodes can be frozen and go on."""
 
-    async def pause(self, node: Node) -> None:
+    async def pause(self, node: StoreNode) -> None:
         """SIGSTOP."""
 
-    async def resume(self, node: Node) -> None:
+    async def resume(self, node: StoreNode) -> None:
         """SIGCONT."""
 
-    def paused(self, node: Node) -> bool:
+    def paused(self, node: StoreNode) -> bool:
         """Whether the operating system says that its process is stopped."""
 
 
@@ -224,31 +224,31 @@ class Cable(Protocol):
 class Clock(Protocol):
     """Nodes can be given another time."""
 
-    async def shift_clock(self, node: Node, offset_ms: int) -> None:
+    async def shift_clock(self, node: StoreNode, offset_ms: int) -> None:
         """Sets a node's clock so far from the true one; 0 is right again."""
 
-    async def clock_offset_ms(self, node: Node) -> int:
+    async def clock_offset_ms(self, node: StoreNode) -> int:
         """How far the node's clock is from the true one, as the node itself tells it."""
 
 
 class Disk(Protocol):
     """What a data node has on disk can be damaged while it is down."""
 
-    async def empty_disk(self, node: Node) -> None:
+    async def empty_disk(self, node: StoreNode) -> None:
         """Removes its data; its configuration stays."""
 
-    async def truncate_log(self, node: Node, tail_bytes: int) -> int:
+    async def truncate_log(self, node: StoreNode, tail_bytes: int) -> int:
         """Cuts the end off its append-only file; returns how many bytes went."""
 
 
 class FullDisk(Protocol):
     """A data node's disk can run full."""
 
-    async def fill_disk(self, node: Node) -> None:
+    async def fill_disk(self, node: StoreNode) -> None:
         """Leaves no room for another byte, until ``free_disk``."""
 
-    async def free_disk(self, node: Node) -> None:
+    async def free_disk(self, node: StoreNode) -> None:
         """Gives the room back."""
 
-    async def free_disk_bytes(self, node: Node) -> int:
+    async def free_disk_bytes(self, node: StoreNode) -> int:
         """How much more the node's disk takes."""

@@ -19,7 +19,7 @@ from chaos.checker.verdict import HARNESS_FAILED
 from chaos.clusters import ClusterError
 from chaos.experiments.plan import RunPlan
 from chaos.experiments.runner import RUNS, conclude, leaves, new_folder, perform
-from chaos.faults import KINDS, Row
+from chaos.faults import KINDS, FaultRow
 from chaos.history.reader import BadHistoryError
 from chaos.report.terminal import COLOURS, show
 from ddq.errors import DdqError
@@ -40,7 +40,7 @@ WHOLE_GATES = {
 """Of all the runs of `make chaos` together."""
 
 
-class Outcome(msgspec.Struct):
+class RunOutcome(msgspec.Struct):
     """How one run ended.
 
     Attributes:
@@ -67,7 +67,7 @@ class Outcome(msgspec.Struct):
         return {"VALID": 0, "UNKNOWN": 2, "INVALID": 1}.get(self.verdict, HARNESS_FAILED)
 
 
-def run_one(plan: RunPlan, console: Console, runs: Path = RUNS) -> Outcome:
+def run_one(plan: RunPlan, console: Console, runs: Path = RUNS) -> RunOutcome:
     """One run with its table. Ctrl-C ends it; what it has done until then is judged."""
     folder, began_s = new_folder(plan, runs), time.monotonic()
     console.print(f"[bold]{plan.name}[/]  [dim]{folder}[/]", soft_wrap=True, highlight=False)
@@ -106,24 +106,24 @@ def _planted(plan: RunPlan) -> AbstractContextManager[object]:
     return planted.plant() if planted.in_client else nullcontext()
 
 
-def _conclude(plan: RunPlan, folder: Path, problems: list[str], console: Console) -> Outcome:
+def _conclude(plan: RunPlan, folder: Path, problems: list[str], console: Console) -> RunOutcome:
     try:
         judgement = conclude(plan, folder, problems)
     except BadHistoryError as error:
         # It did not come as far as a history.
         problem = "; ".join([*problems, str(error)])
         console.print(f"[red]failed[/]: {problem}", soft_wrap=True, highlight=False)
-        return Outcome(plan.name, "FAILED", str(folder), problem=problem)
+        return RunOutcome(plan.name, "FAILED", str(folder), problem=problem)
     show(judgement.results, console)
     console.print(f"report: {folder / 'report.html'}", soft_wrap=True, highlight=False)
     return _outcome(plan, folder, judgement)
 
 
-def _outcome(plan: RunPlan, folder: Path, judgement: Judgement) -> Outcome:
+def _outcome(plan: RunPlan, folder: Path, judgement: Judgement) -> RunOutcome:
     results, view = judgement.results, judgement.view
     kinds = {window.kind for window in view.timeline.windows if window.verified}
     gates = measure(view, resolve(view), dict.fromkeys(GATES, 0.0))
-    return Outcome(
+    return RunOutcome(
         plan.name,
         results.verdict,
         str(folder),
@@ -138,13 +138,13 @@ def _outcome(plan: RunPlan, folder: Path, judgement: Judgement) -> Outcome:
 
 def run_all(
     plans: Iterable[RunPlan], console: Console, *, runs: Path = RUNS, resume: Path | None = None
-) -> list[Outcome]:
+) -> list[RunOutcome]:
     """Run after run, and a table of all.
 
     Args:
         resume: where outcomes are kept; what is in there is not run again.
     """
-    outcomes: list[Outcome] = []
+    outcomes: list[RunOutcome] = []
     known = {outcome.name: outcome for outcome in _kept(resume)} if resume else {}
     try:
         for plan in plans:
@@ -159,13 +159,13 @@ def run_all(
     return outcomes
 
 
-def _kept(path: Path) -> Iterator[Outcome]:
+def _kept(path: Path) -> Iterator[RunOutcome]:
     if path.exists():
         for line in path.read_bytes().splitlines():
-            yield msgspec.json.decode(line, type=Outcome)
+            yield msgspec.json.decode(line, type=RunOutcome)
 
 
-def show_outcomes(outcomes: Sequence[Outcome], console: Console) -> None:
+def show_outcomes(outcomes: Sequence[RunOutcome], console: Console) -> None:
     """The table at the end."""
     table = Table("run", "verdict", "broken", "operations", "failovers", "seconds", box=None)
     for one in outcomes:
@@ -177,17 +177,17 @@ def show_outcomes(outcomes: Sequence[Outcome], console: Console) -> None:
     console.print(table)
 
 
-def whole_gates(outcomes: Sequence[Outcome]) -> list[Gate]:
+def whole_gates(outcomes: Sequence[RunOutcome]) -> list[Gate]:
     """What all runs of `make chaos` have met together, against what proves anything."""
     rows = {row for outcome in outcomes for row in outcome.rows}
     sums = {
         name: sum(outcome.measured.get(name, 0.0) for outcome in outcomes) for name in WHOLE_GATES
     }
     gates = [Gate(name, sums[name], required) for name, required in WHOLE_GATES.items()]
-    return [*gates, Gate("rows of the table of faults", len(rows), len(Row))]
+    return [*gates, Gate("rows of the table of faults", len(rows), len(FaultRow))]
 
 
-def show_whole(outcomes: Sequence[Outcome], console: Console) -> bool:
+def show_whole(outcomes: Sequence[RunOutcome], console: Console) -> bool:
     """Prints those gates; whether all were met."""
     gates = whole_gates(outcomes)
     for gate in gates:
@@ -199,7 +199,7 @@ def show_whole(outcomes: Sequence[Outcome], console: Console) -> bool:
     return all(gate.met for gate in gates)
 
 
-def exit_code(outcomes: Sequence[Outcome]) -> int:
+def exit_code(outcomes: Sequence[RunOutcome]) -> int:
     """INVALID before a failure of the harness before UNKNOWN: what was found, was found."""
     codes = {outcome.exit_code for outcome in outcomes}
     return next((code for code in (1, HARNESS_FAILED, 2) if code in codes), 0)

@@ -10,7 +10,7 @@ from pathlib import Path
 from chaos.clusters import Ability, Cluster, NotAvailableError
 from chaos.clusters.process import SentinelCluster, ShardedCluster
 from chaos.experiments.plan import RunPlan
-from chaos.faults import Victim, World
+from chaos.faults import FaultContext, Target
 from chaos.faults.links import GRPC_HELLO, STORE_HELLO, Link, Toxiproxy
 from chaos.systems.ddq.processes import ProcessSystem
 from chaos.systems.protocol import System, SystemOptions
@@ -22,7 +22,7 @@ TOXIPROXY = Path(__file__).parents[2] / ".tools" / "bin" / "server"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Deployment:
     """What a run has to work with.
 
     Attributes:
@@ -34,7 +34,7 @@ class Place:
     folder: Path
     cluster: Cluster
     system: System
-    world: World
+    context: FaultContext
     addresses: list[str]
     missing: list[str]
 
@@ -74,7 +74,7 @@ class Needs:
 
 
 @dataclass(frozen=True, slots=True)
-class _Ground:
+class _Backend:
     """How the parts of a place are made on one kind of cluster.
 
     Attributes:
@@ -97,7 +97,7 @@ def _why_no_toxiproxy() -> str | None:
     return f"Toxiproxy: {TOXIPROXY} is not there; `tools/gotool.sh server` builds it"
 
 
-_PROCESSES = _Ground(
+_PROCESSES = _Backend(
     cluster=SentinelCluster,
     sharded=ShardedCluster,
     toxiproxy=lambda cluster, folder: Toxiproxy(TOXIPROXY, cluster.net.ip(_TOXIPROXY_LAST), folder),
@@ -108,7 +108,7 @@ _PROCESSES = _Ground(
 )
 
 
-def _containers() -> _Ground:
+def _containers() -> _Backend:
     from chaos.clusters.docker import DockerCluster  # noqa: PLC0415
     from chaos.systems.ddq.containers import DockerSystem, DockerToxiproxy  # noqa: PLC0415
 
@@ -120,7 +120,7 @@ def _containers() -> _Ground:
         assert isinstance(system, DockerSystem)
         return [toxiproxy.ip] if isinstance(toxiproxy, DockerToxiproxy) else system.ips
 
-    return _Ground(
+    return _Backend(
         cluster=DockerCluster,
         sharded=None,
         toxiproxy=toxiproxy,
@@ -132,7 +132,7 @@ def _containers() -> _Ground:
 
 
 @contextlib.asynccontextmanager
-async def open_place(plan: RunPlan, folder: Path, needs: Needs) -> AsyncIterator[Place]:
+async def open_deployment(plan: RunPlan, folder: Path, needs: Needs) -> AsyncIterator[Deployment]:
     """Starts everything; ends everything when the block does, however it does."""
     ground = _containers() if plan.cluster == "docker" else _PROCESSES
     cluster = _cluster(plan, ground, folder / "store", needs)
@@ -167,8 +167,8 @@ async def open_place(plan: RunPlan, folder: Path, needs: Needs) -> AsyncIterator
         reached = links["client-api"].address_map if links else {}
         addresses = [reached.get(address, address) for address in system.addresses]
         client_ips = ground.client_ips(system, toxiproxy)
-        world = World(cluster, _victims(system), client_ips, links)
-        yield Place(folder, cluster, system, world, addresses, missing)
+        context = FaultContext(cluster, _victims(system), client_ips, links)
+        yield Deployment(folder, cluster, system, context, addresses, missing)
 
 
 def _server_bug(plan: RunPlan) -> tuple[str, str]:
@@ -182,7 +182,7 @@ def _server_bug(plan: RunPlan) -> tuple[str, str]:
     return ("", "") if planted.in_client else (planted.name, planted.only)
 
 
-def _cluster(plan: RunPlan, ground: _Ground, folder: Path, needs: Needs) -> _Cluster:
+def _cluster(plan: RunPlan, ground: _Backend, folder: Path, needs: Needs) -> _Cluster:
     options = {
         "folder": folder,
         "appendfsync": "always" if plan.fsync else "everysec",
@@ -205,22 +205,22 @@ async def _links(toxiproxy: Toxiproxy, cluster: _Cluster, apis: list[str]) -> di
     }
 
 
-def _victims(system: System) -> dict[str, Callable[[], Awaitable[Victim]]]:
+def _victims(system: System) -> dict[str, Callable[[], Awaitable[Target]]]:
     """By target; of the APIs and schedulers the first that is up, so that each fault has one."""
 
-    async def api() -> Victim:
+    async def api() -> Target:
         return next(
             (one for one in system.apis if one.alive() and not one.paused()), system.apis[0]
         )
 
-    async def scheduler() -> Victim:
+    async def scheduler() -> Target:
         up = [one for one in system.schedulers if one.alive() and not one.paused()]
         return up[-1] if up else system.schedulers[-1]
 
-    async def leader() -> Victim:
+    async def leader() -> Target:
         return await system.leader()
 
     return {"api": api, "scheduler": scheduler, "scheduler-leader": leader}
 
 
-__all__ = ["Needs", "Place", "choose", "docker_missing", "open_place"]
+__all__ = ["Deployment", "Needs", "choose", "docker_missing", "open_deployment"]

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 from chaos.experiments.progress import Progress
-from chaos.faults.nemesis import Event, Phase
-from chaos.history.operations import Fault
+from chaos.faults.nemesis import FaultEvent, FaultPhase
+from chaos.history.operations import FaultNote
 from chaos.history.writer import HistoryWriter
 from ddq.client import Client
 from ddq.errors import DdqError
@@ -21,7 +21,7 @@ PROBE_PAUSE_S = 0.05
 SERVED_TIMEOUT_S = 60.0
 
 
-class Faulting:
+class FaultRecorder:
     """Takes the nemesis's events.
 
     A fault's window begins before anything is done, and ends when, after its healing, a write is
@@ -51,36 +51,36 @@ class Faulting:
         self.did_not_happen: dict[str, str] = {}
         self.unserved: list[str] = []
 
-    def tell(self, event: Event) -> None:
+    def tell(self, event: FaultEvent) -> None:
         """One moment of a step."""
         name = f"{event.step.kind} {event.step.target}"
         details = self._details.setdefault(event.number, [])
         details += (f"{key} {value}" for key, value in event.evidence.items())
         match event.phase:
-            case Phase.BEGUN:
+            case FaultPhase.BEGUN:
                 self._progress.faults[event.number] = name
                 self._happened[event.number] = False
                 self._writer.note("nemesis", "fault", _fault(event, "inject"))
-            case Phase.VERIFIED:
+            case FaultPhase.VERIFIED:
                 self._happened[event.number] = True
-            case Phase.NOT_AVAILABLE:
+            case FaultPhase.NOT_AVAILABLE:
                 self.not_available[name] = str(event.evidence.get("why", ""))
                 if event.number in self._happened:
                     self._end(event)
-            case Phase.DID_NOT_HAPPEN:
+            case FaultPhase.DID_NOT_HAPPEN:
                 self.did_not_happen[f"{event.number} {name}"] = str(event.evidence.get("why", ""))
-            case Phase.HEALED if event.number in self._happened:
+            case FaultPhase.HEALED if event.number in self._happened:
                 self._group.create_task(
                     self._until_served(event), name=f"chaos probe {event.number}"
                 )
             case _:
                 pass
 
-    async def _until_served(self, event: Event) -> None:
+    async def _until_served(self, event: FaultEvent) -> None:
         await self.probe()
         self._end(event)
 
-    def _end(self, event: Event) -> None:
+    def _end(self, event: FaultEvent) -> None:
         self._progress.faults.pop(event.number, None)
         happened = self._happened.pop(event.number)
         detail = ", ".join(self._details.pop(event.number))
@@ -107,9 +107,9 @@ class Faulting:
 
 
 def _fault(
-    event: Event, phase: Literal["inject", "heal"], *, verified: bool = True, detail: str = ""
-) -> Fault:
-    return Fault(event.step.kind, event.step.target, phase, verified, detail, event.number)
+    event: FaultEvent, phase: Literal["inject", "heal"], *, verified: bool = True, detail: str = ""
+) -> FaultNote:
+    return FaultNote(event.step.kind, event.step.target, phase, verified, detail, event.number)
 
 
-__all__ = ["PROBE_TOPIC", "Faulting"]
+__all__ = ["PROBE_TOPIC", "FaultRecorder"]

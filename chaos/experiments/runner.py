@@ -23,21 +23,21 @@ from chaos.checker.judge import Judgement, judge, write_results
 from chaos.clusters import ClusterError
 from chaos.clusters.resp import ReplyError
 from chaos.experiments.collect import collect_final, write_journal
-from chaos.experiments.deployment import Needs, Place, open_place
-from chaos.experiments.fault_recorder import PROBE_TOPIC, Faulting
+from chaos.experiments.deployment import Deployment, Needs, open_deployment
+from chaos.experiments.fault_recorder import PROBE_TOPIC, FaultRecorder
 from chaos.experiments.plan import RunPlan, save_plan, saved_bounds
 from chaos.experiments.progress import Progress, shown
 from chaos.experiments.scenarios import Scenario, scenario
 from chaos.experiments.timers import HOPS, timers
 from chaos.experiments.watch import Watch
 from chaos.faults.nemesis import Schedule, play
-from chaos.history.operations import Phase, Policy, RunNote, TopicSettings
+from chaos.history.operations import PhaseNote, RetrySettings, RunNote, TopicSettings
 from chaos.history.run_folder import Run
 from chaos.history.writer import HistoryWriter
 from chaos.report.junit import write_junit
 from chaos.report.page import write_report
 from chaos.workloads import WORKLOADS, Workload
-from chaos.workloads.client_pool import Crowd
+from chaos.workloads.client_pool import ClientPool
 from ddq import __version__
 from ddq.client import Client, Durability, RetryPolicy
 from ddq.client import TopicSettings as ClientSettings
@@ -48,7 +48,7 @@ WARM_UP_S = 1.0
 TAIL_S = 1.0
 HEALTH_TIMEOUT_S = 60.0
 DRAIN_TIMEOUT_S = 90.0
-POLICY = Policy(max_attempts=6, initial_backoff_ms=100, max_backoff_ms=1_000)
+POLICY = RetrySettings(max_attempts=6, initial_backoff_ms=100, max_backoff_ms=1_000)
 SERVED_SHARE = 0.95
 OPERATIONS_SHARE = 0.3
 """Of what producers would start at their rate: faults, and this machine, take the rest."""
@@ -89,25 +89,27 @@ async def perform(plan: RunPlan, folder: Path, console: Console) -> list[str]:
     save_plan(run.schedule, plan, gates, [])
     async with (
         timers(folder) as measured,
-        open_place(plan, folder, Needs(told.needs, told.links)) as place,
-        _clients(place) as clients,
+        open_deployment(plan, folder, Needs(told.needs, told.links)) as deployment,
+        _clients(deployment) as clients,
         shown(progress, console),
     ):
-        for line in place.missing:
+        for line in deployment.missing:
             console.print(f"not available here: {line}", highlight=False, soft_wrap=True)
-        await _check_health(place)
+        await _check_health(deployment)
         await _make_topics(clients[0], plan, workload)
         with HistoryWriter(run.history) as writer:
-            crowd = Crowd(
+            crowd = ClientPool(
                 workload, writer, clients, seed=f"{plan.scenario}/{plan.seed}", rate=plan.rate
             )
             writer.note("harness", "run", _run_note(plan, workload, crowd.topics))
             progress.done = lambda: writer.events // 2
             progress.unknown = lambda: crowd.unknowns
-            async with _watched(place, writer, progress):
-                drained = await _live(plan, told, place, clients, crowd, writer, progress, story)
+            async with _watched(deployment, writer, progress):
+                drained = await _live(
+                    plan, told, deployment, clients, crowd, writer, progress, story
+                )
         progress.phase = "collect"
-        await _collect(run, place, crowd.sound, workload, crowd.topics, drained=drained)
+        await _collect(run, deployment, crowd.sound, workload, crowd.topics, drained=drained)
         late_ms = measured.late_ms()
         console.print(
             f"this machine's timers are {late_ms} ms late at p99.9; G6 when healthy allows for it "
@@ -121,9 +123,9 @@ async def perform(plan: RunPlan, folder: Path, console: Console) -> list[str]:
 async def _live(  # noqa: PLR0917 - the parts of one story
     plan: RunPlan,
     told: Scenario,
-    place: Place,
+    deployment: Deployment,
     clients: Sequence[Client],
-    crowd: Crowd,
+    crowd: ClientPool,
     writer: HistoryWriter,
     progress: Progress,
     story: _Story,
@@ -132,15 +134,15 @@ async def _live(  # noqa: PLR0917 - the parts of one story
 
     def enter(phase: str) -> None:
         progress.phase = phase
-        writer.note("harness", "phase", Phase(phase))
+        writer.note("harness", "phase", PhaseNote(phase))
 
     async with crowd.at_work():
         enter("load")
         await asyncio.sleep(WARM_UP_S)
         enter("fault")
         async with asyncio.TaskGroup() as probes:
-            faulting = Faulting(writer, progress, clients, probes)
-            await _fault(plan, told, place, faulting, story)
+            faulting = FaultRecorder(writer, progress, clients, probes)
+            await _fault(plan, told, deployment, faulting, story)
             enter("heal")
             crowd.load.healed = True
             await faulting.probe()
@@ -152,41 +154,43 @@ async def _live(  # noqa: PLR0917 - the parts of one story
         ]
         story.problems += faulting.unserved
         try:
-            await _check_health(place)
+            await _check_health(deployment)
         except ClusterError as error:
             story.problems.append(f"not healthy after it was healed: {error}")
         await asyncio.sleep(TAIL_S)
         enter("drain")
         await crowd.stop_producing()
-        drained = await _drain(place, crowd, writer, story)
+        drained = await _drain(deployment, crowd, writer, story)
         enter("end")
     if not drained:
         story.problems.append(f"it was not drained within {DRAIN_TIMEOUT_S:g} s")
     return drained
 
 
-async def _drain(place: Place, crowd: Crowd, writer: HistoryWriter, story: _Story) -> bool:
+async def _drain(
+    deployment: Deployment, crowd: ClientPool, writer: HistoryWriter, story: _Story
+) -> bool:
     """Whether it came to its end; where ddq refuses to go on, an operator's reset comes first."""
     try:
         return await crowd.drain(DRAIN_TIMEOUT_S)
     except RollbackDetected as error:
         story.problems.append(f"reset by `ddq store accept-rollback`, since {error}")
-        writer.note("operator", "phase", Phase("accept-rollback"))
-        await place.system.accept_rollback()
+        writer.note("operator", "phase", PhaseNote("accept-rollback"))
+        await deployment.system.accept_rollback()
     return await crowd.drain(DRAIN_TIMEOUT_S)
 
 
 async def _fault(
-    plan: RunPlan, told: Scenario, place: Place, faulting: Faulting, story: _Story
+    plan: RunPlan, told: Scenario, deployment: Deployment, faulting: FaultRecorder, story: _Story
 ) -> None:
     """Plays schedules until the time is over; at least one."""
     began_s = time.monotonic()
-    for schedule in plan.schedules or _drawn(plan, told, place):
+    for schedule in plan.schedules or _drawn(plan, told, deployment):
         story.played.append(schedule)
-        save_plan(Run(place.folder).schedule, plan, _gates(plan, told), story.played)
+        save_plan(Run(deployment.folder).schedule, plan, _gates(plan, told), story.played)
         early: list[str] = []
         try:
-            await play(schedule, place.world, faulting.tell)
+            await play(schedule, deployment.context, faulting.tell)
         except* (ClusterError, ReplyError, OSError) as errors:
             early = [f"the faults ended early: {error}" for error in leaves(errors)]
         story.problems += early
@@ -196,11 +200,11 @@ async def _fault(
             break
 
 
-def _drawn(plan: RunPlan, told: Scenario, place: Place) -> list[Schedule]:
+def _drawn(plan: RunPlan, told: Scenario, deployment: Deployment) -> list[Schedule]:
     return [
         told.schedule(
             plan.seed + 1_000 * again, plan.down_after_ms, plan.mode,
-            lambda kind, target: kind.unavailable(place.world, target) is None,
+            lambda kind, target: kind.unavailable(deployment.context, target) is None,
         )
         for again in range(1_000 if plan.duration_s else 1)
     ]  # fmt: skip
@@ -216,8 +220,10 @@ def leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
 
 
 @contextlib.asynccontextmanager
-async def _watched(place: Place, writer: HistoryWriter, progress: Progress) -> AsyncIterator[None]:
-    watch = asyncio.create_task(Watch(place, writer, progress).run(), name="chaos watch")
+async def _watched(
+    deployment: Deployment, writer: HistoryWriter, progress: Progress
+) -> AsyncIterator[None]:
+    watch = asyncio.create_task(Watch(deployment, writer, progress).run(), name="chaos watch")
     try:
         yield
     finally:
@@ -227,20 +233,20 @@ async def _watched(place: Place, writer: HistoryWriter, progress: Progress) -> A
 
 
 @contextlib.asynccontextmanager
-async def _clients(place: Place) -> AsyncIterator[list[Client]]:
+async def _clients(deployment: Deployment) -> AsyncIterator[list[Client]]:
     """One client for each API, which goes to the next one when its own is away."""
     async with contextlib.AsyncExitStack() as stack:
-        addresses = place.addresses
+        addresses = deployment.addresses
         orders = [addresses[n:] + addresses[:n] for n in range(len(addresses))]
         yield [
             await stack.enter_async_context(Client(f"ipv4:{','.join(order)}")) for order in orders
         ]
 
 
-async def _check_health(place: Place) -> None:
+async def _check_health(deployment: Deployment) -> None:
     """The store in sync, every API serving; ClusterError if not in time."""
-    await place.cluster.wait_until_in_sync(HEALTH_TIMEOUT_S)
-    await place.system.wait_until_serving(HEALTH_TIMEOUT_S)
+    await deployment.cluster.wait_until_in_sync(HEALTH_TIMEOUT_S)
+    await deployment.system.wait_until_serving(HEALTH_TIMEOUT_S)
 
 
 async def _make_topics(client: Client, plan: RunPlan, workload: Workload) -> None:
@@ -262,7 +268,9 @@ async def _make_topics(client: Client, plan: RunPlan, workload: Workload) -> Non
 
 
 def _run_note(plan: RunPlan, workload: Workload, topics: list[str]) -> RunNote:
-    policy = Policy(POLICY.max_attempts, POLICY.initial_backoff_ms, POLICY.max_backoff_ms, 2.0, 0.1)
+    policy = RetrySettings(
+        POLICY.max_attempts, POLICY.initial_backoff_ms, POLICY.max_backoff_ms, 2.0, 0.1
+    )
     settings = TopicSettings(workload.shards, policy, durability=plan.mode.value, journal=True)
     return RunNote(
         wall_ms=time.time_ns() // 1_000_000,
@@ -289,11 +297,17 @@ def _gates(plan: RunPlan, told: Scenario) -> dict[str, float]:
 
 
 async def _collect(
-    run: Run, place: Place, client: Client, workload: Workload, topics: list[str], *, drained: bool
+    run: Run,
+    deployment: Deployment,
+    client: Client,
+    workload: Workload,
+    topics: list[str],
+    *,
+    drained: bool,
 ) -> None:
     """The surviving journal and what is left, from the master that everybody agrees on."""
     run.write_final(await collect_final(client, topics, drained=drained))
-    master = await place.cluster.wait_for_master()
+    master = await deployment.cluster.wait_for_master()
     async with Redis(host=master.ip, port=master.port) as store:
         await write_journal(run.journal, store, dict.fromkeys(topics, workload.shards))
 

@@ -129,11 +129,11 @@ def _scaled(step: Step, down_after_ms: int) -> Step:
     )  # fmt: skip
 
 
-def _times(dice: random.Random, count: int, low: float, high: float) -> list[float]:
+def _times(rng: random.Random, count: int, low: float, high: float) -> list[float]:
     """Spread over the range, one in each part of it, in any order."""
     width = (high - low) / count
-    values = [low + width * (n + dice.random()) for n in range(count)]
-    dice.shuffle(values)
+    values = [low + width * (n + rng.random()) for n in range(count)]
+    rng.shuffle(values)
     return values
 
 
@@ -141,8 +141,8 @@ REGRESSION: tuple[Scenario, ...] = (
     Scenario(
         "master-killed",
         "a killed master takes nothing with it that was acknowledged",
-        lambda dice: [
-            [_step("kill", "master", hold) for hold in _times(dice, 2, 0.2, 4.0)],
+        lambda rng: [
+            [_step("kill", "master", hold) for hold in _times(rng, 2, 0.2, 4.0)],
         ],
         failovers=2,
         core=True,
@@ -151,9 +151,9 @@ REGRESSION: tuple[Scenario, ...] = (
         "master-paused",
         "a master that is paused for about as long as Sentinel waits acknowledges nothing that its "
         "successor lacks",
-        lambda dice: [
+        lambda rng: [
             # With time between them to replace the first one: it is over before Sentinel has.
-            [_step("pause", "master", hold, wait=2.0) for hold in _times(dice, 2, 1.0, 3.0)],
+            [_step("pause", "master", hold, wait=2.0) for hold in _times(rng, 2, 1.0, 3.0)],
         ],
         failovers=1,
         core=True,
@@ -191,11 +191,11 @@ REGRESSION: tuple[Scenario, ...] = (
         "master-cut-off",
         "a master's host that is cut off, for a moment or for long, with clients on its side, "
         "acknowledges nothing that the others lack",
-        lambda dice: [
+        lambda rng: [
             [
                 *(
                     _step("partition-short", "master-host", hold, clients="both")
-                    for hold in _times(dice, 1, 1.2, 2.6)
+                    for hold in _times(rng, 1, 1.2, 2.6)
                 ),
                 _step(
                     "partition-host",
@@ -214,17 +214,17 @@ REGRESSION: tuple[Scenario, ...] = (
     Scenario(
         "isolate-heal-crash",
         "a master that grew its log while nobody listened is not chosen after its return",
-        lambda dice: [
+        lambda rng: [
             [
                 _step(
                     "partition-host",
                     "master-host",
-                    dice.uniform(4.0, 6.0),
+                    rng.uniform(4.0, 6.0),
                     settle=False,
                     direction="both",
                     clients="both",
                 ),
-                _step("kill", "master", dice.uniform(1.0, 3.0), wait=dice.uniform(0.2, 0.6)),
+                _step("kill", "master", rng.uniform(1.0, 3.0), wait=rng.uniform(0.2, 0.6)),
             ]
         ],
         failovers=2,
@@ -246,12 +246,12 @@ REGRESSION: tuple[Scenario, ...] = (
     Scenario(
         "cut-through-a-host",
         "a master and its replica on the wrong side of a partition acknowledge nothing in ALL",
-        lambda dice: [
+        lambda rng: [
             [
                 _step(
                     "partition-through",
                     "master",
-                    dice.uniform(4.5, 7.0),
+                    rng.uniform(4.5, 7.0),
                     sentinels=sentinels,
                     clients="both",
                 )
@@ -277,10 +277,10 @@ REGRESSION: tuple[Scenario, ...] = (
     Scenario(
         "scheduler-leader-stopped",
         "a scheduler that was stopped for longer than its lease moves nothing when it goes on",
-        lambda dice: [
+        lambda rng: [
             [
                 _step("pause", "scheduler-leader", hold, settle=False)
-                for hold in _times(dice, 3, 2.5, 5.0)
+                for hold in _times(rng, 3, 2.5, 5.0)
             ]
         ],
         workload="cancel-race",
@@ -290,10 +290,10 @@ REGRESSION: tuple[Scenario, ...] = (
     Scenario(
         "scheduler-leader-killed",
         "another scheduler takes over, and nothing is promoted twice",
-        lambda dice: [
+        lambda rng: [
             [
                 _step("kill", "scheduler-leader", hold, settle=False)
-                for hold in _times(dice, 3, 0.5, 4.0)
+                for hold in _times(rng, 3, 0.5, 4.0)
             ]
         ],
         workload="cancel-race",
@@ -302,12 +302,12 @@ REGRESSION: tuple[Scenario, ...] = (
         "scheduler-leader-skewed",
         "a scheduler whose clock is off by more than max_clock_skew moves nothing, and another one "
         "takes over",
-        lambda dice: [
+        lambda rng: [
             [
                 _step(
                     "clock-jump",
                     "scheduler-leader",
-                    dice.uniform(2, 4),
+                    rng.uniform(2, 4),
                     settle=False,
                     offset_ms=offset_ms,
                 )
@@ -319,31 +319,29 @@ REGRESSION: tuple[Scenario, ...] = (
     Scenario(
         "scheduler-cut-off",
         "schedulers that lose the store, or whose connections hang, do no harm and come back",
-        lambda dice: [
+        lambda rng: [
             [
                 _step(
                     "stalled",
                     "scheduler-store",
-                    dice.uniform(3, 6),
+                    rng.uniform(3, 6),
                     settle=False,
                     stream="downstream",
                 ),
-                _step("cut", "scheduler-store", dice.uniform(2, 4), settle=False),
+                _step("cut", "scheduler-store", rng.uniform(2, 4), settle=False),
             ]
         ],
     ),
     Scenario(
         "half-open",
         "connections over which nothing arrives any more end in unknown outcomes, never wrong ones",
-        lambda dice: [
+        lambda rng: [
             [
+                _step("stalled", "api-store", rng.uniform(2, 5), settle=False, stream="downstream"),
                 _step(
-                    "stalled", "api-store", dice.uniform(2, 5), settle=False, stream="downstream"
+                    "stalled", "client-api", rng.uniform(2, 5), settle=False, stream="downstream"
                 ),
-                _step(
-                    "stalled", "client-api", dice.uniform(2, 5), settle=False, stream="downstream"
-                ),
-                _step("reset", "api-store", dice.uniform(1, 3), settle=False, stream="downstream"),
+                _step("reset", "api-store", rng.uniform(1, 3), settle=False, stream="downstream"),
             ]
         ],
         core=True,
@@ -351,21 +349,21 @@ REGRESSION: tuple[Scenario, ...] = (
     Scenario(
         "api-killed",
         "an API process that dies in the middle of requests leaves each of them done or not done",
-        lambda dice: [
-            [_step("kill", "api", hold, settle=False) for hold in _times(dice, 4, 0.5, 3.0)]
+        lambda rng: [
+            [_step("kill", "api", hold, settle=False) for hold in _times(rng, 4, 0.5, 3.0)]
         ],
     ),
     Scenario(
         "sentinel-lost",
         "the queue goes on while a Sentinel is away",
-        lambda dice: [
+        lambda rng: [
             [
-                _step("kill", "sentinel", dice.uniform(2, 4)),
-                _step("pause", "sentinel", dice.uniform(1, 3)),
+                _step("kill", "sentinel", rng.uniform(2, 4)),
+                _step("pause", "sentinel", rng.uniform(1, 3)),
                 _step(
                     "partition-node",
                     "sentinel",
-                    dice.uniform(2, 4),
+                    rng.uniform(2, 4),
                     direction="both",
                     clients="both",
                 ),
@@ -375,10 +373,10 @@ REGRESSION: tuple[Scenario, ...] = (
     Scenario(
         "replica-lost",
         "one replica may be away, and come back without its disk",
-        lambda dice: [
+        lambda rng: [
             [
-                _step("kill", "replica", dice.uniform(1, 4)),
-                _step("pause", "replica", dice.uniform(1, 3)),
+                _step("kill", "replica", rng.uniform(1, 4)),
+                _step("pause", "replica", rng.uniform(1, 3)),
                 _step("empty-disk", "replica", 1.0),
             ]
         ],
@@ -386,10 +384,10 @@ REGRESSION: tuple[Scenario, ...] = (
     Scenario(
         "full-disk",
         "a node whose disk is full refuses writes, and nothing is half done",
-        lambda dice: [
+        lambda rng: [
             [
-                _step("full-disk", "replica", dice.uniform(2, 4)),
-                _step("full-disk", "master", dice.uniform(2, 4)),
+                _step("full-disk", "replica", rng.uniform(2, 4)),
+                _step("full-disk", "master", rng.uniform(2, 4)),
             ]
         ],
     ),
@@ -407,11 +405,11 @@ REGRESSION: tuple[Scenario, ...] = (
     Scenario(
         "clock-jump",
         "a store's clock that is wrong makes calls end with CLOCK_UNSAFE, not too early",
-        lambda dice: [
+        lambda rng: [
             [
-                _step("clock-jump", "master", dice.uniform(2, 4), offset_ms=3_600_000),
-                _step("clock-jump", "master", dice.uniform(2, 4), offset_ms=-60_000),
-                _step("clock-jump", "master", dice.uniform(2, 4), offset_ms=500),
+                _step("clock-jump", "master", rng.uniform(2, 4), offset_ms=3_600_000),
+                _step("clock-jump", "master", rng.uniform(2, 4), offset_ms=-60_000),
+                _step("clock-jump", "master", rng.uniform(2, 4), offset_ms=500),
             ]
         ],
         core=True,
@@ -437,12 +435,12 @@ REGRESSION: tuple[Scenario, ...] = (
     Scenario(
         "unequal-replicas",
         "whichever replica Sentinel prefers, and whoever else is attached, ALL loses nothing",
-        lambda dice: [
+        lambda rng: [
             [
                 _step("priorities", "replica", 6.0, priority=1, settle=False),
-                _step("stray-replica", "master", dice.uniform(1.5, 3.0)),
+                _step("stray-replica", "master", rng.uniform(1.5, 3.0)),
             ],
-            [_step("kill", "master", dice.uniform(0.5, 1.5), wait=3.0, settle=False)],
+            [_step("kill", "master", rng.uniform(0.5, 1.5), wait=3.0, settle=False)],
         ],
         failovers=1,
         core=True,
@@ -450,23 +448,23 @@ REGRESSION: tuple[Scenario, ...] = (
     Scenario(
         "everything",
         "processes of ddq die and hang while the store fails over",
-        lambda dice: [
+        lambda rng: [
             [
-                _step("kill", "master", dice.uniform(0.5, 3)),
-                _step("pause", "master", dice.uniform(1, 3)),
+                _step("kill", "master", rng.uniform(0.5, 3)),
+                _step("pause", "master", rng.uniform(1, 3)),
                 _step(
                     "partition-host",
                     "master-host",
-                    dice.uniform(3, 6),
+                    rng.uniform(3, 6),
                     direction="both",
                     clients="both",
                 ),
             ],
             [
-                _step("pause", "scheduler-leader", dice.uniform(2, 4), settle=False, wait=4),
-                _step("kill", "api", dice.uniform(1, 3), settle=False),
-                _step("kill", "scheduler-leader", dice.uniform(1, 3), settle=False),
-                _step("pause", "api", dice.uniform(1, 3), settle=False),
+                _step("pause", "scheduler-leader", rng.uniform(2, 4), settle=False, wait=4),
+                _step("kill", "api", rng.uniform(1, 3), settle=False),
+                _step("kill", "scheduler-leader", rng.uniform(1, 3), settle=False),
+                _step("pause", "api", rng.uniform(1, 3), settle=False),
             ],
         ],
         workload="bank",

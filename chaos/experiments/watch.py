@@ -6,12 +6,11 @@ import asyncio
 from typing import Literal
 
 from chaos.checker.promises.g12_one_leader import SHARDS_LED
-from chaos.clusters import ClusterError, Node, NodeKind, Role
+from chaos.clusters import ClusterError, NodeKind, Role, StoreNode
 from chaos.clusters.resp import ReplyError
-from chaos.experiments.deployment import Place
+from chaos.experiments.deployment import Deployment
 from chaos.experiments.progress import Progress
-from chaos.history.operations import Leader, Metric
-from chaos.history.operations import Role as RoleNote
+from chaos.history.operations import LeaderNote, MetricNote, RoleNote
 from chaos.history.writer import HistoryWriter
 
 ROLE_PERIOD_S = 0.25
@@ -26,8 +25,8 @@ Said = Literal["master", "replica", "sentinel", "down", "unknown"]
 class Watch:
     """Samples until it is cancelled; a note is written when something changes."""
 
-    def __init__(self, place: Place, writer: HistoryWriter, progress: Progress) -> None:
-        self._place = place
+    def __init__(self, deployment: Deployment, writer: HistoryWriter, progress: Progress) -> None:
+        self._deployment = deployment
         self._writer = writer
         self._progress = progress
         self._roles: dict[str, Said] = {}
@@ -41,11 +40,11 @@ class Watch:
             group.create_task(self._watch_processes(), name="chaos processes")
 
     async def _watch_roles(self) -> None:
-        cluster = self._place.cluster
+        cluster = self._deployment.cluster
         while True:
             data = [node for node in cluster.nodes if node.kind is NodeKind.DATA]
             try:
-                master: Node | None = await cluster.master()
+                master: StoreNode | None = await cluster.master()
             except (ClusterError, OSError, ReplyError):
                 master = None
             for node, role in zip(
@@ -54,7 +53,7 @@ class Watch:
                 self._note_role(node, _said(role, chosen=node == master))
             await asyncio.sleep(ROLE_PERIOD_S)
 
-    def _note_role(self, node: Node, said: Said) -> None:
+    def _note_role(self, node: StoreNode, said: Said) -> None:
         if said == "master":
             self._progress.master = node.name
         if self._roles.get(node.name) != said:
@@ -62,7 +61,7 @@ class Watch:
             self._writer.note(node.name, "role", RoleNote(said))
 
     async def _watch_processes(self) -> None:
-        system = self._place.system
+        system = self._deployment.system
         while True:
             schedulers = list(system.schedulers)
             found = await asyncio.gather(*map(system.metrics, schedulers))
@@ -71,15 +70,15 @@ class Watch:
                 if self._leaders.get(process.name, 0.0) != led:
                     self._leaders[process.name] = led
                     self._writer.note(
-                        process.name, "leader", Leader(f"{led:g} shards", leads=bool(led))
+                        process.name, "leader", LeaderNote(f"{led:g} shards", leads=bool(led))
                     )
                 # Sampled, not only when it changes: that it lasts is what counts.
-                self._writer.note(process.name, "metric", Metric(SHARDS_LED, led))
+                self._writer.note(process.name, "metric", MetricNote(SHARDS_LED, led))
                 for name, counted in COUNTED.items():
                     value = metrics.get(name)
                     if value is not None and self._metrics.get((process.name, name)) != value:
                         self._metrics[process.name, name] = value
-                        self._writer.note(process.name, "metric", Metric(counted, value))
+                        self._writer.note(process.name, "metric", MetricNote(counted, value))
             most = max(self._leaders, key=self._leaders.__getitem__, default="")
             self._progress.leader = most if self._leaders.get(most) else "?"
             await asyncio.sleep(METRIC_PERIOD_S)

@@ -11,12 +11,12 @@ from chaos.faults.model import (
     DidNotHappenError,
     Evidence,
     Fault,
+    FaultContext,
+    FaultRow,
     Kind,
     Mode,
-    Row,
     Strength,
-    Victim,
-    World,
+    Target,
 )
 
 __all__ = [
@@ -24,11 +24,11 @@ __all__ = [
     "DidNotHappenError",
     "Evidence",
     "Fault",
+    "FaultContext",
+    "FaultRow",
     "Kind",
     "Mode",
-    "Row",
     "Strength",
-    "Victim",
-    "World",
+    "Target",
     "kind",
 ]

@@ -5,25 +5,25 @@ from __future__ import annotations
 from typing import cast
 
 from chaos.clusters import Cable
-from chaos.faults.model import DidNotHappenError, Evidence, Strength, World
+from chaos.faults.model import DidNotHappenError, Evidence, FaultContext, Strength
 from chaos.faults.targets import nodes
 
 
 class CableFault:
     """A host's cable is pulled: its connections hang, and whoever opens one finds no such host."""
 
-    def __init__(self, world: World, target: str, strength: Strength) -> None:  # noqa: ARG002
-        self._world = world
+    def __init__(self, context: FaultContext, target: str, strength: Strength) -> None:  # noqa: ARG002
+        self._context = context
         self._target = target
         self._host: str | None = None
 
     @property
     def _cable(self) -> Cable:
-        return cast("Cable", self._world.cluster)
+        return cast("Cable", self._context.cluster)
 
     async def inject(self) -> Evidence:
         """Pulls it."""
-        self._host = (await nodes(self._world.cluster, self._target))[0].host
+        self._host = (await nodes(self._context.cluster, self._target))[0].host
         await self._cable.unplug(self._host)
         return {"host": self._host}
 

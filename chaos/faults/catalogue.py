@@ -13,7 +13,7 @@ from chaos.faults.cables import CableFault
 from chaos.faults.clocks import ClockDriftFault, ClockJumpFault
 from chaos.faults.disks import FullDiskFault, ReturnFault, SlowDiskFault
 from chaos.faults.elections import PauseThenStrikeFault
-from chaos.faults.model import Kind, Mode, Row
+from chaos.faults.model import FaultRow, Kind, Mode
 from chaos.faults.network import CutLinkFault, toxic
 from chaos.faults.orders import (
     ClientKillFault,
@@ -48,7 +48,7 @@ _STREAMS = ("upstream", "downstream")
 KINDS: tuple[Kind, ...] = (
     Kind(
         "kill",
-        Row.SIGNALS,
+        FaultRow.SIGNALS,
         "SIGKILL; started again when healed, a data node through ddq node",
         _SIGNAL_TARGETS,
         KillFault,
@@ -57,7 +57,7 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind(
         "pause",
-        Row.SIGNALS,
+        FaultRow.SIGNALS,
         "SIGSTOP; short around down-after is where a majority under WAIT alone loses writes",
         _SIGNAL_TARGETS,
         PauseFault,
@@ -66,7 +66,7 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind(
         "pause-until-replaced",
-        Row.SIGNALS,
+        FaultRow.SIGNALS,
         "SIGSTOP until a replica has been promoted, and then no longer: the other replica is still "
         "the old master's",
         {"master": QUORUM},
@@ -76,7 +76,7 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind(
         "pause-then-isolate",
-        Row.ELECTION,
+        FaultRow.ELECTION,
         "the master's host is paused until a Sentinel has selected the replica of its own host; "
         "then that host is isolated instead: the election completes behind the cut",
         {"master-host": QUORUM},
@@ -87,7 +87,7 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind(
         "pause-then-pause",
-        Row.ELECTION,
+        FaultRow.ELECTION,
         "the master's host is paused until a replica is selected; the pause ends and the selected "
         "replica's host is paused before or while it reads REPLICAOF NO ONE",
         {"master-host": QUORUM},
@@ -98,7 +98,7 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind(
         "partition-host",
-        Row.PARTITION,
+        FaultRow.PARTITION,
         "whole hosts against the rest, both ways or one way; the minority keeps its clients",
         {"master-host": QUORUM, "replica-host": EVERY},
         partition(partitions.around),
@@ -108,7 +108,7 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind(
         "partition-short",
-        Row.PARTITION,
+        FaultRow.PARTITION,
         "the master's host cut off for about as long as Sentinel waits",
         {"master-host": QUORUM},
         partition(partitions.around),
@@ -118,7 +118,7 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind(
         "partition-node",
-        Row.PARTITION,
+        FaultRow.PARTITION,
         "a data node or a Sentinel against the rest, cut from what is beside it on its host",
         {"master": ALL, "replica": EVERY, "sentinel": EVERY},
         partition(partitions.around),
@@ -128,7 +128,7 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind(
         "partition-through",
-        Row.PARTITION,
+        FaultRow.PARTITION,
         "through hosts: master and one replica against all the rest, with or without a Sentinel",
         {"master": ALL},
         partition(partitions.through),
@@ -138,7 +138,7 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind(
         "partition-ring",
-        Row.PARTITION,
+        FaultRow.PARTITION,
         "two hosts lose each other and keep the third: every host sees a majority",
         {"master": ALL},
         partition(partitions.ring),
@@ -147,7 +147,7 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind(
         "partition-clients",
-        Row.PARTITION,
+        FaultRow.PARTITION,
         "clients lose a node that is well",
         {"master": EVERY, "sentinel": EVERY, "sentinels": EVERY, "replica": EVERY},
         partition(partitions.clients),
@@ -157,7 +157,7 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind(
         "cable",
-        Row.PARTITION,
+        FaultRow.PARTITION,
         "a host is taken off the network: its addresses are gone, and its processes run on",
         {"master-host": QUORUM, "replica-host": EVERY},
         CableFault,
@@ -166,7 +166,7 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind(
         "slow",
-        Row.CONNECTIONS,
+        FaultRow.CONNECTIONS,
         "every packet is late",
         _LINK_TARGETS,
         toxic("latency", lambda strength: {"latency": strength["latency_ms"], "jitter": 20}),
@@ -174,7 +174,7 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind(
         "stalled",
-        Row.CONNECTIONS,
+        FaultRow.CONNECTIONS,
         "nothing arrives any more, and nobody closes: half open",
         _LINK_TARGETS,
         toxic("timeout", lambda _: {"timeout": 0}),
@@ -182,7 +182,7 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind(
         "reset",
-        Row.CONNECTIONS,
+        FaultRow.CONNECTIONS,
         "every connection is reset",
         _LINK_TARGETS,
         toxic("reset_peer", lambda _: {"timeout": 0}),
@@ -190,7 +190,7 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind(
         "sliced",
-        Row.CONNECTIONS,
+        FaultRow.CONNECTIONS,
         "data arrives in small pieces, with pauses between them",
         _LINK_TARGETS,
         toxic("slicer", lambda _: {"average_size": 64, "size_variation": 32, "delay": 500}),
@@ -198,7 +198,7 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind(
         "throttled",
-        Row.CONNECTIONS,
+        FaultRow.CONNECTIONS,
         "little bandwidth",
         _LINK_TARGETS,
         toxic("bandwidth", lambda strength: {"rate": strength["rate_kib_s"]}),
@@ -206,14 +206,14 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind(
         "cut",
-        Row.CONNECTIONS,
+        FaultRow.CONNECTIONS,
         "connections are closed, and new ones refused",
         _LINK_TARGETS,
         CutLinkFault,
     ),
     Kind(
         "clock-jump",
-        Row.CLOCK,
+        FaultRow.CLOCK,
         "a clock is wrong from one moment to the next; calls may end with CLOCK_UNSAFE",
         {
             "master": EVERY,
@@ -231,7 +231,7 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind(
         "clock-drift",
-        Row.CLOCK,
+        FaultRow.CLOCK,
         "a clock runs at the wrong speed",
         # A process of ddq tells its time in whole seconds, and this is less.
         {"master": EVERY, "replica": EVERY, "master-host": EVERY},
@@ -243,7 +243,7 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind(
         "failover",
-        Row.ORDER,
+        FaultRow.ORDER,
         "a failover that nobody needed, with COORDINATED",
         {"master": QUORUM},
         FailoverFault,
@@ -252,7 +252,7 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind(
         "failover-plain",
-        Row.ORDER,
+        FaultRow.ORDER,
         "a failover that nobody needed, and that Sentinel makes without waiting for the replica",
         {"master": ALL},
         FailoverFault,
@@ -261,7 +261,7 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind(
         "sentinel-crash",
-        Row.ORDER,
+        FaultRow.ORDER,
         "the master dies, and the Sentinel that leads its failover dies while it does",
         {"master": ALL},
         SentinelCrashFault,
@@ -271,7 +271,7 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind(
         "script-flush",
-        Row.ORDER,
+        FaultRow.ORDER,
         "SCRIPT FLUSH: the node forgets every script",
         {"master": EVERY},
         ScriptFlushFault,
@@ -279,7 +279,7 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind(
         "client-kill",
-        Row.ORDER,
+        FaultRow.ORDER,
         "CLIENT KILL: every client's connection is closed, hints included",
         {"master": EVERY},
         ClientKillFault,
@@ -287,7 +287,7 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind(
         "empty-disk",
-        Row.DISK,
+        FaultRow.DISK,
         "killed, its disk emptied, and back at once through ddq node",
         {"master": QUORUM, "replica": EVERY},
         ReturnFault,
@@ -296,7 +296,7 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind(
         "truncated-log",
-        Row.DISK,
+        FaultRow.DISK,
         "killed, the end of its append-only file gone, and back at once through ddq node",
         {"master": QUORUM, "replica": EVERY},
         ReturnFault,
@@ -306,7 +306,7 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind(
         "returning-master",
-        Row.DISK,
+        FaultRow.DISK,
         "as empty-disk, without ddq node: every replica follows the empty master down",
         {"master": NOBODY},
         ReturnFault,
@@ -316,7 +316,7 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind(
         "full-disk",
-        Row.DISK,
+        FaultRow.DISK,
         "no room for the append-only file: the node refuses writes",
         {"master": EVERY, "replica": EVERY},
         FullDiskFault,
@@ -325,7 +325,7 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind(
         "slow-disk",
-        Row.DISK,
+        FaultRow.DISK,
         "each write to the append-only file takes long",
         {"master": EVERY, "replica": EVERY},
         SlowDiskFault,
@@ -334,7 +334,7 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind(
         "priorities",
-        Row.SETTINGS,
+        FaultRow.SETTINGS,
         "Sentinel prefers one replica whatever it has received, or never takes it",
         {"replica": ALL},
         PriorityFault,
@@ -343,7 +343,7 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind(
         "stray-replica",
-        Row.SETTINGS,
+        FaultRow.SETTINGS,
         "a replica outside data_nodes answers WAIT like any other",
         {"master": ALL},
         StrayReplicaFault,

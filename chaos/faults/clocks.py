@@ -7,8 +7,8 @@ import contextlib
 import time
 from typing import cast
 
-from chaos.faults.model import Clocked, DidNotHappenError, Evidence, Strength, World
-from chaos.faults.targets import victims
+from chaos.faults.model import Clocked, DidNotHappenError, Evidence, FaultContext, Strength
+from chaos.faults.targets import find_targets
 
 _POLL_S = 0.05
 # A process sees its new time within a second; its answers may take long on a busy machine.
@@ -19,9 +19,9 @@ _TOLERANCE_SHARE = 0.1
 _DRIFT_STEP_S = 0.25
 
 
-async def _clocked(world: World, target: str) -> list[Clocked]:
+async def _clocked(context: FaultContext, target: str) -> list[Clocked]:
     # Everything that is hit has a clock; the world says beforehand whether it can be shifted.
-    return [cast("Clocked", victim) for victim in await victims(world, target)]
+    return [cast("Clocked", found) for found in await find_targets(context, target)]
 
 
 async def _until_off(one: Clocked, offset_ms: int) -> None:
@@ -51,15 +51,15 @@ class ClockJumpFault:
         offset_ms: ahead, or behind if negative.
     """
 
-    def __init__(self, world: World, target: str, strength: Strength) -> None:
-        self._world = world
+    def __init__(self, context: FaultContext, target: str, strength: Strength) -> None:
+        self._context = context
         self._target = target
         self._offset_ms = int(strength.get("offset_ms", 5_000))
         self._shifted: list[Clocked] = []
 
     async def inject(self) -> Evidence:
         """Sets the clocks."""
-        self._shifted = await _clocked(self._world, self._target)
+        self._shifted = await _clocked(self._context, self._target)
         for one in self._shifted:
             await one.shift_clock(self._offset_ms)
         return {"shifted": [one.name for one in self._shifted], "offset_ms": self._offset_ms}
@@ -83,8 +83,8 @@ class ClockDriftFault:
         rate_ppm: parts per million; 20,000 is 2 % too fast.
     """
 
-    def __init__(self, world: World, target: str, strength: Strength) -> None:
-        self._world = world
+    def __init__(self, context: FaultContext, target: str, strength: Strength) -> None:
+        self._context = context
         self._target = target
         self._rate_ppm = int(strength.get("rate_ppm", 20_000))
         self._shifted: list[Clocked] = []
@@ -93,7 +93,7 @@ class ClockDriftFault:
 
     async def inject(self) -> Evidence:
         """Begins to drift."""
-        self._shifted = await _clocked(self._world, self._target)
+        self._shifted = await _clocked(self._context, self._target)
         self._drifting = asyncio.create_task(self._drift())
         return {"shifted": [one.name for one in self._shifted], "rate_ppm": self._rate_ppm}
 

@@ -6,9 +6,15 @@ import asyncio
 import contextlib
 from typing import cast
 
-from chaos.clusters import Cluster, Disk, FullDisk, Kill, Node, NodeKind, Role
+from chaos.clusters import Cluster, Disk, FullDisk, Kill, NodeKind, Role, StoreNode
 from chaos.clusters.resp import as_info
-from chaos.faults.model import FAILOVER_TIMEOUT_S, DidNotHappenError, Evidence, Strength, World
+from chaos.faults.model import (
+    FAILOVER_TIMEOUT_S,
+    DidNotHappenError,
+    Evidence,
+    FaultContext,
+    Strength,
+)
 from chaos.faults.targets import nodes, one
 
 _POLL_S = 0.05
@@ -17,7 +23,7 @@ _SLOW_TIMEOUT_S = 10.0
 _FELT_SHARE = 0.1
 
 
-async def _data_node(cluster: Cluster, target: str) -> Node:
+async def _data_node(cluster: Cluster, target: str) -> StoreNode:
     """The one with a disk, of a host too."""
     found = await nodes(cluster, target)
     return one([node for node in found if node.kind is NodeKind.DATA], target)
@@ -31,12 +37,12 @@ class ReturnFault:
         guarded: whether it is started through ``ddq node``. False is what nobody promises to bear.
     """
 
-    def __init__(self, world: World, target: str, strength: Strength) -> None:
-        self._cluster = world.cluster
+    def __init__(self, context: FaultContext, target: str, strength: Strength) -> None:
+        self._cluster = context.cluster
         self._target = target
         self._tail_bytes = int(strength.get("tail_bytes", 0))
         self._guarded = bool(strength.get("guarded", True))
-        self._node: Node | None = None
+        self._node: StoreNode | None = None
         self._was_master = False
         self._gone_bytes = 0
 
@@ -72,18 +78,18 @@ class ReturnFault:
 class FullDiskFault:
     """A data node has no room for its append-only file: a master refuses writes, a replica ends."""
 
-    def __init__(self, world: World, target: str, strength: Strength) -> None:  # noqa: ARG002
-        self._world = world
+    def __init__(self, context: FaultContext, target: str, strength: Strength) -> None:  # noqa: ARG002
+        self._context = context
         self._target = target
-        self._node: Node | None = None
+        self._node: StoreNode | None = None
 
     @property
     def _disk(self) -> FullDisk:
-        return cast("FullDisk", self._world.cluster)
+        return cast("FullDisk", self._context.cluster)
 
     async def inject(self) -> Evidence:
         """Fills it."""
-        self._node = await _data_node(self._world.cluster, self._target)
+        self._node = await _data_node(self._context.cluster, self._target)
         await self._disk.fill_disk(self._node)
         return {"node": self._node.name}
 
@@ -101,10 +107,10 @@ class FullDiskFault:
         if node is None:
             return
         await self._disk.free_disk(node)
-        kill = cast("Kill", self._world.cluster)
+        kill = cast("Kill", self._context.cluster)
         # A replica cannot refuse what its master has done, and ends over it, with a long report
         # (replica-ignore-disk-write-errors).
-        while kill.alive(node) and await self._world.cluster.role(node) is Role.UNREACHABLE:  # noqa: ASYNC110 - nobody tells
+        while kill.alive(node) and await self._context.cluster.role(node) is Role.UNREACHABLE:  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(_POLL_S)
         if not kill.alive(node):
             await kill.restart(node)
@@ -117,11 +123,11 @@ class SlowDiskFault:
         sleep_ms: how long.
     """
 
-    def __init__(self, world: World, target: str, strength: Strength) -> None:
-        self._cluster = world.cluster
+    def __init__(self, context: FaultContext, target: str, strength: Strength) -> None:
+        self._cluster = context.cluster
         self._target = target
         self._sleep_ms = int(strength.get("sleep_ms", 100))
-        self._node: Node | None = None
+        self._node: StoreNode | None = None
 
     async def inject(self) -> Evidence:
         """DEBUG AOF-FLUSH-SLEEP."""
@@ -129,7 +135,7 @@ class SlowDiskFault:
         await self._set(self._node, self._sleep_ms)
         return {"node": self._node.name, "sleep_ms": self._sleep_ms}
 
-    async def _set(self, node: Node, sleep_ms: int) -> None:
+    async def _set(self, node: StoreNode, sleep_ms: int) -> None:
         await self._cluster.command(node, "DEBUG", "AOF-FLUSH-SLEEP", str(sleep_ms * 1_000))
 
     async def verify(self) -> Evidence:

@@ -15,9 +15,15 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol, cast
 
-from chaos.clusters import ClusterError, Kill, Node, NodeKind, NotAvailableError
+from chaos.clusters import ClusterError, Kill, NodeKind, NotAvailableError, StoreNode
 from chaos.clusters.resp import ReplyError, Subscription, as_info
-from chaos.faults.model import FAILOVER_TIMEOUT_S, DidNotHappenError, Evidence, Strength, World
+from chaos.faults.model import (
+    FAILOVER_TIMEOUT_S,
+    DidNotHappenError,
+    Evidence,
+    FaultContext,
+    Strength,
+)
 from chaos.faults.partitions import PartitionFault, around
 from chaos.faults.signals import PauseFault
 from chaos.faults.targets import nodes, on_host
@@ -46,8 +52,8 @@ class _Selection:
         at_s: when its event arrived, in time.monotonic() seconds.
     """
 
-    leader: Node
-    replica: Node
+    leader: StoreNode
+    replica: StoreNode
     at_s: float
 
     @property
@@ -64,11 +70,11 @@ class PauseThenStrikeFault:
             the leading Sentinel is on it. ``pause``: the second host is stopped.
     """
 
-    def __init__(self, world: World, target: str, strength: Strength) -> None:
-        self._world = world
+    def __init__(self, context: FaultContext, target: str, strength: Strength) -> None:
+        self._context = context
         self._target = target
         self._isolates = str(strength.get("second", "isolate")) == "isolate"
-        self._paused: Node | None = None
+        self._paused: StoreNode | None = None
         self._first: PauseFault | None = None
         self._second: _Second | None = None
 
@@ -89,7 +95,7 @@ class PauseThenStrikeFault:
 
         One whose clock jumped takes part in no election for 30 s (TILT), and the next one needs it.
         """
-        cluster = self._world.cluster
+        cluster = self._context.cluster
         kill = cast("Kill", cluster)
         with contextlib.suppress(ClusterError):
             # It may have been given up.
@@ -106,7 +112,7 @@ class PauseThenStrikeFault:
 
     async def _all_may_elect(self) -> bool:
         """Whether every Sentinel acts, and names the same master."""
-        cluster = self._world.cluster
+        cluster = self._context.cluster
         named: set[str] = set()
         for sentinel in (node for node in cluster.nodes if node.kind is NodeKind.SENTINEL):
             try:
@@ -122,10 +128,10 @@ class PauseThenStrikeFault:
 
     async def _strike(self) -> Evidence | None:
         """One election; None if it is not the case that is looked for."""
-        master, *_ = await nodes(self._world.cluster, self._target)
+        master, *_ = await nodes(self._context.cluster, self._target)
         self._paused = master
-        async with _selections(self._world) as selections:
-            self._first = PauseFault(self._world, self._target, {})
+        async with _selections(self._context) as selections:
+            self._first = PauseFault(self._context, self._target, {})
             since_s = time.monotonic()
             await self._first.inject()
             try:
@@ -140,9 +146,9 @@ class PauseThenStrikeFault:
                 return None
             host = selection.replica.host
             self._second = (
-                PartitionFault(self._world, host, {"clients": "outside"}, shape=around)
+                PartitionFault(self._context, host, {"clients": "outside"}, shape=around)
                 if self._isolates
-                else PauseFault(self._world, host, {})
+                else PauseFault(self._context, host, {})
             )
             after_ms = round((time.monotonic() - selection.at_s) * 1_000)
             await self._second.inject()
@@ -174,23 +180,23 @@ class PauseThenStrikeFault:
 
 
 @contextlib.asynccontextmanager
-async def _selections(world: World) -> AsyncIterator[asyncio.Queue[_Selection]]:
+async def _selections(context: FaultContext) -> AsyncIterator[asyncio.Queue[_Selection]]:
     """What the Sentinels publish about selected replicas while the block runs."""
-    sentinels = [node for node in world.cluster.nodes if node.kind is NodeKind.SENTINEL]
+    sentinels = [node for node in context.cluster.nodes if node.kind is NodeKind.SENTINEL]
     if not sentinels:
         raise NotAvailableError("sentinel: this cluster has none")
     queue: asyncio.Queue[_Selection] = asyncio.Queue()
 
-    async def listen(sentinel: Node, subscription: Subscription) -> None:
+    async def listen(sentinel: StoreNode, subscription: Subscription) -> None:
         # The Sentinel of the paused host says nothing, and its connection may break.
         with contextlib.suppress(OSError):
             while True:
                 _, message = await subscription.next()
-                replica = _named(world, message)
+                replica = _named(context, message)
                 queue.put_nowait(_Selection(sentinel, replica, time.monotonic()))
 
     # Each one is subscribed to before the pause: the selection comes a down-after later.
-    subscriptions = {each: await world.cluster.subscribe(each, _SELECTED) for each in sentinels}
+    subscriptions = {each: await context.cluster.subscribe(each, _SELECTED) for each in sentinels}
     tasks = [
         asyncio.create_task(listen(sentinel, each), name=f"chaos events of {sentinel.name}")
         for sentinel, each in subscriptions.items()
@@ -205,10 +211,10 @@ async def _selections(world: World) -> AsyncIterator[asyncio.Queue[_Selection]]:
             each.close()
 
 
-def _named(world: World, message: str) -> Node:
+def _named(context: FaultContext, message: str) -> StoreNode:
     """The node of an event: ``slave IP:PORT IP PORT @ MASTER IP PORT``."""
     address = message.split()[1]
-    for node in world.cluster.nodes:
+    for node in context.cluster.nodes:
         if node.address == address:
             return node
     raise ClusterError(f"a Sentinel selected {address}, which is not of this cluster")

@@ -37,7 +37,7 @@ class Mode(StrEnum):
     ALL = "all"
 
 
-class Row(StrEnum):
+class FaultRow(StrEnum):
     """The rows of the table of faults in docs/VERIFICATION.md."""
 
     SIGNALS = "kill, stop and continue"
@@ -50,7 +50,7 @@ class Row(StrEnum):
     SETTINGS = "unequal or unknown replicas"
 
 
-class Victim(Protocol):
+class Target(Protocol):
     """One process that signals can be sent to, of the store or of ddq."""
 
     @property
@@ -76,7 +76,7 @@ class Victim(Protocol):
 
 
 class Clocked(Protocol):
-    """A victim whose wall clock can be set wrong."""
+    """A target whose wall clock can be set wrong."""
 
     @property
     def name(self) -> str: ...
@@ -97,7 +97,7 @@ class Clocked(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class FaultContext:
     """What faults act on.
 
     Attributes:
@@ -110,7 +110,7 @@ class World:
     """
 
     cluster: Cluster
-    processes: Mapping[str, Callable[[], Awaitable[Victim]]] = field(default_factory=dict)
+    processes: Mapping[str, Callable[[], Awaitable[Target]]] = field(default_factory=dict)
     client_ips: Sequence[str] = ("127.0.0.1",)
     links: Mapping[str, Link] = field(default_factory=dict)
 
@@ -151,10 +151,10 @@ class Kind:
     """
 
     name: str
-    row: Row
+    row: FaultRow
     doc: str
     targets: Mapping[str, frozenset[Mode]]
-    make: Callable[[World, str, Strength], Fault]
+    make: Callable[[FaultContext, str, Strength], Fault]
     needs: frozenset[Ability] = frozenset()
     strengths: Mapping[str, Sequence[Value]] = field(default_factory=dict)
     hold: tuple[float, float] = (1.0, 5.0)
@@ -165,14 +165,14 @@ class Kind:
         kept = ALL_PROMISES if mode in self.targets[target] else _EVER
         return kept - self.exempt
 
-    def unavailable(self, world: World, target: str) -> str | None:
+    def unavailable(self, context: FaultContext, target: str) -> str | None:
         """Why it cannot be had in this world, and what would help; None if it can."""
         for ability in sorted(self.needs):
-            if why := world.cluster.unavailable.get(ability):
+            if why := context.cluster.unavailable.get(ability):
                 return f"{ability}: {why}"
-        if target in PROCESS_TARGETS and target not in world.processes:
+        if target in PROCESS_TARGETS and target not in context.processes:
             return f"{target}: this run starts no such process"
-        if target in LINK_TARGETS and target not in world.links:
+        if target in LINK_TARGETS and target not in context.links:
             return f"{target}: this run has no Toxiproxy between the two"
         return None
 

@@ -17,7 +17,7 @@ from typing import Any
 from chaos.clusters import ClusterError, NotAvailableError
 from chaos.clusters.resp import ReplyError
 from chaos.faults.catalogue import KINDS, kind
-from chaos.faults.model import DidNotHappenError, Evidence, Kind, Mode, Value, World
+from chaos.faults.model import DidNotHappenError, Evidence, FaultContext, Kind, Mode, Value
 
 SETTLE_TIMEOUT_S = 90.0
 _FORMAT = 1
@@ -120,16 +120,16 @@ def draw(
     ]
     if not chosen:
         raise ValueError("no fault is possible here that this mode promises to bear")
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     tracks = tuple(
-        _draw_track(dice, chosen, duration_ms=duration_ms, down_after_ms=down_after_ms)
+        _draw_track(rng, chosen, duration_ms=duration_ms, down_after_ms=down_after_ms)
         for _ in range(tracks_count)
     )
     return Schedule(tracks, down_after_ms, seed)
 
 
 def _draw_track(
-    dice: random.Random,
+    rng: random.Random,
     chosen: Sequence[tuple[Kind, str]],
     *,
     duration_ms: int,
@@ -142,17 +142,17 @@ def _draw_track(
     while True:
         if not deck:
             deck = list(chosen)
-            dice.shuffle(deck)
+            rng.shuffle(deck)
         each, target = deck.pop()
         low, high = each.hold
         step = Step(
             each.name,
             target,
-            {name: dice.choice(values) for name, values in each.strengths.items()},
-            wait_ms=round(dice.uniform(0.5, 2.0) * down_after_ms),
-            hold_ms=round(dice.uniform(low, high) * down_after_ms),
+            {name: rng.choice(values) for name, values in each.strengths.items()},
+            wait_ms=round(rng.uniform(0.5, 2.0) * down_after_ms),
+            hold_ms=round(rng.uniform(low, high) * down_after_ms),
             # Now and then the next fault comes before the store has recovered from the last one.
-            settle=dice.random() < 0.75,
+            settle=rng.random() < 0.75,
         )
         elapsed_ms += step.wait_ms + step.hold_ms
         if steps and elapsed_ms > duration_ms:
@@ -160,7 +160,7 @@ def _draw_track(
         steps.append(step)
 
 
-class Phase(StrEnum):
+class FaultPhase(StrEnum):
     """What became of a step."""
 
     BEGUN = "begun"
@@ -173,7 +173,7 @@ class Phase(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class FaultEvent:
     """One moment of a step, for the history.
 
     Attributes:
@@ -181,63 +181,67 @@ class Event:
     """
 
     number: str
-    phase: Phase
+    phase: FaultPhase
     step: Step
     evidence: Evidence = field(default_factory=dict)
 
 
-async def play(schedule: Schedule, world: World, tell: Callable[[Event], None]) -> None:
+async def play(
+    schedule: Schedule, context: FaultContext, tell: Callable[[FaultEvent], None]
+) -> None:
     """Plays a schedule to its end; every fault is healed when it returns, however it does.
 
     Faults that cannot be had here, and those that did not happen, are told and passed over.
     """
     async with asyncio.TaskGroup() as group:
         for number, steps in enumerate(schedule.tracks):
-            group.create_task(_play_track(number, steps, world, tell))
+            group.create_task(_play_track(number, steps, context, tell))
 
 
 async def _play_track(
-    number: int, steps: Sequence[Step], world: World, tell: Callable[[Event], None]
+    number: int, steps: Sequence[Step], context: FaultContext, tell: Callable[[FaultEvent], None]
 ) -> None:
     for position, step in enumerate(steps):
         await asyncio.sleep(step.wait_ms / 1_000)
-        await _play_step(f"{number}.{position}", step, world, tell)
+        await _play_step(f"{number}.{position}", step, context, tell)
 
 
-async def _play_step(number: str, step: Step, world: World, tell: Callable[[Event], None]) -> None:
-    def say(phase: Phase, evidence: Evidence | None = None) -> None:
-        tell(Event(number, phase, step, evidence or {}))
+async def _play_step(
+    number: str, step: Step, context: FaultContext, tell: Callable[[FaultEvent], None]
+) -> None:
+    def say(phase: FaultPhase, evidence: Evidence | None = None) -> None:
+        tell(FaultEvent(number, phase, step, evidence or {}))
 
     each = kind(step.kind)
-    if why := each.unavailable(world, step.target):
-        say(Phase.NOT_AVAILABLE, {"why": why})
+    if why := each.unavailable(context, step.target):
+        say(FaultPhase.NOT_AVAILABLE, {"why": why})
         return
-    before = await _master(world)
-    fault = each.make(world, step.target, step.strength)
+    before = await _master(context)
+    fault = each.make(context, step.target, step.strength)
     # A failover that somebody orders hurts from its order on, and is there only seconds later.
-    say(Phase.BEGUN)
+    say(FaultPhase.BEGUN)
     try:
-        say(Phase.INJECTED, await fault.inject())
+        say(FaultPhase.INJECTED, await fault.inject())
         await asyncio.sleep(step.hold_ms / 1_000)
-        say(Phase.VERIFIED, await fault.verify())
+        say(FaultPhase.VERIFIED, await fault.verify())
     except NotAvailableError as error:
-        say(Phase.NOT_AVAILABLE, {"why": str(error)})
+        say(FaultPhase.NOT_AVAILABLE, {"why": str(error)})
         return
     except (DidNotHappenError, OSError, ReplyError) as error:
         # Beside another fault, or behind one that is not settled, a node may not be there to hit.
-        say(Phase.DID_NOT_HAPPEN, {"why": str(error)})
+        say(FaultPhase.DID_NOT_HAPPEN, {"why": str(error)})
     finally:
         await fault.heal()
-    say(Phase.HEALED)
+    say(FaultPhase.HEALED)
     if step.settle:
-        await world.cluster.wait_until_in_sync(SETTLE_TIMEOUT_S)
-        after = await world.cluster.wait_for_master(None, SETTLE_TIMEOUT_S)
-        say(Phase.SETTLED, {"old_master": before, "new_master": after.name})
+        await context.cluster.wait_until_in_sync(SETTLE_TIMEOUT_S)
+        after = await context.cluster.wait_for_master(None, SETTLE_TIMEOUT_S)
+        say(FaultPhase.SETTLED, {"old_master": before, "new_master": after.name})
 
 
-async def _master(world: World) -> str:
+async def _master(context: FaultContext) -> str:
     """Its name; empty while there is none."""
     try:
-        return (await world.cluster.master()).name
+        return (await context.cluster.master()).name
     except ClusterError:
         return ""

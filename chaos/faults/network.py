@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from chaos.clusters import NotAvailableError
 from chaos.faults.links import Link
-from chaos.faults.model import DidNotHappenError, Evidence, Strength, Value, World
+from chaos.faults.model import DidNotHappenError, Evidence, FaultContext, Strength, Value
 
 Attributes = Callable[[Mapping[str, Value]], Mapping[str, Value]]
 
@@ -22,9 +22,15 @@ class ToxicFault:
     """
 
     def __init__(
-        self, world: World, target: str, strength: Strength, *, toxic: str, attributes: Attributes
+        self,
+        context: FaultContext,
+        target: str,
+        strength: Strength,
+        *,
+        toxic: str,
+        attributes: Attributes,
     ) -> None:
-        self._world = world
+        self._context = context
         self._target = target
         self._toxic = toxic
         self._stream = str(strength.get("stream", "downstream"))
@@ -33,7 +39,7 @@ class ToxicFault:
 
     async def inject(self) -> Evidence:
         """Adds the toxic."""
-        self._link = find(self._world, self._target)
+        self._link = find(self._context, self._target)
         await self._link.add_toxic(self._toxic, self._stream, self._attributes)
         return {"link": self._link.name, "toxic": self._toxic, "stream": self._stream}
 
@@ -63,11 +69,11 @@ class ToxicFault:
             self._link = None
 
 
-def toxic(name: str, attributes: Attributes) -> Callable[[World, str, Strength], ToxicFault]:
+def toxic(name: str, attributes: Attributes) -> Callable[[FaultContext, str, Strength], ToxicFault]:
     """Makes faults with one kind of toxic."""
 
-    def make(world: World, target: str, strength: Strength) -> ToxicFault:
-        return ToxicFault(world, target, strength, toxic=name, attributes=attributes)
+    def make(context: FaultContext, target: str, strength: Strength) -> ToxicFault:
+        return ToxicFault(context, target, strength, toxic=name, attributes=attributes)
 
     return make
 
@@ -75,14 +81,14 @@ def toxic(name: str, attributes: Attributes) -> Callable[[World, str, Strength],
 class CutLinkFault:
     """Every connection of a link is closed, and new ones are refused."""
 
-    def __init__(self, world: World, target: str, strength: Strength) -> None:  # noqa: ARG002
-        self._world = world
+    def __init__(self, context: FaultContext, target: str, strength: Strength) -> None:  # noqa: ARG002
+        self._context = context
         self._target = target
         self._link: Link | None = None
 
     async def inject(self) -> Evidence:
         """Closes it."""
-        self._link = find(self._world, self._target)
+        self._link = find(self._context, self._target)
         await self._link.close()
         return {"link": self._link.name}
 
@@ -100,9 +106,9 @@ class CutLinkFault:
             self._link = None
 
 
-def find(world: World, target: str) -> Link:
+def find(context: FaultContext, target: str) -> Link:
     """The link of that name; NotAvailableError if this run has none."""
     try:
-        return world.links[target]
+        return context.links[target]
     except KeyError:
         raise NotAvailableError(f"{target}: this run has no Toxiproxy between the two") from None

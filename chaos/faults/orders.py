@@ -6,9 +6,15 @@ import asyncio
 import hashlib
 from typing import cast
 
-from chaos.clusters import ClusterError, Kill, Node, NodeKind, NotAvailableError
+from chaos.clusters import ClusterError, Kill, NodeKind, NotAvailableError, StoreNode
 from chaos.clusters.resp import as_list
-from chaos.faults.model import FAILOVER_TIMEOUT_S, DidNotHappenError, Evidence, Strength, World
+from chaos.faults.model import (
+    FAILOVER_TIMEOUT_S,
+    DidNotHappenError,
+    Evidence,
+    FaultContext,
+    Strength,
+)
 from chaos.faults.targets import nodes, one
 
 _POLL_S = 0.02
@@ -21,11 +27,11 @@ class FailoverFault:
         coordinated: whether it pauses writes and waits for the replica; without, writes are lost.
     """
 
-    def __init__(self, world: World, target: str, strength: Strength) -> None:  # noqa: ARG002
-        self._cluster = world.cluster
+    def __init__(self, context: FaultContext, target: str, strength: Strength) -> None:  # noqa: ARG002
+        self._cluster = context.cluster
         self._coordinated = bool(strength.get("coordinated", True))
-        self._old: Node | None = None
-        self._new: Node | None = None
+        self._old: StoreNode | None = None
+        self._new: StoreNode | None = None
 
     async def inject(self) -> Evidence:
         """SENTINEL FAILOVER, or CLUSTER FAILOVER."""
@@ -50,12 +56,12 @@ class SentinelCrashFault:
         moment: crash-after-election or crash-after-promotion.
     """
 
-    def __init__(self, world: World, target: str, strength: Strength) -> None:  # noqa: ARG002
-        self._cluster = world.cluster
+    def __init__(self, context: FaultContext, target: str, strength: Strength) -> None:  # noqa: ARG002
+        self._cluster = context.cluster
         self._moment = str(strength.get("moment", "crash-after-election"))
-        self._down: list[Node] = []
-        self._master: Node | None = None
-        self._armed: list[Node] = []
+        self._down: list[StoreNode] = []
+        self._master: StoreNode | None = None
+        self._armed: list[StoreNode] = []
 
     @property
     def _kill(self) -> Kill:
@@ -76,7 +82,7 @@ class SentinelCrashFault:
         await self._disarm()
         return {"killed": [self._master.name, crashed.name], "moment": self._moment}
 
-    async def _first_crash(self) -> Node:
+    async def _first_crash(self) -> StoreNode:
         try:
             async with asyncio.timeout(FAILOVER_TIMEOUT_S):
                 while True:
@@ -112,11 +118,11 @@ class SentinelCrashFault:
 class ScriptFlushFault:
     """The node forgets every script, as at a failover."""
 
-    def __init__(self, world: World, target: str, strength: Strength) -> None:  # noqa: ARG002
-        self._cluster = world.cluster
+    def __init__(self, context: FaultContext, target: str, strength: Strength) -> None:  # noqa: ARG002
+        self._cluster = context.cluster
         self._target = target
         self._before = False
-        self._node: Node | None = None
+        self._node: StoreNode | None = None
 
     async def inject(self) -> Evidence:
         """SCRIPT FLUSH."""
@@ -133,7 +139,7 @@ class ScriptFlushFault:
             raise DidNotHappenError(f"{self._node.name} has not forgotten its scripts")
         return {}
 
-    async def _knows_probe(self, node: Node) -> bool:
+    async def _knows_probe(self, node: StoreNode) -> bool:
         digest = hashlib.sha1(_PROBE.encode(), usedforsecurity=False).hexdigest()
         return as_list(await self._cluster.command(node, "SCRIPT", "EXISTS", digest)) == [1]
 
@@ -147,8 +153,8 @@ _PROBE = "return 'ddq-chaos'"
 class ClientKillFault:
     """Every client's connection to the node is closed."""
 
-    def __init__(self, world: World, target: str, strength: Strength) -> None:  # noqa: ARG002
-        self._cluster = world.cluster
+    def __init__(self, context: FaultContext, target: str, strength: Strength) -> None:  # noqa: ARG002
+        self._cluster = context.cluster
         self._target = target
         self._count = 0
 

@@ -5,22 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Protocol, cast
 
-from chaos.clusters import Cut, Node, NodeKind, Partition
-from chaos.faults.model import DidNotHappenError, Evidence, Strength, World
+from chaos.clusters import Cut, NodeKind, Partition, StoreNode
+from chaos.faults.model import DidNotHappenError, Evidence, FaultContext, Strength
 from chaos.faults.targets import nodes, on_host, replicas
 
 
 class Shape(Protocol):
     """Which packets a partition drops."""
 
-    async def __call__(self, world: World, target: str, strength: Strength) -> list[Cut]: ...
+    async def __call__(
+        self, context: FaultContext, target: str, strength: Strength
+    ) -> list[Cut]: ...
 
 
 class PartitionFault:
     """Drops packets between addresses, until healed."""
 
-    def __init__(self, world: World, target: str, strength: Strength, *, shape: Shape) -> None:
-        self._world = world
+    def __init__(
+        self, context: FaultContext, target: str, strength: Strength, *, shape: Shape
+    ) -> None:
+        self._context = context
         self._target = target
         self._strength = strength
         self._shape = shape
@@ -28,13 +32,13 @@ class PartitionFault:
 
     @property
     def _cluster(self) -> Partition:
-        return cast("Partition", self._world.cluster)
+        return cast("Partition", self._context.cluster)
 
     async def inject(self) -> Evidence:
         """Cuts, all of it at the same moment."""
-        cuts = await self._shape(self._world, self._target, self._strength)
+        cuts = await self._shape(self._context, self._target, self._strength)
         self._name = await self._cluster.cut(cuts)
-        by_ip = {node.ip: node.name for node in self._world.cluster.nodes}
+        by_ip = {node.ip: node.name for node in self._context.cluster.nodes}
         named = [
             f"{by_ip.get(cut.source_ip, cut.source_ip)}>{by_ip.get(cut.target_ip, cut.target_ip)}"
             for cut in cuts
@@ -56,16 +60,16 @@ class PartitionFault:
             self._name = None
 
 
-def partition(shape: Shape) -> Callable[[World, str, Strength], PartitionFault]:
+def partition(shape: Shape) -> Callable[[FaultContext, str, Strength], PartitionFault]:
     """Makes faults of one shape."""
 
-    def make(world: World, target: str, strength: Strength) -> PartitionFault:
-        return PartitionFault(world, target, strength, shape=shape)
+    def make(context: FaultContext, target: str, strength: Strength) -> PartitionFault:
+        return PartitionFault(context, target, strength, shape=shape)
 
     return make
 
 
-async def around(world: World, target: str, strength: Strength) -> list[Cut]:
+async def around(context: FaultContext, target: str, strength: Strength) -> list[Cut]:
     """The target's nodes against all the rest of the store.
 
     Strength:
@@ -73,53 +77,53 @@ async def around(world: World, target: str, strength: Strength) -> list[Cut]:
         clients: whom they reach. ``both`` sides is the default and the dangerous one: who spoke to
             the old master goes on speaking to it. ``inside`` and ``outside`` leave them one side.
     """
-    inside = await nodes(world.cluster, target)
-    return _cuts(world, inside, strength)
+    inside = await nodes(context.cluster, target)
+    return _cuts(context, inside, strength)
 
 
-async def through(world: World, target: str, strength: Strength) -> list[Cut]:
+async def through(context: FaultContext, target: str, strength: Strength) -> list[Cut]:
     """The master's data node and one replica's, without their Sentinels, against all the rest.
 
     Strength:
         sentinels: how many of their two Sentinels are on their side.
         clients: see ``around``.
     """
-    (master,) = await nodes(world.cluster, target)
-    inside = [master, (await replicas(world.cluster))[0]]
+    (master,) = await nodes(context.cluster, target)
+    inside = [master, (await replicas(context.cluster))[0]]
     beside = [
         node
         for member in inside
-        for node in on_host(world.cluster, member.host)
+        for node in on_host(context.cluster, member.host)
         if node.kind is NodeKind.SENTINEL
     ]
-    return _cuts(world, [*inside, *beside[: int(strength.get("sentinels", 0))]], strength)
+    return _cuts(context, [*inside, *beside[: int(strength.get("sentinels", 0))]], strength)
 
 
-async def ring(world: World, target: str, strength: Strength) -> list[Cut]:  # noqa: ARG001
+async def ring(context: FaultContext, target: str, strength: Strength) -> list[Cut]:  # noqa: ARG001
     """Two hosts lose each other, and each of them keeps the third: every host sees a majority."""
-    (master,) = await nodes(world.cluster, target)
-    other = (await replicas(world.cluster))[0]
-    ours, theirs = on_host(world.cluster, master.host), on_host(world.cluster, other.host)
+    (master,) = await nodes(context.cluster, target)
+    other = (await replicas(context.cluster))[0]
+    ours, theirs = on_host(context.cluster, master.host), on_host(context.cluster, other.host)
     return [*_between(_ips(ours), _ips(theirs)), *_between(_ips(theirs), _ips(ours))]
 
 
-async def clients(world: World, target: str, strength: Strength) -> list[Cut]:
+async def clients(context: FaultContext, target: str, strength: Strength) -> list[Cut]:
     """Clients lose the target's nodes, and those notice nothing.
 
     Strength:
         direction: see ``around``, as seen from the target.
     """
-    return _directed(_ips(await nodes(world.cluster, target)), world.client_ips, strength)
+    return _directed(_ips(await nodes(context.cluster, target)), context.client_ips, strength)
 
 
-def _cuts(world: World, inside: list[Node], strength: Strength) -> list[Cut]:
-    outside = [node for node in world.cluster.nodes if node not in inside]
+def _cuts(context: FaultContext, inside: list[StoreNode], strength: Strength) -> list[Cut]:
+    outside = [node for node in context.cluster.nodes if node not in inside]
     cuts = _directed(_ips(inside), _ips(outside), strength)
     match strength.get("clients", "both"):
         case "inside":
-            cuts += _directed(_ips(outside), world.client_ips, {})
+            cuts += _directed(_ips(outside), context.client_ips, {})
         case "outside":
-            cuts += _directed(_ips(inside), world.client_ips, {})
+            cuts += _directed(_ips(inside), context.client_ips, {})
     return cuts
 
 
@@ -139,5 +143,5 @@ def _between(sources: Iterable[str], targets: Iterable[str]) -> list[Cut]:
     return [Cut(source, target) for source in sources for target in reached]
 
 
-def _ips(members: Iterable[Node]) -> list[str]:
+def _ips(members: Iterable[StoreNode]) -> list[str]:
     return [node.ip for node in members]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 from typing import cast
 
-from chaos.clusters import Node, Role, Stray
+from chaos.clusters import Role, StoreNode, Stray
 from chaos.clusters.resp import as_pairs
-from chaos.faults.model import DidNotHappenError, Evidence, Strength, World
+from chaos.faults.model import DidNotHappenError, Evidence, FaultContext, Strength
 from chaos.faults.targets import nodes, one
 
 _DEFAULT_PRIORITY = 100
@@ -20,11 +20,11 @@ class PriorityFault:
         priority: lower is preferred; 0 is never promoted, and still answers WAIT.
     """
 
-    def __init__(self, world: World, target: str, strength: Strength) -> None:
-        self._cluster = world.cluster
+    def __init__(self, context: FaultContext, target: str, strength: Strength) -> None:
+        self._cluster = context.cluster
         self._target = target
         self._priority = int(strength.get("priority", 1))
-        self._node: Node | None = None
+        self._node: StoreNode | None = None
 
     async def inject(self) -> Evidence:
         """CONFIG SET replica-priority."""
@@ -32,7 +32,7 @@ class PriorityFault:
         await self._set(self._node, self._priority)
         return {"node": self._node.name, "priority": self._priority}
 
-    async def _set(self, node: Node, priority: int) -> None:
+    async def _set(self, node: StoreNode, priority: int) -> None:
         await self._cluster.command(node, "CONFIG", "SET", "replica-priority", str(priority))
 
     async def verify(self) -> Evidence:
@@ -55,9 +55,9 @@ class PriorityFault:
 class StrayReplicaFault:
     """A replica that is no configured data node attaches itself, and answers WAIT too."""
 
-    def __init__(self, world: World, target: str, strength: Strength) -> None:  # noqa: ARG002
-        self._cluster = world.cluster
-        self._node: Node | None = None
+    def __init__(self, context: FaultContext, target: str, strength: Strength) -> None:  # noqa: ARG002
+        self._cluster = context.cluster
+        self._node: StoreNode | None = None
 
     @property
     def _stray(self) -> Stray:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 
-from chaos.clusters import Node, Role
+from chaos.clusters import Role, StoreNode
 from chaos.faults.model import (
     FAILOVER_TIMEOUT_S,
     DidNotHappenError,
     Evidence,
+    FaultContext,
     Strength,
-    Victim,
-    World,
+    Target,
 )
-from chaos.faults.targets import replicas, victims
+from chaos.faults.targets import find_targets, replicas
 
 _POLL_S = 0.005
 
@@ -22,61 +22,61 @@ _POLL_S = 0.005
 class KillFault:
     """Ends processes at once, and starts them again when healed."""
 
-    def __init__(self, world: World, target: str, strength: Strength) -> None:  # noqa: ARG002
-        self._world = world
+    def __init__(self, context: FaultContext, target: str, strength: Strength) -> None:  # noqa: ARG002
+        self._context = context
         self._target = target
-        self._victims: list[Victim] = []
+        self._targets: list[Target] = []
 
     async def inject(self) -> Evidence:
         """SIGKILL."""
-        self._victims = await victims(self._world, self._target)
-        for victim in self._victims:
-            await victim.kill()
-        return {"killed": [victim.name for victim in self._victims]}
+        self._targets = await find_targets(self._context, self._target)
+        for target in self._targets:
+            await target.kill()
+        return {"killed": [target.name for target in self._targets]}
 
     async def verify(self) -> Evidence:
         """They are gone."""
-        if undead := [victim.name for victim in self._victims if victim.alive()]:
+        if undead := [target.name for target in self._targets if target.alive()]:
             raise DidNotHappenError(f"{', '.join(undead)} runs though it was killed")
         return {}
 
     async def heal(self) -> None:
         """Starts them again."""
-        while self._victims:
-            victim = self._victims.pop()
-            if not victim.alive():
-                await victim.restart()
+        while self._targets:
+            target = self._targets.pop()
+            if not target.alive():
+                await target.restart()
 
 
 class PauseFault:
     """Freezes processes; they go on when healed, not knowing that time has passed."""
 
-    def __init__(self, world: World, target: str, strength: Strength) -> None:  # noqa: ARG002
-        self._world = world
+    def __init__(self, context: FaultContext, target: str, strength: Strength) -> None:  # noqa: ARG002
+        self._context = context
         self._target = target
-        self._victims: list[Victim] = []
+        self._targets: list[Target] = []
         self._since_s = 0.0
 
     async def inject(self) -> Evidence:
         """SIGSTOP."""
-        self._victims = await victims(self._world, self._target)
+        self._targets = await find_targets(self._context, self._target)
         self._since_s = time.monotonic()
-        if dead := [victim.name for victim in self._victims if not victim.alive()]:
+        if dead := [target.name for target in self._targets if not target.alive()]:
             raise DidNotHappenError(f"{', '.join(dead)} is down and cannot be stopped")
-        for victim in self._victims:
-            await victim.pause()
-        return {"paused": [victim.name for victim in self._victims]}
+        for target in self._targets:
+            await target.pause()
+        return {"paused": [target.name for target in self._targets]}
 
     async def verify(self) -> Evidence:
         """They are still stopped."""
-        if running := [victim.name for victim in self._victims if not victim.paused()]:
+        if running := [target.name for target in self._targets if not target.paused()]:
             raise DidNotHappenError(f"{', '.join(running)} was not stopped all the time")
         return {"paused_ms": round((time.monotonic() - self._since_s) * 1_000)}
 
     async def heal(self) -> None:
         """SIGCONT."""
-        while self._victims:
-            await self._victims.pop().resume()
+        while self._targets:
+            await self._targets.pop().resume()
 
 
 class PauseUntilReplacedFault:
@@ -86,30 +86,30 @@ class PauseUntilReplacedFault:
     has a majority and is not the master.
     """
 
-    def __init__(self, world: World, target: str, strength: Strength) -> None:  # noqa: ARG002
-        self._world = world
+    def __init__(self, context: FaultContext, target: str, strength: Strength) -> None:  # noqa: ARG002
+        self._context = context
         self._target = target
-        self._victim: Victim | None = None
+        self._paused: Target | None = None
         self._replaced = False
 
     async def inject(self) -> Evidence:
         """SIGSTOP, and SIGCONT when there is another one."""
-        others = await replicas(self._world.cluster)
-        (self._victim,) = await victims(self._world, self._target)
+        others = await replicas(self._context.cluster)
+        (self._paused,) = await find_targets(self._context, self._target)
         since_s = time.monotonic()
-        await self._victim.pause()
+        await self._paused.pause()
         try:
             async with asyncio.timeout(FAILOVER_TIMEOUT_S):
                 successor = await self._promoted(others)
         except TimeoutError:
             raise DidNotHappenError("nobody was promoted though the master was paused") from None
-        await self._victim.resume()
+        await self._paused.resume()
         self._replaced = True
         paused_ms = round((time.monotonic() - since_s) * 1_000)
-        return {"paused": [self._victim.name], "paused_ms": paused_ms, "successor": successor.name}
+        return {"paused": [self._paused.name], "paused_ms": paused_ms, "successor": successor.name}
 
-    async def _promoted(self, others: list[Node]) -> Node:
-        cluster = self._world.cluster
+    async def _promoted(self, others: list[StoreNode]) -> StoreNode:
+        cluster = self._context.cluster
         while True:
             for node, role in zip(
                 others, await asyncio.gather(*map(cluster.role, others)), strict=True
@@ -126,6 +126,6 @@ class PauseUntilReplacedFault:
 
     async def heal(self) -> None:
         """SIGCONT."""
-        victim, self._victim = self._victim, None
-        if victim is not None:
-            await victim.resume()
+        target, self._paused = self._paused, None
+        if target is not None:
+            await target.resume()

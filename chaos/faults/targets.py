@@ -1,4 +1,4 @@
-"""Finds whom a fault is to hit, at the moment when it hits."""
+"""Finds the targets of a fault at the moment of its injection."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from chaos.clusters import (
     Cluster,
     ClusterError,
     Kill,
-    Node,
     NodeKind,
     NotAvailableError,
     Pause,
+    StoreNode,
 )
-from chaos.faults.model import FAILOVER_TIMEOUT_S, Victim, World
+from chaos.faults.model import FAILOVER_TIMEOUT_S, FaultContext, Target
 
 
 @dataclass(frozen=True, slots=True)
-class NodeVictim:
-    """A node of the store as a victim; ``Clocked`` as well."""
+class NodeTarget:
+    """A node of the store as a target; ``Clocked`` as well."""
 
     cluster: Cluster
-    node: Node
+    node: StoreNode
 
     @property
     def name(self) -> str:
@@ -63,18 +63,18 @@ class NodeVictim:
         return await cast("Clock", self.cluster).clock_offset_ms(self.node)
 
 
-async def victims(world: World, target: str) -> list[Victim]:
+async def find_targets(context: FaultContext, target: str) -> list[Target]:
     """The processes that a target stands for.
 
     Raises:
         NotAvailableError: this run has none of that kind.
     """
-    if target in world.processes:
-        return [await world.processes[target]()]
-    return [NodeVictim(world.cluster, node) for node in await nodes(world.cluster, target)]
+    if target in context.processes:
+        return [await context.processes[target]()]
+    return [NodeTarget(context.cluster, node) for node in await nodes(context.cluster, target)]
 
 
-async def nodes(cluster: Cluster, target: str) -> list[Node]:
+async def nodes(cluster: Cluster, target: str) -> list[StoreNode]:
     """The nodes that a target stands for.
 
     Args:
@@ -103,12 +103,12 @@ async def nodes(cluster: Cluster, target: str) -> list[Node]:
             return named
 
 
-async def _master(cluster: Cluster) -> Node:
+async def _master(cluster: Cluster) -> StoreNode:
     """Waits for one: the fault before may not be repaired yet."""
     return await cluster.wait_for_master(None, FAILOVER_TIMEOUT_S)
 
 
-async def replicas(cluster: Cluster) -> list[Node]:
+async def replicas(cluster: Cluster) -> list[StoreNode]:
     """Those of the present master."""
     master = await _master(cluster)
     found = [node for node in cluster.group(master) if node != master]
@@ -117,26 +117,26 @@ async def replicas(cluster: Cluster) -> list[Node]:
     return found
 
 
-def _sentinels(cluster: Cluster) -> list[Node]:
+def _sentinels(cluster: Cluster) -> list[StoreNode]:
     sentinels = [node for node in cluster.nodes if node.kind is NodeKind.SENTINEL]
     if not sentinels:
         raise NotAvailableError("sentinel: this cluster has none")
     return sentinels
 
 
-async def _sentinel(cluster: Cluster) -> Node:
+async def _sentinel(cluster: Cluster) -> StoreNode:
     """One that is not on the master's host, else it is that host's fault."""
     sentinels = _sentinels(cluster)
     master = await _master(cluster)
     return next((node for node in sentinels if node.host != master.host), sentinels[0])
 
 
-def on_host(cluster: Cluster, host: str) -> list[Node]:
+def on_host(cluster: Cluster, host: str) -> list[StoreNode]:
     """Every node of a host."""
     return [node for node in cluster.nodes if node.host == host]
 
 
-def one(found: Sequence[Node], target: str) -> Node:
+def one(found: Sequence[StoreNode], target: str) -> StoreNode:
     """The single node that some faults need."""
     if len(found) != 1:
         raise ClusterError(f"{target} is {len(found)} nodes; this fault takes one")

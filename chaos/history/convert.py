@@ -11,7 +11,7 @@ from chaos.history.operations import (
     Enqueue,
     Lease,
     OnConflict,
-    Policy,
+    RetrySettings,
     Seen,
     State,
     Stats,
@@ -56,11 +56,11 @@ def stamp(revision: int, receipt: ddq.Receipt) -> dict[str, Any]:
     }
 
 
-def policy(given: ddq.RetryPolicy | None) -> Policy | None:
+def policy(given: ddq.RetryPolicy | None) -> RetrySettings | None:
     """A retry policy; None stays None."""
     if given is None:
         return None
-    return Policy(
+    return RetrySettings(
         given.max_attempts,
         ms(given.initial_backoff),
         ms(given.max_backoff),

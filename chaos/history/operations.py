@@ -22,7 +22,7 @@ class Value(msgspec.Struct, gc=False, omit_defaults=True, forbid_unknown_fields=
     """A request, a reply or a part of one. Holds no cycles, so the collector need not look."""
 
 
-class Policy(Value):
+class RetrySettings(Value):
     """When an attempt that failed is tried again; None: as the topic has it."""
 
     max_attempts: int | None = None
@@ -50,7 +50,7 @@ class Enqueue(Value):
     due_ms: int | None = None
     on_conflict: OnConflict = "fail"
     expected_revision: int | None = None
-    policy: Policy | None = None
+    policy: RetrySettings | None = None
     debounce_limit_ms: int | None = None
 
     @property
@@ -91,7 +91,7 @@ class Lease(Stamp):
     run: int = 1
     due_ms: int = 0
     expire_ms: int = 0
-    policy: Policy | None = None
+    policy: RetrySettings | None = None
 
 
 class Retrieved(Value):
@@ -317,7 +317,7 @@ class TopicSettings(Value):
     """A topic as it was made; the defaults of requests that name none."""
 
     shards: int = 1
-    policy: Policy = msgspec.field(default_factory=Policy)
+    policy: RetrySettings = msgspec.field(default_factory=RetrySettings)
     lease_ms: int = 30_000
     retention_ms: int = 3_600_000
     durability: str = ""
@@ -336,7 +336,7 @@ class RunNote(Value):
     command: str = ""
 
 
-class Fault(Value):
+class FaultNote(Value):
     """``phase`` inject and heal bracket the fault; ``verified``: it was seen to have happened.
 
     ``number`` tells it from others of its kind that are not over yet.
@@ -350,13 +350,13 @@ class Fault(Value):
     number: str = ""
 
 
-class Role(Value):
+class RoleNote(Value):
     """A sample of a store node's role; the event's process is the node's name."""
 
     role: Literal["master", "replica", "sentinel", "down", "unknown"]
 
 
-class Leader(Value):
+class LeaderNote(Value):
     """A sample of a scheduler's leadership of a shard; the event's process is the scheduler.
 
     Attributes:
@@ -372,7 +372,7 @@ class Leader(Value):
     lineage: str = ""
 
 
-class Loss(Value):
+class LossNote(Value):
     """All nodes of a store came back without the end of what they had.
 
     Written only where every server that goes on had acknowledged something that was lost: a server
@@ -386,14 +386,14 @@ class Loss(Value):
     kept_revision: int
 
 
-class Metric(Value):
+class MetricNote(Value):
     """A count that a process keeps, since its start; the event's process is its name."""
 
     name: str
     value: float = 0.0
 
 
-class Phase(Value):
+class PhaseNote(Value):
     """The part of the run that begins: load, heal, drain, end."""
 
     phase: str
@@ -401,12 +401,12 @@ class Phase(Value):
 
 NOTES: dict[str, type[Value]] = {
     "run": RunNote,
-    "fault": Fault,
-    "role": Role,
-    "leader": Leader,
-    "loss": Loss,
-    "metric": Metric,
-    "phase": Phase,
+    "fault": FaultNote,
+    "role": RoleNote,
+    "leader": LeaderNote,
+    "loss": LossNote,
+    "metric": MetricNote,
+    "phase": PhaseNote,
 }
 """Events of type ``info`` that are no operations; what they say is in their reply."""
 

@@ -40,7 +40,7 @@ class BadHistoryError(Exception):
     """A file that is no history; the message names file and line."""
 
 
-class Event(msgspec.Struct, gc=False):
+class HistoryEvent(msgspec.Struct, gc=False):
     """One line. What request and reply mean depends on the operation."""
 
     index: int
@@ -136,7 +136,7 @@ class _BatchReply(Value):
     items: list[_Item]
 
 
-_EVENT = msgspec.json.Decoder(Event)
+_EVENT = msgspec.json.Decoder(HistoryEvent)
 _FAILED = msgspec.json.Decoder(Failed)
 _BATCH_REQUEST = msgspec.json.Decoder(_BatchRequest)
 _BATCH_REPLY = msgspec.json.Decoder(_BatchReply)
@@ -187,7 +187,7 @@ def read_history(path: Path) -> History:
     return history
 
 
-def _take(history: History, open_ops: dict[str, Op | list[Op]], event: Event) -> None:
+def _take(history: History, open_ops: dict[str, Op | list[Op]], event: HistoryEvent) -> None:
     """One event: begins an operation, ends one, or is a note."""
     note = _NOTE.get(event.op)
     if note is not None:
@@ -214,7 +214,7 @@ def _take(history: History, open_ops: dict[str, Op | list[Op]], event: Event) ->
     _end(begun, event, event.type, reply, error)
 
 
-def _begin(history: History, event: Event, process: str) -> Op | list[Op]:
+def _begin(history: History, event: HistoryEvent, process: str) -> Op | list[Op]:
     name = event.op
     if name in _REQUEST:
         op = _open(event, process, sys.intern(name), _REQUEST[name].decode(event.request))
@@ -232,7 +232,7 @@ def _begin(history: History, event: Event, process: str) -> Op | list[Op]:
     return ops
 
 
-def _open(event: Event, process: str, name: str, request: Any) -> Op:
+def _open(event: HistoryEvent, process: str, name: str, request: Any) -> Op:
     # A task is named by each operation on it: one copy of the name is enough.
     if name == "retrieve":
         request.topics = [sys.intern(topic) for topic in request.topics]
@@ -247,7 +247,7 @@ def _open(event: Event, process: str, name: str, request: Any) -> Op:
     )
 
 
-def _end(op: Op, event: Event, outcome: Type, reply: Any, error: str) -> None:
+def _end(op: Op, event: HistoryEvent, outcome: Type, reply: Any, error: str) -> None:
     if event.time_ns < op.begin_ns:
         raise BadHistoryError(f"process {op.process} ends {op.op} before it began")
     assert outcome != "invoke"
@@ -268,7 +268,7 @@ def _end(op: Op, event: Event, outcome: Type, reply: Any, error: str) -> None:
             lease.token = sys.intern(lease.token)
 
 
-def _end_batch(ops: list[Op], event: Event) -> None:
+def _end_batch(ops: list[Op], event: HistoryEvent) -> None:
     if event.type != "ok":
         error = _FAILED.decode(event.reply).error
         for op in ops:
@@ -285,8 +285,8 @@ def _end_batch(ops: list[Op], event: Event) -> None:
 __all__ = [
     "FOREVER_NS",
     "BadHistoryError",
-    "Event",
     "History",
+    "HistoryEvent",
     "Note",
     "Op",
     "lines",

@@ -23,18 +23,18 @@ from chaos.history.operations import (
     Extend,
     Extended,
     Failed,
-    Fault,
+    FaultNote,
     Get,
     Lease,
     Nack,
     Nacked,
-    Policy,
     RanAgain,
     Redrive,
     Reschedule,
     Rescheduled,
     Retrieve,
     Retrieved,
+    RetrySettings,
     RunAgain,
     RunNote,
     Seen,
@@ -64,7 +64,7 @@ REASONS = {
 }  # fmt: skip
 
 
-class Tale:
+class SyntheticHistory:
     """A topic with one shard, one leader, and time that passes when told to.
 
     Attributes:
@@ -77,13 +77,13 @@ class Tale:
         topic: str = "work",
         *,
         seed: int = 1,
-        policy: Policy | None = None,
+        policy: RetrySettings | None = None,
         lease_ms: int = 10_000,
         retention_ms: int = 3_600_000,
     ) -> None:
         self.topic = topic
         self.random = random.Random(seed)
-        self.policy = policy or Policy(5, 1_000, 600_000, 2.0, 0.1)
+        self.policy = policy or RetrySettings(5, 1_000, 600_000, 2.0, 0.1)
         self.settings = TopicSettings(1, self.policy, lease_ms, retention_ms, "ALL", journal=True)
         self.events: Events = []
         self.journal: list[dict[str, Any]] = []
@@ -205,7 +205,7 @@ class Tale:
 
     def fault(self, kind: str, target: str, phase: Any) -> None:
         """A fault begins or ends."""
-        self.note("nemesis", "fault", Fault(kind, target, phase))
+        self.note("nemesis", "fault", FaultNote(kind, target, phase))
 
     def _stamp(self, revision: int) -> dict[str, Any]:
         return {
@@ -222,7 +222,7 @@ class Tale:
         delay_ms: int = 0,
         process: str = "p",
         on_conflict: Any = "fail",
-        policy: Policy | None = None,
+        policy: RetrySettings | None = None,
         limit_ms: int | None = None,
         lost: bool = False,
         arrives: bool = True,
@@ -428,7 +428,11 @@ def _name(operation: spec.Operation, new: Task) -> str:
 
 
 def write_run(
-    folder: Path, *tales: Tale, journal: bool = True, drained: bool = True, final: bool = True
+    folder: Path,
+    *tales: SyntheticHistory,
+    journal: bool = True,
+    drained: bool = True,
+    final: bool = True,
 ) -> Run:
     """Writes what was told as a run's folder; events of several tales in the order of time."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -452,4 +456,4 @@ def write_run(
     return run
 
 
-__all__ = ["WALL_MS", "Tale", "write_run"]
+__all__ = ["WALL_MS", "SyntheticHistory", "write_run"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from chaos.faults.model import Mode, Victim
+from chaos.faults.model import Mode, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +63,11 @@ class System(Protocol):
     folder: Path
 
     @property
-    def apis(self) -> Sequence[Victim]:
+    def apis(self) -> Sequence[Target]:
         """Those of ``ddq serve``."""
 
     @property
-    def schedulers(self) -> Sequence[Victim]:
+    def schedulers(self) -> Sequence[Target]:
         """Those of ``ddq scheduler``."""
 
     @property
@@ -83,17 +83,17 @@ class System(Protocol):
     async def wait_until_serving(self, timeout_s: float = 30.0) -> None:
         """Waits until every API says that it serves; ClusterError if one does not in time."""
 
-    async def metrics(self, process: Victim) -> Mapping[str, float]:
+    async def metrics(self, process: Target) -> Mapping[str, float]:
         """What a process tells Prometheus, summed over labels; empty if it does not answer."""
 
-    async def leader(self) -> Victim:
+    async def leader(self) -> Target:
         """The scheduler that leads most shards now; ClusterError if none leads any."""
 
     async def accept_rollback(self) -> None:
         """The operator's way out after ROLLBACK_DETECTED: what the store lost is lost."""
 
-    async def terminate(self, process: Victim) -> None:
+    async def terminate(self, process: Target) -> None:
         """SIGTERM; returns when it has ended by itself."""
 
-    async def upgrade(self, process: Victim) -> None:
+    async def upgrade(self, process: Target) -> None:
         """Starts one that has ended again, as this version, whatever it was before."""

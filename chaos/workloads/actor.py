@@ -52,7 +52,7 @@ class Actor:
 
     load: Load
     recorder: Recorder
-    dice: random.Random
+    rng: random.Random
     number: int
     share: float
     _count: int = 0
@@ -65,7 +65,7 @@ class Actor:
 
     def topic(self) -> str:
         """One of them."""
-        return self.dice.choice(self.load.topics)
+        return self.rng.choice(self.load.topics)
 
     def new_id(self) -> str:
         """An id that nobody else gives."""
@@ -74,7 +74,7 @@ class Actor:
 
     def patience_s(self) -> float:
         """How long this request may take."""
-        return self.dice.choice(PATIENCE_S)
+        return self.rng.choice(PATIENCE_S)
 
     async def pace(self, operations: int = 1) -> None:
         """Waits for its turn: so many operations at the share of the rate that is its own."""
@@ -82,7 +82,7 @@ class Actor:
         now_s = loop.time()
         # What was missed while a request hung is not caught up: the load would come in one lump.
         self._next_s = max(self._next_s, now_s - 1.0)
-        self._next_s += operations / (self.load.rate * self.share) * self.dice.uniform(0.5, 1.5)
+        self._next_s += operations / (self.load.rate * self.share) * self.rng.uniform(0.5, 1.5)
         if self._next_s > now_s:
             await asyncio.sleep(self._next_s - now_s)
 

@@ -9,17 +9,17 @@ from ddq.client import NewTask
 
 async def produce(actor: Actor) -> None:
     """A batch of tasks; then the books are looked at, and dead ones brought back or removed."""
-    recorder, dice, topic = actor.recorder, actor.dice, actor.topic()
+    recorder, rng, topic = actor.recorder, actor.rng, actor.topic()
     tasks = []
-    for _ in range(dice.randrange(1, 8)):
+    for _ in range(rng.randrange(1, 8)):
         task_id = actor.new_id()
-        tasks.append(NewTask(task_id.encode(), task_id, delay=ms(dice.randrange(0, 4_000))))
+        tasks.append(NewTask(task_id.encode(), task_id, delay=ms(rng.randrange(0, 4_000))))
     await actor.pace(len(tasks) + 1)
     with refused():
         await recorder.enqueue_batch(topic, tasks, timeout_s=actor.patience_s())
     with refused():
         await recorder.stats(topic, timeout_s=4.0)
-    chance = dice.random()
+    chance = rng.random()
     with refused():
         if chance < 0.1:
             await recorder.redrive(topic, timeout_s=4.0)

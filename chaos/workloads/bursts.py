@@ -13,8 +13,8 @@ BURST = 40
 
 async def produce(actor: Actor) -> None:
     """Forty tasks for one moment, a second or two ahead; some of them twice."""
-    recorder, dice, topic = actor.recorder, actor.dice, actor.topic()
-    due = datetime.now(UTC) + timedelta(seconds=dice.uniform(1.0, 2.5))
+    recorder, rng, topic = actor.recorder, actor.rng, actor.topic()
+    due = datetime.now(UTC) + timedelta(seconds=rng.uniform(1.0, 2.5))
     tasks = []
     for _ in range(BURST):
         task_id = actor.new_id()
@@ -22,7 +22,7 @@ async def produce(actor: Actor) -> None:
     await actor.pace(BURST)
     with refused():
         await recorder.enqueue_batch(topic, tasks, timeout_s=actor.patience_s())
-    if dice.random() < 0.2:
+    if rng.random() < 0.2:
         with refused():
             await recorder.enqueue_batch(topic, tasks, timeout_s=4.0)
 
@@ -32,12 +32,12 @@ async def work(actor: Actor) -> None:
     leases = await retrieve(actor, max_tasks=20)
     if not leases:
         return
-    if actor.load.draining or actor.dice.random() < 0.8:
+    if actor.load.draining or actor.rng.random() < 0.8:
         with refused():
             await actor.recorder.ack_batch(leases, timeout_s=actor.patience_s())
         return
     for lease in leases:
-        if actor.dice.random() < 0.3:
+        if actor.rng.random() < 0.3:
             with refused():
                 await actor.recorder.nack(lease, delay=ms(100), timeout_s=4.0)
         else:

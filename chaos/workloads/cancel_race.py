@@ -11,25 +11,25 @@ from ddq.client import NewTask
 
 async def produce(actor: Actor) -> None:
     """One task, and two callers who want it gone."""
-    recorder, dice, topic = actor.recorder, actor.dice, actor.topic()
+    recorder, rng, topic = actor.recorder, actor.rng, actor.topic()
     task_id = actor.new_id()
-    delay_ms = dice.randrange(100, 1_500)
+    delay_ms = rng.randrange(100, 1_500)
     await actor.pace(2)
     with refused():
         await recorder.enqueue(
             topic, NewTask(task_id.encode(), task_id, delay=ms(delay_ms)), timeout_s=4.0
         )
-    await asyncio.sleep(max(0.0, (delay_ms + dice.uniform(-15, 15)) / 1_000))
+    await asyncio.sleep(max(0.0, (delay_ms + rng.uniform(-15, 15)) / 1_000))
     with refused():
         await recorder.cancel(
-            topic, task_id, revoke=dice.random() < 0.2, timeout_s=actor.patience_s()
+            topic, task_id, revoke=rng.random() < 0.2, timeout_s=actor.patience_s()
         )
 
 
 async def work(actor: Actor) -> None:
     """Takes what is left and holds it for a moment, so that cancels meet leases too."""
     for lease in await retrieve(actor, max_tasks=2):
-        await asyncio.sleep(0 if actor.load.draining else actor.dice.random() * 0.05)
+        await asyncio.sleep(0 if actor.load.draining else actor.rng.random() * 0.05)
         await finish(actor, lease)
 
 

@@ -16,7 +16,7 @@ from ddq.errors import DdqError, RollbackDetected
 DRAIN_PERIOD_S = 0.5
 
 
-class Crowd:
+class ClientPool:
     """Everybody who works on the queue.
 
     Args:
@@ -130,4 +130,4 @@ class Crowd:
         return count
 
 
-__all__ = ["Crowd"]
+__all__ = ["ClientPool"]

@@ -18,23 +18,23 @@ async def produce(actor: Actor) -> None:
     with refused():
         await actor.recorder.enqueue(
             actor.topic(),
-            NewTask(task_id.encode(), task_id, delay=ms(actor.dice.randrange(0, 300))),
+            NewTask(task_id.encode(), task_id, delay=ms(actor.rng.randrange(0, 300))),
             timeout_s=actor.patience_s(),
         )
 
 
 async def work(actor: Actor) -> None:
     """Holds leases until about their end, then does something with them."""
-    recorder, dice = actor.recorder, actor.dice
+    recorder, rng = actor.recorder, actor.rng
     leases = await retrieve(actor, max_tasks=3, lease_ms=SHORT_MS)
     if actor.load.draining:
         for lease in leases:
             await finish(actor, lease)
         return
-    if leases and dice.random() < 0.6:
-        await asyncio.sleep(SHORT_MS / 1_000 + dice.uniform(-0.05, 0.05))
+    if leases and rng.random() < 0.6:
+        await asyncio.sleep(SHORT_MS / 1_000 + rng.uniform(-0.05, 0.05))
     for lease in leases:
-        chance = dice.random()
+        chance = rng.random()
         with refused():
             if chance < 0.5:
                 await recorder.ack(lease, timeout_s=actor.patience_s())

@@ -13,29 +13,29 @@ MOST_DELAY_MS = 10_000
 
 async def produce(actor: Actor) -> None:
     """One task's story."""
-    recorder, dice, topic = actor.recorder, actor.dice, actor.topic()
+    recorder, rng, topic = actor.recorder, actor.rng, actor.topic()
     task_id = actor.new_id()
-    kind = dice.random()
+    kind = rng.random()
     # Whoever is to meet the promotion waits for it; the others may be due much later.
-    delay_ms = dice.randrange(50, 600) if kind < 0.45 else _delay_ms(actor)
-    policy = RetryPolicy(UNLIMITED_ATTEMPTS) if dice.random() < 0.1 else None
+    delay_ms = rng.randrange(50, 600) if kind < 0.45 else _delay_ms(actor)
+    policy = RetryPolicy(UNLIMITED_ATTEMPTS) if rng.random() < 0.1 else None
     task = NewTask(task_id.encode(), task_id, delay=ms(delay_ms), retry_policy=policy)
     await actor.pace()
     with refused():
         await recorder.enqueue(topic, task, timeout_s=actor.patience_s())
         actor.load.recent.append((topic, task_id))
     if kind < 0.30:
-        await asyncio.sleep(max(0.0, (delay_ms + dice.uniform(-12, 12)) / 1_000))
+        await asyncio.sleep(max(0.0, (delay_ms + rng.uniform(-12, 12)) / 1_000))
         with refused():
             await recorder.cancel(topic, task_id, revoke=kind < 0.04, timeout_s=actor.patience_s())
         if kind > 0.25:
             with refused():
                 await recorder.cancel(topic, task_id, timeout_s=4.0)
     elif kind < 0.45:
-        await asyncio.sleep(max(0.0, (delay_ms + dice.uniform(-25, 5)) / 1_000))
+        await asyncio.sleep(max(0.0, (delay_ms + rng.uniform(-25, 5)) / 1_000))
         with refused():
             await recorder.reschedule(
-                topic, task_id, delay=ms(dice.randrange(0, 800)), timeout_s=actor.patience_s()
+                topic, task_id, delay=ms(rng.randrange(0, 800)), timeout_s=actor.patience_s()
             )
     elif kind < 0.55:
         with refused():
@@ -44,26 +44,26 @@ async def produce(actor: Actor) -> None:
         await _debounce(actor, topic, task_id)
     elif kind < 0.68 and actor.load.recent:
         with refused():
-            await recorder.get(*dice.choice(actor.load.recent), timeout_s=4.0)
+            await recorder.get(*rng.choice(actor.load.recent), timeout_s=4.0)
 
 
 async def _debounce(actor: Actor, topic: str, task_id: str) -> None:
     """A few events for one task, which may run between them."""
-    for number in range(actor.dice.randrange(2, 6)):
+    for number in range(actor.rng.randrange(2, 6)):
         event = NewTask(
             f"{task_id}/{number}".encode(), task_id, delay=ms(300),
             on_conflict=OnConflict.DEBOUNCE, debounce_limit=ms(600),
         )  # fmt: skip
         with refused():
             await actor.recorder.enqueue(topic, event, timeout_s=actor.patience_s())
-        await asyncio.sleep(actor.dice.uniform(0.05, 0.35))
+        await asyncio.sleep(actor.rng.uniform(0.05, 0.35))
 
 
 def _delay_ms(actor: Actor) -> int:
     """Most are due soon: what is due after the faults sees none of them."""
-    if actor.dice.random() < 0.5 or actor.load.healed:
-        return actor.dice.randrange(0, 1_000)
-    return actor.dice.randrange(0, MOST_DELAY_MS)
+    if actor.rng.random() < 0.5 or actor.load.healed:
+        return actor.rng.randrange(0, 1_000)
+    return actor.rng.randrange(0, MOST_DELAY_MS)
 
 
 async def work(actor: Actor) -> None:

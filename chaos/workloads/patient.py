@@ -21,19 +21,19 @@ _MOST_DELAY_MS = 2_000
 
 async def produce(actor: Actor) -> None:
     """One task: enqueued, and some cancelled, moved, looked at or enqueued again."""
-    recorder, dice, topic = actor.recorder, actor.dice, actor.topic()
-    task_id, kind = actor.new_id(), dice.random()
-    delay_ms = dice.randrange(0, _MOST_DELAY_MS)
+    recorder, rng, topic = actor.recorder, actor.rng, actor.topic()
+    task_id, kind = actor.new_id(), rng.random()
+    delay_ms = rng.randrange(0, _MOST_DELAY_MS)
     task = NewTask(task_id.encode(), task_id, delay=ms(delay_ms))
     await actor.pace()
     with refused():
         await recorder.enqueue(topic, task, timeout_s=PATIENCE_S)
     if kind < 0.25:
-        await asyncio.sleep(dice.uniform(0, delay_ms) / 1_000)
+        await asyncio.sleep(rng.uniform(0, delay_ms) / 1_000)
         with refused():
             await recorder.cancel(topic, task_id, timeout_s=PATIENCE_S)
     elif kind < 0.35:
-        delay = ms(dice.randrange(0, _MOST_DELAY_MS))
+        delay = ms(rng.randrange(0, _MOST_DELAY_MS))
         with refused():
             await recorder.reschedule(topic, task_id, delay=delay, timeout_s=PATIENCE_S)
     elif kind < 0.45:
@@ -58,7 +58,7 @@ async def work(actor: Actor) -> None:
 
 async def _treat(actor: Actor, lease: Lease) -> None:
     recorder = actor.recorder
-    chance = 1.0 if actor.load.draining else actor.dice.random()
+    chance = 1.0 if actor.load.draining else actor.rng.random()
     with refused():
         if chance < 0.08:
             await recorder.nack(lease, error="on purpose", timeout_s=PATIENCE_S)

@@ -21,7 +21,7 @@ async def retrieve(actor: Actor, max_tasks: int = 4, lease_ms: int = LEASE_MS) -
             actor.load.topics, max_tasks=max_tasks, lease=ms(lease_ms), wait=ms(WAIT_MS),
             request_id=request_id, timeout_s=4.0,
         )  # fmt: skip
-        if leases and actor.dice.random() < 0.03 and not actor.load.draining:
+        if leases and actor.rng.random() < 0.03 and not actor.load.draining:
             with refused():
                 await actor.recorder.retrieve(
                     actor.load.topics, max_tasks=max_tasks, lease=ms(lease_ms),
@@ -38,20 +38,20 @@ async def finish(actor: Actor, lease: Lease) -> None:
 
 async def run_again(actor: Actor, lease: Lease) -> None:
     """Plans the next run, with the payload of this one or another; sometimes asked for twice."""
-    payload = f"{lease.id}/again".encode() if actor.dice.random() < 0.5 else None
-    delay = ms(actor.dice.randrange(0, 500))
+    payload = f"{lease.id}/again".encode() if actor.rng.random() < 0.5 else None
+    delay = ms(actor.rng.randrange(0, 500))
     with refused():
         await actor.recorder.run_again(
             lease, delay=delay, payload=payload, timeout_s=actor.patience_s()
         )
-    if actor.dice.random() < 0.3:
+    if actor.rng.random() < 0.3:
         with refused():
             await actor.recorder.run_again(lease, delay=delay, payload=payload, timeout_s=4.0)
 
 
 async def treat(actor: Actor, lease: Lease) -> None:
     """Most are acked; others fail, are put off, given back, extended, left, acked twice or late."""
-    recorder, chance = actor.recorder, actor.dice.random()
+    recorder, chance = actor.recorder, actor.rng.random()
     if actor.load.draining or chance < 0.70:
         await finish(actor, lease)
         return
@@ -59,18 +59,18 @@ async def treat(actor: Actor, lease: Lease) -> None:
         if chance < 0.76:
             return  # its worker has died
         if chance < 0.82:
-            delay = ms(actor.dice.randrange(20, 500)) if chance < 0.79 else None
+            delay = ms(actor.rng.randrange(20, 500)) if chance < 0.79 else None
             await recorder.nack(lease, error="on purpose", delay=delay, timeout_s=4.0)
         elif chance < 0.84:
             await recorder.release(lease, timeout_s=4.0)
         elif chance < 0.86:
-            await recorder.snooze(lease, ms(actor.dice.randrange(20, 500)), timeout_s=4.0)
+            await recorder.snooze(lease, ms(actor.rng.randrange(20, 500)), timeout_s=4.0)
         elif chance < 0.90:
             await recorder.extend(lease, ms(2 * LEASE_MS), timeout_s=4.0)
             await recorder.ack(lease, timeout_s=4.0)
         elif chance < 0.93:
             # About when it runs out: accepted unless somebody else has it by then.
-            await asyncio.sleep(LEASE_MS / 1_000 + actor.dice.uniform(-0.1, 0.3))
+            await asyncio.sleep(LEASE_MS / 1_000 + actor.rng.uniform(-0.1, 0.3))
             await recorder.ack(lease, timeout_s=4.0)
         elif chance < 0.95:
             await recorder.ack(lease, timeout_s=actor.patience_s())

@@ -9,12 +9,12 @@ import pytest
 from chaos.checker.bounds import Bounds
 from chaos.checker.promises import g12_one_leader
 from chaos.checker.view import RunView
-from chaos.experiments.campaign import Outcome
+from chaos.experiments.campaign import RunOutcome
 from chaos.experiments.mutants.hunt import found_by
 from chaos.experiments.mutants.registry import BUGS, bug
 from chaos.experiments.scenarios import scenario
 from chaos.history.journal import Journal
-from chaos.history.operations import Metric, RunNote, TopicSettings
+from chaos.history.operations import MetricNote, RunNote, TopicSettings
 from chaos.history.reader import History, Note
 from ddq.client import NewTask, convert
 from ddq.errors import OutcomeUnknown
@@ -61,10 +61,10 @@ def test_a_bug_changes_something_while_it_is_planted() -> None:
 
 def test_a_bug_is_found_only_by_a_promise_that_it_breaks() -> None:
     planted = bug("client-clock")
-    assert found_by(planted, Outcome("a", "INVALID", broken=["G5", "G6"])) == ["G5"]
-    assert found_by(planted, Outcome("a", "INVALID", broken=["G6"])) == []
-    assert found_by(planted, Outcome("a", "UNKNOWN", broken=[])) == []
-    assert found_by(planted, Outcome("a", "FAILED", broken=["G5"])) == []
+    assert found_by(planted, RunOutcome("a", "INVALID", broken=["G5", "G6"])) == ["G5"]
+    assert found_by(planted, RunOutcome("a", "INVALID", broken=["G6"])) == []
+    assert found_by(planted, RunOutcome("a", "UNKNOWN", broken=[])) == []
+    assert found_by(planted, RunOutcome("a", "FAILED", broken=["G5"])) == []
 
 
 def led(*samples: tuple[float, str, float]) -> list[str]:
@@ -73,7 +73,7 @@ def led(*samples: tuple[float, str, float]) -> list[str]:
     topics = {"t": TopicSettings(shards=2)}
     history.notes.append(Note(0, 0, "harness", "run", RunNote(topics=topics)))
     for index, (at_s, process, count) in enumerate(samples, 1):
-        value = Metric(g12_one_leader.SHARDS_LED, count)
+        value = MetricNote(g12_one_leader.SHARDS_LED, count)
         history.notes.append(Note(index, round(at_s * 1e9), process, "metric", value))
     view = RunView(history, Journal([], []), None, Bounds(recovery_ms=5_000))
     return [anomaly.summary for anomaly in g12_one_leader.check(view).anomalies]

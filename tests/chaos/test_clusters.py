@@ -23,11 +23,11 @@ from chaos.clusters import (
     Disk,
     FullDisk,
     Kill,
-    Node,
     NotAvailableError,
     Partition,
     Pause,
     Role,
+    StoreNode,
     Stray,
 )
 from chaos.clusters.process import FAST_PERIODS_MS, SentinelCluster, ShardedCluster, fakeclock
@@ -37,7 +37,7 @@ from chaos.clusters.process.firewall import remove_rules_of
 from chaos.clusters.process.launch import Child, process_state
 from chaos.clusters.process.sharded import SLOTS_COUNT
 from chaos.clusters.resp import ReplyError
-from chaos.faults import Mode, Victim, World, kind
+from chaos.faults import FaultContext, Mode, Target, kind
 from chaos.systems.ddq.http import offset_ms
 from chaos.systems.ddq.processes import DdqProcess, ProcessSystem
 from chaos.systems.protocol import SystemOptions
@@ -182,8 +182,8 @@ async def test_a_nodes_clock_and_disk_can_be_spoilt_and_are_good_again() -> None
 
 
 @asynccontextmanager
-async def jumped(world: World, target: str, by_ms: int) -> AsyncIterator[None]:
-    fault = kind("clock-jump").make(world, target, {"offset_ms": by_ms})
+async def jumped(context: FaultContext, target: str, by_ms: int) -> AsyncIterator[None]:
+    fault = kind("clock-jump").make(context, target, {"offset_ms": by_ms})
     try:
         await fault.inject()
         await fault.verify()
@@ -213,19 +213,21 @@ async def test_the_clock_of_a_process_of_ddq_is_shifted_and_right_again(tmp_path
     system = ProcessSystem(cluster, tmp_path / "ddq", options)
     (api,), (scheduler,) = system.apis, system.schedulers
 
-    async def found(victim: Victim) -> Victim:
-        return victim
+    async def found(target: Target) -> Target:
+        return target
 
     async def refused() -> bool:
         return "the clocks differ by too much" in scheduler.log.read_text()
 
-    world = World(cluster, {"api": partial(found, api), "scheduler": partial(found, scheduler)})
+    context = FaultContext(
+        cluster, {"api": partial(found, api), "scheduler": partial(found, scheduler)}
+    )
     try:
         await cluster.start()
         await system.start()
         async with Client(system.addresses[0]) as client:
             await client.create_topic("orders")
-            async with jumped(world, "api", 3_600_000):
+            async with jumped(context, "api", 3_600_000):
                 with pytest.raises(ClockUnsafe):
                     await client.enqueue("orders", b"x", timeout_s=0.5)
                 # Nobody else's clock has moved.
@@ -237,10 +239,10 @@ async def test_the_clock_of_a_process_of_ddq_is_shifted_and_right_again(tmp_path
                 await until(lambda: _alive_and_off_by(api, 3_600_000))
             await until(lambda: _serves(client))
 
-            async with jumped(world, "scheduler", 500):
+            async with jumped(context, "scheduler", 500):
                 assert await _serves(client)
                 assert not await refused()
-            async with jumped(world, "scheduler", -60_000):
+            async with jumped(context, "scheduler", -60_000):
                 await client.enqueue("orders", b"x")
                 await until(refused)
         await until(lambda: _alive_and_off_by(scheduler, 0))
@@ -388,15 +390,15 @@ async def require(cluster: SentinelCluster, *abilities: Ability) -> None:
             pytest.skip(f"{ability}: {why}")
 
 
-async def _is_off_by(cluster: SentinelCluster, node: Node, offset_ms: int) -> bool:
+async def _is_off_by(cluster: SentinelCluster, node: StoreNode, offset_ms: int) -> bool:
     return abs(await cluster.clock_offset_ms(node) - offset_ms) < 500
 
 
-async def _takes_writes(cluster: SentinelCluster, node: Node) -> bool:
+async def _takes_writes(cluster: SentinelCluster, node: StoreNode) -> bool:
     return await cluster.command(node, "SET", "key", "x" * 1_000) == "OK"
 
 
-async def _refuses_writes(cluster: SentinelCluster, node: Node) -> bool:
+async def _refuses_writes(cluster: SentinelCluster, node: StoreNode) -> bool:
     try:
         await _takes_writes(cluster, node)
     except ReplyError as error:
@@ -471,7 +473,7 @@ async def test_the_master_asks_for_a_majority_of_the_configured_nodes(
         await cluster.stop()
 
 
-async def _setting(cluster: SentinelCluster, node: Node, name: str) -> list[object]:
+async def _setting(cluster: SentinelCluster, node: StoreNode, name: str) -> list[object]:
     reply = await cluster.command(node, "CONFIG", "GET", name)
     assert isinstance(reply, list)
     return list(reply)

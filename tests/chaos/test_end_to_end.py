@@ -14,7 +14,7 @@ import redis.asyncio
 from chaos.checker.bounds import Bounds
 from chaos.checker.judge import judge
 from chaos.experiments.collect import collect_final, write_journal
-from chaos.history.operations import Policy, RunNote, TopicSettings
+from chaos.history.operations import RetrySettings, RunNote, TopicSettings
 from chaos.history.reader import read_history
 from chaos.history.recorder import Recorder
 from chaos.history.run_folder import Run
@@ -123,7 +123,7 @@ async def run_once(server: RunningServer, run: Run) -> None:
         await client.create_topic(
             TOPIC, shards=SHARDS, settings=Settings(journal=True, default_retry_policy=RETRY)
         )
-        settings = TopicSettings(SHARDS, Policy(3, 20, 50, 1.5, 0.1), journal=True)
+        settings = TopicSettings(SHARDS, RetrySettings(3, 20, 50, 1.5, 0.1), journal=True)
         with HistoryWriter(run.history) as writer:
             writer.note("harness", "run", RunNote(topics={TOPIC: settings}))
             stop = asyncio.Event()

@@ -12,20 +12,20 @@ from pathlib import Path
 
 import pytest
 
-from chaos.clusters import Node, NotAvailableError, Role
+from chaos.clusters import NotAvailableError, Role, StoreNode
 from chaos.clusters.process import FAST_PERIODS_MS, SentinelCluster, ShardedCluster
 from chaos.clusters.process.launch import process_state
-from chaos.faults import KINDS, DidNotHappenError, Mode, Row, Victim, World, kind
+from chaos.faults import KINDS, DidNotHappenError, FaultContext, FaultRow, Mode, Target, kind
 from chaos.faults.catalogue import ALL, EVERY, QUORUM
 from chaos.faults.model import PROCESS_TARGETS, Clocked
-from chaos.faults.nemesis import Event, Phase, Schedule, Step, play
-from chaos.faults.targets import NodeVictim
+from chaos.faults.nemesis import FaultEvent, FaultPhase, Schedule, Step, play
+from chaos.faults.targets import NodeTarget
 from chaos.systems.ddq.processes import DdqProcess
 from tests.support.service import Service
 
 
 def test_the_catalogue_has_every_row_once_and_says_who_bears_what() -> None:
-    assert {each.row for each in KINDS} == set(Row)
+    assert {each.row for each in KINDS} == set(FaultRow)
     assert max(Counter(each.name for each in KINDS).values()) == 1
     for each in KINDS:
         assert each.targets
@@ -46,33 +46,39 @@ def test_the_catalogue_has_every_row_once_and_says_who_bears_what() -> None:
 
 
 def test_what_a_run_does_not_have_is_said() -> None:
-    world = World(_NoCluster())  # type: ignore[arg-type]
+    context = FaultContext(_NoCluster())  # type: ignore[arg-type]
     for target in PROCESS_TARGETS:
-        assert "no such process" in str(kind("kill").unavailable(world, target))
-    assert "no Toxiproxy" in str(kind("slow").unavailable(world, "api-store"))
-    assert kind("kill").unavailable(world, "master") is None
+        assert "no such process" in str(kind("kill").unavailable(context, target))
+    assert "no Toxiproxy" in str(kind("slow").unavailable(context, "api-store"))
+    assert kind("kill").unavailable(context, "master") is None
 
 
 @asynccontextmanager
-async def running(cluster: SentinelCluster | ShardedCluster) -> AsyncIterator[World]:
+async def running(cluster: SentinelCluster | ShardedCluster) -> AsyncIterator[FaultContext]:
     try:
         await cluster.start()
-        yield World(cluster)
+        yield FaultContext(cluster)
     finally:
         await cluster.stop()
 
 
-async def run(world: World, *steps: Step) -> list[Event]:
-    events: list[Event] = []
-    await play(Schedule((steps,), down_after_ms=1_000), world, events.append)
+async def run(context: FaultContext, *steps: Step) -> list[FaultEvent]:
+    events: list[FaultEvent] = []
+    await play(Schedule((steps,), down_after_ms=1_000), context, events.append)
     return events
 
 
-def phases(events: list[Event]) -> list[tuple[str, Phase]]:
+def phases(events: list[FaultEvent]) -> list[tuple[str, FaultPhase]]:
     return [(event.step.kind, event.phase) for event in events]
 
 
-IN_FULL = [Phase.BEGUN, Phase.INJECTED, Phase.VERIFIED, Phase.HEALED, Phase.SETTLED]
+IN_FULL = [
+    FaultPhase.BEGUN,
+    FaultPhase.INJECTED,
+    FaultPhase.VERIFIED,
+    FaultPhase.HEALED,
+    FaultPhase.SETTLED,
+]
 
 
 async def test_faults_of_a_sentinel_cluster_happen_and_are_undone(tmp_path: Path) -> None:
@@ -98,20 +104,20 @@ async def test_faults_of_a_sentinel_cluster_happen_and_are_undone(tmp_path: Path
         Step("failover", "master", {"coordinated": True}),
         Step("truncated-log", "master", {"tail_bytes": 100}),
     ]
-    async with running(cluster) as world:
+    async with running(cluster) as context:
         for each in steps:
-            if why := kind(each.kind).unavailable(world, each.target):
+            if why := kind(each.kind).unavailable(context, each.target):
                 pytest.skip(f"{each.kind}: {why}")
         before = await cluster.master()
         writing = asyncio.create_task(_write_for_ever(cluster))
         try:
-            events = await run(world, *steps)
+            events = await run(context, *steps)
         finally:
             writing.cancel()
             await asyncio.wait([writing])
         wanted = [(each.kind, phase) for each in steps for phase in IN_FULL]
         assert phases(events) == wanted, [event for event in events if "why" in event.evidence]
-        settled = [event for event in events if event.phase is Phase.SETTLED]
+        settled = [event for event in events if event.phase is FaultPhase.SETTLED]
         moved = [
             e.step.kind for e in settled if e.evidence["old_master"] != e.evidence["new_master"]
         ]
@@ -131,12 +137,12 @@ async def test_a_second_host_is_hit_between_the_selection_and_the_promotion(
 ) -> None:
     """And the master's own host is back by then: one host at a time."""
     cluster = SentinelCluster(folder=tmp_path, sentinel_periods_ms=FAST_PERIODS_MS)
-    async with running(cluster) as world:
+    async with running(cluster) as context:
         each = kind(name)
-        if why := each.unavailable(world, "master-host"):
+        if why := each.unavailable(context, "master-host"):
             pytest.skip(why)
         (second,) = each.strengths["second"]
-        fault = each.make(world, "master-host", {"second": second})
+        fault = each.make(context, "master-host", {"second": second})
         try:
             evidence = await fault.inject()
             first = [node for node in cluster.nodes if node.host == evidence["paused"]]
@@ -157,7 +163,7 @@ async def test_a_second_host_is_hit_between_the_selection_and_the_promotion(
         await cluster.wait_until_in_sync(60)
 
 
-async def _is(cluster: SentinelCluster, node: Node, role: Role) -> bool:
+async def _is(cluster: SentinelCluster, node: StoreNode, role: Role) -> bool:
     return await cluster.role(node) is role
 
 
@@ -176,12 +182,12 @@ async def test_a_cut_through_a_host_leaves_the_master_a_replica_and_its_clients(
     tmp_path: Path,
 ) -> None:
     cluster = SentinelCluster(folder=tmp_path, sentinel_periods_ms=FAST_PERIODS_MS)
-    async with running(cluster) as world:
+    async with running(cluster) as context:
         each = kind("partition-through")
-        if why := each.unavailable(world, "master"):
+        if why := each.unavailable(context, "master"):
             pytest.skip(why)
         old = await cluster.master()
-        fault = each.make(world, "master", {"sentinels": 0})
+        fault = each.make(context, "master", {"sentinels": 0})
         await fault.inject()
         try:
             new = await cluster.wait_for_master(other_than=old)
@@ -203,9 +209,9 @@ async def test_a_cut_through_a_host_leaves_the_master_a_replica_and_its_clients(
 
 async def test_what_was_not_there_to_be_hit_did_not_happen(tmp_path: Path) -> None:
     cluster = ShardedCluster(folder=tmp_path)
-    async with running(cluster) as world:
+    async with running(cluster) as context:
         events = await run(
-            world,
+            context,
             Step("kill", "sentinel"),
             # Nobody but the watcher is connected, and he is not counted among clients.
             Step("partition-clients", "master"),
@@ -213,24 +219,24 @@ async def test_what_was_not_there_to_be_hit_did_not_happen(tmp_path: Path) -> No
         )
         told = {event.step.kind: event for event in events if "why" in event.evidence}
         assert [event.phase for event in events if event.step.kind == "kill"] == [
-            Phase.BEGUN, Phase.NOT_AVAILABLE
+            FaultPhase.BEGUN, FaultPhase.NOT_AVAILABLE
         ]  # fmt: skip
-        assert told["kill"].phase is Phase.NOT_AVAILABLE
-        assert told["stray-replica"].phase is Phase.NOT_AVAILABLE
-        if kind("partition-clients").unavailable(world, "master") is None:
-            assert told["partition-clients"].phase is Phase.DID_NOT_HAPPEN
+        assert told["kill"].phase is FaultPhase.NOT_AVAILABLE
+        assert told["stray-replica"].phase is FaultPhase.NOT_AVAILABLE
+        if kind("partition-clients").unavailable(context, "master") is None:
+            assert told["partition-clients"].phase is FaultPhase.DID_NOT_HAPPEN
 
 
 async def test_a_process_of_ddq_is_hit_by_the_same_faults(tmp_path: Path) -> None:
     service = Service(
         "api-1", [sys.executable, "-c", "import time; time.sleep(600)"], folder=tmp_path
     )
-    world = World(_NoCluster(), processes={"api": lambda: _given(service)})  # type: ignore[arg-type]
+    context = FaultContext(_NoCluster(), processes={"api": lambda: _given(service)})  # type: ignore[arg-type]
     await service.start()
     first = service.child.pid
     try:
         events = await run(
-            world,
+            context,
             Step("pause", "api", hold_ms=1, settle=False),
             Step("kill", "api", hold_ms=1, settle=False),
         )
@@ -246,7 +252,7 @@ async def test_a_process_of_ddq_is_hit_by_the_same_faults(tmp_path: Path) -> Non
         await service.kill()
 
 
-async def _given(service: Service) -> Victim:
+async def _given(service: Service) -> Target:
     return service
 
 
@@ -293,21 +299,24 @@ class FakeClocked(FakeVictim):
         return says_ms
 
 
-def _clocked(ddq: DdqProcess, node: NodeVictim, fake: FakeClocked) -> list[Clocked]:
+def _clocked(ddq: DdqProcess, node: NodeTarget, fake: FakeClocked) -> list[Clocked]:
     """For the type checker: clocks are reached by a cast, which believes anything."""
     return [ddq, node, fake]
 
 
-async def _found_clocked(one: FakeClocked) -> Victim:
+async def _found_clocked(one: FakeClocked) -> Target:
     return one
 
 
 async def test_a_clock_has_jumped_when_the_process_itself_tells_the_wrong_time() -> None:
     done: list[str] = []
     fake = FakeClocked(done, 0, None, -59_900)
-    world = World(_NoCluster(), processes={"scheduler-leader": lambda: _found_clocked(fake)})  # type: ignore[arg-type]
+    context = FaultContext(
+        _NoCluster(),  # type: ignore[arg-type]
+        processes={"scheduler-leader": lambda: _found_clocked(fake)},
+    )
     step = Step("clock-jump", "scheduler-leader", {"offset_ms": -60_000}, settle=False)
-    events = await run(world, step)
+    events = await run(context, step)
     assert phases(events) == [("clock-jump", phase) for phase in IN_FULL[:-1]]
     assert events[1].evidence == {"shifted": ["scheduler-2"], "offset_ms": -60_000}
     assert done == ["shift -60000", "shift 0"]
@@ -321,8 +330,8 @@ async def test_a_clock_that_stays_right_has_not_jumped_by_half_a_second(
 ) -> None:
     monkeypatch.setattr("chaos.faults.clocks._SEEN_TIMEOUT_S", 0.2)
     fake = FakeClocked([], says_ms)
-    world = World(_NoCluster(), processes={"api": lambda: _found_clocked(fake)})  # type: ignore[arg-type]
-    fault = kind("clock-jump").make(world, "api", {"offset_ms": 500})
+    context = FaultContext(_NoCluster(), processes={"api": lambda: _found_clocked(fake)})  # type: ignore[arg-type]
+    fault = kind("clock-jump").make(context, "api", {"offset_ms": 500})
     await fault.inject()
     with pytest.raises(DidNotHappenError, match=f"clock should be off by 500 ms: {why}"):
         await fault.verify()
@@ -335,9 +344,9 @@ async def test_without_libfaketime_clocks_are_not_available_and_processes_have_t
     cluster = SentinelCluster(clocks=True)
     try:
         assert cluster.clock(cluster.folder / "api1.clock") is None
-        world = World(cluster, processes={"api": lambda: _found([])})
-        (event,) = await run(world, Step("clock-jump", "api", {"offset_ms": 500}))
-        assert event.phase is Phase.NOT_AVAILABLE
+        context = FaultContext(cluster, processes={"api": lambda: _found([])})
+        (event,) = await run(context, Step("clock-jump", "api", {"offset_ms": 500}))
+        assert event.phase is FaultPhase.NOT_AVAILABLE
         assert "libfaketime is not installed" in str(event.evidence["why"])
     finally:
         await cluster.stop()
@@ -345,11 +354,11 @@ async def test_without_libfaketime_clocks_are_not_available_and_processes_have_t
 
 async def test_a_run_that_is_cancelled_heals_first() -> None:
     done: list[str] = []
-    world = World(_NoCluster(), processes={"scheduler-leader": lambda: _found(done)})  # type: ignore[arg-type]
+    context = FaultContext(_NoCluster(), processes={"scheduler-leader": lambda: _found(done)})  # type: ignore[arg-type]
     injected = asyncio.Event()
     step = Step("pause", "scheduler-leader", hold_ms=60_000)
     schedule = Schedule(((step,),), down_after_ms=1_000)
-    playing = asyncio.create_task(play(schedule, world, lambda _: injected.set()))
+    playing = asyncio.create_task(play(schedule, context, lambda _: injected.set()))
     await injected.wait()
     assert done == ["pause"]
     playing.cancel()
@@ -358,7 +367,7 @@ async def test_a_run_that_is_cancelled_heals_first() -> None:
     assert done == ["pause", "resume"]
 
 
-async def _found(done: list[str]) -> Victim:
+async def _found(done: list[str]) -> Target:
     return FakeVictim(done)
 
 
@@ -367,5 +376,5 @@ class _NoCluster:
 
     unavailable: dict[str, str] = {}  # noqa: RUF012
 
-    async def master(self) -> Node:
+    async def master(self) -> StoreNode:
         raise NotAvailableError("there is no cluster here")

@@ -10,20 +10,20 @@ import pytest
 
 from chaos.checker.judge import judge, judge_journal
 from chaos.checker.promises import CHECKERS
-from chaos.history.operations import Policy
+from chaos.history.operations import RetrySettings
 from chaos.history.reader import read_history
 from chaos.history.run_folder import Run
-from chaos.history.synthetic import Tale, write_run
+from chaos.history.synthetic import SyntheticHistory, write_run
 from models import operations as spec
 from models import queue
 from tests.chaos.test_promises import broken, found, judged, once, stories
 
-QUICK = Policy(5, 0, 0, 1.0, 0.0)
+QUICK = RetrySettings(5, 0, 0, 1.0, 0.0)
 
 
-def handed_back() -> Tale:
+def handed_back() -> SyntheticHistory:
     """A released lease gives its attempt back: five releases, then as many attempts as allowed."""
-    tale = Tale(policy=Policy(2, 0, 0, 1.0, 0.0))
+    tale = SyntheticHistory(policy=RetrySettings(2, 0, 0, 1.0, 0.0))
     tale.enqueue("a")
     tale.promote()
     for _ in range(5):
@@ -36,9 +36,9 @@ def handed_back() -> Tale:
     return tale
 
 
-def snoozed() -> Tale:
+def snoozed() -> SyntheticHistory:
     """A snoozed lease gives its attempt back, and its delay is not a backoff."""
-    tale = Tale(policy=Policy(2, 5_000, 5_000, 1.0, 0.0))
+    tale = SyntheticHistory(policy=RetrySettings(2, 5_000, 5_000, 1.0, 0.0))
     tale.enqueue("a")
     tale.promote()
     for number in range(5):
@@ -54,9 +54,9 @@ def snoozed() -> Tale:
     return tale
 
 
-def run_again() -> Tale:
+def run_again() -> SyntheticHistory:
     """Each run plans the next; replies are lost, and repeats come when that is leased or done."""
-    tale = Tale(policy=QUICK)
+    tale = SyntheticHistory(policy=QUICK)
     tale.enqueue("a")
     tale.promote()
     first = tale.lease()
@@ -73,9 +73,9 @@ def run_again() -> Tale:
     return tale
 
 
-def debounced() -> Tale:
+def debounced() -> SyntheticHistory:
     """Events push the task back up to the limit; one is lost, and one comes when it has run."""
-    tale = Tale(policy=QUICK)
+    tale = SyntheticHistory(policy=QUICK)
     for number in range(5):
         tale.enqueue(
             "a", f"event {number}", delay_ms=200, limit_ms=400, on_conflict="debounce",
@@ -95,9 +95,9 @@ def debounced() -> Tale:
     return tale
 
 
-def redriven() -> Tale:
+def redriven() -> SyntheticHistory:
     """A dead task gets a new run, with attempts from 1."""
-    tale = Tale(policy=Policy(1, 0, 0, 1.0, 0.0))
+    tale = SyntheticHistory(policy=RetrySettings(1, 0, 0, 1.0, 0.0))
     tale.enqueue("a")
     tale.promote()
     tale.nack(tale.lease())
@@ -110,9 +110,9 @@ def redriven() -> Tale:
     return tale
 
 
-def moved() -> Tale:
+def moved() -> SyntheticHistory:
     """Rescheduled while ready: another promotion; rescheduled to sooner: due sooner."""
-    tale = Tale()
+    tale = SyntheticHistory()
     tale.enqueue("a")
     tale.promote()
     tale.reschedule("a", delay_ms=20_000)
@@ -124,9 +124,9 @@ def moved() -> Tale:
     return tale
 
 
-def replaced() -> Tale:
+def replaced() -> SyntheticHistory:
     """Another incarnation under the same id, delivered after the cancel of the first."""
-    tale = Tale()
+    tale = SyntheticHistory()
     tale.enqueue("a", "first")
     tale.cancel("a")
     tale.enqueue("a", "second", on_conflict="replace_finished")
@@ -139,9 +139,9 @@ def replaced() -> Tale:
     return tale
 
 
-def revoked() -> Tale:
+def revoked() -> SyntheticHistory:
     """A cancel that takes the lease away; its holder is refused, a repeat finds it cancelled."""
-    tale = Tale()
+    tale = SyntheticHistory()
     tale.enqueue("a")
     tale.promote()
     lease = tale.lease()
@@ -153,9 +153,9 @@ def revoked() -> Tale:
     return tale
 
 
-def repeated_enqueue() -> Tale:
+def repeated_enqueue() -> SyntheticHistory:
     """The same enqueue again, also when the task has ended: no second one."""
-    tale = Tale()
+    tale = SyntheticHistory()
     for _ in range(3):
         tale.enqueue("a")
     tale.promote()
@@ -165,9 +165,9 @@ def repeated_enqueue() -> Tale:
     return tale
 
 
-def late_but_unsuperseded() -> Tale:
+def late_but_unsuperseded() -> SyntheticHistory:
     """Acked after its lease expired and was reaped, before anybody else got it."""
-    tale = Tale(policy=QUICK)
+    tale = SyntheticHistory(policy=QUICK)
     tale.enqueue("a")
     tale.promote()
     lease = tale.lease(lease_ms=500)
@@ -179,9 +179,9 @@ def late_but_unsuperseded() -> Tale:
     return tale
 
 
-def lost_retrieve() -> Tale:
+def lost_retrieve() -> SyntheticHistory:
     """Nobody knows of the lease; it expires, counts as an attempt, and the next one is the 2nd."""
-    tale = Tale(policy=QUICK)
+    tale = SyntheticHistory(policy=QUICK)
     tale.enqueue("a")
     tale.promote()
     tale.retrieve(lease_ms=500, lost=True)
@@ -193,10 +193,10 @@ def lost_retrieve() -> Tale:
     return tale
 
 
-def repeated_behind_a_lost_lease() -> Tale:
+def repeated_behind_a_lost_lease() -> SyntheticHistory:
     """An enqueue is repeated by the client library, and answered when nobody's lease has run out:
     when the task is due by that reply is when it was to be retried."""
-    tale = Tale(policy=Policy(5, 1_000, 1_000, 1.0, 0.0))
+    tale = SyntheticHistory(policy=RetrySettings(5, 1_000, 1_000, 1.0, 0.0))
     tale.enqueue("a", lost=True)
     tale.events.pop()
     tale.promote()
@@ -213,10 +213,10 @@ def repeated_behind_a_lost_lease() -> Tale:
     return tale
 
 
-def repeated_behind_a_snooze() -> Tale:
+def repeated_behind_a_snooze() -> SyntheticHistory:
     """An enqueue is repeated by the client library, and answered when the task has been snoozed:
     the due time of that reply is the snooze's."""
-    tale = Tale(policy=QUICK)
+    tale = SyntheticHistory(policy=QUICK)
     tale.enqueue("a", lost=True)
     tale.events.pop()
     tale.promote()
@@ -229,10 +229,10 @@ def repeated_behind_a_snooze() -> Tale:
     return tale
 
 
-def repeated_behind_the_next_run() -> Tale:
+def repeated_behind_the_next_run() -> SyntheticHistory:
     """An enqueue is repeated by the client library, and answered when the task's next run is there:
     the incarnation of that reply is not the one that the enqueue made."""
-    tale = Tale(policy=QUICK)
+    tale = SyntheticHistory(policy=QUICK)
     tale.enqueue("a", lost=True)
     tale.events.pop()
     tale.promote()
@@ -244,10 +244,10 @@ def repeated_behind_the_next_run() -> Tale:
     return tale
 
 
-def lapsed_before_the_repeat() -> Tale:
+def lapsed_before_the_repeat() -> SyntheticHistory:
     """A Retrieve is repeated by the client library when its lease has expired: its reply names no
     lease, and yet a cancel was refused because of it."""
-    tale = Tale(policy=QUICK)
+    tale = SyntheticHistory(policy=QUICK)
     tale.enqueue("a")
     tale.promote()
     tale.retrieve(lease_ms=500, request_id="r", lost=True)
@@ -262,9 +262,9 @@ def lapsed_before_the_repeat() -> Tale:
     return tale
 
 
-def lost_and_asked_again() -> Tale:
+def lost_and_asked_again() -> SyntheticHistory:
     """The lost reply's leases are asked for again, after a wait, with the same request_id."""
-    tale = Tale()
+    tale = SyntheticHistory()
     tale.enqueue("a")
     tale.promote()
     tale.retrieve(request_id="r", lost=True)
@@ -274,9 +274,9 @@ def lost_and_asked_again() -> Tale:
     return tale
 
 
-def lost_replies() -> Tale:
+def lost_replies() -> SyntheticHistory:
     """Every kind of operation took effect without its caller knowing."""
-    tale = Tale(policy=QUICK)
+    tale = SyntheticHistory(policy=QUICK)
     tale.enqueue("a", lost=True)
     tale.enqueue("b", process="p.1", delay_ms=100, lost=True)
     tale.cancel("b", process="p.2", lost=True)
@@ -289,9 +289,9 @@ def lost_replies() -> Tale:
     return tale
 
 
-def lost_requests() -> Tale:
+def lost_requests() -> SyntheticHistory:
     """None of these ever arrived."""
-    tale = Tale(policy=QUICK)
+    tale = SyntheticHistory(policy=QUICK)
     tale.enqueue("a", lost=True, arrives=False)
     tale.enqueue("b", process="p.1")
     tale.cancel("b", process="p.1", lost=True, arrives=False)
@@ -321,7 +321,7 @@ def test_a_debounce_beyond_its_limit_is_named(
 
     with monkeypatch.context() as planted:
         planted.setitem(queue.TRANSITIONS, spec.Enqueue, unlimited)
-        tale = Tale(policy=QUICK)
+        tale = SyntheticHistory(policy=QUICK)
         for number in range(4):
             tale.enqueue("a", f"event {number}", delay_ms=200, limit_ms=400, on_conflict="debounce")
             tale.wait(0.12)
@@ -373,7 +373,7 @@ def test_a_moved_delivery_is_noticed(tmp_path: Path) -> None:
 
 def test_a_reordered_cancel_is_noticed(tmp_path: Path) -> None:
     """It came after the delivery and says so by its revision; in the history it comes before."""
-    tale = Tale(policy=Policy(5, 10_000, 10_000, 1.0, 0.0))
+    tale = SyntheticHistory(policy=RetrySettings(5, 10_000, 10_000, 1.0, 0.0))
     tale.enqueue("a", delay_ms=900)
     tale.wait(1)
     tale.promote()
@@ -388,7 +388,7 @@ def test_a_reordered_cancel_is_noticed(tmp_path: Path) -> None:
 
 def test_a_replayed_lease_after_the_end_is_a_delivery(tmp_path: Path) -> None:
     """A repeat of a Retrieve that still hands out what was cancelled or acked meanwhile."""
-    tale = Tale()
+    tale = SyntheticHistory()
     tale.enqueue("a")
     tale.promote()
     lease = tale.lease(request_id="r")
@@ -401,7 +401,7 @@ def test_a_replayed_lease_after_the_end_is_a_delivery(tmp_path: Path) -> None:
 def test_in_a_lost_lineage_acknowledged_writes_are_lost(tmp_path: Path) -> None:
     """As FAST does it: the deposed master acknowledged a task that the surviving store lacks."""
     tale = once()
-    kept, lost = Tale(seed=3), [e for e in tale.events if e["op"] == "enqueue"]
+    kept, lost = SyntheticHistory(seed=3), [e for e in tale.events if e["op"] == "enqueue"]
     lost[1]["reply"]["lineage"] = "dead"
     kept.events = lost
     results = judged(tmp_path, kept)
@@ -415,7 +415,7 @@ def test_less_than_a_whole_run_is_never_green(tmp_path: Path) -> None:
     assert judged(tmp_path / "2", once(), drained=False).verdict == "UNKNOWN"
     assert judged(tmp_path / "3", once(), journal=False).verdict == "UNKNOWN"
 
-    empty = write_run(tmp_path / "4", Tale())
+    empty = write_run(tmp_path / "4", SyntheticHistory())
     empty.history.write_text("")
     assert judge(empty).results.verdict == "UNKNOWN"
 

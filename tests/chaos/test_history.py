@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from chaos.history.operations import Fault
+from chaos.history.operations import FaultNote
 from chaos.history.reader import FOREVER_NS, BadHistoryError, read_history
 from chaos.history.writer import HistoryWriter
 
@@ -93,7 +93,7 @@ def test_a_line_that_does_not_fit_is_named(
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     path = tmp_path / "history.jsonl"
     with HistoryWriter(path) as writer:
-        writer.note("nemesis", "fault", Fault("kill", "n1", "inject"))
+        writer.note("nemesis", "fault", FaultNote("kill", "n1", "inject"))
         writer.event("1", "invoke", "get", request={"topic": "t", "id": "a"})
         writer.event("1", "fail", "get", reply={"error": "TASK_NOT_FOUND"})
     history = read_history(path)

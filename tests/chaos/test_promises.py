@@ -17,14 +17,14 @@ import pytest
 
 from chaos.checker.judge import Results, judge
 from chaos.checker.promises import CHECKERS
-from chaos.history.operations import Leader, Policy
-from chaos.history.synthetic import Tale, write_run
+from chaos.history.operations import LeaderNote, RetrySettings
+from chaos.history.synthetic import SyntheticHistory, write_run
 from models.promises import PROMISES
 
 Events = list[dict[str, Any]]
 
 
-def judged(folder: Path, tale: Tale, *, without: str = "", **options: bool) -> Results:
+def judged(folder: Path, tale: SyntheticHistory, *, without: str = "", **options: bool) -> Results:
     run = write_run(folder, tale, **options)
     return judge(run, checkers=[c for c in CHECKERS if c.promise != without]).results
 
@@ -41,23 +41,23 @@ def stories(results: Results) -> str:
     )
 
 
-def found(tale: Tale, op: str, kind: str = "ok", nth: int = 0) -> dict[str, Any]:
+def found(tale: SyntheticHistory, op: str, kind: str = "ok", nth: int = 0) -> dict[str, Any]:
     """The nth event of this operation."""
     return [e for e in tale.events if e["op"] == op and e["type"] == kind][nth]
 
 
-def both(tale: Tale, op: str, nth: int = 0) -> Events:
+def both(tale: SyntheticHistory, op: str, nth: int = 0) -> Events:
     """An operation's two events."""
     return [found(tale, op, "invoke", nth), found(tale, op, "ok", nth)]
 
 
-def entry(tale: Tale, op: str, nth: int = 0) -> dict[str, Any]:
+def entry(tale: SyntheticHistory, op: str, nth: int = 0) -> dict[str, Any]:
     return [e for e in tale.journal if e["op"] == op][nth]
 
 
-def once(**options: Any) -> Tale:
+def once(**options: Any) -> SyntheticHistory:
     """One task: enqueued, promoted, delivered, acked."""
-    tale = Tale(**options)
+    tale = SyntheticHistory(**options)
     tale.enqueue("a", delay_ms=3_000)
     tale.wait(3.1)
     tale.promote()
@@ -68,30 +68,30 @@ def once(**options: Any) -> Tale:
 # How each promise is broken ------------------------------------------------------------------
 
 
-def g1(tale: Tale) -> None:
+def g1(tale: SyntheticHistory) -> None:
     found(tale, "retrieve")["reply"]["leases"][0]["payload"] = "another"
 
 
-def g2_nobody_acked(tale: Tale) -> None:
+def g2_nobody_acked(tale: SyntheticHistory) -> None:
     for event in both(tale, "ack"):
         tale.events.remove(event)
 
 
-def g3(tale: Tale) -> None:
+def g3(tale: SyntheticHistory) -> None:
     entry(tale, "promote")["promotion"] = 2
     found(tale, "retrieve")["reply"]["leases"][0]["promotion"] = 2
 
 
-def cancelled() -> Tale:
-    tale = Tale()
+def cancelled() -> SyntheticHistory:
+    tale = SyntheticHistory()
     tale.enqueue("a")
     tale.cancel("a")
     return tale
 
 
-def g4_delivered(tale: Tale) -> None:
+def g4_delivered(tale: SyntheticHistory) -> None:
     """A delivery that only its worker knows of, as from a deposed master."""
-    other = Tale(seed=2)
+    other = SyntheticHistory(seed=2)
     other.enqueue("a")
     other.promote()
     lease = other.lease()
@@ -107,8 +107,8 @@ def g4_delivered(tale: Tale) -> None:
     }  # fmt: skip
 
 
-def refused_cancel() -> Tale:
-    tale = Tale()
+def refused_cancel() -> SyntheticHistory:
+    tale = SyntheticHistory()
     tale.enqueue("a")
     tale.promote()
     lease = tale.lease()
@@ -118,25 +118,25 @@ def refused_cancel() -> Tale:
     return tale
 
 
-def g4_said_too_late(tale: Tale) -> None:
+def g4_said_too_late(tale: SyntheticHistory) -> None:
     found(tale, "cancel", "fail")["reply"]["error"] = "TASK_FINISHED"
 
 
-def g5(tale: Tale) -> None:
+def g5(tale: SyntheticHistory) -> None:
     """The store's clock ran ahead: by its own time all is well."""
     for event in tale.events:
         if event["op"] in {"retrieve", "ack"}:
             event["time_ns"] -= 2_000_000_000
 
 
-def g6(tale: Tale) -> None:
+def g6(tale: SyntheticHistory) -> None:
     for name in ("promote", "lease", "ack"):
         entry(tale, name)["at_ms"] += 400
 
 
-def two_leases() -> Tale:
+def two_leases() -> SyntheticHistory:
     """The second worker gets it when the first one's lease has expired."""
-    tale = Tale(policy=Policy(5, 0, 0, 1.0, 0.0))
+    tale = SyntheticHistory(policy=RetrySettings(5, 0, 0, 1.0, 0.0))
     tale.enqueue("a")
     tale.promote()
     tale.lease(lease_ms=2_000)
@@ -147,15 +147,15 @@ def two_leases() -> Tale:
     return tale
 
 
-def g7(tale: Tale) -> None:
+def g7(tale: SyntheticHistory) -> None:
     """The first worker had been told that its lease is longer, and the journal knew of neither."""
     found(tale, "retrieve")["reply"]["leases"][0]["expire_ms"] += 60_000
     found(tale, "retrieve", "invoke")["request"]["lease_ms"] += 60_000
 
 
-def late_ack() -> Tale:
+def late_ack() -> SyntheticHistory:
     """An ack with an expired token that nothing has superseded is accepted."""
-    tale = Tale(policy=Policy(5, 0, 0, 1.0, 0.0))
+    tale = SyntheticHistory(policy=RetrySettings(5, 0, 0, 1.0, 0.0))
     tale.enqueue("a")
     tale.promote()
     lease = tale.lease(lease_ms=1_000)
@@ -168,25 +168,25 @@ def late_ack() -> Tale:
     return tale
 
 
-def g8(tale: Tale) -> None:
+def g8(tale: SyntheticHistory) -> None:
     """The stale token's nack is accepted, though it changed nothing that anybody saw."""
     event = found(tale, "nack", "fail")
     event["type"] = "ok"
     event["reply"] = {"revision": found(tale, "ack")["reply"]["revision"], "state": "dead"}
 
 
-def acked_and_seen() -> Tale:
+def acked_and_seen() -> SyntheticHistory:
     tale = once()
     tale.get("a")
     return tale
 
 
-def g9(tale: Tale) -> None:
+def g9(tale: SyntheticHistory) -> None:
     found(tale, "get")["reply"]["state"] = "ready"
 
 
-def tried_twice() -> Tale:
-    tale = Tale(policy=Policy(2, 500, 500, 1.0, 0.0))
+def tried_twice() -> SyntheticHistory:
+    tale = SyntheticHistory(policy=RetrySettings(2, 500, 500, 1.0, 0.0))
     tale.enqueue("a")
     tale.promote()
     tale.nack(tale.lease())
@@ -196,19 +196,19 @@ def tried_twice() -> Tale:
     return tale
 
 
-def g10_too_often(tale: Tale) -> None:
+def g10_too_often(tale: SyntheticHistory) -> None:
     tale.settings.policy.max_attempts = 1
 
 
-def g10_too_soon(tale: Tale) -> None:
+def g10_too_soon(tale: SyntheticHistory) -> None:
     tale.settings.policy.initial_backoff_ms = tale.settings.policy.max_backoff_ms = 1_000
 
 
-def g11(tale: Tale) -> None:
+def g11(tale: SyntheticHistory) -> None:
     del tale.shard.counts["succeeded"]  # type: ignore[attr-defined]
 
 
-def led_twice() -> Tale:
+def led_twice() -> SyntheticHistory:
     tale = once()
     tale.lead()
     tale.enqueue("b")
@@ -217,26 +217,26 @@ def led_twice() -> Tale:
     return tale
 
 
-def g12(tale: Tale) -> None:
+def g12(tale: SyntheticHistory) -> None:
     """A deposed leader's number turns up again."""
     entry(tale, "promote", 1)["epoch"] = 1
     entry(tale, "enqueue", 1)["epoch"] = 2
 
 
-def claimed() -> Tale:
+def claimed() -> SyntheticHistory:
     tale = once()
     for name, epoch in (("s1", 1), ("s2", 2)):
-        tale.note(name, "leader", Leader("work", 0, epoch, lineage=tale.lineage))
+        tale.note(name, "leader", LeaderNote("work", 0, epoch, lineage=tale.lineage))
     return tale
 
 
-def g12_two_owners(tale: Tale) -> None:
+def g12_two_owners(tale: SyntheticHistory) -> None:
     found(tale, "leader", "info", 1)["reply"]["epoch"] = 1
 
 
-def repeated() -> Tale:
+def repeated() -> SyntheticHistory:
     """A Retrieve whose reply was lost for its caller, asked again with the same id."""
-    tale = Tale()
+    tale = SyntheticHistory()
     tale.enqueue("a")
     tale.promote()
     tale.retrieve(request_id="r")
@@ -246,11 +246,11 @@ def repeated() -> Tale:
     return tale
 
 
-def g13_ack(tale: Tale) -> None:
+def g13_ack(tale: SyntheticHistory) -> None:
     found(tale, "ack", nth=1)["reply"]["revision"] += 2
 
 
-def g13_retrieve(tale: Tale) -> None:
+def g13_retrieve(tale: SyntheticHistory) -> None:
     """The repeat brings another task's lease instead."""
     tale.enqueue("b", process="q")
     tale.promote()
@@ -264,8 +264,8 @@ def g13_retrieve(tale: Tale) -> None:
 @dataclass(frozen=True)
 class Break:
     promise: str
-    tale: Callable[[], Tale]
-    edit: Callable[[Tale], None]
+    tale: Callable[[], SyntheticHistory]
+    edit: Callable[[SyntheticHistory], None]
     says: str
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from chaos.history.operations import Lease, Loss, Policy
-from chaos.history.synthetic import Tale
+from chaos.history.operations import Lease, LossNote, RetrySettings
+from chaos.history.synthetic import SyntheticHistory
 from tests.chaos.test_hard_cases import moved
 from tests.chaos.test_promises import (
     broken,
@@ -23,39 +23,39 @@ from tests.chaos.test_promises import (
 )  # fmt: skip
 
 
-def accept(tale: Tale, op: str, **reply: object) -> None:
+def accept(tale: SyntheticHistory, op: str, **reply: object) -> None:
     event = found(tale, op, "fail")
     event["type"], event["reply"] = "ok", {"revision": 99, **reply}
 
 
-def order() -> Tale:
+def order() -> SyntheticHistory:
     tale = once()
     tale.get("a")
     found(tale, "get")["reply"]["revision"] = 1
     return tale
 
 
-def early_by_the_store() -> Tale:
+def early_by_the_store() -> SyntheticHistory:
     tale = once()
     found(tale, "retrieve")["reply"]["leases"][0]["due_ms"] += 5_000
     return tale
 
 
-def shared_by_the_store() -> Tale:
+def shared_by_the_store() -> SyntheticHistory:
     tale = two_leases()
     del found(tale, "retrieve", "invoke")["request"]["lease_ms"]
     found(tale, "retrieve")["reply"]["leases"][0]["expire_ms"] += 60_000
     return tale
 
 
-def shared_by_the_controller() -> Tale:
+def shared_by_the_controller() -> SyntheticHistory:
     tale = two_leases()
     found(tale, "retrieve", "invoke")["request"]["lease_ms"] += 60_000
     return tale
 
 
-def rescheduled() -> Tale:
-    tale = Tale(policy=Policy(5, 0, 0, 1.0, 0.0))
+def rescheduled() -> SyntheticHistory:
+    tale = SyntheticHistory(policy=RetrySettings(5, 0, 0, 1.0, 0.0))
     tale.enqueue("a")
     tale.promote()
     lease = tale.lease(lease_ms=500)
@@ -67,8 +67,8 @@ def rescheduled() -> Tale:
     return tale
 
 
-def revoked() -> Tale:
-    tale = Tale()
+def revoked() -> SyntheticHistory:
+    tale = SyntheticHistory()
     tale.enqueue("a")
     tale.promote()
     lease = tale.lease()
@@ -78,7 +78,7 @@ def revoked() -> Tale:
     return tale
 
 
-def two_verdicts() -> Tale:
+def two_verdicts() -> SyntheticHistory:
     tale = once()
     (lease,) = found(tale, "retrieve")["reply"]["leases"]
     tale.nack(_lease(lease))
@@ -86,8 +86,8 @@ def two_verdicts() -> Tale:
     return tale
 
 
-def told_again() -> Tale:
-    tale = Tale()
+def told_again() -> SyntheticHistory:
+    tale = SyntheticHistory()
     tale.enqueue("a")
     tale.promote()
     tale.ack(tale.lease(request_id="r"))
@@ -98,7 +98,7 @@ def told_again() -> Tale:
     return tale
 
 
-def moved_twice() -> Tale:
+def moved_twice() -> SyntheticHistory:
     tale = moved()
     again = entry(tale, "reschedule")
     for _ in range(2):
@@ -106,8 +106,8 @@ def moved_twice() -> Tale:
     return tale
 
 
-def late_long_after_a_fault() -> Tale:
-    tale = Tale()
+def late_long_after_a_fault() -> SyntheticHistory:
+    tale = SyntheticHistory()
     tale.fault("kill", "n1", "inject")
     tale.fault("kill", "n1", "heal")
     tale.wait(30)
@@ -118,9 +118,9 @@ def late_long_after_a_fault() -> Tale:
     return tale
 
 
-def delivered_twice_by_one_promotion() -> Tale:
+def delivered_twice_by_one_promotion() -> SyntheticHistory:
     """The second delivery is of a lineage that the surviving journal does not hold."""
-    tale = Tale(policy=Policy(5, 0, 0, 1.0, 0.0))
+    tale = SyntheticHistory(policy=RetrySettings(5, 0, 0, 1.0, 0.0))
     tale.enqueue("a")
     tale.promote()
     tale.lease(lease_ms=500)
@@ -132,7 +132,7 @@ def delivered_twice_by_one_promotion() -> Tale:
     return tale
 
 
-def not_found_while_its_tombstone_lives() -> Tale:
+def not_found_while_its_tombstone_lives() -> SyntheticHistory:
     tale = once()
     tale.get("a")
     event = found(tale, "get")
@@ -140,25 +140,25 @@ def not_found_while_its_tombstone_lives() -> Tale:
     return tale
 
 
-def served_after_a_loss() -> Tale:
+def served_after_a_loss() -> SyntheticHistory:
     """The read is of another task: nothing about itself contradicts what was lost."""
-    tale = Tale()
+    tale = SyntheticHistory()
     tale.enqueue("a", delay_ms=60_000)
-    tale.note("harness", "loss", Loss("work", 0))
+    tale.note("harness", "loss", LossNote("work", 0))
     tale.enqueue("b", delay_ms=60_000)
     return tale
 
 
-def debounced_beyond_its_limit() -> Tale:
-    tale = Tale()
+def debounced_beyond_its_limit() -> SyntheticHistory:
+    tale = SyntheticHistory()
     tale.enqueue("a", delay_ms=200, limit_ms=400, on_conflict="debounce")
     found(tale, "enqueue")["reply"]["due_ms"] += 300
     return tale
 
 
-def due_and_never_promoted() -> Tale:
+def due_and_never_promoted() -> SyntheticHistory:
     """The journal ends with the enqueue."""
-    tale = Tale()
+    tale = SyntheticHistory()
     tale.enqueue("a")
     tale.wait(2)
     tale.get("a")
@@ -169,7 +169,7 @@ def _lease(lease: dict[str, object]) -> Lease:
     return Lease(**lease)  # type: ignore[arg-type]
 
 
-RULES: list[tuple[str, Callable[[], Tale], bool]] = [
+RULES: list[tuple[str, Callable[[], SyntheticHistory], bool]] = [
     ("G9", order, True),
     ("G5", early_by_the_store, False),
     ("G7", shared_by_the_store, False),
@@ -192,7 +192,7 @@ RULES: list[tuple[str, Callable[[], Tale], bool]] = [
     ("promise", "tale", "journal"), RULES, ids=[f"{p}-{t.__name__}" for p, t, _ in RULES]
 )
 def test_each_rule_finds_what_it_is_for(
-    tmp_path: Path, promise: str, tale: Callable[[], Tale], journal: bool
+    tmp_path: Path, promise: str, tale: Callable[[], SyntheticHistory], journal: bool
 ) -> None:
     results = judged(tmp_path, tale(), journal=journal)
     assert promise in broken(results), stories(results)
@@ -206,9 +206,9 @@ def test_what_a_lost_lineage_claimed_is_void(tmp_path: Path) -> None:
 
 
 def test_a_store_that_refuses_after_a_loss_is_not_blamed(tmp_path: Path) -> None:
-    tale = Tale()
+    tale = SyntheticHistory()
     tale.enqueue("a", delay_ms=60_000)
-    tale.note("harness", "loss", Loss("work", 0))
+    tale.note("harness", "loss", LossNote("work", 0))
     tale.enqueue("b", delay_ms=60_000, lost=True, arrives=False)
     found(tale, "enqueue", "info")["reply"] = {"error": "ROLLBACK_DETECTED"}
     assert not broken(judged(tmp_path, tale))

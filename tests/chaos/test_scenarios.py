@@ -16,12 +16,12 @@ from rich.console import Console
 from chaos.checker.gates import GATES
 from chaos.checker.judge import PromiseResult, Results
 from chaos.checker.timeline import timeline
-from chaos.experiments.campaign import WHOLE_GATES, Outcome, exit_code, run_all, whole_gates
+from chaos.experiments.campaign import WHOLE_GATES, RunOutcome, exit_code, run_all, whole_gates
 from chaos.experiments.plan import RunPlan, read_plan, save_plan, saved_bounds
 from chaos.experiments.scenarios import CORE, REGRESSION, SCENARIOS, SMOKE, scenario
 from chaos.experiments.timers import timers
-from chaos.faults import KINDS, Mode, Row
-from chaos.history.operations import Fault
+from chaos.faults import KINDS, FaultRow, Mode
+from chaos.history.operations import FaultNote
 from chaos.history.reader import BadHistoryError, History, Note
 from chaos.report.junit import write_junit
 from chaos.systems.ddq.processes import DdqProcess
@@ -78,7 +78,7 @@ def test_a_plan_comes_back_from_disk_with_what_was_played(tmp_path: Path) -> Non
 
 def test_what_was_found_outweighs_what_could_not_be_found() -> None:
     valid, unknown, invalid, failed = (
-        Outcome(word, word) for word in ("VALID", "UNKNOWN", "INVALID", "FAILED")
+        RunOutcome(word, word) for word in ("VALID", "UNKNOWN", "INVALID", "FAILED")
     )
     assert exit_code([valid]) == 0
     assert exit_code([valid, unknown]) == 2
@@ -89,8 +89,8 @@ def test_what_was_found_outweighs_what_could_not_be_found() -> None:
 def test_all_runs_together_have_gates_of_their_own() -> None:
     enough = dict.fromkeys(WHOLE_GATES, 10_000.0)
     runs = [
-        Outcome("a", "VALID", measured=enough, rows=[row.value for row in list(Row)[:4]]),
-        Outcome("b", "VALID", measured=enough, rows=[row.value for row in list(Row)[4:]]),
+        RunOutcome("a", "VALID", measured=enough, rows=[row.value for row in list(FaultRow)[:4]]),
+        RunOutcome("b", "VALID", measured=enough, rows=[row.value for row in list(FaultRow)[4:]]),
     ]
     assert WHOLE_GATES.keys() <= GATES.keys()
     assert all(gate.met for gate in whole_gates(runs))
@@ -103,11 +103,11 @@ def test_a_campaign_goes_on_where_it_was_stopped(
 ) -> None:
     ran: list[str] = []
 
-    def run_one(plan: RunPlan, _console: Console, _runs: Path) -> Outcome:
+    def run_one(plan: RunPlan, _console: Console, _runs: Path) -> RunOutcome:
         if len(ran) == 1:
             raise KeyboardInterrupt
         ran.append(plan.name)
-        return Outcome(plan.name, "VALID")
+        return RunOutcome(plan.name, "VALID")
 
     monkeypatch.setattr("chaos.experiments.campaign.run_one", run_one)
     plans = [RunPlan("master-killed", seed, Mode.QUORUM) for seed in (1, 2)]
@@ -144,7 +144,7 @@ def test_junit_has_a_failure_for_what_is_invalid_and_an_error_for_what_is_not_kn
 def test_a_fault_that_was_not_seen_to_happen_does_not_count() -> None:
     history = History([], [], [], end_ns=9)
     for time_ns, phase, verified in ((1, "inject", True), (2, "heal", False)):
-        fault = Fault("kill", "master", phase, verified, f"at {time_ns}")  # type: ignore[arg-type]
+        fault = FaultNote("kill", "master", phase, verified, f"at {time_ns}")  # type: ignore[arg-type]
         history.notes.append(Note(0, time_ns, "nemesis", "fault", fault))
     (window,) = timeline(history).windows
     assert not window.verified

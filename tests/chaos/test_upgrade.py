@@ -10,7 +10,7 @@ from chaos.experiments.maintenance.story import PlannedRun, failed_lines, perfor
 from chaos.experiments.maintenance.upgrade import UPGRADE
 from chaos.experiments.runner import conclude
 from chaos.faults import Mode
-from chaos.systems.ddq.previous_release import EARLIER
+from chaos.systems.ddq.previous_release import PREVIOUS
 from tests.chaos.test_failover import stories
 
 
@@ -23,6 +23,6 @@ async def test_a_rolling_upgrade_loses_nothing_and_fails_no_patient_request(tmp_
     for log in (tmp_path / "ddq").glob("api*.log"):
         before, after = (line for line in log.read_text().splitlines() if line.startswith("ddq "))
         # The earlier one had one node, this one asks the Sentinels.
-        assert before.startswith(f"ddq {EARLIER} ")
+        assert before.startswith(f"ddq {PREVIOUS} ")
         assert "store redis://" in before
         assert "store sentinel://" in after

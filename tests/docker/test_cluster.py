@@ -16,7 +16,7 @@ from typing import Any
 import docker
 import pytest
 
-from chaos.clusters import Cut, Node, NotAvailableError, Role
+from chaos.clusters import Cut, NotAvailableError, Role, StoreNode
 from chaos.clusters.docker import DockerCluster, why_unavailable
 from chaos.clusters.docker.cleanup import sweep
 from chaos.clusters.docker.engine import RUN_LABEL, Engine
@@ -146,15 +146,15 @@ async def test_clocks_and_disks_can_be_spoilt_and_are_good_again(client: Any) ->
     assert things_of(client, cluster.net.number) == []
 
 
-async def _is_off_by(cluster: DockerCluster, node: Node, offset_ms: int) -> bool:
+async def _is_off_by(cluster: DockerCluster, node: StoreNode, offset_ms: int) -> bool:
     return abs(await cluster.clock_offset_ms(node) - offset_ms) < 500
 
 
-async def _takes_writes(cluster: DockerCluster, node: Node) -> bool:
+async def _takes_writes(cluster: DockerCluster, node: StoreNode) -> bool:
     return await cluster.command(node, "SET", "key", "x" * 1_000) == "OK"
 
 
-async def _refuses_writes(cluster: DockerCluster, node: Node) -> bool:
+async def _refuses_writes(cluster: DockerCluster, node: StoreNode) -> bool:
     try:
         await _takes_writes(cluster, node)
     except ReplyError as error:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from chaos.cli.app import main
-from chaos.history.synthetic import Tale, write_run
+from chaos.history.synthetic import SyntheticHistory, write_run
 from tests.chaos.test_promises import cancelled, g4_delivered, once
 
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
@@ -97,7 +97,7 @@ def browser() -> Iterator[Browser]:
             process.terminate()
 
 
-def report(folder: Path, tale: Tale) -> tuple[Path, int]:
+def report(folder: Path, tale: SyntheticHistory) -> tuple[Path, int]:
     run = write_run(folder, tale)
     status = main(["check", str(folder)])
     return run.report, status

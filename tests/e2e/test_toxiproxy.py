@@ -9,9 +9,9 @@ import pytest
 
 from chaos.clusters import ClusterError
 from chaos.clusters.process import SentinelCluster
-from chaos.faults import KINDS, Row, World
+from chaos.faults import KINDS, FaultContext, FaultRow
 from chaos.faults.links import STORE_HELLO, Toxiproxy
-from chaos.faults.nemesis import Event, Phase, Schedule, Step, play
+from chaos.faults.nemesis import FaultEvent, FaultPhase, Schedule, Step, play
 from tools.repo import ROOT
 
 
@@ -26,9 +26,9 @@ async def test_every_kind_of_bad_connection_happens_and_is_undone(tmp_path: Path
         await toxiproxy.start()
         addresses = [node.address for node in cluster.data]
         link = await toxiproxy.link("api-store", addresses, STORE_HELLO)
-        world = World(cluster, links={link.name: link})
+        context = FaultContext(cluster, links={link.name: link})
 
-        kinds = [each for each in KINDS if each.row is Row.CONNECTIONS]
+        kinds = [each for each in KINDS if each.row is FaultRow.CONNECTIONS]
         steps = [
             Step(
                 each.name,
@@ -38,12 +38,17 @@ async def test_every_kind_of_bad_connection_happens_and_is_undone(tmp_path: Path
             )
             for each in kinds
         ]
-        events: list[Event] = []
-        await play(Schedule((tuple(steps),), down_after_ms=1_000), world, events.append)
+        events: list[FaultEvent] = []
+        await play(Schedule((tuple(steps),), down_after_ms=1_000), context, events.append)
         assert [(event.step.kind, event.phase) for event in events] == [
             (each.name, phase)
             for each in kinds
-            for phase in (Phase.BEGUN, Phase.INJECTED, Phase.VERIFIED, Phase.HEALED)
+            for phase in (
+                FaultPhase.BEGUN,
+                FaultPhase.INJECTED,
+                FaultPhase.VERIFIED,
+                FaultPhase.HEALED,
+            )
         ]
         assert await link.toxics() == [set(), set(), set()]
         assert None not in await link.answer_s(2.0)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from chaos.clusters import NodeKind
-from chaos.experiments.deployment import Needs, Place, open_place
+from chaos.experiments.deployment import Deployment, Needs, open_deployment
 from chaos.experiments.plan import RunPlan
 from chaos.faults import Mode
 from ddq.client import Client, Durability, TopicSettings
@@ -48,8 +48,8 @@ async def test_whatever_else_dies_or_hangs(scenario: str, tmp_path: Path) -> Non
 
 async def test_a_rolling_restart_loses_nothing_and_fails_no_patient_request(tmp_path: Path) -> None:
     plan = RunPlan("failover", 7, Mode.QUORUM)
-    async with open_place(plan, tmp_path, Needs()) as place:
-        addresses = place.addresses
+    async with open_deployment(plan, tmp_path, Needs()) as deployment:
+        addresses = deployment.addresses
         async with Client(f"ipv4:{','.join(addresses)}") as client:
             await client.create_topic("work", settings=TopicSettings(durability=Durability.QUORUM))
             traffic = _Traffic(client)
@@ -58,19 +58,19 @@ async def test_a_rolling_restart_loses_nothing_and_fails_no_patient_request(tmp_
                     group.create_task(traffic.produce(number))
                 for number in range(3):
                     group.create_task(traffic.work(number))
-                await _restart_everything(place)
+                await _restart_everything(deployment)
                 await traffic.finish()
     assert traffic.enqueued == traffic.acked
     assert len(traffic.enqueued) > 100
 
 
-async def _restart_everything(place: Place) -> None:
+async def _restart_everything(deployment: Deployment) -> None:
     """Processes of ddq, then the store: replicas first, the master behind a planned failover."""
-    for process in (*place.system.apis, *place.system.schedulers):
-        await place.system.terminate(process)
+    for process in (*deployment.system.apis, *deployment.system.schedulers):
+        await deployment.system.terminate(process)
         await process.restart()
-        await place.system.wait_until_serving()
-    cluster = place.cluster
+        await deployment.system.wait_until_serving()
+    cluster = deployment.cluster
     first = await cluster.master()
     data = [node for node in cluster.nodes if node.kind is NodeKind.DATA]
     for node in (*(node for node in data if node != first), first):
@@ -91,14 +91,14 @@ class _Traffic:
         self.acked: set[str] = set()
 
     async def produce(self, number: int) -> None:
-        dice, count = random.Random(number), 0
+        rng, count = random.Random(number), 0
         while self._producing:
             count += 1
             task_id = f"{number}-{count}"
-            delay = timedelta(milliseconds=dice.randrange(0, 2_000))
+            delay = timedelta(milliseconds=rng.randrange(0, 2_000))
             await self._client.enqueue("work", task_id=task_id, delay=delay, timeout_s=PATIENCE_S)
             self.enqueued.add(task_id)
-            await asyncio.sleep(dice.random() * 0.1)
+            await asyncio.sleep(rng.random() * 0.1)
 
     async def work(self, number: int) -> None:
         del number

@@ -12,7 +12,7 @@ import pytest
 import redis.exceptions
 
 from chaos.clusters import ClusterError
-from chaos.clusters import Node as ClusterNode
+from chaos.clusters import StoreNode as ClusterNode
 from chaos.clusters.process import FAST_PERIODS_MS, SentinelCluster, ShardedCluster
 from chaos.clusters.resp import Reply, as_pairs
 from ddq.errors import StoreUnreachable

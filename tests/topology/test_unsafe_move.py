@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from chaos.clusters import Node
+from chaos.clusters import StoreNode
 from chaos.clusters.process import ShardedCluster
 from chaos.clusters.resp import ReplyError, as_info
 from ddq.config import Settings
@@ -23,7 +23,7 @@ SETTINGS = Settings(data_nodes="3", drain_ms=1)
 CONTROL = ShardId("jobs", 0).key("control")
 
 
-async def another_master(cluster: ShardedCluster, slot: int) -> tuple[Node, list[Node]]:
+async def another_master(cluster: ShardedCluster, slot: int) -> tuple[StoreNode, list[StoreNode]]:
     """Where the slot might go, and the replicas there."""
     home = await cluster.owner(slot)
     shard = next(nodes for nodes in cluster.shards if home not in nodes)

@@ -14,7 +14,7 @@ from chaos.checker.cases import Case, Delivery
 from chaos.checker.verdict import Found
 from chaos.checker.view import MS, RunView
 from chaos.history.journal import Entry
-from chaos.history.operations import Policy
+from chaos.history.operations import RetrySettings
 from chaos.history.reader import Op
 
 SNOOZES_MAX_COUNT = 10_000
@@ -45,7 +45,9 @@ def _given_back(case: Case, delivery: Delivery) -> bool:
     return any(op.may_have_happened for op in ops)
 
 
-def _count(view: RunView, found: Found, case: Case, leases: list[Delivery], policy: Policy) -> None:
+def _count(
+    view: RunView, found: Found, case: Case, leases: list[Delivery], policy: RetrySettings
+) -> None:
     most = policy.max_attempts or 1
     spent = [delivery for delivery in leases if not _given_back(case, delivery)]
     beyond = next((d for d in leases if d.lease.attempt > most), None)
@@ -68,7 +70,7 @@ def _count(view: RunView, found: Found, case: Case, leases: list[Delivery], poli
 
 
 def _backoff(
-    view: RunView, found: Found, case: Case, pair: tuple[Delivery, Delivery], policy: Policy
+    view: RunView, found: Found, case: Case, pair: tuple[Delivery, Delivery], policy: RetrySettings
 ) -> None:
     first, second = pair
     backoff_ms = base_backoff_ms(policy, first.lease.attempt)
@@ -115,7 +117,7 @@ def _entries(view: RunView, found: Found, case: Case) -> None:
     if not case.entries:
         return
     known = bool(case.enqueues) or case.topic in view.run.topics
-    policy = view.policy(case) if known else Policy(sys.maxsize, 0)
+    policy = view.policy(case) if known else RetrySettings(sys.maxsize, 0)
     most = policy.max_attempts or 1
     # A nack that names a delay need not wait for the backoff.
     waits = {"expire"} if any(op.request.delay_ms is not None for op in case.nacks) else {
@@ -162,7 +164,7 @@ def _entries(view: RunView, found: Found, case: Case) -> None:
         before = entry
 
 
-def base_backoff_ms(policy: Policy, attempt: int) -> float:
+def base_backoff_ms(policy: RetrySettings, attempt: int) -> float:
     """The wait after an attempt, without jitter."""
     initial_ms = policy.initial_backoff_ms or 0
     if not initial_ms:

@@ -12,7 +12,7 @@ from typing import Any
 
 import docker.types
 
-from chaos.clusters import Ability, Cut, Node, NodeKind, NotAvailableError
+from chaos.clusters import Ability, Cut, NodeKind, NotAvailableError, StoreNode
 from chaos.clusters.docker.cleanup import sweep
 from chaos.clusters.docker.container import ContainerChild, launch_container
 from chaos.clusters.docker.engine import IMAGE, Engine, why_unavailable
@@ -129,7 +129,7 @@ class DockerCluster(SentinelCluster):
                 mounts[self.config(node).parent] = await self._make_small_disk(node)
         await self.hosts.add(host, [node.ip for node in nodes], mounts)
 
-    async def _make_small_disk(self, node: Node) -> str:
+    async def _make_small_disk(self, node: StoreNode) -> str:
         name = self._volume(node)
         await self.engine.call(
             self.engine.client.volumes.create,
@@ -144,7 +144,7 @@ class DockerCluster(SentinelCluster):
         )
         return name
 
-    def _volume(self, node: Node) -> str:
+    def _volume(self, node: StoreNode) -> str:
         return f"{self.prefix}-{node.name}"
 
     def _mount_small(self, folder: Path) -> None:
@@ -164,7 +164,7 @@ class DockerCluster(SentinelCluster):
 
     # Processes.
 
-    async def _run(self, node: Node, command: Sequence[str]) -> None:
+    async def _run(self, node: StoreNode, command: Sequence[str]) -> None:
         if node.host not in self.hosts:
             await self._make_host(node.host)
         config = ["sh", "-c", _WITH_CONFIG, "sh", str(self.template(node)), str(self.config(node))]
@@ -203,12 +203,12 @@ class DockerCluster(SentinelCluster):
         )
         return self._last[name]
 
-    def entrypoint(self, node: Node) -> Sequence[str] | None:
+    def entrypoint(self, node: StoreNode) -> Sequence[str] | None:
         """``ddq node`` for a data node."""
         words = super().entrypoint(node)
         return [DDQ, *words[1:]] if words else None
 
-    async def failover(self, *, coordinated: bool = True) -> Node:
+    async def failover(self, *, coordinated: bool = True) -> StoreNode:
         """SENTINEL FAILOVER, with COORDINATED or without; returns the new master."""
         if coordinated:
             info = as_info(await self.command(self.sentinels[0], "INFO", "server"))
@@ -221,30 +221,30 @@ class DockerCluster(SentinelCluster):
 
     # Disks.
 
-    async def _on_disk(self, node: Node, script: str, *arguments: str) -> str:
+    async def _on_disk(self, node: StoreNode, script: str, *arguments: str) -> str:
         folder = str(self.config(node).parent)
         return (await self.hosts.exec(node.host, script, folder, *arguments)).strip()
 
-    async def empty_disk(self, node: Node) -> None:
+    async def empty_disk(self, node: StoreNode) -> None:
         """Removes the data of a node that is down; its configuration stays."""
         self._must_be_down(node)
         await self._on_disk(node, _EMPTY)
 
-    async def truncate_log(self, node: Node, tail_bytes: int) -> int:
+    async def truncate_log(self, node: StoreNode, tail_bytes: int) -> int:
         """Cuts the end off the append-only file of a node that is down."""
         self._must_be_down(node)
         return int(await self._on_disk(node, _TRUNCATE, str(tail_bytes)))
 
-    async def fill_disk(self, node: Node) -> None:
+    async def fill_disk(self, node: StoreNode) -> None:
         """Leaves no room for another byte on a data node's disk."""
         self._need(Ability.FULL_DISK)
         await self._on_disk(node, _FILL)
 
-    async def free_disk(self, node: Node) -> None:
+    async def free_disk(self, node: StoreNode) -> None:
         """Gives the room back."""
         await self._on_disk(node, _FREE)
 
-    async def free_disk_bytes(self, node: Node) -> int:
+    async def free_disk_bytes(self, node: StoreNode) -> int:
         """How much more the node's disk takes."""
         return int(await self._on_disk(node, _ROOM))
 

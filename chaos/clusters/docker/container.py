@@ -134,5 +134,5 @@ async def _runs(engine: Engine, container: Any) -> bool:
 
 def at(engine: Engine, network: str, ip: str) -> dict[str, Any]:
     """Options that give a container a fixed address."""
-    place = engine.client.api.create_endpoint_config(ipv4_address=ip)
-    return {"network": network, "networking_config": {network: place}}
+    deployment = engine.client.api.create_endpoint_config(ipv4_address=ip)
+    return {"network": network, "networking_config": {network: deployment}}

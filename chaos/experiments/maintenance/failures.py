@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from chaos.checker.availability import UNSERVED
-from chaos.clusters import Node
+from chaos.clusters import StoreNode
 from chaos.experiments.maintenance.story import Stage, Story
 from chaos.faults import Mode
 from ddq.client import Client, Durability, TopicSettings
@@ -28,7 +28,7 @@ _REST_S = 2.0
 Failure = Callable[[Stage], Awaitable[None]]
 
 
-async def _down(stage: Stage, nodes: list[Node], hold_s: float = HOLD_S) -> None:
+async def _down(stage: Stage, nodes: list[StoreNode], hold_s: float = HOLD_S) -> None:
     for node in nodes:
         await stage.sentinel.kill(node)
     await asyncio.sleep(hold_s)
@@ -36,11 +36,11 @@ async def _down(stage: Stage, nodes: list[Node], hold_s: float = HOLD_S) -> None
         await stage.sentinel.restart(node)
 
 
-async def _master(stage: Stage) -> Node:
+async def _master(stage: Stage) -> StoreNode:
     return await stage.sentinel.wait_for_master()
 
 
-async def _replicas(stage: Stage) -> list[Node]:
+async def _replicas(stage: Stage) -> list[StoreNode]:
     master = await _master(stage)
     return [node for node in stage.sentinel.data if node != master]
 
@@ -55,14 +55,14 @@ async def _paused(stage: Stage, hold_s: float) -> None:
 
 
 async def an_api_dies(stage: Stage) -> None:
-    api = stage.place.system.apis[0]
+    api = stage.deployment.system.apis[0]
     await api.kill()
     await asyncio.sleep(HOLD_S)
     await api.restart()
 
 
 async def a_scheduler_dies(stage: Stage) -> None:
-    leader = await stage.place.system.leader()
+    leader = await stage.deployment.system.leader()
     await leader.kill()
     await asyncio.sleep(HOLD_S)
     await leader.restart()

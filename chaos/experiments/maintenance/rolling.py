@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from chaos.clusters import Node
+from chaos.clusters import StoreNode
 from chaos.experiments.maintenance.story import Stage, Story
 
 
@@ -16,7 +16,7 @@ async def restart_everything(stage: Stage) -> None:
 
 async def restart_ddq(stage: Stage) -> None:
     """SIGTERM, and started again; the next one when this one serves."""
-    system = stage.place.system
+    system = stage.deployment.system
     for process in (*system.apis, *system.schedulers):
         async with stage.step("restart", process.name):
             await system.terminate(process)
@@ -42,7 +42,7 @@ async def restart_store(stage: Stage) -> None:
             await cluster.wait_until_in_sync()
 
 
-async def _restart(stage: Stage, node: Node) -> None:
+async def _restart(stage: Stage, node: StoreNode) -> None:
     child = stage.sentinel.child(node)
     child.signal(signal.SIGTERM)
     await child.wait()

@@ -18,22 +18,22 @@ from rich.console import Console
 from chaos.checker.availability import served
 from chaos.clusters.process import SentinelCluster, ShardedCluster
 from chaos.experiments.collect import collect_final, write_journal
-from chaos.experiments.deployment import Needs, Place, open_place
+from chaos.experiments.deployment import Deployment, Needs, open_deployment
 from chaos.experiments.plan import RunPlan, save_plan
 from chaos.experiments.progress import Progress, shown
 from chaos.experiments.watch import Watch
-from chaos.history.operations import Fault, Phase, Policy, RunNote, TopicSettings
+from chaos.history.operations import FaultNote, PhaseNote, RetrySettings, RunNote, TopicSettings
 from chaos.history.reader import Op, read_history
 from chaos.history.run_folder import Run
 from chaos.history.writer import HistoryWriter
 from chaos.workloads import WORKLOADS, Workload
-from chaos.workloads.client_pool import Crowd
+from chaos.workloads.client_pool import ClientPool
 from ddq import __version__
 from ddq.client import Client, Durability, RetryPolicy
 from ddq.client import TopicSettings as ClientSettings
 from ddq.errors import DdqError
 
-POLICY = Policy(6, 100, 1_000, 2.0, 0.1)
+POLICY = RetrySettings(6, 100, 1_000, 2.0, 0.1)
 PROBE_TOPIC = "chaos-probe"
 _PROBE_TIMEOUT_S = 1.0
 _PROBE_PAUSE_S = 0.05
@@ -68,7 +68,7 @@ class Stage:
         client: beside the traffic; what it asks is no part of the history.
     """
 
-    place: Place
+    deployment: Deployment
     topics: list[str]
     client: Client
     writer: HistoryWriter
@@ -83,11 +83,11 @@ class Stage:
         self._count += 1
         name = f"{target} {self._count}"
         self.progress.faults[name] = f"{kind} {target}"
-        self.writer.note("operator", "fault", Fault(kind, name, "inject"))
+        self.writer.note("operator", "fault", FaultNote(kind, name, "inject"))
         yield
         await self._until_served()
         self.progress.faults.pop(name)
-        self.writer.note("operator", "fault", Fault(kind, name, "heal"))
+        self.writer.note("operator", "fault", FaultNote(kind, name, "heal"))
         took_s = time.monotonic() - began_s
         self.console.print(f"{kind} {target}: {took_s:.1f} s", highlight=False, soft_wrap=True)
 
@@ -101,20 +101,20 @@ class Stage:
 
     async def check_health(self) -> None:
         """Waits until the store is in sync and every API serves; ClusterError if not in time."""
-        await self.place.cluster.wait_until_in_sync(_HEALTH_TIMEOUT_S)
-        await self.place.system.wait_until_serving(_HEALTH_TIMEOUT_S)
+        await self.deployment.cluster.wait_until_in_sync(_HEALTH_TIMEOUT_S)
+        await self.deployment.system.wait_until_serving(_HEALTH_TIMEOUT_S)
 
     @property
     def sentinel(self) -> SentinelCluster:
         """The store, where it has Sentinels."""
-        assert isinstance(self.place.cluster, SentinelCluster)
-        return self.place.cluster
+        assert isinstance(self.deployment.cluster, SentinelCluster)
+        return self.deployment.cluster
 
     @property
     def sharded(self) -> ShardedCluster:
         """The store, where it is a Cluster."""
-        assert isinstance(self.place.cluster, ShardedCluster)
-        return self.place.cluster
+        assert isinstance(self.deployment.cluster, ShardedCluster)
+        return self.deployment.cluster
 
 
 Recipe = Callable[[Stage], Awaitable[None]]
@@ -155,15 +155,17 @@ async def perform(story: Story, plan: PlannedRun, folder: Path, console: Console
     save_plan(run.schedule, plan, gates, [])
     problems: list[str] = []
     async with (
-        open_place(plan, folder, Needs(sharded=story.sharded, earlier=story.earlier)) as place,
-        _clients(place) as clients,
+        open_deployment(
+            plan, folder, Needs(sharded=story.sharded, earlier=story.earlier)
+        ) as deployment,
+        _clients(deployment) as clients,
         shown(progress, console),
     ):
         with HistoryWriter(run.history) as writer:
-            crowd = Crowd(
+            crowd = ClientPool(
                 workload, writer, clients, seed=f"{plan.scenario}/{plan.seed}", rate=plan.rate
             )
-            stage = Stage(place, crowd.topics, clients[0], writer, console, progress)
+            stage = Stage(deployment, crowd.topics, clients[0], writer, console, progress)
             await stage.check_health()
             await _make_topics(story, plan, workload, stage)
             progress.done = lambda: writer.events // 2
@@ -172,17 +174,17 @@ async def perform(story: Story, plan: PlannedRun, folder: Path, console: Console
                 if not await _live(story, stage, crowd):
                     problems.append(f"it was not drained within {_DRAIN_TIMEOUT_S:g} s")
         run.write_final(await collect_final(clients[0], crowd.topics, drained=not problems))
-        async with _store(place) as store:
+        async with _store(deployment) as store:
             await write_journal(run.journal, store, dict.fromkeys(crowd.topics, workload.shards))
     return problems
 
 
-async def _live(story: Story, stage: Stage, crowd: Crowd) -> bool:
+async def _live(story: Story, stage: Stage, crowd: ClientPool) -> bool:
     """Traffic, the recipe in the middle of it, drain; whether it was drained."""
 
     def enter(phase: str) -> None:
         stage.progress.phase = phase
-        stage.writer.note("harness", "phase", Phase(phase))
+        stage.writer.note("harness", "phase", PhaseNote(phase))
 
     async with crowd.at_work():
         enter("load")
@@ -229,10 +231,10 @@ async def _make_topics(story: Story, plan: PlannedRun, workload: Workload, stage
 
 
 @contextlib.asynccontextmanager
-async def _clients(place: Place) -> AsyncIterator[list[Client]]:
+async def _clients(deployment: Deployment) -> AsyncIterator[list[Client]]:
     """One for each API, which goes to the next one when its own is away."""
     async with contextlib.AsyncExitStack() as stack:
-        found = place.addresses
+        found = deployment.addresses
         orders = [found[n:] + found[:n] for n in range(len(found))]
         yield [
             await stack.enter_async_context(Client(f"ipv4:{','.join(order)}")) for order in orders
@@ -242,7 +244,7 @@ async def _clients(place: Place) -> AsyncIterator[list[Client]]:
 @contextlib.asynccontextmanager
 async def _watched(stage: Stage) -> AsyncIterator[None]:
     watch = asyncio.create_task(
-        Watch(stage.place, stage.writer, stage.progress).run(), name="chaos watch"
+        Watch(stage.deployment, stage.writer, stage.progress).run(), name="chaos watch"
     )
     try:
         yield
@@ -253,10 +255,10 @@ async def _watched(stage: Stage) -> AsyncIterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def _store(place: Place) -> AsyncIterator[Redis]:
+async def _store(deployment: Deployment) -> AsyncIterator[Redis]:
     """The surviving store, whoever has which part of it."""
-    node = await place.cluster.wait_for_master()
-    if isinstance(place.cluster, ShardedCluster):
+    node = await deployment.cluster.wait_for_master()
+    if isinstance(deployment.cluster, ShardedCluster):
         async with RedisCluster(host=node.ip, port=node.port) as sharded:
             # It answers the commands of one server, each from the master that has the key.
             yield cast("Redis", sharded)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from chaos.experiments.maintenance.story import Stage, Story
-from chaos.systems.ddq.previous_release import EARLIER
+from chaos.systems.ddq.previous_release import PREVIOUS
 from ddq.client import Durability, TopicSettings
 
 
@@ -13,7 +13,7 @@ async def upgrade(stage: Stage) -> None:
     0.1.0 has no schedulers but its servers: were those replaced first, tasks would wait for the
     first scheduler.
     """
-    system = stage.place.system
+    system = stage.deployment.system
     for scheduler in system.schedulers:
         async with stage.step("start", scheduler.name):
             await scheduler.restart()
@@ -30,7 +30,7 @@ async def upgrade(stage: Stage) -> None:
 
 
 UPGRADE = Story(
-    f"a rolling upgrade from {EARLIER} loses nothing, and fails no request that has 30 s",
+    f"a rolling upgrade from {PREVIOUS} loses nothing, and fails no request that has 30 s",
     upgrade,
     earlier=True,
 )

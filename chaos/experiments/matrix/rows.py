@@ -21,7 +21,7 @@ Tracks = Callable[[float], list[list[Step]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class MatrixRow:
     """One fault.
 
     Attributes:
@@ -77,15 +77,15 @@ def _returning(kind: str, strength: Mapping[str, Value]) -> Tracks:
     return lambda _: [[Step(kind, "master", strength, hold_ms=500, settle=False)]]
 
 
-ROWS: tuple[Row, ...] = (
-    Row(
+ROWS: tuple[MatrixRow, ...] = (
+    MatrixRow(
         "pause",
         "master paused (SIGSTOP) for 1 to 3 down-afters; clients hear from the Sentinels",
         QUORUM,
         lambda at: [[_do("pause", "master", _length(at))]],
         steps=20,
     ),
-    Row(
+    MatrixRow(
         "pause-blind",
         "the same, with clients that see no Sentinel and stay with the old master",
         QUORUM,
@@ -95,7 +95,7 @@ ROWS: tuple[Row, ...] = (
         ],
         steps=20,
     ),
-    Row(
+    MatrixRow(
         "pause-until-replaced",
         "master paused exactly until a replica is promoted; clients see no Sentinel",
         QUORUM,
@@ -105,7 +105,7 @@ ROWS: tuple[Row, ...] = (
         ],
         steps=5,
     ),
-    Row(
+    MatrixRow(
         "pause-then-isolate",
         "master's host paused until a replica is selected, then that replica's host, with the "
         "leading Sentinel, cut off for 8 down-afters",
@@ -113,7 +113,7 @@ ROWS: tuple[Row, ...] = (
         lambda _: [[_do("pause-then-isolate", "master-host", 8.0, second="isolate")]],
         steps=10,
     ),
-    Row(
+    MatrixRow(
         "pause-then-pause",
         "master's host paused until a replica is selected, then that replica's host paused for "
         "3.5 down-afters",
@@ -121,14 +121,14 @@ ROWS: tuple[Row, ...] = (
         lambda _: [[_do("pause-then-pause", "master-host", 3.5, second="pause")]],
         steps=10,
     ),
-    Row(
+    MatrixRow(
         "cut",
         "master's host cut off for 1 to 3 down-afters; clients reach both sides",
         QUORUM,
         lambda at: [[_do("partition-short", "master-host", _length(at), clients="both")]],
         steps=20,
     ),
-    Row(
+    MatrixRow(
         "cut-blind",
         "the same, with clients that see no Sentinel and stay with the old master",
         QUORUM,
@@ -138,56 +138,56 @@ ROWS: tuple[Row, ...] = (
         ],
         steps=20,
     ),
-    Row(
+    MatrixRow(
         "long-cut",
         "master's host cut off for 8 down-afters, with its clients",
         QUORUM,
         lambda _: [[_do("partition-host", "master-host", 8.0, direction="both", clients="inside")]],
     ),
-    Row(
+    MatrixRow(
         "kill",
         "master killed (SIGKILL), started again 5 down-afters later through ddq node",
         QUORUM,
         lambda _: [[_do("kill", "master", 5.0)]],
         steps=20,
     ),
-    Row(
+    MatrixRow(
         "kill-lagging",
         "one replica paused for 0.6 down-afters, master killed in the middle of it",
         QUORUM,
         lambda _: [[_do("pause", "replica", 0.6)], [_do("kill", "master", 5.0, wait=0.5)]],
     ),
-    Row(
+    MatrixRow(
         "failover-coordinated",
         "SENTINEL FAILOVER … COORDINATED",
         QUORUM,
         lambda _: [[_do("failover", "master", 0.5, coordinated=True)]],
     ),
-    Row(
+    MatrixRow(
         "failover-plain",
         "SENTINEL FAILOVER",
         ALL,
         lambda _: [[_do("failover-plain", "master", 0.5, coordinated=False)]],
     ),
-    Row(
+    MatrixRow(
         "empty-disk",
         "master killed, disk emptied, started at once through ddq node",
         QUORUM,
         _returning("empty-disk", {}),
     ),
-    Row(
+    MatrixRow(
         "truncated-log",
         "master killed, 100 kB of its append-only file gone, started at once through ddq node",
         QUORUM,
         _returning("truncated-log", {"tail_bytes": 100_000}),
     ),
-    Row(
+    MatrixRow(
         "empty-disk-unguarded",
         "the same with a bare valkey-server",
         NOBODY,
         _returning("returning-master", {"guarded": False}),
     ),
-    Row(
+    MatrixRow(
         "isolate-heal-crash",
         "master's host cut off for 5 down-afters and healed; the next master killed at once",
         QUORUM,
@@ -198,19 +198,19 @@ ROWS: tuple[Row, ...] = (
             ]
         ],
     ),
-    Row(
+    MatrixRow(
         "cut-through-host",
         "{master + one replica} cut from the rest for 6 down-afters",
         ALL,
         lambda _: [[_do("partition-through", "master", 6.0, sentinels=0, clients="inside")]],
     ),
-    Row(
+    MatrixRow(
         "cut-through-host-and-sentinel",
         "{master + one replica + one Sentinel} cut from the rest for 6 down-afters",
         ALL,
         lambda _: [[_do("partition-through", "master", 6.0, sentinels=1, clients="inside")]],
     ),
-    Row(
+    MatrixRow(
         "stray-replica",
         "a replica outside data_nodes attached; a configured one behind; master killed",
         ALL,
@@ -220,7 +220,7 @@ ROWS: tuple[Row, ...] = (
             [_do("kill", "master", 5.0, wait=2.5)],
         ],
     ),
-    Row(
+    MatrixRow(
         "unequal-priorities",
         "Sentinel prefers the replica that is behind; master killed",
         ALL,
@@ -230,13 +230,13 @@ ROWS: tuple[Row, ...] = (
             [_do("kill", "master", 5.0, wait=1.5)],
         ],
     ),
-    Row(
+    MatrixRow(
         "clock-ahead",
         "master's clock jumps by an hour for 3 down-afters",
         EVERY,
         lambda _: [[_do("clock-jump", "master", 3.0, offset_ms=3_600_000)]],
     ),
-    Row(
+    MatrixRow(
         "cluster-cut",
         "Cluster, {A, A1} cut from {A2, B, C} for 6 node-timeouts",
         ALL,
@@ -247,7 +247,7 @@ ROWS: tuple[Row, ...] = (
 """In the order of the table."""
 
 
-def row(name: str) -> Row:
+def row(name: str) -> MatrixRow:
     """A row by its name; ValueError if there is none."""
     for found in ROWS:
         if found.name == name:

@@ -14,8 +14,8 @@ from rich.console import Console
 from chaos.clusters import ClusterError
 from chaos.clusters.process import ShardedCluster
 from chaos.clusters.resp import ReplyError
-from chaos.experiments.deployment import Needs, Place, open_place
-from chaos.experiments.matrix.rows import Row
+from chaos.experiments.deployment import Deployment, Needs, open_deployment
+from chaos.experiments.matrix.rows import MatrixRow
 from chaos.experiments.matrix.step import StepResult, measure
 from chaos.experiments.matrix.table import Cell, cells, heading, markdown
 from chaos.experiments.plan import RunPlan
@@ -29,7 +29,7 @@ RULE_OFF = "rule-off"
 
 
 @dataclass(frozen=True, slots=True)
-class SweepPlan:
+class MatrixPlan:
     """What is swept.
 
     Attributes:
@@ -37,7 +37,7 @@ class SweepPlan:
         folder: where steps, table and logs are; what is in it already is not run again.
     """
 
-    rows: Sequence[Row]
+    rows: Sequence[MatrixRow]
     columns: Sequence[tuple[Mode, bool]]
     folder: Path
     command: str
@@ -46,7 +46,7 @@ class SweepPlan:
     down_after_ms: int = 1_000
     fsync: bool = False
 
-    def of(self, row: Row) -> int:
+    def of(self, row: MatrixRow) -> int:
         """How many steps a row has."""
         return self.steps or row.steps
 
@@ -58,7 +58,7 @@ class SweepPlan:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    row: Row
+    row: MatrixRow
     mode: Mode
     rule: bool
     number: int
@@ -74,7 +74,7 @@ class _Job:
         return (self.mode, self.rule, Needs(self.row.needs, sharded=self.row.sharded))
 
 
-async def sweep(plan: SweepPlan, console: Console) -> list[Cell]:
+async def measure_matrix(plan: MatrixPlan, console: Console) -> list[Cell]:
     """Runs what is not there yet, and writes sweep.json and sweep.md."""
     plan.folder.mkdir(parents=True, exist_ok=True)
     done = read_steps(plan.log)
@@ -86,7 +86,7 @@ async def sweep(plan: SweepPlan, console: Console) -> list[Cell]:
     return write_tables(plan, done)
 
 
-def _jobs(plan: SweepPlan) -> Iterator[_Job]:
+def _jobs(plan: MatrixPlan) -> Iterator[_Job]:
     """By setting, so that clusters are started as seldom as can be."""
     for mode, rule in plan.columns:
         for row in sorted(plan.rows, key=lambda row: (row.sharded, sorted(row.needs))):
@@ -95,7 +95,7 @@ def _jobs(plan: SweepPlan) -> Iterator[_Job]:
 
 
 async def _run_on_one_place(
-    plan: SweepPlan, jobs: Sequence[_Job], done: list[StepResult], console: Console
+    plan: MatrixPlan, jobs: Sequence[_Job], done: list[StepResult], console: Console
 ) -> int:
     """Runs jobs until the setting changes or the cluster did not recover; returns how many."""
     mode, rule, needs = jobs[0].setting
@@ -106,12 +106,15 @@ async def _run_on_one_place(
     )  # fmt: skip
     count = 0
     try:
-        async with open_place(run, folder, needs) as place, _clients(place) as clients:
+        async with (
+            open_deployment(run, folder, needs) as deployment,
+            _clients(deployment) as clients,
+        ):
             for job in jobs:
                 if job.setting != jobs[0].setting:
                     break
                 count += 1
-                step = await _run_step(plan, job, place, clients)
+                step = await _run_step(plan, job, deployment, clients)
                 _keep(plan, done, step, console)
                 if step.problem:
                     break
@@ -125,14 +128,16 @@ async def _run_on_one_place(
 
 
 async def _run_step(
-    plan: SweepPlan, job: _Job, place: Place, clients: Sequence[Client]
+    plan: MatrixPlan, job: _Job, deployment: Deployment, clients: Sequence[Client]
 ) -> StepResult:
     schedule = job.row.schedule(job.number, job.of, plan.down_after_ms)
-    topic = _topic(place, f"sweep-{time.monotonic_ns()}")
+    topic = _topic(deployment, f"sweep-{time.monotonic_ns()}")
     problem = ""
     step: StepResult | None = None
     try:
-        step = await measure(place, clients, schedule, topic, Durability[job.mode.value.upper()])
+        step = await measure(
+            deployment, clients, schedule, topic, Durability[job.mode.value.upper()]
+        )
         step = _named(step, job)
     except* (ClusterError, DdqError, OSError, ReplyError) as errors:
         problem = "; ".join(str(error) for error in leaves(errors))
@@ -152,18 +157,18 @@ def _failed(job: _Job, problem: str) -> StepResult:
     )  # fmt: skip
 
 
-def _topic(place: Place, name: str) -> str:
+def _topic(deployment: Deployment, name: str) -> str:
     """On the first shard of a Cluster, which is the one that is hurt."""
-    if not isinstance(place.cluster, ShardedCluster):
+    if not isinstance(deployment.cluster, ShardedCluster):
         return name
-    first = range(16_384 // len(place.cluster.shards))
+    first = range(16_384 // len(deployment.cluster.shards))
     tries = (f"{name}-{n}" for n in range(1_000))
     return next(
-        each for each in tries if place.cluster.slot_of(f"ddq:payloads:{{{each}}}") in first
+        each for each in tries if deployment.cluster.slot_of(f"ddq:payloads:{{{each}}}") in first
     )
 
 
-def _keep(plan: SweepPlan, done: list[StepResult], step: StepResult, console: Console) -> None:
+def _keep(plan: MatrixPlan, done: list[StepResult], step: StepResult, console: Console) -> None:
     done.append(step)
     with plan.log.open("ab") as log:
         log.write(msgspec.json.encode(step) + b"\n")
@@ -182,9 +187,9 @@ def _keep(plan: SweepPlan, done: list[StepResult], step: StepResult, console: Co
 
 
 @contextlib.asynccontextmanager
-async def _clients(place: Place) -> AsyncIterator[list[Client]]:
+async def _clients(deployment: Deployment) -> AsyncIterator[list[Client]]:
     async with contextlib.AsyncExitStack() as stack:
-        yield [await stack.enter_async_context(Client(address)) for address in place.addresses]
+        yield [await stack.enter_async_context(Client(address)) for address in deployment.addresses]
 
 
 def read_steps(log: Path) -> list[StepResult]:
@@ -195,7 +200,7 @@ def read_steps(log: Path) -> list[StepResult]:
     return [step for step in steps if not step.problem]
 
 
-def write_tables(plan: SweepPlan, done: Sequence[StepResult]) -> list[Cell]:
+def write_tables(plan: MatrixPlan, done: Sequence[StepResult]) -> list[Cell]:
     """sweep.json for programs, sweep.md for people."""
     found = cells(done)
     (plan.folder / "sweep.json").write_bytes(msgspec.json.format(msgspec.json.encode(found)))

@@ -13,11 +13,11 @@ from datetime import timedelta
 
 import msgspec
 
-from chaos.clusters import Cluster, ClusterError, Node
+from chaos.clusters import Cluster, ClusterError, StoreNode
 from chaos.clusters.process import ShardedCluster
 from chaos.clusters.resp import ReplyError, as_list, as_text
-from chaos.experiments.deployment import Place
-from chaos.faults.nemesis import Event, Phase, Schedule, play
+from chaos.experiments.deployment import Deployment
+from chaos.faults.nemesis import FaultEvent, FaultPhase, Schedule, play
 from ddq.client import Client, Durability, TopicSettings
 from ddq.errors import DdqError
 
@@ -72,36 +72,40 @@ class _Written:
 class _Told:
     failed: list[str] = field(default_factory=list)
 
-    def tell(self, event: Event) -> None:
-        if event.phase in {Phase.NOT_AVAILABLE, Phase.DID_NOT_HAPPEN}:
+    def tell(self, event: FaultEvent) -> None:
+        if event.phase in {FaultPhase.NOT_AVAILABLE, FaultPhase.DID_NOT_HAPPEN}:
             self.failed.append(f"{event.step.kind} {event.step.target}: {event.evidence['why']}")
 
 
 async def measure(
-    place: Place, clients: Sequence[Client], schedule: Schedule, topic: str, mode: Durability
+    deployment: Deployment,
+    clients: Sequence[Client],
+    schedule: Schedule,
+    topic: str,
+    mode: Durability,
 ) -> StepResult:
     """Plays one schedule under writes; returns what was seen, without the names.
 
     Raises:
         ClusterError: the cluster did not recover.
     """
-    await place.cluster.wait_until_in_sync(SYNC_TIMEOUT_S)
+    await deployment.cluster.wait_until_in_sync(SYNC_TIMEOUT_S)
     await clients[0].create_topic(topic, settings=TopicSettings(durability=mode), timeout_s=20.0)
     written, told = _Written(), _Told()
-    old = await place.cluster.master()
+    old = await deployment.cluster.master()
     began_s = time.monotonic()
-    async with _writing(clients, topic, written), _electing(place.cluster, old) as elected_s:
+    async with _writing(clients, topic, written), _electing(deployment.cluster, old) as elected_s:
         await asyncio.sleep(BEFORE_S)
-        await play(schedule, place.world, told.tell)
-        await place.cluster.wait_until_in_sync(SYNC_TIMEOUT_S)
+        await play(schedule, deployment.context, told.tell)
+        await deployment.cluster.wait_until_in_sync(SYNC_TIMEOUT_S)
         await asyncio.sleep(AFTER_S)
         ended_s = time.monotonic()
-    held = await _held(place.cluster, topic)
+    held = await _held(deployment.cluster, topic)
     lost = sum(task_id not in held for task_id in written.acked_s)
     if lost:
         # It has noticed, and takes nothing more until an operator says so: the next step would
         # measure that.
-        await place.system.accept_rollback()
+        await deployment.system.accept_rollback()
     times = sorted([began_s, *written.acked_s.values(), ended_s])
     first_s = next((at for at in times[1:-1] if elected_s and at > elected_s[0]), None)
     return StepResult(
@@ -149,7 +153,7 @@ async def _writing(clients: Sequence[Client], topic: str, written: _Written) -> 
 
 
 @contextlib.asynccontextmanager
-async def _electing(cluster: Cluster, old: Node) -> AsyncIterator[list[float]]:
+async def _electing(cluster: Cluster, old: StoreNode) -> AsyncIterator[list[float]]:
     """When another master than this one was first named by a majority; empty if never."""
     seen: list[float] = []
 

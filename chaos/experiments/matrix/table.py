@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from chaos.experiments.matrix.rows import ROWS, Row
+from chaos.experiments.matrix.rows import ROWS, MatrixRow
 from chaos.experiments.matrix.step import StepResult
 from chaos.faults import Mode
 
@@ -69,7 +69,7 @@ def cells(results: Iterable[StepResult]) -> list[Cell]:
     ]
 
 
-def _cell(row: Row, mode: Mode, rule: bool, steps: Sequence[StepResult]) -> Cell:
+def _cell(row: MatrixRow, mode: Mode, rule: bool, steps: Sequence[StepResult]) -> Cell:
     counted = [step for step in steps if step.happened and not step.problem]
     outages = sorted(step.outage_s for step in counted)
     backs = sorted(step.back_s for step in counted if step.back_s is not None)

@@ -8,12 +8,12 @@ from dataclasses import replace
 from rich.console import Console
 from rich.table import Table
 
-from chaos.experiments.campaign import Outcome, run_one
+from chaos.experiments.campaign import RunOutcome, run_one
 from chaos.experiments.mutants.registry import BUGS, Bug, bug
 from chaos.experiments.plan import RunPlan
 
 
-def found_by(planted: Bug, outcome: Outcome) -> list[str]:
+def found_by(planted: Bug, outcome: RunOutcome) -> list[str]:
     """The promises that named it; a crash, or a promise that it does not break, does not count."""
     return sorted(planted.breaks & set(outcome.broken)) if outcome.verdict == "INVALID" else []
 
@@ -44,7 +44,7 @@ def _plan(planted: Bug, seed: int, cluster: str) -> RunPlan:
     return plan if planted.rate is None else replace(plan, rate=planted.rate)
 
 
-def _show(found: Sequence[tuple[Bug, Outcome]], out: Console) -> None:
+def _show(found: Sequence[tuple[Bug, RunOutcome]], out: Console) -> None:
     table = Table("bug", "scenario", "mode", "found by", "seconds", "run", box=None)
     for planted, outcome in found:
         by = " ".join(found_by(planted, outcome)) or f"[red]not found ({outcome.verdict})[/]"

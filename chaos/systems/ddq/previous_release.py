@@ -10,14 +10,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-EARLIER = "0.1.0"
-WHEEL = Path(__file__).parent / "releases" / f"ddq-{EARLIER}-py3-none-any.whl"
+PREVIOUS = "0.1.0"
+WHEEL = Path(__file__).parent / "releases" / f"ddq-{PREVIOUS}-py3-none-any.whl"
 
 # The packages that it needs are those of this environment, and only ddq itself is its own.
 START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from ddq.cli import main; main()"
 
 
-def earlier_server(listen: str, master: str, leader_lease_ms: int) -> Sequence[str]:
+def previous_server(listen: str, master: str, leader_lease_ms: int) -> Sequence[str]:
     """The command that starts its server.
 
     0.1.0 knows a store of one node and nothing of failovers, and its servers also schedule. It
@@ -34,4 +34,4 @@ def earlier_server(listen: str, master: str, leader_lease_ms: int) -> Sequence[s
     ]  # fmt: skip
 
 
-__all__ = ["EARLIER", "START", "WHEEL", "earlier_server"]
+__all__ = ["PREVIOUS", "START", "WHEEL", "previous_server"]

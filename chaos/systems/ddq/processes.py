@@ -18,9 +18,9 @@ from chaos.clusters.process.fakeclock import FakeClock
 from chaos.clusters.process.launch import Child, launch
 from chaos.clusters.process.sentinel import SentinelCluster
 from chaos.clusters.process.sharded import ShardedCluster
-from chaos.faults.model import Victim
+from chaos.faults.model import Target
 from chaos.systems.ddq.http import ask_http, offset_ms
-from chaos.systems.ddq.previous_release import earlier_server
+from chaos.systems.ddq.previous_release import previous_server
 from chaos.systems.protocol import SystemOptions
 from ddq.client import Client
 from ddq.errors import DdqError
@@ -43,7 +43,7 @@ class Launcher(Protocol):
 
 @dataclass(eq=False, slots=True)
 class DdqProcess:
-    """One process of ddq; a ``Victim``, and ``Clocked``.
+    """One process of ddq; a ``Target``, and ``Clocked``.
 
     As under any supervisor, one that ends by itself is started again: ddq does not start while the
     store is away.
@@ -249,7 +249,7 @@ class ProcessSystem:
             starting = self._apis
             master = (await self._cluster.wait_for_master()).address
             for api, address in zip(self._apis, self.addresses, strict=True):
-                api.earlier = earlier_server(address, master, self._options.leader_lease_ms)
+                api.earlier = previous_server(address, master, self._options.leader_lease_ms)
         try:
             # All at once: containers take their time, most of it waiting.
             restarts = [process.restart() for process in starting]
@@ -268,12 +268,12 @@ class ProcessSystem:
         for process in (*self._apis, *self._schedulers):
             await process.kill()
 
-    async def terminate(self, process: Victim) -> None:
+    async def terminate(self, process: Target) -> None:
         """SIGTERM; returns when it has ended by itself."""
         assert isinstance(process, DdqProcess)
         await process.terminate()
 
-    async def upgrade(self, process: Victim) -> None:
+    async def upgrade(self, process: Target) -> None:
         """Starts one that has ended again, as this version, whatever it was before."""
         assert isinstance(process, DdqProcess)
         process.earlier = ()
@@ -315,7 +315,7 @@ class ProcessSystem:
                 raise ClusterError(f"{otherwise} within {timeout_s:g} s")
             await asyncio.sleep(_POLL_S)
 
-    async def metrics(self, process: Victim) -> Mapping[str, float]:
+    async def metrics(self, process: Target) -> Mapping[str, float]:
         """What a process tells Prometheus, summed over labels; empty if it does not answer."""
         assert isinstance(process, DdqProcess)
         if not process.alive() or process.paused():

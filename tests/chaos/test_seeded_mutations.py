@@ -19,7 +19,7 @@ from models import queue
 from models.operations import State
 from models.queue import Context, Shard
 from tests.chaos.test_promises import broken, judged
-from tests.chaos.test_random_tales import tell
+from tests.chaos.test_random_histories import tell
 
 Step = Callable[[Shard, Any, Context], tuple[Shard, Any]]
 SEEDS = range(18)

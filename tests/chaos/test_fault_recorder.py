@@ -10,11 +10,11 @@ import pytest
 
 from chaos.checker.timeline import Timeline, timeline
 from chaos.clusters import ClusterError
-from chaos.experiments.fault_recorder import Faulting
+from chaos.experiments.fault_recorder import FaultRecorder
 from chaos.experiments.progress import Progress
 from chaos.faults import nemesis
 from chaos.faults.model import Evidence
-from chaos.faults.nemesis import Event, Phase, Schedule, Step, play
+from chaos.faults.nemesis import FaultEvent, FaultPhase, Schedule, Step, play
 from chaos.history.reader import read_history
 from chaos.history.writer import HistoryWriter
 from ddq.client import Client
@@ -34,12 +34,12 @@ class Probed:
             raise StoreUnreachable("not yet")
 
 
-async def told(path: Path, *events: Event | None) -> tuple[Timeline, Faulting]:
+async def told(path: Path, *events: FaultEvent | None) -> tuple[Timeline, FaultRecorder]:
     """The windows after these events; at None the queue serves again."""
     client = Probed()
     with HistoryWriter(path) as writer:
         async with asyncio.TaskGroup() as group:
-            faulting = Faulting(writer, Progress("x"), [cast("Client", client)], group)
+            faulting = FaultRecorder(writer, Progress("x"), [cast("Client", client)], group)
             for event in events:
                 if event is not None:
                     faulting.tell(event)
@@ -51,15 +51,15 @@ async def told(path: Path, *events: Event | None) -> tuple[Timeline, Faulting]:
     return timeline(read_history(path)), faulting
 
 
-def at(phase: Phase, number: str = "0.0", **evidence: Any) -> Event:
-    return Event(number, phase, PAUSE, evidence)
+def at(phase: FaultPhase, number: str = "0.0", **evidence: Any) -> FaultEvent:
+    return FaultEvent(number, phase, PAUSE, evidence)
 
 
 async def test_a_window_begins_before_anything_is_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    events: list[Event] = []
-    before: list[list[Phase]] = []
+    events: list[FaultEvent] = []
+    before: list[list[FaultPhase]] = []
 
     class Slow:
         async def inject(self) -> Evidence:
@@ -87,8 +87,10 @@ async def test_a_window_begins_before_anything_is_done(
 
     monkeypatch.setattr(nemesis, "kind", lambda _: SlowKind())
     await play(Schedule(((PAUSE,),), 1_000), cast("Any", World()), events.append)
-    assert before == [[Phase.BEGUN]]
-    found, _ = await told(tmp_path / "h.jsonl", at(Phase.BEGUN), at(Phase.INJECTED, paused="d1"))
+    assert before == [[FaultPhase.BEGUN]]
+    found, _ = await told(
+        tmp_path / "h.jsonl", at(FaultPhase.BEGUN), at(FaultPhase.INJECTED, paused="d1")
+    )
     assert len(found.windows) == 1
 
 
@@ -96,8 +98,8 @@ async def test_a_window_ends_when_a_write_is_acknowledged_and_says_what_was_seen
     tmp_path: Path,
 ) -> None:
     found, faulting = await told(
-        tmp_path / "h.jsonl", at(Phase.BEGUN), at(Phase.INJECTED, paused="d1"),
-        at(Phase.VERIFIED, state="T"), at(Phase.HEALED), None,
+        tmp_path / "h.jsonl", at(FaultPhase.BEGUN), at(FaultPhase.INJECTED, paused="d1"),
+        at(FaultPhase.VERIFIED, state="T"), at(FaultPhase.HEALED), None,
     )  # fmt: skip
     (window,) = found.windows
     assert (window.verified, window.detail) == (True, "paused d1, state T")
@@ -109,9 +111,9 @@ async def test_a_fault_that_begins_before_the_last_of_its_kind_is_over_has_a_win
 ) -> None:
     found, _ = await told(
         tmp_path / "h.jsonl",
-        at(Phase.BEGUN), at(Phase.VERIFIED), at(Phase.HEALED),
-        at(Phase.BEGUN, "0.1"), at(Phase.VERIFIED, "0.1"), None,
-        at(Phase.HEALED, "0.1"), None,
+        at(FaultPhase.BEGUN), at(FaultPhase.VERIFIED), at(FaultPhase.HEALED),
+        at(FaultPhase.BEGUN, "0.1"), at(FaultPhase.VERIFIED, "0.1"), None,
+        at(FaultPhase.HEALED, "0.1"), None,
     )  # fmt: skip
     first, second = found.windows
     assert first.begin_ns < second.begin_ns < first.end_ns < second.end_ns
@@ -122,8 +124,10 @@ async def test_a_fault_that_begins_before_the_last_of_its_kind_is_over_has_a_win
 async def test_what_cannot_be_had_after_all_leaves_no_window_open(tmp_path: Path) -> None:
     found, faulting = await told(
         tmp_path / "h.jsonl",
-        at(Phase.BEGUN), at(Phase.NOT_AVAILABLE, why="no room"), at(Phase.BEGUN, "0.1"),
-    )  # fmt: skip
+        at(FaultPhase.BEGUN),
+        at(FaultPhase.NOT_AVAILABLE, why="no room"),
+        at(FaultPhase.BEGUN, "0.1"),
+    )
     first, second = found.windows
     assert not first.verified
     assert first.end_ns <= second.begin_ns

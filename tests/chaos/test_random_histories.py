@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from chaos.history.operations import Lease, Policy
-from chaos.history.synthetic import Tale
+from chaos.history.operations import Lease, RetrySettings
+from chaos.history.synthetic import SyntheticHistory
 from tests.chaos.test_promises import broken, judged, stories
 
 STEPS = 120
@@ -29,8 +29,8 @@ class Teller:
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
         retention_ms = self.rng.choice([3_600_000, 3_600_000, 2_000])
-        policy = Policy(self.rng.choice([1, 2, 4]), self.rng.choice([0, 100]), 400, 2.0, 0.1)
-        self.tale = Tale(seed=seed, policy=policy, retention_ms=retention_ms)
+        policy = RetrySettings(self.rng.choice([1, 2, 4]), self.rng.choice([0, 100]), 400, 2.0, 0.1)
+        self.tale = SyntheticHistory(seed=seed, policy=policy, retention_ms=retention_ms)
         self.leases: list[Lease] = []
         self.requests: list[str] = []
         self.lives = 0
@@ -105,7 +105,7 @@ class Teller:
             self.tale.redrive(self.task())
 
 
-def tell(seed: int) -> Tale:
+def tell(seed: int) -> SyntheticHistory:
     teller = Teller(seed)
     for _ in range(STEPS):
         teller.act()

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from chaos.cli.matrix import exit_code
 from chaos.experiments.matrix.rows import ROWS, row
-from chaos.experiments.matrix.run import SweepPlan, read_steps, sweep
+from chaos.experiments.matrix.run import MatrixPlan, measure_matrix, read_steps
 from chaos.experiments.matrix.step import StepResult
 from chaos.experiments.matrix.table import cells, markdown
 from chaos.faults import Mode
@@ -77,11 +77,11 @@ def test_a_claim_that_is_lost_is_invalid_and_a_control_that_loses_nothing_proves
 async def test_a_sweep_goes_on_with_the_steps_that_are_missing_or_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = SweepPlan([row("pause"), row("cut")], [(Mode.QUORUM, True)], tmp_path, "make sweep", 2)
+    plan = MatrixPlan([row("pause"), row("cut")], [(Mode.QUORUM, True)], tmp_path, "make sweep", 2)
     asked: list[tuple[str, int]] = []
 
     async def run_on_one_place(
-        plan: SweepPlan, jobs: list[object], done: list[StepResult], _: Console
+        plan: MatrixPlan, jobs: list[object], done: list[StepResult], _: Console
     ) -> int:
         job = jobs[0]
         asked.append((job.row.name, job.number))  # type: ignore[attr-defined]
@@ -94,10 +94,10 @@ async def test_a_sweep_goes_on_with_the_steps_that_are_missing_or_failed(
 
     monkeypatch.setattr("chaos.experiments.matrix.run._run_on_one_place", run_on_one_place)
     quiet = Console(quiet=True)
-    await sweep(plan, quiet)
+    await measure_matrix(plan, quiet)
     assert asked == [("cut", 0), ("cut", 1), ("pause", 0), ("pause", 1)]
     asked.clear()
-    await sweep(plan, quiet)
+    await measure_matrix(plan, quiet)
     assert asked == [("cut", 1)]
     assert len(read_steps(plan.log)) == 4
     assert "| pause: " in (tmp_path / "sweep.md").read_text()
