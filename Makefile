@@ -172,32 +172,41 @@ chaos-check: $(READY) ## judge the history of RUN= again
 failover: $(READY) ## fail the store and the processes over under traffic, and judge it (minutes)
 	@$(BIN)/python -m pytest tests/failover $(ARGS)
 
-.PHONY: chaos-bugs
-chaos-bugs: $(READY) chaos-image ## plant the mistakes that only a cluster shows, and see each found (minutes)
-	@$(CHAOS) bugs $(if $(CLUSTER),--cluster $(CLUSTER)) $(ARGS)
+.PHONY: chaos-mutations
+chaos-mutations: $(READY) chaos-image ## seed the mutations that only a cluster shows, and see each found (minutes)
+	@$(CHAOS) mutations $(if $(CLUSTER),--cluster $(CLUSTER)) $(ARGS)
 
 .PHONY: chaos-matrix
 chaos-matrix: $(READY) ## measure what each durability loses under each fault, a few times each
 	@$(CHAOS) matrix $(if $(CLUSTER),--cluster $(CLUSTER)) $(ARGS)
 
+.PHONY: durability-matrix
+durability-matrix: $(READY) ## the same with many steps, on local processes (hours; can be resumed)
+	@$(CHAOS) durability-matrix $(ARGS)
+
+# Names of 0.2.0, for one release; the program reports the new ones.
 .PHONY: sweep
-sweep: $(READY) ## the same with many steps, on local processes (hours; goes on where it stopped)
+sweep: $(READY)
 	@$(CHAOS) sweep $(ARGS)
+
+.PHONY: chaos-bugs
+chaos-bugs: $(READY) chaos-image
+	@$(CHAOS) bugs $(if $(CLUSTER),--cluster $(CLUSTER)) $(ARGS)
 
 .PHONY: failover-rolling
 failover-rolling: $(READY) ## restart everything one after the other under traffic: nothing is lost or fails
 	@$(CHAOS) rolling $(if $(DURABILITY),--durability $(DURABILITY)) $(if $(RATE),--rate $(RATE)) $(ARGS)
 
 .PHONY: failover-upgrade
-failover-upgrade: $(READY) ## upgrade the release before this one under traffic: nothing is lost or fails
+failover-upgrade: $(READY) ## upgrade the previous release under traffic: nothing is lost or fails
 	@$(CHAOS) upgrade $(if $(RATE),--rate $(RATE)) $(ARGS)
 
 .PHONY: failover-latency
-failover-latency: $(READY) ## measure how long a failover is felt, by operation and durability
+failover-latency: $(READY) ## measure how long a failover interrupts each operation at each durability
 	@$(CHAOS) latency $(if $(RATE),--rate $(RATE)) $(ARGS)
 
 .PHONY: failover-failures
-failover-failures: $(READY) ## make each failure happen, and say what callers notice of it
+failover-failures: $(READY) ## make each failure happen, and report what callers notice
 	@$(CHAOS) failures $(if $(RATE),--rate $(RATE)) $(ARGS)
 
 .PHONY: failover-migrate

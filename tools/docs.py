@@ -20,9 +20,9 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSe
 from grpc_tools import protoc
 from hypothesis import settings as hypothesis_settings
 
-from chaos.experiments.matrix import table as sweep_table
+from chaos.experiments.matrix import table as matrix_table
 from chaos.experiments.matrix.table import Cell
-from chaos.experiments.mutants.registry import BUGS as CLUSTER_BUGS
+from chaos.experiments.mutants.registry import MUTATIONS
 from ddq import errors
 from ddq.config import DEFAULTS, LIMITS, Settings
 from ddq.metrics import ALERTS, Metrics, specs
@@ -287,7 +287,7 @@ def planted_bugs() -> str:
         named = {4: "3 with failovers", 5: "3 with a lost tail", 6: "3, told by name"}
         levels = [named.get(level, str(level)) for level in bug.levels]
         rows.append((sentence(bug.name), " ".join(promised), ", ".join(levels)))
-    for each in CLUSTER_BUGS.values():
+    for each in MUTATIONS.values():
         promised = sorted(each.breaks, key=lambda promise: int(promise[1:]))
         found_in = f"4: `{each.scenario}`, {each.mode.name}"
         rows.append((f"{sentence(each.doc)} (`{each.name}`)", " ".join(promised), found_in))
@@ -306,38 +306,38 @@ def guarantees() -> str:
     )
 
 
-SWEEP = ROOT / "docs" / "sweep.json"
-"""What `make sweep` measured; its chaos/runs/sweep/sweep.json, kept with the page that shows it."""
+MATRIX = ROOT / "docs" / "durability-matrix.json"
+"""The matrix.json of `make durability-matrix`, kept with the page that shows it."""
 
 
-def _swept() -> list[Cell]:
-    return msgspec.json.decode(SWEEP.read_bytes(), type=list[Cell])
+def _measured() -> list[Cell]:
+    return msgspec.json.decode(MATRIX.read_bytes(), type=list[Cell])
 
 
-def sweep() -> str:
-    """docs/sweep.json: every row."""
-    return sweep_table.markdown(_swept(), "make sweep").strip()
+def durability_matrix() -> str:
+    """docs/durability-matrix.json: every row."""
+    return matrix_table.markdown(_measured(), "make durability-matrix").strip()
 
 
-def sweep_in_short() -> str:
-    """docs/sweep.json: how many rows each mode kept of those that it claims, and what it lost."""
+def durability_matrix_in_short() -> str:
+    """docs/durability-matrix.json: the rows that each mode kept and claims, and what it lost."""
     rows = []
-    for mode, rule in sweep_table.COLUMNS:
-        cells = [c for c in _swept() if (c.mode, c.rule) == (mode.value, rule) and c.steps]
+    for mode, rule in matrix_table.COLUMNS:
+        cells = [c for c in _measured() if (c.mode, c.rule) == (mode.value, rule) and c.steps]
         claimed = [cell for cell in cells if cell.claimed]
         lossy = [cell for cell in cells if cell.lost]
         lost, acked = sum(cell.lost for cell in cells), sum(cell.acked for cell in cells)
         kept = f"{sum(c.kept for c in claimed)} of {len(claimed)}" if claimed else "claims none"
         losses = f"{lost:,} of {acked:,}, under {len(lossy)} of {len(cells)} faults"
-        rows.append((sweep_table.heading(mode, rule), kept, losses))
+        rows.append((matrix_table.heading(mode, rule), kept, losses))
     return table(("mode", "claimed faults that it kept", "acknowledged tasks lost in all"), rows)
 
 
 PARTS: Mapping[str, Callable[[], str]] = {
     "promises": promises,
     "guarantees": guarantees,
-    "sweep": sweep,
-    "sweep-in-short": sweep_in_short,
+    "durability-matrix": durability_matrix,
+    "durability-matrix-in-short": durability_matrix_in_short,
     "scripts": scripts,
     "rpcs": rpcs,
     "limits": limits,

@@ -16,8 +16,7 @@ from typer.main import get_command
 from chaos.checker.bounds import Bounds
 from chaos.checker.judge import judge, judge_journal, write_results
 from chaos.checker.verdict import HARNESS_FAILED
-from chaos.cli import maintenance
-from chaos.cli.runs import register
+from chaos.cli import maintenance, matrix, runs
 from chaos.clusters import ClusterError
 from chaos.experiments.plan import saved_bounds
 from chaos.history.reader import BadHistoryError
@@ -34,7 +33,8 @@ app = typer.Typer(
 )
 
 EXIT_CODES = "Exit status: 0 VALID, 1 INVALID, 2 UNKNOWN, 3 it could not be judged."
-register(app, EXIT_CODES)
+runs.register(app, EXIT_CODES)
+matrix.register(app, EXIT_CODES)
 maintenance.register(app, EXIT_CODES)
 
 
@@ -85,6 +85,24 @@ def _bounds(
     return bounds
 
 
+RETIRED_NAMES = {"sweep": "durability-matrix", "bugs": "mutations"}
+"""Commands of 0.2.0 that have another name; they work for one release."""
+
+
+def _current_names(arguments: Sequence[str]) -> list[str]:
+    """The arguments with retired names replaced; each one is reported."""
+    current = list(arguments)
+    if current and (name := RETIRED_NAMES.get(current[0])):
+        print(f"chaos: `{current[0]}` is called `{name}` now", file=sys.stderr)
+        current[0] = name
+    for n, argument in enumerate(current):
+        option, equals, value = argument.partition("=")
+        if option == "--bug":
+            print("chaos: `--bug` is called `--mutation` now", file=sys.stderr)
+            current[n] = f"--mutation{equals}{value}"
+    return current
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit status.
 
@@ -96,7 +114,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda _number, _frame: signal.raise_signal(signal.SIGINT))
     try:
-        return int(get_command(app).main(arguments, prog_name="chaos", standalone_mode=False) or 0)
+        return int(
+            get_command(app).main(
+                _current_names(sys.argv[1:] if arguments is None else arguments),
+                prog_name="chaos",
+                standalone_mode=False,
+            )
+            or 0
+        )
     except typer.TyperException as error:
         problem = f"{error.format_message()} (try --help)"
     except (BadHistoryError, ClusterError, OSError) as error:

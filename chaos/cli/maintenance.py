@@ -1,4 +1,4 @@
-"""The commands for what operators do: rolling, upgrade, latency, failures, migrate."""
+"""The commands for maintenance procedures: rolling, upgrade, latency, failures, migrate."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from rich.console import Console
 
 from chaos.checker.verdict import Verdict
 from chaos.clusters import ClusterError
+from chaos.experiments.conclude import conclude, leaves, new_folder
 from chaos.experiments.maintenance.failovers import Measured, latency
 from chaos.experiments.maintenance.failures import failures
 from chaos.experiments.maintenance.migration import migration
+from chaos.experiments.maintenance.procedure import Procedure, ProcedurePlan, failed_lines
 from chaos.experiments.maintenance.rolling import ROLLING
-from chaos.experiments.maintenance.story import PlannedRun, Story, failed_lines, perform
 from chaos.experiments.maintenance.upgrade import UPGRADE
-from chaos.experiments.runner import conclude, leaves, new_folder
+from chaos.experiments.recorded import perform
 from chaos.faults import Mode
 from chaos.history.reader import BadHistoryError
 from chaos.report.terminal import show
@@ -29,8 +30,8 @@ Rate = Annotated[float, typer.Option(help="Operations a second that producers st
 DownAfter = Annotated[int, typer.Option(help="Sentinel's down-after-milliseconds.")]
 
 
-def tell(story: Story, plan: PlannedRun, console: Console) -> Path:
-    """Runs it and judges it; leaves with INVALID's status if a request failed that must not.
+def run_procedure(procedure: Procedure, plan: ProcedurePlan, console: Console) -> Path:
+    """Runs and judges a procedure; exits with INVALID's status if a request failed that must not.
 
     Returns:
         The run's folder.
@@ -39,7 +40,7 @@ def tell(story: Story, plan: PlannedRun, console: Console) -> Path:
     console.print(f"[bold]{plan.name}[/]  [dim]{folder}[/]", soft_wrap=True, highlight=False)
     problems: list[str] = []
     try:
-        problems = asyncio.run(perform(story, plan, folder, console))
+        problems = asyncio.run(perform(procedure.experiment, plan, folder, console))
     except* (ClusterError, DdqError, OSError) as errors:
         problems = [f"the run failed: {error}" for error in leaves(errors)]
     try:
@@ -53,18 +54,18 @@ def tell(story: Story, plan: PlannedRun, console: Console) -> Path:
         console.print(f"[red]{line}[/]", soft_wrap=True, highlight=False)
     if not lines:
         console.print("no request failed")
-    if lines and story.fails_none:
+    if lines and procedure.fails_none:
         raise typer.Exit(Verdict.INVALID.exit_code)
     if results.exit_code:
         raise typer.Exit(results.exit_code)
     return folder
 
 
-def _plan(name: str, durability: Mode, rate: float, down_after_ms: int) -> PlannedRun:
-    words = f"{name} --durability {durability.value} --rate {rate:g}"
-    return PlannedRun(
+def _plan(name: str, durability: Mode, rate: float, down_after_ms: int) -> ProcedurePlan:
+    arguments = f"{name} --durability {durability.value} --rate {rate:g}"
+    return ProcedurePlan(
         name.partition(" ")[0], 1, durability, rate=rate, down_after_ms=down_after_ms,
-        words=f"{words} --down-after-ms {down_after_ms}",
+        arguments=f"{arguments} --down-after-ms {down_after_ms}",
     )  # fmt: skip
 
 
@@ -72,14 +73,14 @@ def rolling(
     durability: Durability = Mode.QUORUM, rate: Rate = 60.0, down_after_ms: DownAfter = 2_000
 ) -> None:
     """Restarts every process of ddq and of the store, one after the other, under traffic."""
-    tell(ROLLING, _plan("rolling", durability, rate, down_after_ms), Console())
+    run_procedure(ROLLING, _plan("rolling", durability, rate, down_after_ms), Console())
 
 
 def upgrade(rate: Rate = 60.0) -> None:
-    """Replaces servers of the release before this one by this version, under traffic."""
-    # Tasks that 0.1.0 holds are FAST; it knows nothing else.
-    plan = PlannedRun("upgrade", 1, Mode.FAST, rate=rate, words=f"upgrade --rate {rate:g}")
-    tell(UPGRADE, plan, Console())
+    """Upgrades servers of the previous release to this version, under traffic."""
+    # Tasks that 0.1.0 holds are FAST; it has no other durability.
+    plan = ProcedurePlan("upgrade", 1, Mode.FAST, rate=rate, arguments=f"upgrade --rate {rate:g}")
+    run_procedure(UPGRADE, plan, Console())
 
 
 def migrate(
@@ -92,7 +93,7 @@ def migrate(
 ) -> None:
     """Moves the slots of a topic's shards between the masters of a Cluster, under traffic."""
     name = "migrate --atomic" if atomic else "migrate"
-    tell(migration(atomic=atomic), _plan(name, durability, rate, down_after_ms), Console())
+    run_procedure(migration(atomic=atomic), _plan(name, durability, rate, down_after_ms), Console())
 
 
 def failover_latency(
@@ -100,11 +101,13 @@ def failover_latency(
     rate: Rate = 40.0,
     down_after_ms: DownAfter = 2_000,
 ) -> None:
-    """Measures how long a failover is felt, for each operation at each durability."""
+    """Measures how long a failover interrupts each operation at each durability."""
     console, measured = Console(), Measured()
     name = f"latency --count {count}"
     try:
-        tell(latency(count, measured), _plan(name, Mode.QUORUM, rate, down_after_ms), console)
+        run_procedure(
+            latency(count, measured), _plan(name, Mode.QUORUM, rate, down_after_ms), console
+        )
     finally:
         console.print(measured.table())
         console.print(f"{len(measured.elected_ms)} failovers, load {os.getloadavg()[0]:.1f}")
@@ -117,12 +120,12 @@ def each_failure(
         list[str] | None, typer.Option(help="Only this failure, by its name in the table.")
     ] = None,
 ) -> None:
-    """Makes each failure happen, and says what callers notice at each durability."""
+    """Makes each failure happen, and reports what callers notice at each durability."""
     console = Console()
     rows: list[str] = []
     try:
         plan = _plan("failures", Mode.QUORUM, rate, down_after_ms)
-        tell(failures(rows, only or ()), plan, console)
+        run_procedure(failures(rows, only or ()), plan, console)
     finally:
         console.print("\n".join(rows), soft_wrap=True, highlight=False, markup=False)
 
@@ -136,4 +139,4 @@ def register(app: typer.Typer, epilog: str) -> None:
     app.command(name="failures", epilog=epilog)(each_failure)
 
 
-__all__ = ["register", "tell"]
+__all__ = ["register", "run_procedure"]

@@ -1,4 +1,4 @@
-"""``python -m chaos sweep`` and ``matrix``."""
+"""The commands that measure the durability matrix."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from chaos.checker.verdict import HARNESS_FAILED
-from chaos.experiments.deployment import choose
+from chaos.experiments.conclude import RUNS
+from chaos.experiments.deployment import choose_backend
 from chaos.experiments.matrix.rows import ROWS, row
 from chaos.experiments.matrix.run import MatrixPlan, measure_matrix
 from chaos.experiments.matrix.table import COLUMNS, Cell, heading, markdown
-from chaos.experiments.runner import RUNS
 from chaos.faults import Mode
 
 MATRIX_STEPS = 3
@@ -71,22 +71,22 @@ def _columns(names: Sequence[str] | None) -> list[tuple[Mode, bool]]:
         raise typer.BadParameter(f"no column {error}; there are {', '.join(_BY_NAME)}") from None
 
 
-def run_sweep(  # noqa: PLR0917 - typer calls it by name
+def durability_matrix(  # noqa: PLR0917 - typer calls it by name
     rows: Rows = None,
     column: Columns = None,
     steps: Steps = 0,
     down_after_ms: DownAfter = 1_000,
-    folder: Folder = RUNS / "sweep",
+    folder: Folder = RUNS / "durability-matrix",
     fresh: Fresh = False,
 ) -> None:
-    """Measures what each durability loses under each fault; on local processes; hours in whole."""
+    """Measures what each durability loses under each fault, on local processes; takes hours."""
     _start(
-        "make sweep", rows=rows, column=column, steps=steps, down_after_ms=down_after_ms,
-        folder=folder, fresh=fresh, cluster="process",
+        "make durability-matrix", rows=rows, column=column, steps=steps, folder=folder,
+        down_after_ms=down_after_ms, fresh=fresh, cluster="process",
     )  # fmt: skip
 
 
-def run_matrix(  # noqa: PLR0917 - typer calls it by name
+def matrix(  # noqa: PLR0917 - typer calls it by name
     rows: Rows = None,
     column: Columns = None,
     steps: Steps = MATRIX_STEPS,
@@ -95,7 +95,7 @@ def run_matrix(  # noqa: PLR0917 - typer calls it by name
     fresh: Fresh = False,
     cluster: ClusterKind = None,
 ) -> None:
-    """The same with a few steps a cell, in containers where they can be had."""
+    """The same with a few steps per cell, in containers where an engine answers."""
     _start(
         "make chaos-matrix", rows=rows, column=column, steps=steps, down_after_ms=down_after_ms,
         folder=folder, fresh=fresh, cluster=cluster,
@@ -114,7 +114,7 @@ def _start(
     cluster: str | None,
 ) -> None:
     out = Console()
-    kind, why = choose(cluster)
+    kind, why = choose_backend(cluster)
     out.print(why, highlight=False)
     try:
         chosen = [row(name) for name in rows] if rows else list(ROWS)
@@ -122,3 +122,9 @@ def _start(
         raise typer.BadParameter(str(error)) from None
     plan = MatrixPlan(chosen, _columns(column), folder, command, steps, kind, down_after_ms)
     _perform(plan, out, fresh=fresh)
+
+
+def register(app: typer.Typer, epilog: str) -> None:
+    """Adds them to the program."""
+    app.command(name="durability-matrix", epilog=epilog)(durability_matrix)
+    app.command(name="matrix", epilog=epilog)(matrix)

@@ -11,11 +11,10 @@ import typer
 from rich.console import Console
 
 from chaos.checker.verdict import Verdict
-from chaos.cli.matrix import run_matrix, run_sweep
 from chaos.experiments.campaign import exit_code, run_all, show_whole
-from chaos.experiments.deployment import choose
+from chaos.experiments.conclude import RUNS
+from chaos.experiments.deployment import choose_backend
 from chaos.experiments.plan import RunPlan, read_plan
-from chaos.experiments.runner import RUNS
 from chaos.experiments.scenarios import CORE, DEFAULT_MODE, REGRESSION, SMOKE, scenario
 from chaos.faults import Mode
 from chaos.history.run_folder import Run
@@ -36,8 +35,8 @@ ClusterKind = Annotated[
 ]
 DownAfter = Annotated[int, typer.Option(help="Sentinel's down-after-milliseconds.")]
 WorkloadName = Annotated[str, typer.Option("--workload", help="Instead of the scenario's own.")]
-BugName = Annotated[
-    str, typer.Option("--bug", help="Plant this bug (see chaos/experiments/mutants).")
+MutationName = Annotated[
+    str, typer.Option("--mutation", help="Seed this mutation (see chaos/experiments/mutants).")
 ]
 
 DEFAULTS = RunPlan("", 0, DEFAULT_MODE)
@@ -69,15 +68,15 @@ def _template(
     duration: float = 0.0,
     fsync: bool = False,
     workload: str = "",
-    bug: str = "",
+    mutation: str = "",
 ) -> RunPlan:
-    """What all runs of a command have in common; says where they take place, and the seed."""
-    kind, why = choose(cluster)
+    """What all runs of a command have in common; prints the backend and the seed."""
+    kind, why = choose_backend(cluster)
     number = random.SystemRandom().randrange(1_000_000) if seed is None else seed
     out.print(f"{why}; seed {number}", highlight=False, soft_wrap=True)
     return replace(
         DEFAULTS, seed=number, duration_s=duration, rate=rate, fsync=fsync, cluster=kind,
-        down_after_ms=down_after_ms, workload=workload, bug=bug,
+        down_after_ms=down_after_ms, workload=workload, mutation=mutation,
     )  # fmt: skip
 
 
@@ -93,14 +92,14 @@ def run(  # noqa: PLR0917 - typer calls it by name
     cluster: ClusterKind = None,
     down_after_ms: DownAfter = DEFAULTS.down_after_ms,
     workload: WorkloadName = "",
-    bug: BugName = "",
+    mutation: MutationName = "",
     seeds: Annotated[int, typer.Option(help="How many, one after the other.")] = 1,
 ) -> None:
     """Runs scenarios, and judges each."""
     out = Console()
     template = _template(
         out, seed=seed, cluster=cluster, rate=rate, down_after_ms=down_after_ms,
-        duration=duration, fsync=fsync, workload=workload, bug=bug,
+        duration=duration, fsync=fsync, workload=workload, mutation=mutation,
     )  # fmt: skip
     plans = _plans(scenarios, durability, template, out)
     every = [replace(plan, seed=plan.seed + n) for n in range(seeds) for plan in plans]
@@ -147,7 +146,10 @@ def nightly(  # noqa: PLR0917 - typer calls it by name
     cluster: ClusterKind = None,
     down_after_ms: DownAfter = DEFAULTS.down_after_ms,
     resume: Annotated[
-        Path, typer.Option(help="Outcomes are kept here; the same file and seed go on from there.")
+        Path,
+        typer.Option(
+            help="Outcomes are kept here; a run with the same file and seed continues there."
+        ),
     ] = RUNS / "nightly.jsonl",
     scenario: Annotated[str, typer.Option(help="Only this one; exploratory for the drawn.")] = "",
     durability: Durability = None,
@@ -190,24 +192,24 @@ def replay(
     raise typer.Exit(exit_code(run_all([plan], Console())))
 
 
-def bugs(
+def mutations(
     names: Annotated[list[str] | None, typer.Argument(help="All if none is given.")] = None,
     runs: Annotated[int, typer.Option(help="Of each, with seeds one after the other.")] = 1,
     seed: Annotated[int, typer.Option(help="The first one.")] = 1,
     cluster: ClusterKind = None,
 ) -> None:
-    """Plants the mistakes that only a cluster shows, one at a time, and sees each found."""
-    # Late: who runs ddq as it is must not load its server.
-    from chaos.experiments.mutants.hunt import hunt  # noqa: PLC0415
+    """Seeds the mutations that only a cluster shows, one at a time, and sees each found."""
+    # Late: a run of ddq as it is must not load its server.
+    from chaos.experiments.mutants.run import run_mutations  # noqa: PLC0415
 
     out = Console()
-    kind, why = choose(cluster)
+    kind, why = choose_backend(cluster)
     out.print(why, highlight=False, soft_wrap=True)
     try:
-        survived = hunt(names or [], range(seed, seed + runs), kind, out)
+        surviving = run_mutations(names or [], range(seed, seed + runs), kind, out)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
-    raise typer.Exit(1 if survived else 0)
+    raise typer.Exit(1 if surviving else 0)
 
 
 def register(app: typer.Typer, epilog: str) -> None:
@@ -217,6 +219,4 @@ def register(app: typer.Typer, epilog: str) -> None:
     app.command(name="all", epilog=epilog)(every)
     app.command(epilog=epilog)(nightly)
     app.command(epilog=epilog)(replay)
-    app.command(epilog="Exit status: 0 all were found, 1 one survived.")(bugs)
-    app.command(name="sweep", epilog=epilog)(run_sweep)
-    app.command(name="matrix", epilog=epilog)(run_matrix)
+    app.command(epilog="Exit status: 0 all were found, 1 a mutant survived.")(mutations)

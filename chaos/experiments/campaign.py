@@ -1,4 +1,4 @@
-"""Several runs after one another: each with its verdict, and one exit status for all."""
+"""Several runs one after the other: each with its verdict, and one exit status for all."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from chaos.checker.judge import Judgement
 from chaos.checker.resolve import resolve
 from chaos.checker.verdict import HARNESS_FAILED
 from chaos.clusters import ClusterError
+from chaos.experiments.conclude import RUNS, conclude, leaves, new_folder
 from chaos.experiments.plan import RunPlan
-from chaos.experiments.runner import RUNS, conclude, leaves, new_folder, perform
+from chaos.experiments.recorded import perform
+from chaos.experiments.scenario_run import scenario_experiment
 from chaos.faults import KINDS, FaultRow
 from chaos.history.reader import BadHistoryError
 from chaos.report.terminal import COLOURS, show
@@ -88,22 +90,22 @@ def run_one(plan: RunPlan, console: Console, runs: Path = RUNS) -> RunOutcome:
 def _perform(plan: RunPlan, folder: Path, console: Console) -> list[str]:
     problems: list[str] = []
     try:
-        with _planted(plan):
-            problems = asyncio.run(perform(plan, folder, console))
+        with _client_mutation(plan):
+            problems = asyncio.run(perform(scenario_experiment(plan), plan, folder, console))
     except* (ClusterError, DdqError, OSError) as errors:
         problems = [f"the run failed: {error}" for error in leaves(errors)]
     return problems
 
 
-def _planted(plan: RunPlan) -> AbstractContextManager[object]:
-    """A bug of the client library; those of the server are in its processes."""
-    if not plan.bug:
+def _client_mutation(plan: RunPlan) -> AbstractContextManager[object]:
+    """A mutation of the client library; those of the server are in its processes."""
+    if not plan.mutation:
         return nullcontext()
-    # Late: who runs ddq as it is must not load its server.
-    from chaos.experiments.mutants.registry import bug  # noqa: PLC0415
+    # Late: a run of ddq as it is must not load its server.
+    from chaos.experiments.mutants.registry import find_mutation  # noqa: PLC0415
 
-    planted = bug(plan.bug)
-    return planted.plant() if planted.in_client else nullcontext()
+    mutation = find_mutation(plan.mutation)
+    return mutation.apply() if mutation.in_client else nullcontext()
 
 
 def _conclude(plan: RunPlan, folder: Path, problems: list[str], console: Console) -> RunOutcome:

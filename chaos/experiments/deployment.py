@@ -1,54 +1,71 @@
-"""Where a run takes place: a store cluster, ddq's processes on it, and proxies between them."""
+"""What a run works with: a store cluster, the system under test on it, and proxies between them."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from chaos.clusters import Ability, Cluster, NotAvailableError
 from chaos.clusters.process import SentinelCluster, ShardedCluster
 from chaos.experiments.plan import RunPlan
-from chaos.faults import FaultContext, Target
+from chaos.faults import FaultContext
 from chaos.faults.links import GRPC_HELLO, STORE_HELLO, Link, Toxiproxy
+from chaos.systems.ddq.options import SystemOptions
 from chaos.systems.ddq.processes import ProcessSystem
-from chaos.systems.protocol import System, SystemOptions
+from chaos.systems.protocol import System
 
 DISK_BYTES = 64 * 1024 * 1024
 _TOXIPROXY_LAST = 190
 _Cluster = SentinelCluster | ShardedCluster
 TOXIPROXY = Path(__file__).parents[2] / ".tools" / "bin" / "server"
+_MUTATION_LAUNCHER = "chaos.experiments.mutants.launch"
 
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """What a run has to work with.
+    """The parts of a run, started.
 
     Attributes:
         folder: of the run.
-        addresses: where clients reach the APIs.
-        missing: what this place lacks, each with the reason and the remedy.
+        context: what faults act on.
+        missing: what this deployment lacks, each with the reason and the remedy.
     """
 
     folder: Path
     cluster: Cluster
     system: System
     context: FaultContext
-    addresses: list[str]
     missing: list[str]
 
 
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What an experiment needs of its deployment.
+
+    Attributes:
+        links: connections that have to go through Toxiproxy.
+        sharded: a Cluster, instead of Sentinel.
+        previous: processes of ddq start as the previous release.
+    """
+
+    abilities: frozenset[Ability] = frozenset()
+    links: frozenset[str] = frozenset()
+    sharded: bool = False
+    previous: bool = False
+
+
 def docker_missing() -> str | None:
-    """Why runs cannot take place in containers here; None if they can."""
+    """Why runs cannot use containers here; None if they can."""
     # Late: the engine's library is slow to load, and runs in processes do without.
     from chaos.clusters.docker import why_unavailable  # noqa: PLC0415
 
     return why_unavailable()
 
 
-def choose(asked: str | None) -> tuple[str, str]:
-    """Which kind of cluster to take, and a line that says why."""
+def choose_backend(asked: str | None) -> tuple[str, str]:
+    """Which backend to use, and a line that gives the reason."""
     if asked is not None:
         return asked, f"cluster: {asked}, as asked for"
     why = docker_missing()
@@ -58,26 +75,11 @@ def choose(asked: str | None) -> tuple[str, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Needs:
-    """What faults need of a place.
-
-    Attributes:
-        links: that have to go through Toxiproxy.
-        sharded: a Cluster, instead of Sentinel.
-        earlier: processes of ddq start as the release before this one.
-    """
-
-    abilities: frozenset[Ability] = frozenset()
-    links: frozenset[str] = frozenset()
-    sharded: bool = False
-    earlier: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class _Backend:
-    """How the parts of a place are made on one kind of cluster.
+    """How the parts of a deployment are made as processes or in containers.
 
     Attributes:
+        sharded: None: it has no Cluster.
         always_proxied: whether connections go through Toxiproxy when no fault of the run needs it.
         client_ips: where the store sees ddq come from, with Toxiproxy between them or without.
     """
@@ -103,7 +105,7 @@ _PROCESSES = _Backend(
     toxiproxy=lambda cluster, folder: Toxiproxy(TOXIPROXY, cluster.net.ip(_TOXIPROXY_LAST), folder),
     why_no_toxiproxy=_why_no_toxiproxy,
     system=ProcessSystem,
-    # Of those who bind no address.
+    # Connections that bind no address.
     client_ips=lambda system, toxiproxy: ["127.0.0.1"],  # noqa: ARG005
 )
 
@@ -133,13 +135,17 @@ def _containers() -> _Backend:
 
 @contextlib.asynccontextmanager
 async def open_deployment(plan: RunPlan, folder: Path, needs: Needs) -> AsyncIterator[Deployment]:
-    """Starts everything; ends everything when the block does, however it does."""
-    ground = _containers() if plan.cluster == "docker" else _PROCESSES
-    cluster = _cluster(plan, ground, folder / "store", needs)
-    bug, bug_process = _server_bug(plan)
+    """Starts everything; ends everything when the block ends, also with an error.
+
+    Raises:
+        ClusterError: a part of it did not start.
+    """
+    backend = _containers() if plan.cluster == "docker" else _PROCESSES
+    cluster = _cluster(plan, backend, folder / "store", needs)
+    mutation, mutated_process = _mutation(plan)
     options = SystemOptions(
-        plan.mode, plan.fsync, leader_lease_ms=plan.leader_lease_ms, bug=bug,
-        bug_process=bug_process, earlier=needs.earlier,
+        plan.mode, plan.fsync, leader_lease_ms=plan.leader_lease_ms, mutation=mutation,
+        mutated_process=mutated_process, previous=needs.previous,
     )  # fmt: skip
     (folder / "ddq").mkdir(parents=True, exist_ok=True)
     (folder / "store").mkdir(parents=True, exist_ok=True)
@@ -149,40 +155,38 @@ async def open_deployment(plan: RunPlan, folder: Path, needs: Needs) -> AsyncIte
         missing = [f"{ability}: {why}" for ability, why in cluster.unavailable.items()]
         links: dict[str, Link] = {}
         toxiproxy: Toxiproxy | None = None
-        if needs.links or ground.always_proxied:
-            if why := ground.why_no_toxiproxy():
+        if needs.links or backend.always_proxied:
+            if why := backend.why_no_toxiproxy():
                 missing.append(why)
             else:
-                toxiproxy = ground.toxiproxy(cluster, folder)
+                toxiproxy = backend.toxiproxy(cluster, folder)
                 stack.push_async_callback(toxiproxy.stop)
                 await toxiproxy.start()
-                apis = ground.system(cluster, folder / "ddq", options).addresses
+                apis = backend.system(cluster, folder / "ddq", options).addresses
                 links = await _links(toxiproxy, cluster, list(apis))
-        system = ground.system(
+        system = backend.system(
             cluster, folder / "ddq", options,
             maps={name: link.address_map for name, link in links.items()},
         )  # fmt: skip
         stack.push_async_callback(system.stop)
         await system.start()
-        reached = links["client-api"].address_map if links else {}
-        addresses = [reached.get(address, address) for address in system.addresses]
-        client_ips = ground.client_ips(system, toxiproxy)
-        context = FaultContext(cluster, _victims(system), client_ips, links)
-        yield Deployment(folder, cluster, system, context, addresses, missing)
+        client_ips = backend.client_ips(system, toxiproxy)
+        context = FaultContext(cluster, system.targets, client_ips, links)
+        yield Deployment(folder, cluster, system, context, missing)
 
 
-def _server_bug(plan: RunPlan) -> tuple[str, str]:
-    """The planted bug of the processes of ddq, and of which one; clients' bugs are not theirs."""
-    if not plan.bug:
-        return "", ""
-    # Late: who runs ddq as it is must not load its server.
-    from chaos.experiments.mutants.registry import bug  # noqa: PLC0415
+def _mutation(plan: RunPlan) -> tuple[tuple[str, ...], str]:
+    """The seeded mutation of ddq's processes, and of which one; not one of the client library."""
+    if not plan.mutation:
+        return (), ""
+    # Late: a run of ddq as it is must not load its server.
+    from chaos.experiments.mutants.registry import find_mutation  # noqa: PLC0415
 
-    planted = bug(plan.bug)
-    return ("", "") if planted.in_client else (planted.name, planted.only)
+    found = find_mutation(plan.mutation)
+    return ((), "") if found.in_client else (("-m", _MUTATION_LAUNCHER, found.name), found.only)
 
 
-def _cluster(plan: RunPlan, ground: _Backend, folder: Path, needs: Needs) -> _Cluster:
+def _cluster(plan: RunPlan, backend: _Backend, folder: Path, needs: Needs) -> _Cluster:
     options = {
         "folder": folder,
         "appendfsync": "always" if plan.fsync else "everysec",
@@ -190,10 +194,10 @@ def _cluster(plan: RunPlan, ground: _Backend, folder: Path, needs: Needs) -> _Cl
         "disk_bytes": DISK_BYTES if Ability.FULL_DISK in needs.abilities else None,
     }
     if not needs.sharded:
-        return ground.cluster(**options, down_after_ms=plan.down_after_ms)
-    if ground.sharded is None:
+        return backend.cluster(**options, down_after_ms=plan.down_after_ms)
+    if backend.sharded is None:
         raise NotAvailableError("a Cluster runs as local processes only; give --cluster process")
-    return ground.sharded(**options, node_timeout_ms=plan.down_after_ms)
+    return backend.sharded(**options, node_timeout_ms=plan.down_after_ms)
 
 
 async def _links(toxiproxy: Toxiproxy, cluster: _Cluster, apis: list[str]) -> dict[str, Link]:
@@ -205,22 +209,4 @@ async def _links(toxiproxy: Toxiproxy, cluster: _Cluster, apis: list[str]) -> di
     }
 
 
-def _victims(system: System) -> dict[str, Callable[[], Awaitable[Target]]]:
-    """By target; of the APIs and schedulers the first that is up, so that each fault has one."""
-
-    async def api() -> Target:
-        return next(
-            (one for one in system.apis if one.alive() and not one.paused()), system.apis[0]
-        )
-
-    async def scheduler() -> Target:
-        up = [one for one in system.schedulers if one.alive() and not one.paused()]
-        return up[-1] if up else system.schedulers[-1]
-
-    async def leader() -> Target:
-        return await system.leader()
-
-    return {"api": api, "scheduler": scheduler, "scheduler-leader": leader}
-
-
-__all__ = ["Deployment", "Needs", "choose", "docker_missing", "open_deployment"]
+__all__ = ["Deployment", "Needs", "choose_backend", "docker_missing", "open_deployment"]

@@ -1,13 +1,14 @@
-"""Writes down what the nemesis does, and when the queue works again after it."""
+"""Records the windows of faults: from before the fault until the queue serves again after it."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Literal
 
+from chaos.eventually import eventually
 from chaos.experiments.progress import Progress
 from chaos.faults.nemesis import FaultEvent, FaultPhase
 from chaos.history.operations import FaultNote
@@ -22,37 +23,54 @@ SERVED_TIMEOUT_S = 60.0
 
 
 class FaultRecorder:
-    """Takes the nemesis's events.
+    """Receives the events of the nemesis and the steps of a procedure.
 
     A fault's window begins before anything is done, and ends when, after its healing, a write is
     acknowledged again at the run's durability: from then on G6 counts.
 
     Args:
-        clients: for probes, which are no part of the history; one that cannot be served by one
-            API is made through the next.
-        group: where probes run.
+        clients: for probes, which are not part of the history; a probe that one API does not serve
+            is repeated through the next.
+
+    Attributes:
+        not_available: fault → why this deployment cannot make it.
+        did_not_happen: fault → why it counts for nothing.
+        unserved: a line for each probe that was never acknowledged.
     """
 
     def __init__(
-        self,
-        writer: HistoryWriter,
-        progress: Progress,
-        clients: Sequence[Client],
-        group: asyncio.TaskGroup,
+        self, writer: HistoryWriter, progress: Progress, clients: Sequence[Client]
     ) -> None:
         self._writer = writer
         self._progress = progress
         self._clients = itertools.cycle(clients)
-        self._group = group
+        self._group: asyncio.TaskGroup | None = None
         self._numbers = itertools.count()
+        self._steps = itertools.count(1)
         self._happened: dict[str, bool] = {}
         self._details: dict[str, list[str]] = {}
         self.not_available: dict[str, str] = {}
         self.did_not_happen: dict[str, str] = {}
         self.unserved: list[str] = []
 
-    def tell(self, event: FaultEvent) -> None:
-        """One moment of a step."""
+    @asynccontextmanager
+    async def windows(self) -> AsyncIterator[None]:
+        """Records while the block runs; ends when every window of it is closed."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            yield
+
+    @property
+    def problems(self) -> list[str]:
+        """What makes a verdict UNKNOWN at best."""
+        return [
+            *(f"{name} is not available here: {why}" for name, why in self.not_available.items()),
+            *(f"{name} did not happen: {why}" for name, why in self.did_not_happen.items()),
+            *self.unserved,
+        ]
+
+    def record(self, event: FaultEvent) -> None:
+        """One event of a fault, within ``windows``."""
         name = f"{event.step.kind} {event.step.target}"
         details = self._details.setdefault(event.number, [])
         details += (f"{key} {value}" for key, value in event.evidence.items())
@@ -60,7 +78,7 @@ class FaultRecorder:
             case FaultPhase.BEGUN:
                 self._progress.faults[event.number] = name
                 self._happened[event.number] = False
-                self._writer.note("nemesis", "fault", _fault(event, "inject"))
+                self._writer.note("nemesis", "fault", _note(event, "inject"))
             case FaultPhase.VERIFIED:
                 self._happened[event.number] = True
             case FaultPhase.NOT_AVAILABLE:
@@ -70,13 +88,14 @@ class FaultRecorder:
             case FaultPhase.DID_NOT_HAPPEN:
                 self.did_not_happen[f"{event.number} {name}"] = str(event.evidence.get("why", ""))
             case FaultPhase.HEALED if event.number in self._happened:
+                assert self._group is not None
                 self._group.create_task(
-                    self._until_served(event), name=f"chaos probe {event.number}"
+                    self._end_when_served(event), name=f"chaos probe {event.number}"
                 )
             case _:
                 pass
 
-    async def _until_served(self, event: FaultEvent) -> None:
+    async def _end_when_served(self, event: FaultEvent) -> None:
         await self.probe()
         self._end(event)
 
@@ -84,17 +103,28 @@ class FaultRecorder:
         self._progress.faults.pop(event.number, None)
         happened = self._happened.pop(event.number)
         detail = ", ".join(self._details.pop(event.number))
-        fault = _fault(event, "heal", verified=happened, detail=detail)
-        self._writer.note("nemesis", "fault", fault)
+        note = _note(event, "heal", verified=happened, detail=detail)
+        self._writer.note("nemesis", "fault", note)
+
+    @asynccontextmanager
+    async def step(self, kind: str, target: str) -> AsyncIterator[None]:
+        """One step of a procedure; its window ends when a write is acknowledged again."""
+        name = f"{target} {next(self._steps)}"
+        self._progress.faults[name] = f"{kind} {target}"
+        self._writer.note("operator", "fault", FaultNote(kind, name, "inject"))
+        yield
+        await self.probe()
+        self._progress.faults.pop(name)
+        self._writer.note("operator", "fault", FaultNote(kind, name, "heal"))
 
     async def probe(self) -> None:
-        """Returns when a write is acknowledged, or when there is no more hope."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(SERVED_TIMEOUT_S):
-                while not await self._served():  # noqa: ASYNC110 - only trying tells
-                    await asyncio.sleep(PROBE_PAUSE_S)
-                return
-        self.unserved.append(f"no write was acknowledged within {SERVED_TIMEOUT_S:g} s")
+        """Returns when a write is acknowledged, or when the time for that is over."""
+        try:
+            await eventually(
+                self._served, SERVED_TIMEOUT_S, "no write was acknowledged", poll_s=PROBE_PAUSE_S
+            )
+        except TimeoutError as error:
+            self.unserved.append(str(error))
 
     async def _served(self) -> bool:
         try:
@@ -106,7 +136,7 @@ class FaultRecorder:
         return True
 
 
-def _fault(
+def _note(
     event: FaultEvent, phase: Literal["inject", "heal"], *, verified: bool = True, detail: str = ""
 ) -> FaultNote:
     return FaultNote(event.step.kind, event.step.target, phase, verified, detail, event.number)

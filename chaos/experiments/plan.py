@@ -1,8 +1,9 @@
-"""What a run is to be: written into its folder before it begins, and read again to replay it."""
+"""The plan of a run: written into its folder before it begins, and read again to replay it."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from chaos.faults.nemesis import Schedule
 from chaos.history.reader import BadHistoryError
 
 SETTLING_S = 1.8
-"""How long QUORUM mistrusts a new master; docs/adr/012."""
+"""How long QUORUM waits for all replicas of a new master; docs/adr/012."""
 RECOVERY_MARGIN_S = 2.0
 
 
@@ -28,7 +29,7 @@ class RunPlan:
         duration_s: the scenario is repeated, with other seeds, until this has passed; 0: once.
         cluster: process or docker.
         down_after_ms: Sentinel's.
-        bug: name of a planted bug; "" for ddq as it is.
+        mutation: name of a seeded mutation; "" for ddq as it is.
         schedules: what to play instead of what the scenario draws: a replay.
     """
 
@@ -42,14 +43,14 @@ class RunPlan:
     down_after_ms: int = 2_000
     leader_lease_ms: int = 2_000
     workload: str = ""
-    bug: str = ""
+    mutation: str = ""
     schedules: tuple[Schedule, ...] = ()
 
     @property
     def name(self) -> str:
         """For folders and reports."""
         what = [self.scenario, self.mode.value, *(["fsync"] if self.fsync else []), str(self.seed)]
-        return "-".join([*what, *([self.bug] if self.bug else [])])
+        return "-".join([*what, *([self.mutation] if self.mutation else [])])
 
     @property
     def command(self) -> str:
@@ -60,7 +61,7 @@ class RunPlan:
             f"--rate {self.rate:g} --duration {self.duration_s:g} --cluster {self.cluster} "
             f"--down-after-ms {self.down_after_ms}"
             f"{f' --workload {self.workload}' if self.workload else ''}"
-            f"{f' --bug {self.bug}' if self.bug else ''}"
+            f"{f' --mutation {self.mutation}' if self.mutation else ''}"
         )
 
     def bounds(self, timers_late_ms: float = 0.0) -> Bounds:
@@ -87,7 +88,7 @@ class _Saved(msgspec.Struct):
 def save_plan(
     path: Path,
     plan: RunPlan,
-    gates: dict[str, float],
+    gates: Mapping[str, float],
     played: list[Schedule],
     timers_late_ms: float = 0.0,
 ) -> None:
@@ -96,11 +97,12 @@ def save_plan(
         name: getattr(plan, name)
         for name in (
             "scenario", "seed", "fsync", "rate", "duration_s", "cluster", "down_after_ms",
-            "leader_lease_ms", "workload", "bug",
+            "leader_lease_ms", "workload",
         )
     }  # fmt: skip
+    run["bug"] = plan.mutation  # its name in this file
     saved = _Saved(
-        plan.command, {**run, "mode": plan.mode.value}, gates, plan.bounds(timers_late_ms),
+        plan.command, {**run, "mode": plan.mode.value}, dict(gates), plan.bounds(timers_late_ms),
         [json.loads(schedule.to_json()) for schedule in played],
     )  # fmt: skip
     path.write_bytes(msgspec.json.format(msgspec.json.encode(saved)) + b"\n")
@@ -116,6 +118,7 @@ def read_plan(path: Path) -> RunPlan:
         saved = msgspec.json.decode(path.read_bytes(), type=_Saved)
         schedules = tuple(Schedule.from_json(json.dumps(one)) for one in saved.faults)
         run = {**saved.run, "mode": Mode(str(saved.run["mode"]))}
+        run["mutation"] = run.pop("bug", "")
         return RunPlan(**run, schedules=schedules)  # type: ignore[arg-type]
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise BadHistoryError(f"{path}: no plan that can be replayed: {error}") from None

@@ -1,8 +1,10 @@
-"""Watches a run from outside: who is master, who leads, what processes count; for the history."""
+"""Watches a run from outside: roles, leaders and counters of processes, for the history."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from typing import Literal
 
 from chaos.checker.promises.g12_one_leader import SHARDS_LED
@@ -12,14 +14,12 @@ from chaos.experiments.deployment import Deployment
 from chaos.experiments.progress import Progress
 from chaos.history.operations import LeaderNote, MetricNote, RoleNote
 from chaos.history.writer import HistoryWriter
+from chaos.systems.protocol import Observation
 
 ROLE_PERIOD_S = 0.25
 METRIC_PERIOD_S = 1.0
 
-COUNTED = {"ddq_scheduler_deposed_total": "deposed_batches_refused"}
-"""Figures of the processes that gates are measured on."""
-
-Said = Literal["master", "replica", "sentinel", "down", "unknown"]
+RoleName = Literal["master", "replica", "sentinel", "down", "unknown"]
 
 
 class Watch:
@@ -29,9 +29,9 @@ class Watch:
         self._deployment = deployment
         self._writer = writer
         self._progress = progress
-        self._roles: dict[str, Said] = {}
+        self._roles: dict[str, RoleName] = {}
         self._leaders: dict[str, float] = {}
-        self._metrics: dict[tuple[str, str], float] = {}
+        self._counters: dict[tuple[str, str], float] = {}
 
     async def run(self) -> None:
         """Until it is cancelled."""
@@ -47,45 +47,41 @@ class Watch:
                 master: StoreNode | None = await cluster.master()
             except (ClusterError, OSError, ReplyError):
                 master = None
-            for node, role in zip(
-                data, await asyncio.gather(*map(cluster.role, data)), strict=True
-            ):
-                self._note_role(node, _said(role, chosen=node == master))
+            roles = await asyncio.gather(*map(cluster.role, data))
+            for node, role in zip(data, roles, strict=True):
+                self._note_role(node, _role_name(role, chosen=node == master))
             await asyncio.sleep(ROLE_PERIOD_S)
 
-    def _note_role(self, node: StoreNode, said: Said) -> None:
-        if said == "master":
+    def _note_role(self, node: StoreNode, role: RoleName) -> None:
+        if role == "master":
             self._progress.master = node.name
-        if self._roles.get(node.name) != said:
-            self._roles[node.name] = said
-            self._writer.note(node.name, "role", RoleNote(said))
+        if self._roles.get(node.name) != role:
+            self._roles[node.name] = role
+            self._writer.note(node.name, "role", RoleNote(role))
 
     async def _watch_processes(self) -> None:
-        system = self._deployment.system
         while True:
-            schedulers = list(system.schedulers)
-            found = await asyncio.gather(*map(system.metrics, schedulers))
-            for process, metrics in zip(schedulers, found, strict=True):
-                led = metrics.get("ddq_scheduler_shards_led", 0.0)
-                if self._leaders.get(process.name, 0.0) != led:
-                    self._leaders[process.name] = led
-                    self._writer.note(
-                        process.name, "leader", LeaderNote(f"{led:g} shards", leads=bool(led))
-                    )
-                # Sampled, not only when it changes: that it lasts is what counts.
-                self._writer.note(process.name, "metric", MetricNote(SHARDS_LED, led))
-                for name, counted in COUNTED.items():
-                    value = metrics.get(name)
-                    if value is not None and self._metrics.get((process.name, name)) != value:
-                        self._metrics[process.name, name] = value
-                        self._writer.note(process.name, "metric", MetricNote(counted, value))
+            for observation in await self._deployment.system.observe():
+                self._note_observation(observation)
             most = max(self._leaders, key=self._leaders.__getitem__, default="")
             self._progress.leader = most if self._leaders.get(most) else "?"
             await asyncio.sleep(METRIC_PERIOD_S)
 
+    def _note_observation(self, seen: Observation) -> None:
+        if self._leaders.get(seen.process, 0.0) != seen.shards_led:
+            self._leaders[seen.process] = seen.shards_led
+            note = LeaderNote(f"{seen.shards_led:g} shards", leads=bool(seen.shards_led))
+            self._writer.note(seen.process, "leader", note)
+        # Sampled, not only when it changes: G12 looks at how long it lasts.
+        self._writer.note(seen.process, "metric", MetricNote(SHARDS_LED, seen.shards_led))
+        for name, value in seen.counters.items():
+            if self._counters.get((seen.process, name)) != value:
+                self._counters[seen.process, name] = value
+                self._writer.note(seen.process, "metric", MetricNote(name, value))
 
-def _said(role: Role, *, chosen: bool) -> Said:
-    """A deposed master that does not know it is none in the eyes of those who elect."""
+
+def _role_name(role: Role, *, chosen: bool) -> RoleName:
+    """A demoted master that has not noticed it is of unknown role: a majority names another."""
     match role:
         case Role.MASTER:
             return "master" if chosen else "unknown"
@@ -97,4 +93,18 @@ def _said(role: Role, *, chosen: bool) -> Said:
             return "down"
 
 
-__all__ = ["Watch"]
+@contextlib.asynccontextmanager
+async def watching(
+    deployment: Deployment, writer: HistoryWriter, progress: Progress
+) -> AsyncIterator[None]:
+    """Watches until the block ends."""
+    watch = asyncio.create_task(Watch(deployment, writer, progress).run(), name="chaos watch")
+    try:
+        yield
+    finally:
+        watch.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watch
+
+
+__all__ = ["Watch", "watching"]

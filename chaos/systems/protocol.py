@@ -1,60 +1,42 @@
-"""The system under test: the processes of ddq on a store cluster, each of which can be hurt.
+"""The system under test: what is started, spoken to and hurt beside the store.
 
-Where they run is a matter of its implementations: ``chaos/systems/ddq/processes.py`` has them as
-local processes.
+A run knows it by this protocol only, so another queue can be put in its place. Workloads and
+histories speak the language of ddq's client: a system for another queue brings clients with the
+same methods, values and errors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
-from chaos.faults.model import Mode, Target
+from chaos.faults.model import Target
+from ddq.client import Client
+
+FindTarget: TypeAlias = Callable[[], Awaitable[Target]]
+"""Finds the process that a fault hits, at the moment of the fault."""
 
 
 @dataclass(frozen=True, slots=True)
-class SystemOptions:
-    """What the processes of ddq are started with.
+class Observation:
+    """What a process reports of itself at one moment.
 
     Attributes:
-        durability, fsync: defaults of the server, which each topic of the run takes.
-        apis, schedulers: how many of each.
-        settings: further settings of both by their name in ddq/config.py, as text.
-        bug: name of a planted bug (chaos/experiments/mutants); "" for ddq as it is.
-        bug_process: name of the one process that has it; "" for all.
-        earlier: APIs start as the release before this one, until each is upgraded, and schedulers
-            are left to who upgrades.
+        process: its name.
+        shards_led: how many shards it leads.
+        counters: by the name that gates know, for example ``deposed_batches_refused``.
     """
 
-    durability: Mode = Mode.QUORUM
-    fsync: bool = False
-    apis: int = 3
-    schedulers: int = 3
-    leader_lease_ms: int = 2_000
-    settings: Mapping[str, str] = field(default_factory=dict)
-    bug: str = ""
-    bug_process: str = ""
-    earlier: bool = False
-
-    def bug_of(self, name: str) -> str:
-        """The planted bug of the process of this name."""
-        return self.bug if self.bug_process in {"", name} else ""
-
-    def flags(self) -> list[str]:
-        """What ``ddq serve`` and ``ddq scheduler`` are given beside store and addresses."""
-        settings = {
-            "durability": self.durability.value,
-            "leader_lease_ms": str(self.leader_lease_ms),
-            **self.settings,
-        }
-        given = [f"--{name.replace('_', '-')}={text}" for name, text in settings.items()]
-        return [*given, "--fsync" if self.fsync else "--no-fsync"]
+    process: str
+    shards_led: float = 0.0
+    counters: Mapping[str, float] = field(default_factory=dict)
 
 
 class System(Protocol):
-    """The processes of ddq, from their start to their end.
+    """The processes of the system under test, from their start to their end.
 
     Attributes:
         folder: where their logs are.
@@ -62,38 +44,48 @@ class System(Protocol):
 
     folder: Path
 
-    @property
-    def apis(self) -> Sequence[Target]:
-        """Those of ``ddq serve``."""
-
-    @property
-    def schedulers(self) -> Sequence[Target]:
-        """Those of ``ddq scheduler``."""
-
-    @property
-    def addresses(self) -> Sequence[str]:
-        """Where the APIs are reached, in the order of ``apis``."""
-
     async def start(self) -> None:
-        """Returns when every API serves and every scheduler schedules."""
+        """Returns when every process is ready for work."""
 
     async def stop(self) -> None:
         """Ends every process; may be called at any time, and twice."""
 
     async def wait_until_serving(self, timeout_s: float = 30.0) -> None:
-        """Waits until every API says that it serves; ClusterError if one does not in time."""
+        """Waits until every API serves; ClusterError if one does not in time."""
 
-    async def metrics(self, process: Target) -> Mapping[str, float]:
-        """What a process tells Prometheus, summed over labels; empty if it does not answer."""
+    def connect(self, *, failover: bool = True) -> AbstractAsyncContextManager[list[Client]]:
+        """One client per API, each with another API first.
 
-    async def leader(self) -> Target:
-        """The scheduler that leads most shards now; ClusterError if none leads any."""
+        Args:
+            failover: a client whose API does not serve uses the next one.
+        """
+
+    @property
+    def targets(self) -> Mapping[str, FindTarget]:
+        """The processes that faults can hit, by the name of the target in the catalogue."""
+
+    async def observe(self) -> Sequence[Observation]:
+        """What each process that can lead reports now; one that does not answer leads nothing."""
 
     async def accept_rollback(self) -> None:
-        """The operator's way out after ROLLBACK_DETECTED: what the store lost is lost."""
+        """The operator's command after ROLLBACK_DETECTED: what the store lost is given up.
 
-    async def terminate(self, process: Target) -> None:
-        """SIGTERM; returns when it has ended by itself."""
+        Raises:
+            ClusterError: it failed.
+        """
 
-    async def upgrade(self, process: Target) -> None:
-        """Starts one that has ended again, as this version, whatever it was before."""
+    def shard_key(self, topic: str, shard: int = 0) -> str:
+        """A key of the store that lies in the slot of this shard, for a Cluster."""
+
+    async def stored_ids(self, topic: str) -> set[str]:
+        """Ids of the tasks of a topic of one shard, read from the surviving store itself."""
+
+    async def write_journal(self, path: Path, shards: Mapping[str, int]) -> None:
+        """Writes the surviving journals of topics as chaos/history/journal.py reads them.
+
+        Args:
+            shards: topic → how many it has.
+        """
+
+
+__all__ = ["FindTarget", "Observation", "System"]

@@ -111,8 +111,8 @@ class ClientPool:
         return True
 
     @property
-    def sound(self) -> Client:
-        """One whose API has served it last."""
+    def served_client(self) -> Client:
+        """A client whose API has served the last question."""
         return self._clients[self._observers[0].number]
 
     async def _open_count(self) -> int:

@@ -39,8 +39,8 @@ from chaos.clusters.process.sharded import SLOTS_COUNT
 from chaos.clusters.resp import ReplyError
 from chaos.faults import FaultContext, Mode, Target, kind
 from chaos.systems.ddq.http import offset_ms
+from chaos.systems.ddq.options import SystemOptions
 from chaos.systems.ddq.processes import DdqProcess, ProcessSystem
-from chaos.systems.protocol import SystemOptions
 from ddq.client import Client
 from ddq.errors import ClockUnsafe, DdqError
 

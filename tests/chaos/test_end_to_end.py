@@ -13,12 +13,13 @@ import redis.asyncio
 
 from chaos.checker.bounds import Bounds
 from chaos.checker.judge import judge
-from chaos.experiments.collect import collect_final, write_journal
+from chaos.history.final import collect_final
 from chaos.history.operations import RetrySettings, RunNote, TopicSettings
 from chaos.history.reader import read_history
 from chaos.history.recorder import Recorder
 from chaos.history.run_folder import Run
 from chaos.history.writer import HistoryWriter
+from chaos.systems.ddq.journal import write_journal
 from ddq.client import Client, Lease, NewTask, OnConflict, RetryPolicy
 from ddq.client import TopicSettings as Settings
 from ddq.errors import DdqError

@@ -8,8 +8,10 @@ import pytest
 from rich.console import Console
 
 from chaos.checker.judge import Results
+from chaos.experiments.conclude import conclude
 from chaos.experiments.plan import RunPlan
-from chaos.experiments.runner import conclude, perform
+from chaos.experiments.recorded import perform
+from chaos.experiments.scenario_run import scenario_experiment
 from chaos.faults import Mode
 from chaos.faults.nemesis import Schedule, Step
 from models.promises import PROMISES, Scope
@@ -20,7 +22,7 @@ ALWAYS = {promise.id for promise in PROMISES if promise.in_fast is Scope.ALWAYS}
 
 async def judged(plan: RunPlan, folder: Path) -> Results:
     """A run and its verdict."""
-    problems = await perform(plan, folder, Console(quiet=True))
+    problems = await perform(scenario_experiment(plan), plan, folder, Console(quiet=True))
     return conclude(plan, folder, problems).results
 
 

@@ -34,21 +34,21 @@ class Probed:
             raise StoreUnreachable("not yet")
 
 
-async def told(path: Path, *events: FaultEvent | None) -> tuple[Timeline, FaultRecorder]:
+async def recorded(path: Path, *events: FaultEvent | None) -> tuple[Timeline, FaultRecorder]:
     """The windows after these events; at None the queue serves again."""
     client = Probed()
     with HistoryWriter(path) as writer:
-        async with asyncio.TaskGroup() as group:
-            faulting = FaultRecorder(writer, Progress("x"), [cast("Client", client)], group)
+        recorder = FaultRecorder(writer, Progress("x"), [cast("Client", client)])
+        async with recorder.windows():
             for event in events:
                 if event is not None:
-                    faulting.tell(event)
+                    recorder.record(event)
                     continue
                 client.serves.set()
                 while len(asyncio.all_tasks()) > 1:  # noqa: ASYNC110 - nobody tells
                     await asyncio.sleep(0)
                 client.serves.clear()
-    return timeline(read_history(path)), faulting
+    return timeline(read_history(path)), recorder
 
 
 def at(phase: FaultPhase, number: str = "0.0", **evidence: Any) -> FaultEvent:
@@ -88,7 +88,7 @@ async def test_a_window_begins_before_anything_is_done(
     monkeypatch.setattr(nemesis, "kind", lambda _: SlowKind())
     await play(Schedule(((PAUSE,),), 1_000), cast("Any", World()), events.append)
     assert before == [[FaultPhase.BEGUN]]
-    found, _ = await told(
+    found, _ = await recorded(
         tmp_path / "h.jsonl", at(FaultPhase.BEGUN), at(FaultPhase.INJECTED, paused="d1")
     )
     assert len(found.windows) == 1
@@ -97,19 +97,19 @@ async def test_a_window_begins_before_anything_is_done(
 async def test_a_window_ends_when_a_write_is_acknowledged_and_says_what_was_seen(
     tmp_path: Path,
 ) -> None:
-    found, faulting = await told(
+    found, recorder = await recorded(
         tmp_path / "h.jsonl", at(FaultPhase.BEGUN), at(FaultPhase.INJECTED, paused="d1"),
         at(FaultPhase.VERIFIED, state="T"), at(FaultPhase.HEALED), None,
     )  # fmt: skip
     (window,) = found.windows
     assert (window.verified, window.detail) == (True, "paused d1, state T")
-    assert not faulting.unserved
+    assert not recorder.unserved
 
 
 async def test_a_fault_that_begins_before_the_last_of_its_kind_is_over_has_a_window_of_its_own(
     tmp_path: Path,
 ) -> None:
-    found, _ = await told(
+    found, _ = await recorded(
         tmp_path / "h.jsonl",
         at(FaultPhase.BEGUN), at(FaultPhase.VERIFIED), at(FaultPhase.HEALED),
         at(FaultPhase.BEGUN, "0.1"), at(FaultPhase.VERIFIED, "0.1"), None,
@@ -122,7 +122,7 @@ async def test_a_fault_that_begins_before_the_last_of_its_kind_is_over_has_a_win
 
 
 async def test_what_cannot_be_had_after_all_leaves_no_window_open(tmp_path: Path) -> None:
-    found, faulting = await told(
+    found, recorder = await recorded(
         tmp_path / "h.jsonl",
         at(FaultPhase.BEGUN),
         at(FaultPhase.NOT_AVAILABLE, why="no room"),
@@ -131,4 +131,4 @@ async def test_what_cannot_be_had_after_all_leaves_no_window_open(tmp_path: Path
     first, second = found.windows
     assert not first.verified
     assert first.end_ns <= second.begin_ns
-    assert faulting.not_available == {"pause master": "no room"}
+    assert recorder.not_available == {"pause master": "no room"}

@@ -1,4 +1,4 @@
-"""What the sweep plays and what it makes of it; a real one is `make sweep`."""
+"""What the durability matrix plays and concludes; a real one is `make durability-matrix`."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_cell_counts_only_what_happened_and_says_what_was_lost() -> None:
     assert (pause.did_not_happen, pause.failed, pause.broken) == (1, 1, True)
     assert not control.broken
     assert not unguarded.broken
-    text = markdown(found, "make sweep")
+    text = markdown(found, "make durability-matrix")
     assert "**lost 7 of 200 in 1 of 2 steps**; 2.0 s, 5.0 s; back 1.5 s |" in text
     assert "| lost 3 of 100 in 1 of 1 steps; 1.0 s, 1.0 s |" in text
 
@@ -74,13 +74,15 @@ def test_a_claim_that_is_lost_is_invalid_and_a_control_that_loses_nothing_proves
     assert exit_code(cells([step(happened=False, problem="no cluster")])) == 3
 
 
-async def test_a_sweep_goes_on_with_the_steps_that_are_missing_or_failed(
+async def test_a_matrix_continues_with_the_steps_that_are_missing_or_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = MatrixPlan([row("pause"), row("cut")], [(Mode.QUORUM, True)], tmp_path, "make sweep", 2)
+    plan = MatrixPlan(
+        [row("pause"), row("cut")], [(Mode.QUORUM, True)], tmp_path, "make durability-matrix", 2
+    )
     asked: list[tuple[str, int]] = []
 
-    async def run_on_one_place(
+    async def run_on_one_deployment(
         plan: MatrixPlan, jobs: list[object], done: list[StepResult], _: Console
     ) -> int:
         job = jobs[0]
@@ -92,7 +94,9 @@ async def test_a_sweep_goes_on_with_the_steps_that_are_missing_or_failed(
             log.write(msgspec.json.encode(result) + b"\n")
         return 1
 
-    monkeypatch.setattr("chaos.experiments.matrix.run._run_on_one_place", run_on_one_place)
+    monkeypatch.setattr(
+        "chaos.experiments.matrix.run._run_on_one_deployment", run_on_one_deployment
+    )
     quiet = Console(quiet=True)
     await measure_matrix(plan, quiet)
     assert asked == [("cut", 0), ("cut", 1), ("pause", 0), ("pause", 1)]
@@ -100,4 +104,4 @@ async def test_a_sweep_goes_on_with_the_steps_that_are_missing_or_failed(
     await measure_matrix(plan, quiet)
     assert asked == [("cut", 1)]
     assert len(read_steps(plan.log)) == 4
-    assert "| pause: " in (tmp_path / "sweep.md").read_text()
+    assert "| pause: " in (tmp_path / "matrix.md").read_text()

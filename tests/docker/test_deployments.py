@@ -1,4 +1,4 @@
-"""A whole place in containers: ddq's processes die and hang there, and connections are spoilt."""
+"""A whole deployment in containers: processes of ddq are killed and paused, connections fail."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from chaos.clusters import Ability, ClusterError
 from chaos.experiments.deployment import Deployment, Needs, open_deployment
 from chaos.experiments.plan import RunPlan
 from chaos.faults import Mode, kind
-from ddq.client import Client
+from chaos.systems.ddq.processes import ProcessSystem
 
 PLAN = RunPlan("master-killed", 1, Mode.QUORUM, cluster="docker")
 CONNECTIONS = ("slow", "stalled", "cut", "reset", "sliced", "throttled")
@@ -35,7 +35,7 @@ async def until_led(deployment: Deployment) -> None:
     async with asyncio.timeout(30):
         while True:
             try:
-                await deployment.system.leader()
+                await deployment.system.targets["scheduler-leader"]()
             except ClusterError:
                 await asyncio.sleep(0.1)
             else:
@@ -43,15 +43,16 @@ async def until_led(deployment: Deployment) -> None:
 
 
 async def enqueue(deployment: Deployment) -> None:
-    async with Client(f"ipv4:{','.join(deployment.addresses)}") as client:
+    async with deployment.system.connect() as (client, *_):
         await client.enqueue("orders", b"x")
 
 
 async def test_every_process_of_ddq_can_be_hurt(tmp_path: Path) -> None:
     async with open_deployment(PLAN, tmp_path, Needs()) as deployment:
         # Clients go through Toxiproxy, and so does what the APIs and schedulers ask the store.
+        assert isinstance(deployment.system, ProcessSystem)
         direct = set(deployment.system.addresses)
-        assert direct.isdisjoint(deployment.addresses)
+        assert direct.isdisjoint(deployment.system.reached_addresses)
         await enqueue(deployment)
         for target in ("api", "scheduler", "scheduler-leader"):
             for name in ("kill", "pause"):
@@ -95,7 +96,7 @@ async def test_clients_lose_a_node_that_is_well(tmp_path: Path) -> None:
             await fault.inject()
             # It is the APIs' way to the master that is cut, so a call waits for the store.
             with pytest.raises(Exception, match=r"DEADLINE|UNREACHABLE|UNKNOWN|UNAVAILABLE"):
-                async with Client(f"ipv4:{deployment.addresses[0]}") as client:
+                async with deployment.system.connect(failover=False) as (client, *_):
                     await client.enqueue("orders", b"x", timeout_s=3.0)
             await fault.verify()
         finally:

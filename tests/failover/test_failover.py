@@ -14,6 +14,7 @@ from chaos.clusters import NodeKind
 from chaos.experiments.deployment import Deployment, Needs, open_deployment
 from chaos.experiments.plan import RunPlan
 from chaos.faults import Mode
+from chaos.systems.ddq.processes import ProcessSystem
 from ddq.client import Client, Durability, TopicSettings
 from tests.chaos.test_failover import ALWAYS, judged, stories
 
@@ -48,28 +49,31 @@ async def test_whatever_else_dies_or_hangs(scenario: str, tmp_path: Path) -> Non
 
 async def test_a_rolling_restart_loses_nothing_and_fails_no_patient_request(tmp_path: Path) -> None:
     plan = RunPlan("failover", 7, Mode.QUORUM)
-    async with open_deployment(plan, tmp_path, Needs()) as deployment:
-        addresses = deployment.addresses
-        async with Client(f"ipv4:{','.join(addresses)}") as client:
-            await client.create_topic("work", settings=TopicSettings(durability=Durability.QUORUM))
-            traffic = _Traffic(client)
-            async with asyncio.TaskGroup() as group:
-                for number in range(6):
-                    group.create_task(traffic.produce(number))
-                for number in range(3):
-                    group.create_task(traffic.work(number))
-                await _restart_everything(deployment)
-                await traffic.finish()
+    async with (
+        open_deployment(plan, tmp_path, Needs()) as deployment,
+        deployment.system.connect() as (client, *_),
+    ):
+        await client.create_topic("work", settings=TopicSettings(durability=Durability.QUORUM))
+        traffic = _Traffic(client)
+        async with asyncio.TaskGroup() as group:
+            for number in range(6):
+                group.create_task(traffic.produce(number))
+            for number in range(3):
+                group.create_task(traffic.work(number))
+            await _restart_everything(deployment)
+            await traffic.finish()
     assert traffic.enqueued == traffic.acked
     assert len(traffic.enqueued) > 100
 
 
 async def _restart_everything(deployment: Deployment) -> None:
     """Processes of ddq, then the store: replicas first, the master behind a planned failover."""
-    for process in (*deployment.system.apis, *deployment.system.schedulers):
-        await deployment.system.terminate(process)
+    system = deployment.system
+    assert isinstance(system, ProcessSystem)
+    for process in (*system.apis, *system.schedulers):
+        await process.terminate()
         await process.restart()
-        await deployment.system.wait_until_serving()
+        await system.wait_until_serving()
     cluster = deployment.cluster
     first = await cluster.master()
     data = [node for node in cluster.nodes if node.kind is NodeKind.DATA]

@@ -19,9 +19,11 @@ from datetime import timedelta
 from rich.table import Table
 
 from chaos.checker.availability import UNSERVED
-from chaos.experiments.maintenance.story import Stage, Story
+from chaos.experiments.maintenance.procedure import Procedure
+from chaos.experiments.recorded import RecordedSession
+from chaos.experiments.topics import create_topic
 from chaos.faults import Mode
-from ddq.client import Client, Durability, Lease, TopicSettings
+from ddq.client import Client, Lease
 from ddq.errors import DdqError
 
 DOWN_S = 5.0
@@ -78,9 +80,8 @@ def topics_of(mode: Mode) -> tuple[str, str]:
 async def probers(client: Client, mode: Mode) -> list[Prober]:
     """One of each kind, on a topic of their own."""
     topic, empty = topics_of(mode)
-    lasting = TopicSettings(durability=Durability[mode.value.upper()])
-    await client.create_topic(topic, settings=lasting, timeout_s=_SETUP_TIMEOUT_S)
-    await client.create_topic(empty, settings=lasting, timeout_s=_SETUP_TIMEOUT_S)
+    for name in (topic, empty):
+        await create_topic(client, name, mode, timeout_s=_SETUP_TIMEOUT_S)
     leases: list[Lease] = []
     for kind in ("ack", "nack", "extend", "release"):
         await client.enqueue(topic, task_id=kind, timeout_s=_SETUP_TIMEOUT_S)
@@ -154,29 +155,29 @@ def quantile(values: Iterable[float], share: float) -> float:
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else math.nan
 
 
-def latency(count: int, measured: Measured) -> Story:
+def latency(count: int, measured: Measured) -> Procedure:
     """Kills the master so many times, and fills in how long that was felt."""
 
-    async def recipe(stage: Stage) -> None:
-        async with _probing(stage) as asking:
+    async def drive(session: RecordedSession) -> None:
+        async with _probing(session) as asking:
             for _ in range(count):
-                await stage.check_health()
+                await session.check_health()
                 await asyncio.sleep(_REST_S)
-                await _one(stage, asking, measured)
+                await _one(session, asking, measured)
 
-    beside = tuple(topic for mode in Mode for topic in topics_of(mode))
-    return Story(
+    other_topics = tuple(topic for mode in Mode for topic in topics_of(mode))
+    return Procedure(
         "how long a failover is felt, by operation and durability",
-        recipe,
-        beside=beside,
+        drive,
+        other_topics=other_topics,
         fails_none=False,
     )
 
 
-async def _one(stage: Stage, asking: list[Prober], measured: Measured) -> None:
-    cluster = stage.sentinel
+async def _one(session: RecordedSession, asking: list[Prober], measured: Measured) -> None:
+    cluster = session.sentinel
     old = await cluster.wait_for_master()
-    async with stage.step("kill", old.name):
+    async with session.step("kill", old.name):
         killed_s = time.monotonic()
         await cluster.kill(old)
         for prober in asking:
@@ -200,8 +201,8 @@ async def _one(stage: Stage, asking: list[Prober], measured: Measured) -> None:
 
 
 @asynccontextmanager
-async def _probing(stage: Stage) -> AsyncIterator[list[Prober]]:
-    asking = [prober for mode in Mode for prober in await probers(stage.client, mode)]
+async def _probing(session: RecordedSession) -> AsyncIterator[list[Prober]]:
+    asking = [prober for mode in Mode for prober in await probers(session.client, mode)]
     async with asyncio.TaskGroup() as group:
         tasks = [
             group.create_task(one.run(), name=f"chaos probe {one.mode} {one.kind}")

@@ -14,9 +14,11 @@ from dataclasses import dataclass, field
 
 from chaos.checker.availability import UNSERVED
 from chaos.clusters import StoreNode
-from chaos.experiments.maintenance.story import Stage, Story
+from chaos.experiments.maintenance.procedure import Procedure
+from chaos.experiments.recorded import RecordedSession
+from chaos.experiments.topics import create_topic
 from chaos.faults import Mode
-from ddq.client import Client, Durability, TopicSettings
+from ddq.client import Client
 from ddq.errors import DdqError
 
 HOLD_S = 5.0
@@ -25,83 +27,83 @@ _PAUSE_S = 0.02
 _TIMEOUT_S = 0.5
 _REST_S = 2.0
 
-Failure = Callable[[Stage], Awaitable[None]]
+Failure = Callable[[RecordedSession], Awaitable[None]]
 
 
-async def _down(stage: Stage, nodes: list[StoreNode], hold_s: float = HOLD_S) -> None:
+async def _down(session: RecordedSession, nodes: list[StoreNode], hold_s: float = HOLD_S) -> None:
     for node in nodes:
-        await stage.sentinel.kill(node)
+        await session.sentinel.kill(node)
     await asyncio.sleep(hold_s)
     for node in nodes:
-        await stage.sentinel.restart(node)
+        await session.sentinel.restart(node)
 
 
-async def _master(stage: Stage) -> StoreNode:
-    return await stage.sentinel.wait_for_master()
+async def _master(session: RecordedSession) -> StoreNode:
+    return await session.sentinel.wait_for_master()
 
 
-async def _replicas(stage: Stage) -> list[StoreNode]:
-    master = await _master(stage)
-    return [node for node in stage.sentinel.data if node != master]
+async def _replicas(session: RecordedSession) -> list[StoreNode]:
+    master = await _master(session)
+    return [node for node in session.sentinel.data if node != master]
 
 
-async def _paused(stage: Stage, hold_s: float) -> None:
-    master = await _master(stage)
-    await stage.sentinel.pause(master)
+async def _paused(session: RecordedSession, hold_s: float) -> None:
+    master = await _master(session)
+    await session.sentinel.pause(master)
     try:
         await asyncio.sleep(hold_s)
     finally:
-        await stage.sentinel.resume(master)
+        await session.sentinel.resume(master)
 
 
-async def an_api_dies(stage: Stage) -> None:
-    api = stage.deployment.system.apis[0]
+async def an_api_dies(session: RecordedSession) -> None:
+    api = session.ddq.apis[0]
     await api.kill()
     await asyncio.sleep(HOLD_S)
     await api.restart()
 
 
-async def a_scheduler_dies(stage: Stage) -> None:
-    leader = await stage.deployment.system.leader()
+async def a_scheduler_dies(session: RecordedSession) -> None:
+    leader = await session.ddq.leader()
     await leader.kill()
     await asyncio.sleep(HOLD_S)
     await leader.restart()
 
 
-async def a_replica_dies(stage: Stage) -> None:
-    await _down(stage, (await _replicas(stage))[:1])
+async def a_replica_dies(session: RecordedSession) -> None:
+    await _down(session, (await _replicas(session))[:1])
 
 
-async def both_replicas_die(stage: Stage) -> None:
-    await _down(stage, await _replicas(stage))
+async def both_replicas_die(session: RecordedSession) -> None:
+    await _down(session, await _replicas(session))
 
 
-async def a_sentinel_dies(stage: Stage) -> None:
-    await _down(stage, stage.sentinel.sentinels[:1])
+async def a_sentinel_dies(session: RecordedSession) -> None:
+    await _down(session, session.sentinel.sentinels[:1])
 
 
-async def a_majority_of_sentinels_dies(stage: Stage) -> None:
-    await _down(stage, stage.sentinel.sentinels[:2])
+async def a_majority_of_sentinels_dies(session: RecordedSession) -> None:
+    await _down(session, session.sentinel.sentinels[:2])
 
 
-async def the_master_dies(stage: Stage) -> None:
-    await _down(stage, [await _master(stage)])
+async def the_master_dies(session: RecordedSession) -> None:
+    await _down(session, [await _master(session)])
 
 
-async def the_master_is_paused_shortly(stage: Stage) -> None:
-    await _paused(stage, SHORT_S)
+async def the_master_is_paused_shortly(session: RecordedSession) -> None:
+    await _paused(session, SHORT_S)
 
 
-async def the_master_is_paused_for_long(stage: Stage) -> None:
-    await _paused(stage, 2 * HOLD_S)
+async def the_master_is_paused_for_long(session: RecordedSession) -> None:
+    await _paused(session, 2 * HOLD_S)
 
 
-async def the_master_dies_without_a_majority_of_sentinels(stage: Stage) -> None:
-    await _down(stage, [*stage.sentinel.sentinels[:2], await _master(stage)])
+async def the_master_dies_without_a_majority_of_sentinels(session: RecordedSession) -> None:
+    await _down(session, [*session.sentinel.sentinels[:2], await _master(session)])
 
 
-async def all_data_nodes_die(stage: Stage) -> None:
-    await _down(stage, list(stage.sentinel.data))
+async def all_data_nodes_die(session: RecordedSession) -> None:
+    await _down(session, list(session.sentinel.data))
 
 
 FAILURES: tuple[Failure, ...] = (
@@ -143,9 +145,8 @@ class Caller:
 
     async def run(self) -> None:
         """Until it is cancelled."""
-        settings = TopicSettings(durability=Durability[self.mode.value.upper()])
         topic = topic_of(self.mode)
-        await self.client.create_topic(topic, settings=settings, timeout_s=30.0)
+        await create_topic(self.client, topic, self.mode, timeout_s=30.0)
         number = 0
         while True:
             number += 1
@@ -162,19 +163,19 @@ class Caller:
             await asyncio.sleep(_PAUSE_S)
 
     @property
-    def told(self) -> str:
-        """For a cell."""
+    def cell(self) -> str:
+        """The longest time without an answer, and the most frequent errors."""
         most = [f"`{reason}`" for reason, _ in self.reasons.most_common(2)]
         return ", ".join([f"{self.longest_s:.1f} s", *most])
 
 
-def failures(rows: list[str], only: Sequence[str] = ()) -> Story:
-    """Goes through them, all or those that are named, and adds a row for each, in Markdown."""
+def failures(rows: list[str], only: Sequence[str] = ()) -> Procedure:
+    """Makes them happen, all or those that are named, and adds a row for each, in Markdown."""
     chosen = [each for each in FAILURES if not only or name_of(each) in only]
     rows += [f"| failure | {' | '.join(mode.name for mode in Mode)} |", "|---" * 4 + "|"]
 
-    async def recipe(stage: Stage) -> None:
-        callers = [Caller(mode, stage.client) for mode in Mode]
+    async def drive(session: RecordedSession) -> None:
+        callers = [Caller(mode, session.client) for mode in Mode]
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(caller.run(), name=f"chaos caller {caller.mode}")
@@ -182,20 +183,22 @@ def failures(rows: list[str], only: Sequence[str] = ()) -> Story:
             ]
             for failure in chosen:
                 name = name_of(failure)
-                await stage.check_health()
+                await session.check_health()
                 await asyncio.sleep(_REST_S)
                 for caller in callers:
                     caller.begin()
-                async with stage.step("failure", name):
-                    await failure(stage)
-                    await stage.check_health()
+                async with session.step("failure", name):
+                    await failure(session)
+                    await session.check_health()
                 await asyncio.sleep(_REST_S)
-                rows.append(f"| {name} | {' | '.join(caller.told for caller in callers)} |")
+                rows.append(f"| {name} | {' | '.join(caller.cell for caller in callers)} |")
             for task in tasks:
                 task.cancel()
 
-    beside = tuple(topic_of(mode) for mode in Mode)
-    return Story("what callers notice of each failure", recipe, beside=beside, fails_none=False)
+    other_topics = tuple(topic_of(mode) for mode in Mode)
+    return Procedure(
+        "what callers notice of each failure", drive, other_topics=other_topics, fails_none=False
+    )
 
 
 __all__ = ["FAILURES", "failures", "name_of"]

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-from chaos.experiments.maintenance.story import Stage, Story
+from chaos.experiments.maintenance.procedure import Procedure
+from chaos.experiments.recorded import RecordedSession
+from chaos.workloads import WORKLOADS
 
 _TIMES = 2
+SHARDS = WORKLOADS["patient"].shards
 
 
-def migration(*, atomic: bool = False) -> Story:
+def migration(*, atomic: bool = False) -> Procedure:
     """Every shard of the first topic moves, while its tasks come and go, to each other master.
 
     Args:
         atomic: by CLUSTER MIGRATESLOTS, instead of key by key.
     """
 
-    async def migrate(stage: Stage) -> None:
-        cluster = stage.sharded
-        topic = stage.topics[0]
-        for key in (f"ddq:control:{{{topic}}}", f"ddq:control:{{{topic}:1}}"):
-            slot = cluster.slot_of(key)
-            masters = [await cluster.master(shard) for shard in range(len(cluster.shards))]
+    async def migrate(session: RecordedSession) -> None:
+        cluster = session.sharded
+        topic = session.topics[0]
+        for shard in range(SHARDS):
+            slot = cluster.slot_of(session.deployment.system.shard_key(topic, shard))
+            masters = [await cluster.master(group) for group in range(len(cluster.shards))]
             home = await cluster.owner(slot)
             away = [master for master in masters if master != home]
             for target in (*away[:_TIMES], home):
-                async with stage.step("slot", f"{slot} to {target.name}"):
+                async with session.step("slot", f"{slot} to {target.name}"):
                     await cluster.migrate_slot(slot, target, atomic=atomic)
 
-    return Story(
+    return Procedure(
         "a slot that moves under traffic, its target's replicas in sync, breaks no promise",
         migrate,
         sharded=True,

@@ -5,51 +5,52 @@ from __future__ import annotations
 import signal
 
 from chaos.clusters import StoreNode
-from chaos.experiments.maintenance.story import Stage, Story
+from chaos.experiments.maintenance.procedure import Procedure
+from chaos.experiments.recorded import RecordedSession
 
 
-async def restart_everything(stage: Stage) -> None:
+async def restart_everything(session: RecordedSession) -> None:
     """Every process of ddq, every Sentinel and every data node, one after the other."""
-    await restart_ddq(stage)
-    await restart_store(stage)
+    await restart_ddq(session)
+    await restart_store(session)
 
 
-async def restart_ddq(stage: Stage) -> None:
+async def restart_ddq(session: RecordedSession) -> None:
     """SIGTERM, and started again; the next one when this one serves."""
-    system = stage.deployment.system
+    system = session.ddq
     for process in (*system.apis, *system.schedulers):
-        async with stage.step("restart", process.name):
-            await system.terminate(process)
+        async with session.step("restart", process.name):
+            await process.terminate()
             await process.restart()
             await system.wait_until_serving()
 
 
-async def restart_store(stage: Stage) -> None:
+async def restart_store(session: RecordedSession) -> None:
     """Sentinels, replicas, then the old master: after a coordinated failover it is a replica."""
-    cluster = stage.sentinel
+    cluster = session.sentinel
     for sentinel in cluster.sentinels:
-        async with stage.step("restart", sentinel.name):
-            await _restart(stage, sentinel)
+        async with session.step("restart", sentinel.name):
+            await _restart(session, sentinel)
             await cluster.until_sentinels_agree()
     master = await cluster.wait_for_master()
     for node in [*(node for node in cluster.data if node != master), master]:
         if node == await cluster.wait_for_master():
-            async with stage.step("failover", node.name):
+            async with session.step("failover", node.name):
                 await cluster.failover(coordinated=True)
                 await cluster.wait_until_in_sync()
-        async with stage.step("restart", node.name):
-            await _restart(stage, node)
+        async with session.step("restart", node.name):
+            await _restart(session, node)
             await cluster.wait_until_in_sync()
 
 
-async def _restart(stage: Stage, node: StoreNode) -> None:
-    child = stage.sentinel.child(node)
+async def _restart(session: RecordedSession, node: StoreNode) -> None:
+    child = session.sentinel.child(node)
     child.signal(signal.SIGTERM)
     await child.wait()
-    await stage.sentinel.restart(node)
+    await session.sentinel.restart(node)
 
 
-ROLLING = Story(
+ROLLING = Procedure(
     "a rolling restart of everything loses nothing, and fails no request that has 30 s",
     restart_everything,
 )

@@ -1,6 +1,6 @@
-"""The boundary of each durability, measured: ``make sweep`` and ``make chaos-matrix``.
+"""The boundary of each durability, measured: ``make durability-matrix`` and ``chaos-matrix``.
 
-One cluster a mode; between steps it is waited for until it is in sync again. A step writes tasks
-as fast as it can through the APIs while one fault passes, and then looks which of the acknowledged
-ones the surviving master holds.
+Steps of one mode share a deployment, which is in sync before each of them. A step writes tasks as
+fast as it can through the APIs during one fault, and then counts which of the acknowledged ones the
+surviving master holds.
 """

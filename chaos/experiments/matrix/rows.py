@@ -1,4 +1,4 @@
-"""The rows of the sweep: one fault each, and who promises to lose nothing under it."""
+"""The rows of the durability matrix: one fault each, and the modes that promise to lose nothing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class MatrixRow:
 
     Attributes:
         claimed: modes that promise to lose nothing under it.
-        tracks: of a step at this place of the sweep, 0 to 1; times in thousandths of down-after.
+        tracks: of the step at this share of the row, 0 to 1; times in thousandths of down-after.
         steps: how many by default.
         sharded: on a Cluster instead of Sentinel.
     """

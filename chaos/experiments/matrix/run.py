@@ -1,10 +1,9 @@
-"""Goes through rows and modes, step by step, and keeps each step as it ends."""
+"""The durability matrix: every row in every mode, step by step; each step is kept as it ends."""
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,23 +13,23 @@ from rich.console import Console
 from chaos.clusters import ClusterError
 from chaos.clusters.process import ShardedCluster
 from chaos.clusters.resp import ReplyError
+from chaos.experiments.conclude import leaves
 from chaos.experiments.deployment import Deployment, Needs, open_deployment
 from chaos.experiments.matrix.rows import MatrixRow
 from chaos.experiments.matrix.step import StepResult, measure
 from chaos.experiments.matrix.table import Cell, cells, heading, markdown
 from chaos.experiments.plan import RunPlan
-from chaos.experiments.runner import leaves
 from chaos.faults import Mode
-from ddq.client import Client, Durability
+from ddq.client import Client
 from ddq.errors import DdqError
 
 RULE_OFF = "rule-off"
-"""The planted bug that counts any majority: the control."""
+"""The seeded mutation that counts any majority: the control."""
 
 
 @dataclass(frozen=True, slots=True)
 class MatrixPlan:
-    """What is swept.
+    """What is measured.
 
     Attributes:
         steps: of each row; 0: as many as the row says.
@@ -52,7 +51,7 @@ class MatrixPlan:
 
     @property
     def log(self) -> Path:
-        """One line a step."""
+        """One line per step."""
         return self.folder / "steps.jsonl"
 
 
@@ -70,45 +69,45 @@ class _Job:
 
     @property
     def setting(self) -> tuple[Mode, bool, Needs]:
-        """Jobs of one setting may follow one another on one cluster."""
+        """Jobs of one setting may follow one another on one deployment."""
         return (self.mode, self.rule, Needs(self.row.needs, sharded=self.row.sharded))
 
 
 async def measure_matrix(plan: MatrixPlan, console: Console) -> list[Cell]:
-    """Runs what is not there yet, and writes sweep.json and sweep.md."""
+    """Runs what is not there yet, and writes matrix.json and matrix.md."""
     plan.folder.mkdir(parents=True, exist_ok=True)
     done = read_steps(plan.log)
     jobs = [job for job in _jobs(plan) if job.key not in {step.key for step in done}]
     console.print(f"{len(jobs)} steps to run, {len(done)} are in {plan.log}", highlight=False)
     at = 0
     while at < len(jobs):
-        at += await _run_on_one_place(plan, jobs[at:], done, console)
+        at += await _run_on_one_deployment(plan, jobs[at:], done, console)
     return write_tables(plan, done)
 
 
 def _jobs(plan: MatrixPlan) -> Iterator[_Job]:
-    """By setting, so that clusters are started as seldom as can be."""
+    """By setting, so that as few deployments as possible are started."""
     for mode, rule in plan.columns:
         for row in sorted(plan.rows, key=lambda row: (row.sharded, sorted(row.needs))):
             for number in range(plan.of(row)):
                 yield _Job(row, mode, rule, number, plan.of(row))
 
 
-async def _run_on_one_place(
+async def _run_on_one_deployment(
     plan: MatrixPlan, jobs: Sequence[_Job], done: list[StepResult], console: Console
 ) -> int:
     """Runs jobs until the setting changes or the cluster did not recover; returns how many."""
     mode, rule, needs = jobs[0].setting
-    folder = plan.folder / "places" / time.strftime("%H-%M-%S")
+    folder = plan.folder / "deployments" / time.strftime("%H-%M-%S")
     run = RunPlan(
-        "sweep", 0, mode, fsync=plan.fsync, cluster=plan.cluster,
-        down_after_ms=plan.down_after_ms, bug="" if rule else RULE_OFF,
+        "durability-matrix", 0, mode, fsync=plan.fsync, cluster=plan.cluster,
+        down_after_ms=plan.down_after_ms, mutation="" if rule else RULE_OFF,
     )  # fmt: skip
     count = 0
     try:
         async with (
             open_deployment(run, folder, needs) as deployment,
-            _clients(deployment) as clients,
+            deployment.system.connect(failover=False) as clients,
         ):
             for job in jobs:
                 if job.setting != jobs[0].setting:
@@ -120,7 +119,7 @@ async def _run_on_one_place(
                     break
     except* (ClusterError, DdqError, OSError) as errors:
         problem = "; ".join(str(error) for error in leaves(errors))
-        # The place could not be made or ended: its first step is the one that failed.
+        # The deployment could not be made or ended: its first step is the one that failed.
         count += 1
         job = jobs[count - 1]
         _keep(plan, done, _failed(job, problem), console)
@@ -131,13 +130,11 @@ async def _run_step(
     plan: MatrixPlan, job: _Job, deployment: Deployment, clients: Sequence[Client]
 ) -> StepResult:
     schedule = job.row.schedule(job.number, job.of, plan.down_after_ms)
-    topic = _topic(deployment, f"sweep-{time.monotonic_ns()}")
+    topic = _topic(deployment, f"matrix-{time.monotonic_ns()}")
     problem = ""
     step: StepResult | None = None
     try:
-        step = await measure(
-            deployment, clients, schedule, topic, Durability[job.mode.value.upper()]
-        )
+        step = await measure(deployment, clients, schedule, topic, job.mode)
         step = _named(step, job)
     except* (ClusterError, DdqError, OSError, ReplyError) as errors:
         problem = "; ".join(str(error) for error in leaves(errors))
@@ -164,7 +161,9 @@ def _topic(deployment: Deployment, name: str) -> str:
     first = range(16_384 // len(deployment.cluster.shards))
     tries = (f"{name}-{n}" for n in range(1_000))
     return next(
-        each for each in tries if deployment.cluster.slot_of(f"ddq:payloads:{{{each}}}") in first
+        each
+        for each in tries
+        if deployment.cluster.slot_of(deployment.system.shard_key(each)) in first
     )
 
 
@@ -174,22 +173,16 @@ def _keep(plan: MatrixPlan, done: list[StepResult], step: StepResult, console: C
         log.write(msgspec.json.encode(step) + b"\n")
     where = f"{heading(Mode(step.mode), step.rule)}, {step.row}, step {step.number + 1}/{step.of}"
     if step.problem:
-        told = f"failed: {step.problem}"
+        outcome = f"failed: {step.problem}"
     else:
         what = "" if step.happened else " (did not happen)"
         back = f", back {step.back_s:.1f} s after the new master" if step.back_s else ""
-        told = (
+        outcome = (
             f"{step.acked:,} acknowledged, {step.unknown} unknown, {step.lost:,} LOST, "
             f"outage {step.outage_s:.1f} s{back}{what}"
         )
-    console.print(f"{where}: {told}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"{where}: {outcome}", highlight=False, markup=False, soft_wrap=True)
     write_tables(plan, done)
-
-
-@contextlib.asynccontextmanager
-async def _clients(deployment: Deployment) -> AsyncIterator[list[Client]]:
-    async with contextlib.AsyncExitStack() as stack:
-        yield [await stack.enter_async_context(Client(address)) for address in deployment.addresses]
 
 
 def read_steps(log: Path) -> list[StepResult]:
@@ -201,8 +194,8 @@ def read_steps(log: Path) -> list[StepResult]:
 
 
 def write_tables(plan: MatrixPlan, done: Sequence[StepResult]) -> list[Cell]:
-    """sweep.json for programs, sweep.md for people."""
+    """matrix.json for programs, matrix.md for people."""
     found = cells(done)
-    (plan.folder / "sweep.json").write_bytes(msgspec.json.format(msgspec.json.encode(found)))
-    (plan.folder / "sweep.md").write_text(markdown(found, plan.command))
+    (plan.folder / "matrix.json").write_bytes(msgspec.json.format(msgspec.json.encode(found)))
+    (plan.folder / "matrix.md").write_text(markdown(found, plan.command))
     return found

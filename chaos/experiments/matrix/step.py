@@ -1,4 +1,4 @@
-"""One step of the sweep: write, hurt, heal, and look what is left of what was acknowledged."""
+"""One step of the durability matrix: write, play a fault, heal, and count what was lost."""
 
 from __future__ import annotations
 
@@ -14,18 +14,22 @@ from datetime import timedelta
 import msgspec
 
 from chaos.clusters import Cluster, ClusterError, StoreNode
-from chaos.clusters.process import ShardedCluster
-from chaos.clusters.resp import ReplyError, as_list, as_text
+from chaos.clusters.resp import ReplyError
+from chaos.eventually import eventually
 from chaos.experiments.deployment import Deployment
+from chaos.experiments.lifecycle import Driver, Timing, run_lifecycle
+from chaos.experiments.topics import create_topic
+from chaos.faults import Mode
 from chaos.faults.nemesis import FaultEvent, FaultPhase, Schedule, play
-from ddq.client import Client, Durability, TopicSettings
+from ddq.client import Client
 from ddq.errors import DdqError
 
 WRITERS = 16
 WRITE_TIMEOUT_S = 3.0
-LATER = timedelta(hours=1)
-BEFORE_S, AFTER_S = 0.7, 1.0
+FAR_DELAY = timedelta(hours=1)
+TIMING = Timing(before_s=0.7, after_s=1.0)
 SYNC_TIMEOUT_S = 90.0
+_CREATE_TIMEOUT_S = 20.0
 _POLL_S = 0.02
 
 
@@ -33,7 +37,7 @@ class StepResult(msgspec.Struct):
     """What one step has shown.
 
     Attributes:
-        happened: every fault of it was seen to; else it counts for nothing.
+        happened: every fault of it was verified; else it counts for nothing.
         outage_s: the longest time without an acknowledgement.
         back_s: from a new master's election to the first acknowledgement; None: no failover.
         lost: acknowledged, and not in the surviving store.
@@ -68,57 +72,117 @@ class _Written:
     refused: Counter[str] = field(default_factory=Counter)
 
 
-@dataclass(slots=True)
-class _Told:
-    failed: list[str] = field(default_factory=list)
+class StepSession:
+    """The session of a step: writers that count acknowledgements, without a history.
 
-    def tell(self, event: FaultEvent) -> None:
+    Args:
+        clients: each on one API, so that an API that does not answer shows as an outage.
+        topic: created for this step; of one shard.
+
+    Attributes:
+        did_not_happen: a line for each fault that was not verified.
+    """
+
+    def __init__(
+        self, deployment: Deployment, clients: Sequence[Client], topic: str, mode: Mode
+    ) -> None:
+        self.deployment = deployment
+        self.did_not_happen: list[str] = []
+        self._clients = clients
+        self._topic = topic
+        self._mode = mode
+        self._written = _Written()
+        self._elected_s: list[float] = []
+        self._began_s = self._ended_s = 0.0
+        self._lost = 0
+
+    def enter(self, phase: str) -> None:
+        """A step shows no phases."""
+
+    async def start(self) -> None:
+        """The store in sync, and a topic for this step."""
+        await self.deployment.cluster.wait_until_in_sync(SYNC_TIMEOUT_S)
+        await create_topic(self._clients[0], self._topic, self._mode, timeout_s=_CREATE_TIMEOUT_S)
+
+    @contextlib.asynccontextmanager
+    async def load(self) -> AsyncIterator[None]:
+        """Writers at work; the election of a new master is timed."""
+        old = await self.deployment.cluster.master()
+        self._began_s = time.monotonic()
+        async with (
+            _writing(self._clients, self._topic, self._written),
+            _timing_election(self.deployment.cluster, old, self._elected_s),
+        ):
+            yield
+
+    @contextlib.asynccontextmanager
+    async def fault_windows(self) -> AsyncIterator[None]:
+        """The writers themselves show when writes are acknowledged again."""
+        yield
+
+    async def heal(self) -> None:
+        """See ``fault_windows``."""
+
+    def record(self, event: FaultEvent) -> None:
+        """An event of the nemesis."""
         if event.phase in {FaultPhase.NOT_AVAILABLE, FaultPhase.DID_NOT_HAPPEN}:
-            self.failed.append(f"{event.step.kind} {event.step.target}: {event.evidence['why']}")
+            step = event.step
+            self.did_not_happen.append(f"{step.kind} {step.target}: {event.evidence['why']}")
+
+    async def settle(self) -> None:
+        """The store in sync; ClusterError if not in time."""
+        await self.deployment.cluster.wait_until_in_sync(SYNC_TIMEOUT_S)
+
+    async def drain(self) -> None:
+        """Nothing is drained: every task is due far later."""
+        self._ended_s = time.monotonic()
+
+    async def collect(self) -> None:
+        """Counts what was acknowledged and is not in the surviving store."""
+        held = await self.deployment.system.stored_ids(self._topic)
+        self._lost = sum(task_id not in held for task_id in self._written.acked_s)
+        if self._lost:
+            # ddq has detected the rollback and refuses writes until an operator accepts it: the
+            # next step would measure that.
+            await self.deployment.system.accept_rollback()
+
+    @property
+    def result(self) -> StepResult:
+        """What was seen, without the names of row and step."""
+        written, elected_s = self._written, self._elected_s
+        times = sorted([self._began_s, *written.acked_s.values(), self._ended_s])
+        first_s = next((at for at in times[1:-1] if elected_s and at > elected_s[0]), None)
+        return StepResult(
+            "", "", True, 0, 0,
+            happened=not self.did_not_happen,
+            acked=len(written.acked_s),
+            unknown=written.unknown,
+            lost=self._lost,
+            outage_s=round(max(b - a for a, b in itertools.pairwise(times)), 3),
+            back_s=round(first_s - elected_s[0], 3) if elected_s and first_s else None,
+            refused=dict(written.refused),
+            did_not_happen=self.did_not_happen,
+        )  # fmt: skip
 
 
 async def measure(
-    deployment: Deployment,
-    clients: Sequence[Client],
-    schedule: Schedule,
-    topic: str,
-    mode: Durability,
+    deployment: Deployment, clients: Sequence[Client], schedule: Schedule, topic: str, mode: Mode
 ) -> StepResult:
     """Plays one schedule under writes; returns what was seen, without the names.
 
     Raises:
         ClusterError: the cluster did not recover.
     """
-    await deployment.cluster.wait_until_in_sync(SYNC_TIMEOUT_S)
-    await clients[0].create_topic(topic, settings=TopicSettings(durability=mode), timeout_s=20.0)
-    written, told = _Written(), _Told()
-    old = await deployment.cluster.master()
-    began_s = time.monotonic()
-    async with _writing(clients, topic, written), _electing(deployment.cluster, old) as elected_s:
-        await asyncio.sleep(BEFORE_S)
-        await play(schedule, deployment.context, told.tell)
-        await deployment.cluster.wait_until_in_sync(SYNC_TIMEOUT_S)
-        await asyncio.sleep(AFTER_S)
-        ended_s = time.monotonic()
-    held = await _held(deployment.cluster, topic)
-    lost = sum(task_id not in held for task_id in written.acked_s)
-    if lost:
-        # It has noticed, and takes nothing more until an operator says so: the next step would
-        # measure that.
-        await deployment.system.accept_rollback()
-    times = sorted([began_s, *written.acked_s.values(), ended_s])
-    first_s = next((at for at in times[1:-1] if elected_s and at > elected_s[0]), None)
-    return StepResult(
-        "", "", True, 0, 0,
-            happened=not told.failed,
-            acked=len(written.acked_s),
-            unknown=written.unknown,
-            lost=lost,
-            outage_s=round(max(b - a for a, b in itertools.pairwise(times)), 3),
-            back_s=round(first_s - elected_s[0], 3) if elected_s and first_s else None,
-        refused=dict(written.refused),
-        did_not_happen=told.failed,
-    )  # fmt: skip
+    session = StepSession(deployment, clients, topic, mode)
+    await run_lifecycle(session, _nemesis(schedule), TIMING)
+    return session.result
+
+
+def _nemesis(schedule: Schedule) -> Driver[StepSession]:
+    async def drive(session: StepSession) -> None:
+        await play(schedule, session.deployment.context, session.record)
+
+    return drive
 
 
 @contextlib.asynccontextmanager
@@ -132,7 +196,9 @@ async def _writing(clients: Sequence[Client], topic: str, written: _Written) -> 
             count += 1
             task_id = f"{number}-{count}"
             try:
-                await client.enqueue(topic, task_id=task_id, delay=LATER, timeout_s=WRITE_TIMEOUT_S)
+                await client.enqueue(
+                    topic, task_id=task_id, delay=FAR_DELAY, timeout_s=WRITE_TIMEOUT_S
+                )
             except DdqError as error:
                 if error.definite:
                     written.refused[error.reason] += 1
@@ -145,7 +211,7 @@ async def _writing(clients: Sequence[Client], topic: str, written: _Written) -> 
 
     async with asyncio.TaskGroup() as group:
         for number in range(WRITERS):
-            group.create_task(write(number), name=f"sweep writer {number}")
+            group.create_task(write(number), name=f"matrix writer {number}")
         try:
             yield
         finally:
@@ -153,30 +219,22 @@ async def _writing(clients: Sequence[Client], topic: str, written: _Written) -> 
 
 
 @contextlib.asynccontextmanager
-async def _electing(cluster: Cluster, old: StoreNode) -> AsyncIterator[list[float]]:
-    """When another master than this one was first named by a majority; empty if never."""
-    seen: list[float] = []
+async def _timing_election(
+    cluster: Cluster, old: StoreNode, elected_s: list[float]
+) -> AsyncIterator[None]:
+    """Adds when another master than this one was first named by a majority; nothing if never."""
 
-    async def look() -> None:
-        while not seen:
-            with contextlib.suppress(ClusterError, OSError, ReplyError):
-                if await cluster.master() != old:
-                    seen.append(time.monotonic())
-            await asyncio.sleep(_POLL_S)
+    async def changed() -> bool:
+        return await cluster.master() != old
 
-    task = asyncio.create_task(look(), name="sweep election")
+    async def watch() -> None:
+        await eventually(
+            changed, None, ignoring=(ClusterError, OSError, ReplyError), poll_s=_POLL_S
+        )
+        elected_s.append(time.monotonic())
+
+    task = asyncio.create_task(watch(), name="matrix election")
     try:
-        yield seen
+        yield
     finally:
         task.cancel()
-
-
-async def _held(cluster: Cluster, topic: str) -> set[str]:
-    """Ids of the tasks that the surviving master holds, read from its own key."""
-    key = f"ddq:payloads:{{{topic}}}"
-    if isinstance(cluster, ShardedCluster):
-        master = await cluster.owner(cluster.slot_of(key))
-    else:
-        master = await cluster.wait_for_master()
-    reply = await cluster.command(master, "HKEYS", key, timeout_s=10.0)
-    return {as_text(word) for word in as_list(reply)}

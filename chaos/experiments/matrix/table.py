@@ -1,4 +1,4 @@
-"""The table of the sweep: fault and mode → kept, unavailable for how long, lost how many."""
+"""The durability matrix as a table: fault and mode → kept or lost, and for how long unavailable."""
 
 from __future__ import annotations
 
@@ -113,13 +113,13 @@ def markdown(found: Sequence[Cell], command: str) -> str:
         "|---" * (len(columns) + 1) + "|",
     ]
     for row in ROWS:
-        told = [_told(at.get((row.name, mode.value, rule))) for mode, rule in columns]
-        if any(told):
-            lines.append(f"| {row.name}: {row.doc} | " + " | ".join(told) + " |")
+        texts = [_cell_text(at.get((row.name, mode.value, rule))) for mode, rule in columns]
+        if any(texts):
+            lines.append(f"| {row.name}: {row.doc} | " + " | ".join(texts) + " |")
     return "\n".join([*lines, ""])
 
 
-def _told(cell: Cell | None) -> str:
+def _cell_text(cell: Cell | None) -> str:
     if cell is None:
         return ""
     if not cell.steps:

@@ -1,14 +1,14 @@
-"""``ddq`` with one planted bug: the bug's name, and what ddq is given."""
+"""``ddq`` with one seeded mutation: its name, and the arguments of ddq."""
 
 from __future__ import annotations
 
 import sys
 
-from chaos.experiments.mutants.registry import bug
+from chaos.experiments.mutants.registry import find_mutation
 from ddq.cli import main
 
 if __name__ == "__main__":
-    planted = bug(sys.argv[1])
-    print(f"PLANTED BUG {planted.name}: {planted.doc}", file=sys.stderr, flush=True)
-    with planted.plant():
+    mutation = find_mutation(sys.argv[1])
+    print(f"SEEDED MUTATION {mutation.name}: {mutation.doc}", file=sys.stderr, flush=True)
+    with mutation.apply():
         sys.exit(main(sys.argv[2:]))

@@ -1,4 +1,4 @@
-"""The planted bugs, by name: what is patched, where it is found, and by which promise."""
+"""The seeded mutations, by name: what is patched, where it is found, and by which promise."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ WAIT_S = 2.0
 """How long WAIT may take, where nothing else bounds it."""
 SLOW_CLOCK = timedelta(seconds=3)
 
-Planted = Callable[[], AbstractContextManager[Any]]
+Patch = Callable[[], AbstractContextManager[Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Bug:
-    """One mistake.
+class SeededMutation:
+    """One mistake of ddq.
 
     Attributes:
-        breaks: promises by which it may be found.
+        breaks: promises that may find it.
         scenario, mode: where it is found; see chaos/experiments/scenarios.py.
-        plant: patches the process while it lasts.
-        in_client: the client library has it, and with it the harness; else the processes of ddq.
+        apply: patches the process while the block lasts.
+        in_client: it is in the client library, and so in the harness; else in the processes of ddq.
         only: the one process that has it; "" for all.
-        rate: operations a second, for what shows itself only in a moment; None: as in any run.
+        rate: operations a second, for a mistake that shows only for a moment; None: as in any run.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Bug:
     breaks: frozenset[str]
     scenario: str
     mode: Mode
-    plant: Planted
+    apply: Patch
     in_client: bool = False
     only: str = ""
     rate: float | None = None
@@ -70,7 +70,7 @@ def _no_settling() -> Iterator[None]:
 
 
 def _wait_left_out() -> AbstractContextManager[Any]:
-    """Replies leave when the master has it, whatever the topic says."""
+    """Replies leave when the master has the write, whatever the topic says."""
     return mock.patch.object(Policy, "waits", property(lambda _: False))
 
 
@@ -110,7 +110,7 @@ class _Divided:
 
 
 def _stale_master_believed() -> AbstractContextManager[Any]:
-    """The barrier is asked on a connection of its own, and a master that nobody follows passes."""
+    """The barrier uses a connection of its own, and a master without replicas passes."""
     connect = SentinelTopology.connect
 
     def divided(topology: SentinelTopology, node: Node) -> Connection:
@@ -120,12 +120,12 @@ def _stale_master_believed() -> AbstractContextManager[Any]:
 
 
 def _timeout_is_failure() -> AbstractContextManager[Any]:
-    """Who hears nothing takes it for "no"."""
+    """A client that gets no reply takes it for a refusal."""
     return mock.patch.object(OutcomeUnknown, "definite", True)
 
 
 def _client_clock() -> AbstractContextManager[Any]:
-    """The client reckons when a task is due, by a clock that is slow."""
+    """The client computes when a task is due, by a clock that is slow."""
     put = convert.put_schedule
 
     def put_schedule(message: Any, delay: timedelta | None, due: datetime | None) -> None:
@@ -150,51 +150,51 @@ def _edited(text: str, other: str) -> AbstractContextManager[Any]:
 
 
 def _epoch_unchecked() -> AbstractContextManager[Any]:
-    """Whoever has led once goes on leading."""
+    """A scheduler that has led once continues as leader."""
     return _edited("return control.nonce == nonce and control.epoch == epoch", "return true")
 
 
-BUGS: Mapping[str, Bug] = {
-    bug.name: bug
-    for bug in (
-        Bug(
+MUTATIONS: Mapping[str, SeededMutation] = {
+    each.name: each
+    for each in (
+        SeededMutation(
             "rule-off", "a majority under WAIT counts at any time",
             frozenset({"G2", "G4", "G7", "G9"}), "old-master-believed", Mode.QUORUM, _rule_off,
             # Between its return and the moment at which its replicas are told of another.
             rate=200.0,
         ),
-        Bug(
+        SeededMutation(
             "wait-left-out", "replies leave when the master has it",
             frozenset({"G2", "G4", "G9"}), "old-master-believed", Mode.QUORUM, _wait_left_out,
         ),
-        Bug(
+        SeededMutation(
             "wait-with-too-few", "ALL waits for one replica",
             frozenset({"G2", "G4", "G9"}), "cut-through-a-host", Mode.ALL, _wait_with_too_few,
         ),
-        Bug(
+        SeededMutation(
             "stale-master-believed", "the barrier is asked on a connection of its own",
             frozenset({"G2", "G4", "G9"}), "master-cut-off", Mode.QUORUM, _stale_master_believed,
         ),
-        Bug(
-            "timeout-is-failure", "who hears nothing takes it for no",
+        SeededMutation(
+            "timeout-is-failure", "a client that gets no reply takes it for a refusal",
             frozenset({"G1", "G2", "G3", "G4", "G9"}), "half-open", Mode.QUORUM,
             _timeout_is_failure, in_client=True,
         ),
-        Bug(
-            "epoch-unchecked", "a scheduler that was deposed goes on",
+        SeededMutation(
+            "epoch-unchecked", "a scheduler that was deposed continues",
             frozenset({"G3", "G8", "G12"}), "scheduler-leader-stopped", Mode.QUORUM,
             _epoch_unchecked,
         ),
-        Bug(
-            "client-clock", "the client reckons when a task is due, by a clock 3 s slow",
+        SeededMutation(
+            "client-clock", "the client computes when a task is due, by a clock 3 s slow",
             frozenset({"G5"}), "planned-failover", Mode.QUORUM, _client_clock, in_client=True,
         ),
     )
 }  # fmt: skip
 
 
-def bug(name: str) -> Bug:
-    """A bug by its name; ValueError if there is none."""
-    if name not in BUGS:
-        raise ValueError(f"no bug is called {name!r}; there are {', '.join(BUGS)}")
-    return BUGS[name]
+def find_mutation(name: str) -> SeededMutation:
+    """A mutation by its name; ValueError if there is none."""
+    if name not in MUTATIONS:
+        raise ValueError(f"no mutation is called {name!r}; there are {', '.join(MUTATIONS)}")
+    return MUTATIONS[name]

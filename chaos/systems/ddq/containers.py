@@ -9,15 +9,15 @@ from chaos.clusters.docker.cluster import DDQ, DockerCluster
 from chaos.clusters.docker.container import at
 from chaos.clusters.process.launch import Child
 from chaos.faults.links import Toxiproxy
+from chaos.systems.ddq.options import SystemOptions
 from chaos.systems.ddq.processes import Launcher, ProcessSystem
-from chaos.systems.protocol import SystemOptions
 
 _PYTHON = "/opt/ddq/bin/python"
 _TOXIPROXY = Path("/usr/local/bin/toxiproxy-server")
 _TOXIPROXY_LAST = 190
-# Planted bugs are no part of an image; they come with the harness, which is mounted.
+# Seeded mutations are not part of an image; they come with the harness, which is mounted.
 _HARNESS = "/opt/harness"
-_ROOMS = ("chaos", "models")
+_HARNESS_FOLDERS = ("chaos", "models")
 
 
 class DockerSystem(ProcessSystem):
@@ -39,13 +39,13 @@ class DockerSystem(ProcessSystem):
         super().__init__(cluster, folder.absolute(), options, maps=maps)
 
     def _program(self, name: str) -> list[str]:
-        bug = self._options.bug_of(name)
-        return [_PYTHON, "-m", "chaos.experiments.mutants.launch", bug] if bug else [DDQ]
+        mutation = self._options.mutation_of(name)
+        return [_PYTHON, *mutation] if mutation else [DDQ]
 
     def _launcher(self, name: str, ip: str) -> Launcher:
         root = Path(__file__).parents[3]
-        harness = [f"{root / room}:{_HARNESS}/{room}:ro" for room in _ROOMS]
-        buggy = bool(self._options.bug)
+        harness = [f"{root / folder}:{_HARNESS}/{folder}:ro" for folder in _HARNESS_FOLDERS]
+        mutated = bool(self._options.mutation)
 
         async def launch(
             command: Sequence[str], *, log: Path, cwd: Path, env: Mapping[str, str] | None = None
@@ -55,8 +55,8 @@ class DockerSystem(ProcessSystem):
                 command,
                 log=log,
                 folder=cwd,
-                env={**(env or {}), **({"PYTHONPATH": _HARNESS} if buggy else {})},
-                volumes=harness if buggy else [],
+                env={**(env or {}), **({"PYTHONPATH": _HARNESS} if mutated else {})},
+                volumes=harness if mutated else [],
                 **at(self._containers.engine, self._containers.prefix, ip),
             )
 

@@ -1,4 +1,4 @@
-"""The release before this one as a program, for upgrades under traffic.
+"""The previous release as a program, for upgrades under traffic.
 
 Its wheel is kept in ``chaos/systems/ddq/releases``, since an upgrade has to be tried where neither
 a package index nor the history of the repository is at hand.

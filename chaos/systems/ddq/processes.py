@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -18,19 +18,26 @@ from chaos.clusters.process.fakeclock import FakeClock
 from chaos.clusters.process.launch import Child, launch
 from chaos.clusters.process.sentinel import SentinelCluster
 from chaos.clusters.process.sharded import ShardedCluster
-from chaos.faults.model import Target
+from chaos.clusters.resp import as_list, as_text
+from chaos.eventually import eventually
 from chaos.systems.ddq.http import ask_http, offset_ms
+from chaos.systems.ddq.journal import open_store, write_journal
+from chaos.systems.ddq.options import SystemOptions
 from chaos.systems.ddq.previous_release import previous_server
-from chaos.systems.protocol import SystemOptions
+from chaos.systems.protocol import FindTarget, Observation
 from ddq.client import Client
 from ddq.errors import DdqError
+from ddq.store.keys import ShardId
 
 API_PORT = 50_051
 METRICS_PORT = 9_100
 _FIRST_API, _FIRST_SCHEDULER = 101, 121
-_POLL_S = 0.05
 _RESTART_PAUSE_S = 0.5
 _LEADER_TIMEOUT_S = 10.0
+_READ_TIMEOUT_S = 10.0
+_SHARDS_LED = "ddq_scheduler_shards_led"
+_COUNTERS = {"ddq_scheduler_deposed_total": "deposed_batches_refused"}
+"""Counters of the processes that gates are measured on, by their name in a history."""
 
 
 class Launcher(Protocol):
@@ -50,8 +57,8 @@ class DdqProcess:
 
     Attributes:
         command: starts it, the same each time.
-        earlier: starts it instead, until it is upgraded: the release before this one.
-        says: words in its log that tell that it is ready.
+        says: words in its log that show that it is ready.
+        previous: starts it instead, until it is upgraded: the previous release.
         launcher: what starts it.
         clock: its own one, if it can be shifted.
     """
@@ -62,7 +69,7 @@ class DdqProcess:
     folder: Path
     says: str
     launcher: Launcher = launch
-    earlier: Sequence[str] = ()
+    previous: Sequence[str] = ()
     clock: FakeClock | None = None
     _child: Child | None = field(default=None)
     _keeper: asyncio.Task[None] | None = field(default=None)
@@ -70,7 +77,7 @@ class DdqProcess:
 
     @property
     def log(self) -> Path:
-        """What it says, of all its lives."""
+        """Its output since the first start."""
         return self.folder / f"{self.name}.log"
 
     async def restart(self) -> None:
@@ -83,7 +90,7 @@ class DdqProcess:
     async def _launch(self) -> Child:
         self._log_start = self.log.stat().st_size if self.log.exists() else 0
         self._child = await self.launcher(
-            self.earlier or self.command, log=self.log, cwd=self.folder,
+            self.previous or self.command, log=self.log, cwd=self.folder,
             env={"GRPC_VERBOSITY": "NONE", **(self.clock.environment() if self.clock else {})},
         )  # fmt: skip
         return self._child
@@ -94,15 +101,15 @@ class DdqProcess:
             await asyncio.sleep(_RESTART_PAUSE_S)
             child = await self._launch()
 
-    async def _let_go(self) -> None:
-        """It may end now."""
+    async def _stop_keeping(self) -> None:
+        """From now on it is not started again when it ends."""
         keeper, self._keeper = self._keeper, None
         if keeper is not None:
             keeper.cancel()
             await asyncio.gather(keeper, return_exceptions=True)
 
     def ready(self) -> bool:
-        """Whether it has said so in this life."""
+        """Whether it has said so since its last start."""
         if not self.alive():
             return False
         with self.log.open("rb") as log:
@@ -111,13 +118,13 @@ class DdqProcess:
 
     async def kill(self) -> None:
         """SIGKILL; returns when it is gone."""
-        await self._let_go()
+        await self._stop_keeping()
         if self._child is not None:
             await self._child.kill()
 
     async def terminate(self) -> None:
         """SIGTERM; returns when it has ended."""
-        await self._let_go()
+        await self._stop_keeping()
         if self._child is not None:
             self._child.signal(signal.SIGTERM)
             await self._child.wait()
@@ -128,8 +135,7 @@ class DdqProcess:
             raise ClusterError(f"{self.name} is down and cannot be stopped")
         self._child.signal(signal.SIGSTOP)
         child = self._child
-        while child.alive and not child.stopped:  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(0.001)
+        await eventually(lambda: child.stopped or not child.alive, None, poll_s=0.001)
 
     async def resume(self) -> None:
         """SIGCONT."""
@@ -162,13 +168,13 @@ class DdqProcess:
 class ProcessSystem:
     """``ddq serve`` and ``ddq scheduler`` beside a cluster of local processes; a ``System``.
 
-    Their connections to the store come from 127.0.0.1, which no partition between nodes names: who
-    speaks to a master goes on speaking to it while that is cut off from all others.
+    Their connections to the store come from 127.0.0.1, which no partition between nodes names: a
+    process that is connected to a master stays connected while that is cut off from all others.
 
     Args:
         folder: where logs go.
-        maps: by the name of a link (api-store, scheduler-store), through which addresses its
-            proxies let one reach others.
+        maps: by the name of a link (api-store, scheduler-store, client-api): address → the address
+            of the proxy in front of it.
     """
 
     def __init__(
@@ -217,9 +223,9 @@ class ProcessSystem:
         )  # fmt: skip
 
     def _program(self, name: str) -> list[str]:
-        """The command behind which the words of ddq come, for the process of this name."""
-        if self._options.bug_of(name):
-            return [sys.executable, "-m", "chaos.experiments.mutants.launch", self._options.bug]
+        """The command in front of ddq's arguments, for the process of this name."""
+        if mutation := self._options.mutation_of(name):
+            return [sys.executable, *mutation]
         return [str(Path(sys.executable).parent / "ddq")]
 
     def _launcher(self, name: str, ip: str) -> Launcher:  # noqa: ARG002
@@ -238,18 +244,48 @@ class ProcessSystem:
 
     @property
     def addresses(self) -> Sequence[str]:
-        """Where the APIs are reached."""
+        """Where the APIs listen, in their order."""
         return [f"{api.ip}:{API_PORT}" for api in self._apis]
+
+    @property
+    def reached_addresses(self) -> Sequence[str]:
+        """Where clients reach the APIs: through proxies where there are any."""
+        proxies = self._maps.get("client-api", {})
+        return [proxies.get(address, address) for address in self.addresses]
+
+    @asynccontextmanager
+    async def connect(self, *, failover: bool = True) -> AsyncIterator[list[Client]]:
+        """One client per API; see ``System.connect``."""
+        found = list(self.reached_addresses)
+        orders = [found[n:] + found[:n] if failover else [found[n]] for n in range(len(found))]
+        async with AsyncExitStack() as stack:
+            yield [
+                await stack.enter_async_context(Client(f"ipv4:{','.join(order)}"))
+                for order in orders
+            ]
+
+    @property
+    def targets(self) -> Mapping[str, FindTarget]:
+        """By target; of the APIs and schedulers one that is up, so that each fault has one."""
+        return {"api": self._api, "scheduler": self._scheduler, "scheduler-leader": self.leader}
+
+    async def _api(self) -> DdqProcess:
+        up = (api for api in self._apis if api.alive() and not api.paused())
+        return next(up, self._apis[0])
+
+    async def _scheduler(self) -> DdqProcess:
+        up = [one for one in self._schedulers if one.alive() and not one.paused()]
+        return up[-1] if up else self._schedulers[-1]
 
     async def start(self) -> None:
         """Returns when every API serves and every scheduler schedules."""
         self.folder.mkdir(parents=True, exist_ok=True)
         starting = [*self._apis, *self._schedulers]
-        if self._options.earlier:
+        if self._options.previous:
             starting = self._apis
             master = (await self._cluster.wait_for_master()).address
             for api, address in zip(self._apis, self.addresses, strict=True):
-                api.earlier = previous_server(address, master, self._options.leader_lease_ms)
+                api.previous = previous_server(address, master, self._options.leader_lease_ms)
         try:
             # All at once: containers take their time, most of it waiting.
             restarts = [process.restart() for process in starting]
@@ -258,7 +294,8 @@ class ProcessSystem:
                     raise failed
             await self.wait_until_serving()
             for one in starting:
-                await self._until(one.ready, f"{one.name} is not ready (see {one.log})")
+                problem = f"{one.name} is not ready (see {one.log})"
+                await eventually(one.ready, 30.0, problem, error=ClusterError)
         except BaseException:
             await self.stop()
             raise
@@ -268,15 +305,9 @@ class ProcessSystem:
         for process in (*self._apis, *self._schedulers):
             await process.kill()
 
-    async def terminate(self, process: Target) -> None:
-        """SIGTERM; returns when it has ended by itself."""
-        assert isinstance(process, DdqProcess)
-        await process.terminate()
-
-    async def upgrade(self, process: Target) -> None:
+    async def upgrade(self, process: DdqProcess) -> None:
         """Starts one that has ended again, as this version, whatever it was before."""
-        assert isinstance(process, DdqProcess)
-        process.earlier = ()
+        process.previous = ()
         await process.restart()
 
     async def accept_rollback(self) -> None:
@@ -298,26 +329,23 @@ class ProcessSystem:
             async def serves(address: str = address) -> bool:
                 return await _serves(address)
 
-            await self._until(serves, f"{api.name} does not serve (see {api.log})", timeout_s)
+            problem = f"{api.name} does not serve (see {api.log})"
+            await eventually(serves, timeout_s, problem, error=ClusterError)
 
-    async def _until(
-        self,
-        condition: Callable[[], Awaitable[bool] | bool],
-        otherwise: str,
-        timeout_s: float = 30.0,
-    ) -> None:
-        end_s = time.monotonic() + timeout_s
-        while True:
-            holds = condition()
-            if holds if isinstance(holds, bool) else await holds:
-                return
-            if time.monotonic() > end_s:
-                raise ClusterError(f"{otherwise} within {timeout_s:g} s")
-            await asyncio.sleep(_POLL_S)
+    async def observe(self) -> Sequence[Observation]:
+        """What each scheduler's metrics say now."""
+        found = await asyncio.gather(*map(self.metrics, self._schedulers))
+        return [
+            Observation(
+                process.name,
+                metrics.get(_SHARDS_LED, 0.0),
+                {name: metrics[key] for key, name in _COUNTERS.items() if key in metrics},
+            )
+            for process, metrics in zip(self._schedulers, found, strict=True)
+        ]
 
-    async def metrics(self, process: Target) -> Mapping[str, float]:
-        """What a process tells Prometheus, summed over labels; empty if it does not answer."""
-        assert isinstance(process, DdqProcess)
+    async def metrics(self, process: DdqProcess) -> Mapping[str, float]:
+        """The metrics of a process, summed over labels; empty if it does not answer."""
         if not process.alive() or process.paused():
             return {}
         try:
@@ -333,19 +361,36 @@ class ProcessSystem:
     async def leader(self) -> DdqProcess:
         """The scheduler that leads most shards; ClusterError if none leads any for seconds.
 
-        Between two leaders nobody leads, and on a busy machine nobody may say so in time.
+        Between two leaders no scheduler leads, and on a busy machine none may answer in time.
         """
-        found: list[DdqProcess] = []
 
-        async def somebody_leads() -> bool:
-            said = await asyncio.gather(*map(self.metrics, self._schedulers))
-            led = [metrics.get("ddq_scheduler_shards_led", 0.0) for metrics in said]
-            if most := max(led):
-                found.append(self._schedulers[led.index(most)])
-            return bool(found)
+        async def leading() -> DdqProcess | None:
+            led = [one.shards_led for one in await self.observe()]
+            return self._schedulers[led.index(max(led))] if any(led) else None
 
-        await self._until(somebody_leads, "no scheduler leads a shard", _LEADER_TIMEOUT_S)
-        return found[0]
+        problem = "no scheduler leads a shard"
+        found = await eventually(leading, _LEADER_TIMEOUT_S, problem, error=ClusterError)
+        assert found is not None
+        return found
+
+    def shard_key(self, topic: str, shard: int = 0) -> str:
+        """The control key of the shard."""
+        return ShardId(topic, shard).key("control")
+
+    async def stored_ids(self, topic: str) -> set[str]:
+        """Ids of the payloads that the surviving master holds."""
+        key = ShardId(topic, 0).key("payloads")
+        if isinstance(self._cluster, ShardedCluster):
+            master = await self._cluster.owner(self._cluster.slot_of(key))
+        else:
+            master = await self._cluster.wait_for_master()
+        reply = await self._cluster.command(master, "HKEYS", key, timeout_s=_READ_TIMEOUT_S)
+        return {as_text(word) for word in as_list(reply)}
+
+    async def write_journal(self, path: Path, shards: Mapping[str, int]) -> None:
+        """The journals of these topics, from the surviving masters."""
+        async with open_store(self._cluster) as store:
+            await write_journal(path, store, shards)
 
 
 async def _serves(address: str) -> bool:

@@ -1,26 +1,34 @@
-"""What a run takes from the surviving store at its end: the journal, and what is left."""
+"""Reads what ddq keeps in the surviving store, by ddq's own key layout."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from redis.asyncio import Redis
+from redis.asyncio.cluster import RedisCluster
 
-from chaos.history.convert import counts_value, state_name
-from chaos.history.operations import State
-from chaos.history.run_folder import Final, FinalTopic
-from ddq.client import Client, TaskState
+from chaos.clusters import Cluster
+from chaos.clusters.process import ShardedCluster
+from ddq.store.keys import ShardId
 
 PAGE = 1_000
-HELD = (TaskState.SCHEDULED, TaskState.READY, TaskState.LEASED, TaskState.DEAD)
 
 
-def journal_key(topic: str, shard: int) -> str:
-    """The stream of a shard, as docs/ARCHITECTURE.md names it."""
-    return f"ddq:journal:{{{topic}:{shard}}}" if shard else f"ddq:journal:{{{topic}}}"
+@asynccontextmanager
+async def open_store(cluster: Cluster) -> AsyncIterator[Redis]:
+    """A connection to the surviving master; in a Cluster to the masters of all slots."""
+    node = await cluster.wait_for_master()
+    if isinstance(cluster, ShardedCluster):
+        async with RedisCluster(host=node.ip, port=node.port) as sharded:
+            # It answers the commands of one server, each from the master that has the key.
+            yield cast("Redis", sharded)
+    else:
+        async with Redis(host=node.ip, port=node.port) as store:
+            yield store
 
 
 async def write_journal(path: Path, store: Redis, shards: Mapping[str, int]) -> int:
@@ -35,8 +43,8 @@ async def write_journal(path: Path, store: Redis, shards: Mapping[str, int]) -> 
     with path.open("wb") as file:
         for topic, count in shards.items():
             for shard in range(count):
-                after = "-"
-                while page := await _page(store, journal_key(topic, shard), after):
+                key, after = ShardId(topic, shard).key("journal"), "-"
+                while page := await _page(store, key, after):
                     for stream_id, fields in page:
                         entry = _entry(topic, shard, stream_id, fields)
                         file.write(encode(entry) + b"\n")
@@ -63,21 +71,4 @@ def _entry(topic: str, shard: int, stream_id: bytes, fields: dict[bytes, bytes])
     return entry
 
 
-async def collect_final(client: Client, topics: Iterable[str], *, drained: bool) -> Final:
-    """Counts, and lists what is held; nothing may move meanwhile."""
-    found = {}
-    for topic in topics:
-        held: dict[State, dict[str, int]] = {}
-        for state in HELD:
-            tasks = {
-                task.id: task.incarnation
-                async for task in client.list_tasks(topic, state, page_size=PAGE)
-            }
-            if tasks:
-                held[state_name(state)] = tasks
-        stats = await client.stats(topic)
-        found[topic] = FinalTopic([counts_value(shard.counts) for shard in stats.shards], held)
-    return Final(found, drained)
-
-
-__all__ = ["collect_final", "journal_key", "write_journal"]
+__all__ = ["open_store", "write_journal"]

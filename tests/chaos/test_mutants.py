@@ -1,4 +1,4 @@
-"""The planted bugs of a cluster: each changes what it says, and only while it is planted."""
+"""The seeded mutations of a cluster: each changes what it names, and only while it is applied."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from chaos.checker.bounds import Bounds
 from chaos.checker.promises import g12_one_leader
 from chaos.checker.view import RunView
 from chaos.experiments.campaign import RunOutcome
-from chaos.experiments.mutants.hunt import found_by
-from chaos.experiments.mutants.registry import BUGS, bug
+from chaos.experiments.mutants.registry import MUTATIONS, find_mutation
+from chaos.experiments.mutants.run import found_by
 from chaos.experiments.scenarios import scenario
 from chaos.history.journal import Journal
 from chaos.history.operations import MetricNote, RunNote, TopicSettings
@@ -31,16 +31,16 @@ def policy(mode: Durability = Durability.QUORUM) -> Policy:
     return Policy(mode, fsync=False, nodes=NODES, timing=Timing.of(1.0))
 
 
-def test_every_bug_has_a_scenario_that_bears_its_faults_and_promises_that_there_are() -> None:
-    for each in BUGS.values():
+def test_each_mutation_has_a_scenario_that_bears_its_faults_and_promises_that_exist() -> None:
+    for each in MUTATIONS.values():
         assert each.mode in scenario(each.scenario).modes, each.name
         assert each.breaks
         assert each.breaks <= BY_ID.keys()
-    with pytest.raises(ValueError, match="no bug is called 'none'"):
-        bug("none")
+    with pytest.raises(ValueError, match="no mutation is called 'none'"):
+        find_mutation("none")
 
 
-def test_a_bug_changes_something_while_it_is_planted() -> None:
+def test_a_mutation_changes_something_while_it_is_applied() -> None:
     def seen() -> list[object]:
         spec = convert.task_spec(NewTask(b"", "a", delay=timedelta(seconds=5)), "a")
         return [
@@ -53,18 +53,18 @@ def test_a_bug_changes_something_while_it_is_planted() -> None:
         ]
 
     whole = seen()
-    for each in BUGS.values():
-        with each.plant():
+    for each in MUTATIONS.values():
+        with each.apply():
             assert seen() != whole, each.name
         assert seen() == whole, each.name
 
 
-def test_a_bug_is_found_only_by_a_promise_that_it_breaks() -> None:
-    planted = bug("client-clock")
-    assert found_by(planted, RunOutcome("a", "INVALID", broken=["G5", "G6"])) == ["G5"]
-    assert found_by(planted, RunOutcome("a", "INVALID", broken=["G6"])) == []
-    assert found_by(planted, RunOutcome("a", "UNKNOWN", broken=[])) == []
-    assert found_by(planted, RunOutcome("a", "FAILED", broken=["G5"])) == []
+def test_a_mutation_is_found_only_by_a_promise_that_it_breaks() -> None:
+    mutation = find_mutation("client-clock")
+    assert found_by(mutation, RunOutcome("a", "INVALID", broken=["G5", "G6"])) == ["G5"]
+    assert found_by(mutation, RunOutcome("a", "INVALID", broken=["G6"])) == []
+    assert found_by(mutation, RunOutcome("a", "UNKNOWN", broken=[])) == []
+    assert found_by(mutation, RunOutcome("a", "FAILED", broken=["G5"])) == []
 
 
 def led(*samples: tuple[float, str, float]) -> list[str]:
