@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any, cast
 
 from chaos.history.operations import (
+    Cancelled,
     Counts,
     Enqueue,
+    Enqueued,
+    Extended,
     Lease,
+    Nacked,
     OnConflict,
+    RanAgain,
+    Rescheduled,
     RetrySettings,
     Seen,
+    Settled,
+    Snoozed,
     State,
     Stats,
     Value,
@@ -90,6 +99,22 @@ def new_task(topic: str, task: ddq.NewTask) -> Enqueue:
     )
 
 
+def enqueue_request(given: SimpleNamespace) -> Enqueue:
+    """The arguments of ``Client.enqueue``, as a task that is sent.
+
+    Raises:
+        ValueError: it has no id.
+    """
+    return new_task(
+        given.topic,
+        ddq.NewTask(
+            given.payload, given.task_id, delay=given.delay, due=given.due,
+            retry_policy=given.retry_policy, on_conflict=given.on_conflict,
+            expected_revision=given.expected_revision, debounce_limit=given.debounce_limit,
+        ),
+    )  # fmt: skip
+
+
 _ON_CONFLICT = {
     ddq.OnConflict.FAIL: "fail",
     ddq.OnConflict.RETURN_EXISTING: "existing",
@@ -143,3 +168,61 @@ def counts_value(counts: ddq.TaskCounts) -> Counts:
 def stats_value(stats: ddq.TopicStats) -> Stats:
     """A topic's count, shard by shard."""
     return Stats([counts_value(shard.counts) for shard in stats.shards])
+
+
+def enqueued(done: ddq.Enqueued) -> Enqueued:
+    """The reply to an enqueue."""
+    return Enqueued(
+        **stamp(done.revision, done.receipt),
+        created=done.created,
+        state=state_name(done.state),
+        incarnation=done.incarnation,
+        due_ms=ms(done.due_time) or 0,
+    )
+
+
+def cancelled(done: ddq.Cancelled) -> Cancelled:
+    """The reply to a cancel."""
+    return Cancelled(
+        **stamp(done.revision, done.receipt),
+        incarnation=done.incarnation,
+        already=done.already_cancelled,
+    )
+
+
+def rescheduled(done: ddq.Rescheduled) -> Rescheduled:
+    """The reply to a reschedule."""
+    return Rescheduled(**stamp(done.revision, done.receipt), due_ms=ms(done.due_time) or 0)
+
+
+def settled(done: ddq.Acked | ddq.Released | ddq.DeadDeleted) -> Settled:
+    """The reply to an ack, a release, or a deletion of a dead task."""
+    return Settled(**stamp(done.revision, done.receipt))
+
+
+def ran_again(done: ddq.RanAgain) -> RanAgain:
+    """The reply to a run_again."""
+    return RanAgain(
+        **stamp(done.revision, done.receipt),
+        incarnation=done.incarnation,
+        due_ms=ms(done.due_time) or 0,
+    )
+
+
+def nacked(done: ddq.Nacked) -> Nacked:
+    """The reply to a nack."""
+    return Nacked(
+        **stamp(done.revision, done.receipt),
+        state=state_name(done.state),
+        due_ms=ms(done.due_time) or 0,
+    )
+
+
+def extended(done: ddq.Extended) -> Extended:
+    """The reply to an extend."""
+    return Extended(**stamp(done.revision, done.receipt), expire_ms=ms(done.expire_time) or 0)
+
+
+def snoozed(done: ddq.Snoozed) -> Snoozed:
+    """The reply to a snooze."""
+    return Snoozed(**stamp(done.revision, done.receipt), due_ms=ms(done.due_time) or 0)

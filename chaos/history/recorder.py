@@ -12,45 +12,32 @@ this recorder does next is a new process's (3, 3.1, 3.2, ...), as in Jepsen.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import fields
+from types import SimpleNamespace
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from chaos.history.convert import (
-    lease_value,
-    ms,
-    new_task,
-    of_batch,
-    seen_value,
-    stamp,
-    state_name,
-    stats_value,
-)
+from chaos.history import convert
+from chaos.history.convert import ms
 from chaos.history.operations import (
     READS,
     Cancel,
-    Cancelled,
     Counted,
     DeleteDead,
-    Enqueued,
     Extend,
-    Extended,
     Failed,
     Get,
     Nack,
-    Nacked,
-    RanAgain,
     Redrive,
     Reschedule,
-    Rescheduled,
     Retrieve,
     Retrieved,
     RunAgain,
     Settle,
-    Settled,
     Snooze,
-    Snoozed,
     Topic,
     Value,
     digest,
@@ -61,13 +48,77 @@ from ddq import client as ddq
 from ddq.client import Client
 from ddq.errors import DdqError
 
+P = ParamSpec("P")
+R = TypeVar("R")
 V = TypeVar("V")
+
+Arguments = SimpleNamespace
+"""What a method was called with, by the names of its parameters, defaults included."""
+
+
+def _recorded(
+    method: Callable[Concatenate[Client, P], Coroutine[Any, Any, R]],
+    op: str,
+    request: Callable[[Arguments], Value],
+    reply: Callable[[R], Value],
+    **missing: Callable[[], object],
+) -> Callable[Concatenate[Recorder, P], Coroutine[Any, Any, R]]:
+    """The client's method, recorded.
+
+    Args:
+        op: its name in a history.
+        request, reply: what the history keeps of them.
+        missing: parameter → what makes its value where the caller gives none.
+    """
+    bind = _binder(method, missing)
+
+    @functools.wraps(method)
+    async def call(self: Recorder, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        bound = bind(self, *args, **kwargs)
+        asked = request(Arguments(**bound.arguments))
+        return await self.record(op, asked, lambda: self.forward(method, bound), reply)
+
+    return call
+
+
+def _recorded_batch(
+    method: Callable[Concatenate[Client, P], Coroutine[Any, Any, list[ddq.ItemResult[V]]]],
+    op: str,
+    requests: Callable[[Arguments], Sequence[Value]],
+    reply: Callable[[V], Value],
+) -> Callable[Concatenate[Recorder, P], Coroutine[Any, Any, list[ddq.ItemResult[V]]]]:
+    """The client's method for several items, recorded as one batch of ``op``."""
+    bind = _binder(method, {})
+
+    @functools.wraps(method)
+    async def call(self: Recorder, /, *args: P.args, **kwargs: P.kwargs) -> list[ddq.ItemResult[V]]:
+        bound = bind(self, *args, **kwargs)
+        items = requests(Arguments(**bound.arguments))
+        return await self.record_batch(op, items, lambda: self.forward(method, bound), reply)
+
+    return call
+
+
+def _binder(
+    method: Callable[..., object], missing: dict[str, Callable[[], object]]
+) -> Callable[..., inspect.BoundArguments]:
+    signature = inspect.signature(method)
+
+    def bind(*args: object, **kwargs: object) -> inspect.BoundArguments:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        for name, make in missing.items():
+            if bound.arguments[name] is None:
+                bound.arguments[name] = make()
+        return bound
+
+    return bind
 
 
 class Recorder:
     """One logical process: it does one thing at a time.
 
-    Every method is the client's method of that name, with its results and errors.
+    Its methods are the client's, with the same parameters, results and errors.
 
     Args:
         process: its number or name, without a dot.
@@ -86,15 +137,31 @@ class Recorder:
         """The name it has at present."""
         return f"{self._name}.{self._lives}" if self._lives else self._name
 
-    async def _record(
-        self, op: str, request: Value, call: Awaitable[V], reply: Callable[[V], Value]
+    def forward(
+        self, method: Callable[..., Awaitable[V]], bound: inspect.BoundArguments
+    ) -> Awaitable[V]:
+        """Calls the method of that name of the client behind it."""
+        call: Callable[..., Awaitable[V]] = getattr(self._client, method.__name__)
+        return call(*bound.args[1:], **bound.kwargs)
+
+    async def record(
+        self,
+        op: str,
+        request: Value,
+        call: Callable[[], Awaitable[V]],
+        reply: Callable[[V], Value],
     ) -> V:
+        """Makes a call between two events.
+
+        Raises:
+            RuntimeError: the process is in the middle of another call.
+        """
         if self._busy:
             raise RuntimeError(f"process {self.process} is asked for {op} while it does another")
         self._busy = True
         self._writer.event(self.process, "invoke", op, request=request)
         try:
-            value = await call
+            value = await call()
         except DdqError as error:
             certain = error.definite or op in READS
             self._end("fail" if certain else "info", op, Failed(error.reason, str(error)[:200]))
@@ -108,6 +175,26 @@ class Recorder:
         self._end("ok", op, reply(value))
         return value
 
+    async def record_batch(
+        self,
+        op: str,
+        items: Sequence[Value],
+        call: Callable[[], Awaitable[list[ddq.ItemResult[V]]]],
+        reply: Callable[[V], Value],
+    ) -> list[ddq.ItemResult[V]]:
+        """Makes a call for several items between two events."""
+        results = await self.record(
+            f"{op}_batch",
+            convert.of_batch(items),
+            call,
+            lambda results: convert.of_batch([_item(result, reply) for result in results]),
+        )
+        if any(result.error is not None and not result.error.definite for result in results):
+            # Part of it may take effect later: what follows is another process's.
+            self._lives += 1
+            self.unknowns += 1
+        return results
+
     def _end(self, outcome: Type, op: str, reply: Value) -> None:
         self._writer.event(self.process, outcome, op, reply=reply)
         if outcome == "info":
@@ -116,352 +203,151 @@ class Recorder:
 
     # Producers -------------------------------------------------------------------------------
 
-    async def enqueue(
+    enqueue = _recorded(Client.enqueue, "enqueue", convert.enqueue_request, convert.enqueued)
+    enqueue_batch = _recorded_batch(
+        Client.enqueue_batch,
+        "enqueue",
+        lambda given: [convert.new_task(given.topic, task) for task in given.tasks],
+        convert.enqueued,
+    )
+    cancel = _recorded(
+        Client.cancel,
+        "cancel",
+        lambda given: Cancel(given.topic, given.task_id, given.revoke_lease),
+        convert.cancelled,
+    )
+    cancel_batch = _recorded_batch(
+        Client.cancel_batch,
+        "cancel",
+        lambda given: [Cancel(given.topic, each, given.revoke_lease) for each in given.task_ids],
+        convert.cancelled,
+    )
+    reschedule = _recorded(
+        Client.reschedule,
+        "reschedule",
+        lambda given: Reschedule(
+            given.topic, given.task_id, ms(given.delay), ms(given.due), given.expected_revision
+        ),
+        convert.rescheduled,
+    )
+    get_task = _recorded(
+        Client.get_task,
+        "get",
+        lambda given: Get(given.topic, given.task_id),
+        convert.seen_value,
+    )
+
+    async def enqueue_task(
         self, topic: str, task: ddq.NewTask, *, timeout_s: float | None = None
     ) -> ddq.Enqueued:
-        """As Client.enqueue; the task must have an id, else a lost reply leaves it nameless."""
-        return await self._record(
-            "enqueue",
-            new_task(topic, task),
-            self._client.enqueue(
-                topic,
-                task.payload,
-                task_id=task.id,
-                headers=task.headers,
-                delay=task.delay,
-                due=task.due,
-                retry_policy=task.retry_policy,
-                on_conflict=task.on_conflict,
-                expected_revision=task.expected_revision,
-                debounce_limit=task.debounce_limit,
-                timeout_s=timeout_s,
-            ),
-            _enqueued,
-        )
-
-    async def enqueue_batch(
-        self, topic: str, tasks: Sequence[ddq.NewTask], *, timeout_s: float | None = None
-    ) -> list[ddq.ItemResult[ddq.Enqueued]]:
-        """As Client.enqueue_batch."""
-        return await self._batch(
-            "enqueue",
-            [new_task(topic, task) for task in tasks],
-            self._client.enqueue_batch(topic, tasks, timeout_s=timeout_s),
-            _enqueued,
-        )
-
-    async def cancel(
-        self, topic: str, task_id: str, *, revoke: bool = False, timeout_s: float | None = None
-    ) -> ddq.Cancelled:
-        """As Client.cancel."""
-        return await self._record(
-            "cancel",
-            Cancel(topic, task_id, revoke),
-            self._client.cancel(topic, task_id, revoke_lease=revoke, timeout_s=timeout_s),
-            _cancelled,
-        )
-
-    async def cancel_batch(
-        self,
-        topic: str,
-        task_ids: Sequence[str],
-        *,
-        revoke: bool = False,
-        timeout_s: float | None = None,
-    ) -> list[ddq.ItemResult[ddq.Cancelled]]:
-        """As Client.cancel_batch."""
-        return await self._batch(
-            "cancel",
-            [Cancel(topic, task_id, revoke) for task_id in task_ids],
-            self._client.cancel_batch(topic, task_ids, revoke_lease=revoke, timeout_s=timeout_s),
-            _cancelled,
-        )
-
-    async def reschedule(
-        self,
-        topic: str,
-        task_id: str,
-        *,
-        delay: timedelta | None = None,
-        due: datetime | None = None,
-        expected_revision: int | None = None,
-        timeout_s: float | None = None,
-    ) -> ddq.Rescheduled:
-        """As Client.reschedule."""
-        return await self._record(
-            "reschedule",
-            Reschedule(topic, task_id, ms(delay), ms(due), expected_revision),
-            self._client.reschedule(
-                topic,
-                task_id,
-                delay=delay,
-                due=due,
-                expected_revision=expected_revision,
-                timeout_s=timeout_s,
-            ),
-            lambda done: Rescheduled(
-                **stamp(done.revision, done.receipt), due_ms=ms(done.due_time) or 0
-            ),
-        )
-
-    async def get(self, topic: str, task_id: str, *, timeout_s: float | None = None) -> ddq.Task:
-        """As Client.get_task."""
-        return await self._record(
-            "get",
-            Get(topic, task_id),
-            self._client.get_task(topic, task_id, timeout_s=timeout_s),
-            seen_value,
-        )
+        """``enqueue`` of a task with its settings; it must have an id."""
+        settings = {field.name: getattr(task, field.name) for field in fields(task)}
+        settings["task_id"] = settings.pop("id")
+        return await self.enqueue(topic, timeout_s=timeout_s, **settings)
 
     # Workers ---------------------------------------------------------------------------------
 
-    async def retrieve(
-        self,
-        topics: str | Sequence[str],
-        *,
-        max_tasks: int = 1,
-        lease: timedelta | None = None,
-        wait: timedelta | None = None,
-        request_id: str | None = None,
-        timeout_s: float | None = None,
-    ) -> list[ddq.Lease]:
-        """As Client.retrieve; its request_id is always written down."""
-        names = [topics] if isinstance(topics, str) else list(topics)
-        request_id = request_id or secrets.token_hex(8)
-        return await self._record(
-            "retrieve",
-            Retrieve(names, request_id, max_tasks, ms(lease), ms(wait) or 0),
-            self._client.retrieve(
-                names,
-                max_tasks=max_tasks,
-                lease=lease,
-                wait=wait,
-                request_id=request_id,
-                timeout_s=timeout_s,
-            ),
-            lambda leases: Retrieved([lease_value(lease) for lease in leases]),
-        )
-
-    async def ack(self, lease: ddq.LeaseRef, *, timeout_s: float | None = None) -> ddq.Acked:
-        """As Client.ack."""
-        return await self._record(
-            "ack", _settle(lease), self._client.ack(lease, timeout_s=timeout_s), _settled
-        )
-
-    async def ack_batch(
-        self, leases: Sequence[ddq.LeaseRef], *, timeout_s: float | None = None
-    ) -> list[ddq.ItemResult[ddq.Acked]]:
-        """As Client.ack_batch."""
-        return await self._batch(
-            "ack",
-            [_settle(lease) for lease in leases],
-            self._client.ack_batch(leases, timeout_s=timeout_s),
-            _settled,
-        )
-
-    async def run_again(
-        self,
-        lease: ddq.LeaseRef,
-        *,
-        delay: timedelta | None = None,
-        payload: bytes | None = None,
-        timeout_s: float | None = None,
-    ) -> ddq.RanAgain:
-        """As Client.run_again."""
-        request = RunAgain(
-            lease.topic, lease.id, lease.token.hex(), ms(delay), None,
-            None if payload is None else digest(payload),
-        )  # fmt: skip
-        return await self._record(
-            "run_again",
-            request,
-            self._client.run_again(lease, delay=delay, payload=payload, timeout_s=timeout_s),
-            lambda done: RanAgain(
-                **stamp(done.revision, done.receipt),
-                incarnation=done.incarnation,
-                due_ms=ms(done.due_time) or 0,
-            ),
-        )
-
-    async def nack(
-        self,
-        lease: ddq.LeaseRef,
-        *,
-        error: str = "",
-        delay: timedelta | None = None,
-        dead_letter: bool = False,
-        timeout_s: float | None = None,
-    ) -> ddq.Nacked:
-        """As Client.nack."""
-        return await self._record(
-            "nack",
-            Nack(lease.topic, lease.id, lease.token.hex(), ms(delay), dead_letter),
-            self._client.nack(
-                lease, error=error, delay=delay, dead_letter=dead_letter, timeout_s=timeout_s
-            ),
-            _nacked,
-        )
-
-    async def nack_batch(
-        self,
-        leases: Sequence[ddq.LeaseRef],
-        *,
-        error: str = "",
-        delay: timedelta | None = None,
-        dead_letter: bool = False,
-        timeout_s: float | None = None,
-    ) -> list[ddq.ItemResult[ddq.Nacked]]:
-        """As Client.nack_batch."""
-        return await self._batch(
-            "nack",
-            [
-                Nack(lease.topic, lease.id, lease.token.hex(), ms(delay), dead_letter)
-                for lease in leases
-            ],
-            self._client.nack_batch(
-                leases, error=error, delay=delay, dead_letter=dead_letter, timeout_s=timeout_s
-            ),
-            _nacked,
-        )
-
-    async def extend(
-        self,
-        lease: ddq.LeaseRef,
-        duration: timedelta | None = None,
-        *,
-        timeout_s: float | None = None,
-    ) -> ddq.Extended:
-        """As Client.extend."""
-        return await self._record(
-            "extend",
-            Extend(lease.topic, lease.id, lease.token.hex(), ms(duration)),
-            self._client.extend(lease, duration, timeout_s=timeout_s),
-            _extended,
-        )
-
-    async def extend_batch(
-        self,
-        leases: Sequence[ddq.LeaseRef],
-        duration: timedelta | None = None,
-        *,
-        timeout_s: float | None = None,
-    ) -> list[ddq.ItemResult[ddq.Extended]]:
-        """As Client.extend_batch."""
-        return await self._batch(
-            "extend",
-            [Extend(lease.topic, lease.id, lease.token.hex(), ms(duration)) for lease in leases],
-            self._client.extend_batch(leases, duration, timeout_s=timeout_s),
-            _extended,
-        )
-
-    async def release(self, lease: ddq.LeaseRef, *, timeout_s: float | None = None) -> ddq.Released:
-        """As Client.release."""
-        return await self._record(
-            "release", _settle(lease), self._client.release(lease, timeout_s=timeout_s), _settled
-        )
-
-    async def release_batch(
-        self, leases: Sequence[ddq.LeaseRef], *, timeout_s: float | None = None
-    ) -> list[ddq.ItemResult[ddq.Released]]:
-        """As Client.release_batch."""
-        return await self._batch(
-            "release",
-            [_settle(lease) for lease in leases],
-            self._client.release_batch(leases, timeout_s=timeout_s),
-            _settled,
-        )
-
-    async def snooze(
-        self, lease: ddq.LeaseRef, delay: timedelta, *, timeout_s: float | None = None
-    ) -> ddq.Snoozed:
-        """As Client.snooze."""
-        return await self._record(
-            "snooze",
-            Snooze(lease.topic, lease.id, lease.token.hex(), ms(delay) or 0),
-            self._client.snooze(lease, delay, timeout_s=timeout_s),
-            lambda done: Snoozed(
-                **stamp(done.revision, done.receipt), due_ms=ms(done.due_time) or 0
-            ),
-        )
+    retrieve = _recorded(
+        Client.retrieve,
+        "retrieve",
+        lambda given: Retrieve(
+            [given.topics] if isinstance(given.topics, str) else list(given.topics),
+            given.request_id,
+            given.max_tasks,
+            ms(given.lease),
+            ms(given.wait) or 0,
+        ),
+        lambda leases: Retrieved([convert.lease_value(lease) for lease in leases]),
+        request_id=lambda: secrets.token_hex(8),
+    )
+    ack = _recorded(Client.ack, "ack", lambda given: _lease(Settle, given.lease), convert.settled)
+    ack_batch = _recorded_batch(
+        Client.ack_batch,
+        "ack",
+        lambda given: [_lease(Settle, lease) for lease in given.leases],
+        convert.settled,
+    )
+    run_again = _recorded(
+        Client.run_again,
+        "run_again",
+        lambda given: _lease(
+            RunAgain,
+            given.lease,
+            ms(given.delay),
+            ms(given.due),
+            None if given.payload is None else digest(given.payload),
+        ),
+        convert.ran_again,
+    )
+    nack = _recorded(
+        Client.nack,
+        "nack",
+        lambda given: _lease(Nack, given.lease, ms(given.delay), given.dead_letter),
+        convert.nacked,
+    )
+    nack_batch = _recorded_batch(
+        Client.nack_batch,
+        "nack",
+        lambda given: [
+            _lease(Nack, lease, ms(given.delay), given.dead_letter) for lease in given.leases
+        ],
+        convert.nacked,
+    )
+    extend = _recorded(
+        Client.extend,
+        "extend",
+        lambda given: _lease(Extend, given.lease, ms(given.duration)),
+        convert.extended,
+    )
+    extend_batch = _recorded_batch(
+        Client.extend_batch,
+        "extend",
+        lambda given: [_lease(Extend, lease, ms(given.duration)) for lease in given.leases],
+        convert.extended,
+    )
+    release = _recorded(
+        Client.release, "release", lambda given: _lease(Settle, given.lease), convert.settled
+    )
+    release_batch = _recorded_batch(
+        Client.release_batch,
+        "release",
+        lambda given: [_lease(Settle, lease) for lease in given.leases],
+        convert.settled,
+    )
+    snooze = _recorded(
+        Client.snooze,
+        "snooze",
+        lambda given: _lease(Snooze, given.lease, ms(given.delay) or 0),
+        convert.snoozed,
+    )
 
     # Operators -------------------------------------------------------------------------------
 
-    async def redrive(
-        self, topic: str, task_ids: Sequence[str] = (), *, timeout_s: float | None = None
-    ) -> ddq.Redriven:
-        """As Client.redrive."""
-        return await self._record(
-            "redrive",
-            Redrive(topic, list(task_ids)),
-            self._client.redrive(topic, task_ids, timeout_s=timeout_s),
-            lambda done: Counted(done.count),
-        )
+    redrive = _recorded(
+        Client.redrive,
+        "redrive",
+        lambda given: Redrive(given.topic, list(given.task_ids)),
+        lambda done: Counted(done.count),
+    )
+    delete_dead = _recorded(
+        Client.delete_dead,
+        "delete_dead",
+        lambda given: DeleteDead(given.topic, given.task_id),
+        convert.settled,
+    )
+    purge_topic = _recorded(Client.purge_topic, "purge", lambda given: Topic(given.name), Counted)
+    pause_topic = _recorded(
+        Client.pause_topic, "pause", lambda given: Topic(given.name), lambda _: Value()
+    )
+    resume_topic = _recorded(
+        Client.resume_topic, "resume", lambda given: Topic(given.name), lambda _: Value()
+    )
+    stats = _recorded(Client.stats, "stats", lambda given: Topic(given.topic), convert.stats_value)
 
-    async def delete_dead(
-        self, topic: str, task_id: str, *, timeout_s: float | None = None
-    ) -> ddq.DeadDeleted:
-        """As Client.delete_dead."""
-        return await self._record(
-            "delete_dead",
-            DeleteDead(topic, task_id),
-            self._client.delete_dead(topic, task_id, timeout_s=timeout_s),
-            lambda done: Settled(**stamp(done.revision, done.receipt)),
-        )
 
-    async def purge_topic(self, topic: str, *, timeout_s: float | None = None) -> int:
-        """As Client.purge_topic."""
-        return await self._record(
-            "purge",
-            Topic(topic),
-            self._client.purge_topic(topic, timeout_s=timeout_s),
-            Counted,
-        )
-
-    async def pause_topic(self, topic: str, *, timeout_s: float | None = None) -> ddq.Topic:
-        """As Client.pause_topic."""
-        return await self._record(
-            "pause",
-            Topic(topic),
-            self._client.pause_topic(topic, timeout_s=timeout_s),
-            lambda _: Value(),
-        )
-
-    async def resume_topic(self, topic: str, *, timeout_s: float | None = None) -> ddq.Topic:
-        """As Client.resume_topic."""
-        return await self._record(
-            "resume",
-            Topic(topic),
-            self._client.resume_topic(topic, timeout_s=timeout_s),
-            lambda _: Value(),
-        )
-
-    async def stats(self, topic: str, *, timeout_s: float | None = None) -> ddq.TopicStats:
-        """As Client.stats."""
-        return await self._record(
-            "stats",
-            Topic(topic),
-            self._client.stats(topic, timeout_s=timeout_s),
-            stats_value,
-        )
-
-    async def _batch(
-        self,
-        op: str,
-        items: Sequence[Value],
-        call: Awaitable[list[ddq.ItemResult[V]]],
-        reply: Callable[[V], Value],
-    ) -> list[ddq.ItemResult[V]]:
-        results = await self._record(
-            f"{op}_batch",
-            of_batch(items),
-            call,
-            lambda results: of_batch([_item(result, reply) for result in results]),
-        )
-        if any(result.error is not None and not result.error.definite for result in results):
-            # Part of it may take effect later: what follows is another process's.
-            self._lives += 1
-            self.unknowns += 1
-        return results
+def _lease(kind: Callable[..., Value], lease: ddq.LeaseRef, *settings: object) -> Value:
+    """A request that proves its right by a lease's token."""
+    return kind(lease.topic, lease.id, lease.token.hex(), *settings)
 
 
 def _item(result: ddq.ItemResult[V], reply: Callable[[V], Value]) -> dict[str, Any]:
@@ -472,44 +358,6 @@ def _item(result: ddq.ItemResult[V], reply: Callable[[V], Value]) -> dict[str, A
             "message": str(result.error)[:200],
         }
     return {"type": "ok", "reply": reply(result.unwrap())}
-
-
-def _settle(lease: ddq.LeaseRef) -> Settle:
-    return Settle(lease.topic, lease.id, lease.token.hex())
-
-
-def _enqueued(done: ddq.Enqueued) -> Enqueued:
-    return Enqueued(
-        **stamp(done.revision, done.receipt),
-        created=done.created,
-        state=state_name(done.state),
-        incarnation=done.incarnation,
-        due_ms=ms(done.due_time) or 0,
-    )
-
-
-def _cancelled(done: ddq.Cancelled) -> Cancelled:
-    return Cancelled(
-        **stamp(done.revision, done.receipt),
-        incarnation=done.incarnation,
-        already=done.already_cancelled,
-    )
-
-
-def _settled(done: ddq.Acked | ddq.Released) -> Settled:
-    return Settled(**stamp(done.revision, done.receipt))
-
-
-def _nacked(done: ddq.Nacked) -> Nacked:
-    return Nacked(
-        **stamp(done.revision, done.receipt),
-        state=state_name(done.state),
-        due_ms=ms(done.due_time) or 0,
-    )
-
-
-def _extended(done: ddq.Extended) -> Extended:
-    return Extended(**stamp(done.revision, done.receipt), expire_ms=ms(done.expire_time) or 0)
 
 
 __all__ = ["Recorder"]

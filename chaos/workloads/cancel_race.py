@@ -16,13 +16,13 @@ async def produce(actor: Actor) -> None:
     delay_ms = rng.randrange(100, 1_500)
     await actor.pace(2)
     with refused():
-        await recorder.enqueue(
+        await recorder.enqueue_task(
             topic, NewTask(task_id.encode(), task_id, delay=ms(delay_ms)), timeout_s=4.0
         )
     await asyncio.sleep(max(0.0, (delay_ms + rng.uniform(-15, 15)) / 1_000))
     with refused():
         await recorder.cancel(
-            topic, task_id, revoke=rng.random() < 0.2, timeout_s=actor.patience_s()
+            topic, task_id, revoke_lease=rng.random() < 0.2, timeout_s=actor.patience_s()
         )
 
 

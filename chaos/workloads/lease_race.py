@@ -16,7 +16,7 @@ async def produce(actor: Actor) -> None:
     task_id = actor.new_id()
     await actor.pace()
     with refused():
-        await actor.recorder.enqueue(
+        await actor.recorder.enqueue_task(
             actor.topic(),
             NewTask(task_id.encode(), task_id, delay=ms(actor.rng.randrange(0, 300))),
             timeout_s=actor.patience_s(),

@@ -22,12 +22,14 @@ async def produce(actor: Actor) -> None:
     task = NewTask(task_id.encode(), task_id, delay=ms(delay_ms), retry_policy=policy)
     await actor.pace()
     with refused():
-        await recorder.enqueue(topic, task, timeout_s=actor.patience_s())
+        await recorder.enqueue_task(topic, task, timeout_s=actor.patience_s())
         actor.load.recent.append((topic, task_id))
     if kind < 0.30:
         await asyncio.sleep(max(0.0, (delay_ms + rng.uniform(-12, 12)) / 1_000))
         with refused():
-            await recorder.cancel(topic, task_id, revoke=kind < 0.04, timeout_s=actor.patience_s())
+            await recorder.cancel(
+                topic, task_id, revoke_lease=kind < 0.04, timeout_s=actor.patience_s()
+            )
         if kind > 0.25:
             with refused():
                 await recorder.cancel(topic, task_id, timeout_s=4.0)
@@ -39,12 +41,12 @@ async def produce(actor: Actor) -> None:
             )
     elif kind < 0.55:
         with refused():
-            await recorder.enqueue(topic, task, timeout_s=actor.patience_s())
+            await recorder.enqueue_task(topic, task, timeout_s=actor.patience_s())
     elif kind < 0.60:
         await _debounce(actor, topic, task_id)
     elif kind < 0.68 and actor.load.recent:
         with refused():
-            await recorder.get(*rng.choice(actor.load.recent), timeout_s=4.0)
+            await recorder.get_task(*rng.choice(actor.load.recent), timeout_s=4.0)
 
 
 async def _debounce(actor: Actor, topic: str, task_id: str) -> None:
@@ -55,7 +57,7 @@ async def _debounce(actor: Actor, topic: str, task_id: str) -> None:
             on_conflict=OnConflict.DEBOUNCE, debounce_limit=ms(600),
         )  # fmt: skip
         with refused():
-            await actor.recorder.enqueue(topic, event, timeout_s=actor.patience_s())
+            await actor.recorder.enqueue_task(topic, event, timeout_s=actor.patience_s())
         await asyncio.sleep(actor.rng.uniform(0.05, 0.35))
 
 

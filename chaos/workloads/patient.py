@@ -27,7 +27,7 @@ async def produce(actor: Actor) -> None:
     task = NewTask(task_id.encode(), task_id, delay=ms(delay_ms))
     await actor.pace()
     with refused():
-        await recorder.enqueue(topic, task, timeout_s=PATIENCE_S)
+        await recorder.enqueue_task(topic, task, timeout_s=PATIENCE_S)
     if kind < 0.25:
         await asyncio.sleep(rng.uniform(0, delay_ms) / 1_000)
         with refused():
@@ -38,10 +38,10 @@ async def produce(actor: Actor) -> None:
             await recorder.reschedule(topic, task_id, delay=delay, timeout_s=PATIENCE_S)
     elif kind < 0.45:
         with refused():
-            await recorder.enqueue(topic, task, timeout_s=PATIENCE_S)
+            await recorder.enqueue_task(topic, task, timeout_s=PATIENCE_S)
     elif kind < 0.55:
         with refused():
-            await recorder.get(topic, task_id, timeout_s=PATIENCE_S)
+            await recorder.get_task(topic, task_id, timeout_s=PATIENCE_S)
 
 
 async def work(actor: Actor) -> None:

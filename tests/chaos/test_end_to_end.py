@@ -49,13 +49,13 @@ async def produce(one: Recorder, seed: int) -> None:
     rng = random.Random(seed)
     for number in range(30):
         task = NewTask(f"{seed}-{number}".encode(), f"{seed}-{number}", delay=ms(rng.randrange(80)))
-        await one.enqueue(TOPIC, task)
+        await one.enqueue_task(TOPIC, task)
         if number % 5 == 0:
-            await one.enqueue(TOPIC, task)
+            await one.enqueue_task(TOPIC, task)
         if number % 4 == 1:
             await asyncio.sleep(rng.random() * 0.08)
             with refused():
-                await one.cancel(TOPIC, task.id or "", revoke=number % 8 == 1)
+                await one.cancel(TOPIC, task.id or "", revoke_lease=number % 8 == 1)
         if number % 6 == 2:
             with refused():
                 await one.reschedule(TOPIC, task.id or "", delay=ms(rng.randrange(50)))
@@ -66,16 +66,16 @@ async def produce(one: Recorder, seed: int) -> None:
                     on_conflict=OnConflict.DEBOUNCE, debounce_limit=ms(60),
                 )  # fmt: skip
                 with refused():
-                    await one.enqueue(TOPIC, debounced)
+                    await one.enqueue_task(TOPIC, debounced)
                 await asyncio.sleep(rng.random() * 0.04)
         if number % 10 == 3:
             again = NewTask(
                 b"again", task.id, on_conflict=OnConflict.REPLACE_IF_FINISHED, delay=ms(5)
             )
             with refused():
-                await one.enqueue(TOPIC, again)
+                await one.enqueue_task(TOPIC, again)
     with refused():
-        await one.get(TOPIC, "nobody")
+        await one.get_task(TOPIC, "nobody")
 
 
 async def work(one: Recorder, seed: int, stop: asyncio.Event) -> None:

@@ -28,7 +28,7 @@ async def test_every_operation_is_written_down_as_it_was(
         async with Client(server.address) as client:
             await client.create_topic("t")
             one = Recorder(writer, client, "1")
-            await one.enqueue("t", NewTask(b"x" * 100, "a"))
+            await one.enqueue_task("t", NewTask(b"x" * 100, "a"))
             results = await one.enqueue_batch("t", [NewTask(b"b", "b"), NewTask(b"c", "a")])
             assert results[1].error is not None
             await one.reschedule("t", "b", delay=60 * SECOND)
@@ -43,9 +43,9 @@ async def test_every_operation_is_written_down_as_it_was(
             with pytest.raises(LeaseLost):
                 await one.nack(lease)
             with pytest.raises(TaskNotFound):
-                await one.get("t", "none")
+                await one.get_task("t", "none")
             await one.cancel("t", "b")
-            await one.get("t", "b")
+            await one.get_task("t", "b")
             await one.stats("t")
             assert one.process == "1", "all of it was certain"
 
@@ -67,6 +67,8 @@ async def test_every_operation_is_written_down_as_it_was(
     assert first.expire_ms - first.store_ms == ops[4].request.lease_ms == 5000
     assert first.policy is not None
     assert first.policy.max_attempts
+    assert ops[4].request.request_id == "r1"
+    assert ops[8].request.request_id, "one that the caller does not give is recorded too"
     assert ops[6].reply.expire_ms > first.expire_ms
     assert [ops[i].reply.leases[0].attempt for i in (4, 8, 10)] == [1, 1, 2]
     assert (ops[12].outcome, ops[12].error) == ("fail", "LEASE_LOST")
