@@ -38,13 +38,13 @@ MEANINGS = {
     ExitCode.FAILED: "anything else went wrong",
     ExitCode.USAGE: "a flag, argument or value cannot be used",
     ExitCode.NOT_FOUND: "no such task or topic",
-    ExitCode.CONFLICT: "taken, too late, or changed by somebody else",
+    ExitCode.CONFLICT: "taken, too late, or changed by another client",
     ExitCode.UNAVAILABLE: "no server, no store, or the server cannot start; nothing was done",
     ExitCode.UNKNOWN: "it may or may not have been done: the answer did not come",
     ExitCode.FULL: "no room in the topic or the store",
     ExitCode.DENIED: "the server does not let you",
     ExitCode.INTERRUPTED: "interrupted by Ctrl-C",
-    ExitCode.BROKEN_PIPE: "whoever read the output is gone",
+    ExitCode.BROKEN_PIPE: "the output pipe was closed",
 }
 
 _CODES: tuple[tuple[type[DdqError], ExitCode], ...] = (
@@ -63,7 +63,7 @@ _CODES: tuple[tuple[type[DdqError], ExitCode], ...] = (
 
 
 class CommandError(Exception):
-    """A command cannot go on; the message is the one line that is printed."""
+    """A command cannot continue; the message is the one line that is printed."""
 
     def __init__(self, message: str, code: ExitCode = ExitCode.FAILED) -> None:
         super().__init__(message)
@@ -71,7 +71,7 @@ class CommandError(Exception):
 
 
 class UsageError(CommandError):
-    """What was given does not go together."""
+    """The given options do not fit together."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, ExitCode.USAGE)

@@ -25,7 +25,7 @@ def _parse_sentinels(text: str) -> list[tuple[str, int]]:
 def _host_port(text: str, form: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     if not colon or not host or not port.isdecimal() or not 0 < int(port) <= _PORT_MAX:
-        raise UsageError(f"{text!r} is no address; give {form}")
+        raise UsageError(f"invalid address {text!r}; expected {form}")
     return host, int(port)
 
 
@@ -35,9 +35,9 @@ def _parse_announce(text: str) -> tuple[str, int]:
         return str(ipaddress.ip_address(host.strip("[]"))), port
     except ValueError:
         # Sentinels name masters by address: a name would equal none of them, and this node would
-        # take itself for somebody else.
+        # take itself for another node.
         raise UsageError(
-            f"{host!r} is no IP address; give the one by which the Sentinels know this node"
+            f"{host!r} is not an IP address; give the one by which the Sentinels know this node"
         ) from None
 
 
@@ -83,7 +83,7 @@ def node(
     force_master: Annotated[
         bool,
         typer.Option("--force-master",
-                     help="Start as master though nobody can confirm it. Loses what only other "
+                     help="Start as master although no Sentinel confirms it. Loses what only other "
                      "nodes hold; for once, never for good."),
     ] = False,
     sentinel_username: Annotated[

@@ -26,7 +26,7 @@ def parse_address(text: str) -> str:
     # Without a port gRPC would silently take 443.
     match = _HOST_PORT.fullmatch(text)
     if not _SCHEME.fullmatch(text) and (match is None or int(match[1]) > 65_535):
-        raise typer.BadParameter(f"{text!r} is no address; give HOST:PORT")
+        raise typer.BadParameter(f"invalid address {text!r}; expected HOST:PORT")
     return text
 
 
@@ -37,7 +37,7 @@ Address = Annotated[
         "-a",
         envvar="DDQ_ADDRESS",
         metavar="HOST:PORT",
-        help="Where the server is.",
+        help="Address of the server.",
         parser=parse_address,
     ),
 ]
@@ -67,7 +67,7 @@ Delay = Annotated[
     typer.Option(
         "--delay",
         metavar="DURATION",
-        help="Due so long from now: 250ms, 90s, 1h30m, 2d.",
+        help="Delay from now: 250ms, 90s, 1h30m, 2d.",
         parser=parse_span,
     ),
 ]

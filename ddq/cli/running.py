@@ -57,7 +57,7 @@ MetricsListen = Annotated[
 ]
 
 
-def told_of_metrics(address: str | None) -> str:
+def metrics_note(address: str | None) -> str:
     """The end of the line that says what runs."""
     return "" if address is None else f", metrics on http://{address}/metrics"
 

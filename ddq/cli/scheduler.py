@@ -10,8 +10,8 @@ from ddq.cli.running import (
     LogLevel,
     MetricsListen,
     StoreLocation,
+    metrics_note,
     run_until_stopped,
-    told_of_metrics,
 )
 from ddq.config import Settings
 
@@ -36,7 +36,7 @@ def scheduler(
             options,
             stop=stop,
             on_ready=lambda info: say(
-                f"ddq {__version__} schedules, store {info.store}{told_of_metrics(info.metrics)}"
+                f"ddq {__version__} schedules, store {info.store}{metrics_note(info.metrics)}"
             ),
         ),
         log_level,

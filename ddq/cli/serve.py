@@ -19,8 +19,8 @@ from ddq.cli.running import (
     LogLevel,
     MetricsListen,
     StoreLocation,
+    metrics_note,
     run_until_stopped,
-    told_of_metrics,
 )
 from ddq.config import Settings
 
@@ -113,10 +113,7 @@ def serve(
     from ddq.server import ServerOptions  # noqa: PLC0415 - loaded when used
 
     def ready(info: ServerInfo) -> None:
-        say(
-            f"ddq {__version__} on {info.address}, store {info.store}"
-            + told_of_metrics(info.metrics)
-        )
+        say(f"ddq {__version__} on {info.address}, store {info.store}" + metrics_note(info.metrics))
 
     options = ServerOptions(
         listen, store, scheduler, settings=settings, metrics_listen=metrics_listen

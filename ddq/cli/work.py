@@ -70,7 +70,9 @@ def work(
     grace: Annotated[
         timedelta,
         span_option(
-            "--grace", help="How long what runs may go on after Ctrl-C.", show_default="30s"
+            "--grace",
+            help="How long handlers may continue after Ctrl-C.",
+            show_default="30s",
         ),
     ] = DEFAULT_GRACE,
     raw: Annotated[

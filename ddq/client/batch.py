@@ -74,7 +74,7 @@ def split(items: Sequence[Item[I]]) -> Iterator[list[tuple[int, Item[I]]]]:
 
 
 class DatedExchange(Generic[I, B]):
-    """Sends some items of a batch, dated anew where a wrong clock of this machine shows.
+    """Sends some items of a batch, dated again where this machine's clock proves wrong.
 
     Args:
         send: sends items with a ``not_after`` within so many seconds; raises AttemptFailedError.

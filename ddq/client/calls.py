@@ -47,7 +47,7 @@ _CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     # Above what a server takes, so that its limit is the one that answers.
     ("grpc.max_send_message_length", 64 * MIB),
     # A host that vanished without closing its connections is noticed within 30 s, where a long
-    # poll would wait for its deadline. More often than this, servers that are not told otherwise
+    # poll would wait for its deadline. More often than this, servers with default settings
     # take pings for abuse.
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
@@ -152,11 +152,11 @@ class Caller:
     async def connect(self, *, timeout_s: float | None = None) -> None:
         """Waits for the connection, and raises at the first refusal.
 
-        Not needed before other methods: they connect by themselves, and go on trying until their
+        Not needed before other methods: they connect by themselves, and keep trying until their
         deadline.
 
         Raises:
-            TransportError: nobody answers there.
+            TransportError: no server answers there.
         """
         failure = not_connected(self._address)
         try:

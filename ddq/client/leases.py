@@ -35,7 +35,7 @@ class LeaseCalls(Caller):
         """Finishes a leased task.
 
         Raises:
-            LeaseLost: the token does not hold any more.
+            LeaseLost: the token no longer holds.
             TaskNotFound, OutcomeUnknown
         """
         request = pb.AckRequest(topic=lease.topic, id=lease.id, lease_token=lease.token)
@@ -81,7 +81,7 @@ class LeaseCalls(Caller):
             headers: of the next run; None with a ``payload``: none.
 
         Raises:
-            LeaseLost: the token does not hold any more; nothing was enqueued.
+            LeaseLost: the token no longer holds; nothing was enqueued.
             InvalidArgument, TaskNotFound, OutcomeUnknown
         """
         request = pb.RunAgainRequest(topic=lease.topic, id=lease.id, lease_token=lease.token)

@@ -149,7 +149,7 @@ class Repeater:
                 return await attempt(self.remaining_s(deadline_s))
             except AttemptFailedError as failed:
                 error = history.record(failed.failure)
-                # The internal exception is not part of the story that the caller is told.
+                # The internal exception is not part of the traceback that the caller gets.
                 if error is not None:
                     raise error from error.__cause__
             if not await self.pause(history.attempts, history.asked_s, deadline_s):

@@ -6,11 +6,11 @@ and takes effect later. So after an unknown attempt every error of a mutation be
 OutcomeUnknown, but for those that follow from something an attempt of the same request cannot
 have changed. What would go wrong otherwise, by RPC:
 
-    Enqueue     TASK_ID_CONFLICT: it was created, and somebody replaced it since.
+    Enqueue     TASK_ID_CONFLICT: it was created, and another request replaced it since.
                 TOPIC_FULL: it is the task that filled the topic, which replaced or finished
                 since; or the first attempt arrives when there is room again.
-    Retrieve    any: leases may have been granted that nobody knows of.
-    Ack         LEASE_LOST: it was acknowledged, and the finished id enqueued anew since.
+    Retrieve    any: leases may have been granted that no client knows of.
+    Ack         LEASE_LOST: it was acknowledged, and the finished id enqueued again since.
     RunAgain    LEASE_LOST: it took effect, and the store has forgotten the request since.
     Nack        LEASE_LOST: it took effect, and the next worker holds the task by now.
     Release     LEASE_LOST: the same.
@@ -20,7 +20,7 @@ have changed. What would go wrong otherwise, by RPC:
                 TASK_NOT_FOUND: it was cancelled, and the topic deleted since.
     Reschedule  REVISION_MISMATCH: the first attempt made the revision. TASK_LEASED: it was made
                 due at once, and a worker has it.
-    CreateTopic TOPIC_EXISTS: it was created, and somebody changed its settings since.
+    CreateTopic TOPIC_EXISTS: it was created, and another request changed its settings since.
     UpdateTopic REVISION_MISMATCH: the first attempt made the revision.
     DeleteDeadTask  TASK_NOT_FOUND, REVISION_MISMATCH: the first attempt ended it.
 

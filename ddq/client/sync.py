@@ -115,7 +115,7 @@ class SyncClient:
         try:
             return future.result()
         except BaseException:
-            # Ctrl-C in the caller's thread: the request must not go on behind its back.
+            # Ctrl-C in the caller's thread: the request must not continue in the background.
             future.cancel()
             raise
 

@@ -128,7 +128,7 @@ class TopicCalls(Caller):
         not, however often the request is repeated.
 
         Returns:
-            Tasks that were ended, as far as the replies told.
+            Tasks that were ended, as far as the replies say.
 
         Raises:
             TopicNotFound: it was not there to begin with.
@@ -149,7 +149,7 @@ class TopicCalls(Caller):
         return purged
 
     async def pause_topic(self, name: str, *, timeout_s: float | None = None) -> Topic:
-        """Stops promotion and delivery; all else goes on.
+        """Stops promotion and delivery; everything else continues.
 
         Raises:
             TopicNotFound, OutcomeUnknown
@@ -176,7 +176,7 @@ class TopicCalls(Caller):
         """Ends every task that the topic holds now as PURGED, in as many steps as that takes.
 
         Returns:
-            Tasks that were ended, as far as the replies told.
+            Tasks that were ended, as far as the replies say.
 
         Raises:
             TopicNotFound, OutcomeUnknown

@@ -404,7 +404,7 @@ class Redriven:
     """Dead tasks that got a new run of attempts.
 
     Attributes:
-        count: how many, as far as the replies told: one that was lost is not counted.
+        count: how many, as far as the replies say: one that was lost is not counted.
         results: one an id, in order, when ids were given.
     """
 

@@ -177,7 +177,7 @@ class Attempts:
             return await self._snooze(job, error)
         if isinstance(error, Retry | DeadLetter) or (error is not None and cut is None):
             return await self._fail(job, error)
-        # It was cut short, or cancelled by somebody else.
+        # It was cut short, or cancelled by other code.
         if cut is Cut.LOST:
             return Verdict.LOST
         if cut is Cut.OVERRUN:

@@ -69,7 +69,7 @@ class Worker:
             revoked. None: 30 s.
         max_run: how long a handler may run; then the attempt ends with an error that says so, and
             counts. The topic's setting of that name holds as well. None: as the topic says.
-        grace: how long handlers may go on after stop(); then they are cancelled and their tasks
+        grace: how long handlers may continue after stop(); then they are cancelled and their tasks
             handed back. Such an attempt does not count: the worker ended, the task did not fail.
         poll: longest wait of one retrieve, up to 60 s.
         max_jobs: stop by itself after so many deliveries; None: never.
@@ -81,7 +81,7 @@ class Worker:
         on_settled: is called with what became of each delivery, in the event loop of run(), which
             ends with what it raises.
 
-    A plain function cannot be stopped from outside: when its lease is lost it goes on, and its
+    A plain function cannot be stopped from outside: when its lease is lost it continues, and its
     place is taken until it returns. It does not keep the process alive.
     """
 
