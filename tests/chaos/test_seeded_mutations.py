@@ -1,8 +1,9 @@
 """Mistakes planted into the specification that tells the tales: the broken promise is named.
 
 History, journal and counts then all come from the same wrong store, and agree with each other. A
-mistake shows only where something meets it, so each is told under several seeds; wherever anything
-showed, it must mostly have been the promise that the mistake is known to break.
+mistake shows only where something meets it, so each is told under several seeds, and one that few
+tales meet under more; wherever anything showed, it must mostly have been the promise that the
+mistake is known to break.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ from tests.chaos.test_promises import broken, judged
 from tests.chaos.test_random_histories import tell
 
 Step = Callable[[Shard, Any, Context], tuple[Shard, Any]]
-SEEDS = range(18)
+LEAST_TALES = 18
+MOST_TALES = 144
+NAMED = 4
+"""Tales that name the promise. The rarest mistakes show in about one tale of fifteen."""
 
 
 def set_task(shard: Shard, task_id: str, **changes: Any) -> Shard:
@@ -204,15 +208,16 @@ def test_a_planted_mistake_is_named(
 ) -> None:  # fmt: skip
     if step in ONLY_IN_THE_JOURNAL and not with_journal:
         return
-    # The judge asks the specification too, and that one has to be right.
-    with monkeypatch.context() as planted:
-        planted.setitem(queue.TRANSITIONS, kind, step)
-        tales = [tell(seed) for seed in SEEDS]
-    found = [
-        broken(judged(tmp_path / str(seed), tale, journal=with_journal)) - {"G6"}
-        for seed, tale in zip(SEEDS, tales, strict=True)
-    ]
-    shown = [promises for promises in found if promises]
-    named = sum(promise in promises for promises in shown)
-    assert named >= 2, shown
+    shown, named = [], 0
+    for seed in range(MOST_TALES):
+        # The judge asks the specification too, and that one has to be right.
+        with monkeypatch.context() as planted:
+            planted.setitem(queue.TRANSITIONS, kind, step)
+            tale = tell(seed)
+        promises = broken(judged(tmp_path / str(seed), tale, journal=with_journal)) - {"G6"}
+        shown += [promises] if promises else []
+        named += promise in promises
+        if seed + 1 >= LEAST_TALES and named >= NAMED:
+            break
+    assert named >= NAMED, shown
     assert named * 2 >= len(shown), shown
