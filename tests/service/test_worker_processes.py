@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -319,3 +319,31 @@ async def test_a_child_that_a_handler_forks_ends_where_it_leaves_the_handler(
         assert output.startswith("in the child\n")
         assert output.endswith(f"the child's status: {status}\n{ENDS}"), output
         assert (await client.get_task("mail", task.id)).state is TaskState.SUCCEEDED
+
+
+async def test_a_handler_that_raises_is_retried_after_its_backoff_until_the_task_is_dead(
+    server: RunningServer,
+) -> None:
+    attempts: list[tuple[int, str, datetime | None]] = []
+
+    async def handler(job: Job) -> None:
+        attempts.append((job.attempt, job.last_error, job.due_time))
+        raise ValueError(f"attempt {job.attempt}")
+
+    backoff = timedelta(milliseconds=300)
+    policy = RetryPolicy(max_attempts=2, initial_backoff=backoff, jitter=0.0)
+    async with Client(server.address) as client:
+        task = await client.enqueue("mail", b"x", retry_policy=policy)
+        worker = Worker(client, "mail", handler, max_jobs=2)
+        async with asyncio.timeout(60):
+            await worker.run()
+        found = await client.get_task("mail", task.id)
+    assert (found.state, found.last_error) == (TaskState.DEAD, "ValueError: attempt 2")
+    assert [(number, error) for number, error, _ in attempts] == [
+        (1, ""),
+        (2, "ValueError: attempt 1"),
+    ]
+    (_, _, first), (_, _, second) = attempts
+    assert first is not None
+    assert second is not None
+    assert second - first >= backoff

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import inspect
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from google.protobuf.message import Message
 
 from ddq.client import Client
 from ddq.v1.task_pb2 import TaskState
+from ddq.worker import Worker
 from tests.support.server import RunningServer
 from tools.repo import ROOT
 
@@ -95,57 +98,78 @@ async def test_the_producer_and_the_worker(server: RunningServer) -> None:
         assert (counts.enqueued, counts.succeeded) == (1, 1)
 
 
+MAX_RUN = "tests.client.test_max_run"
 WORKERS = "tests.service.test_worker_processes"
 EXECUTED_BY: dict[str, list[str]] = {
-    "The same id with the same content is not": [
+    "The same id with the same content is not a second task, so a producer that runs twice "
+    "enqueues once.": [
         f"{__name__}:test_the_producer_and_the_worker",
     ],
-    "The client repeats a request with the same ids": [
+    "The client repeats a request with the same ids until its outcome is known, and raises "
+    "`OutcomeUnknown` if the time-out passes before that.": [
         "tests.client.test_repeat:test_a_repeat_is_the_same_request",
         "tests.client.test_repeat:test_after_an_unknown_attempt_an_error_says_nothing",
+        "tests.client.test_repeat:test_an_unknown_outcome_at_the_deadline",
     ],
-    "`SyncClient` has the same methods": [
+    "`SyncClient` has the same methods without `async`.": [
         "tests.client.test_sync:test_it_has_every_method_of_the_client",
         "tests.client.test_sync:test_methods_take_the_same",
+        "tests.client.test_sync:test_calls_errors_and_pages",
     ],
-    "A client belongs to the process that created it": [
+    "A client belongs to the process that created it;": [
         "tests.service.test_python_page:test_a_client_of_another_process_says_so_at_once",
+    ],
+    "create it after a fork, not before.": [
         "tests.service.test_python_page:test_a_client_for_each_process_after_a_fork",
     ],
-    "When a handler returns, its task is acknowledged": [
+    "When a handler returns, its task is acknowledged;": [
         f"{__name__}:test_the_producer_and_the_worker",
         "tests.client.test_worker:test_a_return_acknowledges",
-        "tests.client.test_worker:test_a_raise_ends_the_attempt",
-        "tests.client.test_worker:test_the_last_attempt_is_counted_as_dead",
     ],
-    "A plain function may block": [
+    "when it raises, the task is retried after a backoff, and after the last attempt it is dead.": [
+        f"{WORKERS}:test_a_handler_that_raises_is_retried_after_its_backoff_until_the_task_is_dead",
+    ],
+    "A plain function may block: it runs in a thread.": [
         "tests.service.test_python_page:test_the_plain_handler",
         "tests.client.test_worker:test_plain_functions_run_beside_each_other",
+    ],
+    "An `async def` handler shares the event loop with all others and must not block;": [
+        "tests.client.test_blocked_loop:test_a_warning_names_the_handler_and_the_line",
+    ],
+    "if it does, no lease is lost, and a warning names the handler.": [
         f"{WORKERS}:test_handlers_that_block_the_loop_finish_each_task_once",
         "tests.client.test_blocked_loop:test_a_warning_names_the_handler_and_the_line",
     ],
-    "A handler that runs for longer than `max_run`": [
-        "tests.client.test_max_run:test_an_async_handler_is_cancelled",
-        "tests.client.test_max_run:test_a_plain_function_that_looks_at_its_job_can_finish",
+    "A handler that runs for longer than `max_run` has failed.": [
+        f"{MAX_RUN}:test_an_async_handler_is_cancelled",
+        f"{MAX_RUN}:test_a_plain_function_that_never_returns_ends_its_attempt_and_keeps_its_place",
     ],
-    "SIGTERM and Ctrl-C stop the worker": [
+    "SIGTERM and Ctrl-C stop the worker: handlers have 30 s to finish.": [
         f"{WORKERS}:test_a_signal_lets_the_handler_finish",
+        f"{__name__}:test_the_grace_time_is_the_one_that_is_documented",
+    ],
+    "Unfinished tasks are ready for another worker at once, and the attempt is not counted.": [
         f"{WORKERS}:test_a_deployment_costs_no_attempt",
     ],
 }
-"""Each point below the Python examples, by how it begins, and the tests that execute it."""
+"""Each sentence below the Python examples, whole, and the tests that execute it."""
 
 
-def test_each_point_about_python_is_executed() -> None:
+def test_each_sentence_about_python_is_executed() -> None:
     section = README[README.index("## From Python") : README.index("## From other languages")]
     found = re.findall(r"^- (.*(?:\n  .*)*)", section, re.MULTILINE)
     points = [" ".join(point.split()) for point in found]
-    assert len(points) == len(EXECUTED_BY)
-    for point, (beginning, tests) in zip(points, EXECUTED_BY.items(), strict=True):
-        assert point.startswith(beginning)
+    sentences = [part for point in points for part in re.split(r"(?<=[.;]) ", point)]
+    assert sentences == list(EXECUTED_BY)
+    for tests in EXECUTED_BY.values():
         for test in tests:
             module, _, name = test.partition(":")
             assert callable(getattr(importlib.import_module(module), name)), test
+
+
+def test_the_grace_time_is_the_one_that_is_documented() -> None:
+    grace = inspect.signature(Worker).parameters["grace"].default
+    assert grace == timedelta(seconds=30)
 
 
 async def test_the_shell_lines(server: RunningServer) -> None:
