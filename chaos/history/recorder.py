@@ -326,7 +326,7 @@ class Recorder:
     redrive = _recorded(
         Client.redrive,
         "redrive",
-        lambda given: Redrive(given.topic, list(given.task_ids)),
+        lambda given: Redrive(given.topic, list(given.task_ids or ())),
         lambda done: Counted(done.count),
     )
     delete_dead = _recorded(

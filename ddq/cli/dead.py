@@ -59,7 +59,7 @@ async def redrive(
     if bool(ids) == everything:
         raise UsageError("give ids, or --all")
     async with connect() as client:
-        result = await client.redrive(topic, ids or ())
+        result = await client.redrive(topic, ids or None)
     first = None
     for item in result.results:
         if item.error is not None:

@@ -228,23 +228,33 @@ class TopicCalls(Caller):
             request.page_token = reply.next_page_token
 
     async def redrive(
-        self, topic: str, task_ids: Sequence[str] = (), *, timeout_s: float | None = None
+        self,
+        topic: str,
+        task_ids: Sequence[str] | None = None,
+        *,
+        timeout_s: float | None = None,
     ) -> Redriven:
         """Gives dead tasks a new run of attempts, due now.
 
         Args:
-            task_ids: up to 1,000; none: every task that is dead now.
+            task_ids: 1 to 1,000; None: every task that is dead now.
 
         Raises:
             TopicNotFound, InvalidArgument, OutcomeUnknown
         """
+        # The server takes none for all, and a selection that came out empty is not all.
+        if task_ids is not None and not task_ids:
+            raise convert.refused(
+                "task_ids", "is empty; leave it out, or give None, for every task that is dead"
+            )
+        ids = [task_ids] if isinstance(task_ids, str) else task_ids or ()
         request_id, count, done, began = self._new_id(), 0, False, False
         results: tuple[ItemResult[bool], ...] = ()
         while not done:
             deadline = self._deadline(timeout_s)
             request = pb.RedriveDeadTasksRequest(
                 topic=convert.text("topic", topic),
-                ids=[convert.text("ids", task_id) for task_id in task_ids],
+                ids=[convert.text("ids", task_id) for task_id in ids],
                 request_id=request_id,
             )
             with _after_steps(f"RedriveDeadTasks {topic}", count, began=began):

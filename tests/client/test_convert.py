@@ -9,6 +9,7 @@ import pytest
 from ddq.client import Client, NewTask, RetryPolicy, TopicSettings, convert
 from ddq.errors import InvalidArgument, Unimplemented
 from ddq.v1 import task_pb2
+from ddq.v1.delay_queue_admin_service_pb2 import RedriveDeadTasksResponse
 from tests.client.fake import FakeServer
 
 
@@ -122,3 +123,13 @@ async def test_an_empty_id_is_refused(client: Client, server: FakeServer) -> Non
     with pytest.raises(InvalidArgument, match="request_id: is empty"):
         await client.retrieve("mail", request_id="")
     assert not server.requests
+
+
+async def test_an_empty_selection_is_not_all_dead_tasks(client: Client, server: FakeServer) -> None:
+    """To the server no ids are all of them."""
+    with pytest.raises(InvalidArgument, match="task_ids: is empty"):
+        await client.redrive("mail", [])
+    assert not server.requests
+    server.script["RedriveDeadTasks"] = [RedriveDeadTasksResponse(done=True)]
+    await client.redrive("mail", "one id")
+    assert [list(request.ids) for request in server.requests["RedriveDeadTasks"]] == [["one id"]]
