@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import typer
 
@@ -13,6 +15,8 @@ _UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _END_OF_DAY = re.compile(
     r"(?P<day>\d{4}-\d{2}-\d{2})[T ]24:00(?::00(?:[.,]0+)?)?(?P<offset>Z|[+-]\d{2}(?::?\d{2})?)?"
 )
+_ZONE_RULE = re.compile(r"(?:[A-Za-z]{3,}|<[A-Za-z0-9+-]{3,}>)[+-]?\d.*")
+_ZONES_OF_ALL_MACHINES = {"", "UTC", "UCT", "GMT", "Universal", "Zulu"}
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
 
@@ -65,6 +69,11 @@ def parse_time(text: str) -> datetime:
 
 def _local(text: str, naive: datetime) -> datetime:
     """A time of the local zone, which has to be one moment."""
+    if (zone := _unknown_zone()) is not None:
+        raise typer.BadParameter(
+            f"{text!r} is local, and this machine does not know the time zone {zone!r} that TZ "
+            "names; give it with an offset, like 08:00+02:00"
+        )
     moments = {
         moment.astimezone(UTC): moment
         for fold in (0, 1)
@@ -81,6 +90,16 @@ def _local(text: str, naive: datetime) -> datetime:
     raise typer.BadParameter(
         f"{text!r} {why} in the local time zone; give it with an offset, like 08:00+02:00"
     )
+
+
+def _unknown_zone() -> str | None:
+    """The zone that TZ names, if the C library has no data for it and takes it for UTC."""
+    zone = os.environ.get("TZ", "").removeprefix(":")
+    if zone in _ZONES_OF_ALL_MACHINES or _ZONE_RULE.fullmatch(zone):
+        return None
+    folder = Path(os.environ.get("TZDIR", "/usr/share/zoneinfo"))
+    # An absolute path stands for itself.
+    return None if (folder / zone).is_file() else zone
 
 
 def _out_of_range(text: str) -> typer.BadParameter:

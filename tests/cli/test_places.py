@@ -152,3 +152,37 @@ def test_times_are_local_and_printed_with_their_offset(
     for command in (["get", topic, "a"], ["list", topic, "-s", "scheduled"]):
         status, out, _ = run(america, *command)
         assert (status, printed in out.decode()) == (0, True), out
+
+
+@pytest.mark.parametrize("zone", ["Amerika/New_York", ":America/Springfield", "/no/such/zone"])
+def test_a_local_time_of_an_unknown_zone_is_refused(
+    zone: str, america: dict[str, str], live: Cli, topic: str
+) -> None:
+    """The C library takes it for UTC: it was due four hours earlier than in New York."""
+    elsewhere = america | {"TZ": zone}
+    status, out, err = run(elsewhere, "enqueue", topic, "x", "--at", "2027-06-01T08:00")
+    assert (status, out) == (2, b"")
+    assert f"does not know the time zone '{zone.removeprefix(':')}' that TZ names" in err
+    status, _, err = run(elsewhere, "enqueue", topic, "x", "--at", "2027-06-01T08:00-04:00")
+    assert (status, err) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("zone", "due"),
+    [
+        ("", "12:00:00"),
+        ("UTC", "12:00:00"),
+        ("UTC0", "12:00:00"),
+        ("EST5EDT,M3.2.0,M11.1.0", "16:00:00"),
+        ("<+03>-3", "09:00:00"),
+        (":America/New_York", "16:00:00"),
+    ],
+)
+def test_a_local_time_of_a_known_zone_is_read(
+    zone: str, due: str, america: dict[str, str], live: Cli, topic: str
+) -> None:
+    there = america | {"TZ": zone}
+    status, out, err = run(there, "enqueue", topic, "x", "--json", "--at", "2027-06-01T12:00")
+    assert (status, err) == (0, "")
+    (document,) = Ran(status, out.decode(), err).documents
+    assert document["due_time"] == f"2027-06-01T{due}.000Z"
