@@ -63,6 +63,11 @@ def test_a_finding_names_file_line_and_replacement() -> None:
     assert str(finding) == f"docs/X.md:2: 'told': use {WORDS['told']}"
 
 
+def test_the_subjects_of_commits_in_the_changelog_are_skipped() -> None:
+    text = "told\n<!-- commits -->\n- told\n<!-- /commits -->\ntold\n"
+    assert [finding.line for finding in findings("CHANGELOG.md", text)] == [1, 5]
+
+
 def test_documents_scripts_and_workflows_are_checked_and_generated_code_is_not() -> None:
     paths = tracked()
     assert {"README.md", "Makefile", "ddq/store/jobstore.py", "pyproject.toml"} <= {*paths}
