@@ -1,1 +1,1 @@
-"""The executable specification of ddq. Start with queue.py."""
+"""The executable specification of ddq, beginning with queue.py."""

@@ -1,7 +1,7 @@
-"""What can be asked of a shard, and what it answers: plain values.
+"""The requests to a shard and its responses: plain values.
 
-A Request is one call: operations of one kind that run at one moment, under one not_after. The
-first half of the operations is the API's; the second half is what schedulers do.
+A Request is one call: operations of one kind that run at one time, under one not_after. The
+operations of producers, workers and operators come first, those of schedulers last.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from enum import IntEnum
 
 
 class State(IntEnum):
-    """Where a task is. The first three, and DEAD, hold the payload."""
+    """The state of a task. The first three, and DEAD, keep the payload."""
 
     SCHEDULED = 1
     READY = 2
@@ -27,7 +27,7 @@ HELD = frozenset({State.SCHEDULED, State.READY, State.LEASED, State.DEAD})
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """When an attempt that failed is tried again; the multiplier and jitter in thousandths."""
+    """When a failed attempt is retried; the multiplier and jitter are in thousandths."""
 
     max_attempts: int = 5
     initial_backoff_ms: int = 1_000
@@ -38,18 +38,18 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class When:
-    """From now, or a point in time (ms since 1970)."""
+    """A delay from now, or a point in time (ms since 1970)."""
 
     value_ms: int = 0
     absolute: bool = False
 
 
-# What producers and workers ask ------------------------------------------------------------
+# Requests of producers and workers ---------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Enqueue:
-    """``content`` stands for all that was sent beside the id: equal content, equal request."""
+    """Creates a task. ``content`` stands for everything that was sent except the id."""
 
     id: str
     content: bytes
@@ -57,12 +57,12 @@ class Enqueue:
     policy: Policy = Policy()
     on_conflict: str = "fail"  # "existing", "replace_scheduled", "replace_finished", "debounce"
     expected_revision: int | None = None
-    limit_ms: int = 0  # of a debounce: how long it may be pushed back in all
+    limit_ms: int = 0  # of a debounce: by how much it may be deferred in all
 
 
 @dataclass(frozen=True, slots=True)
 class Retrieve:
-    """At most one task a token, in the order of due times, within ``max_bytes`` of payload."""
+    """Leases at most one task per token, ordered by due time, within ``max_bytes`` of payload."""
 
     lease_ms: int
     tokens: tuple[bytes, ...]
@@ -80,7 +80,7 @@ class Ack:
 
 @dataclass(frozen=True, slots=True)
 class RunAgain:
-    """Finishes the attempt, and enqueues the next run of the id; ``content`` None: the same."""
+    """Finishes the attempt and enqueues the id's next run; with ``content`` None, the same one."""
 
     id: str
     token: bytes
@@ -111,7 +111,7 @@ class Extend:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Hands the lease back; its attempt does not count."""
+    """Returns the lease; its attempt does not count."""
 
     id: str
     token: bytes
@@ -119,7 +119,7 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Snooze:
-    """Puts the task off; refused after ``limit`` snoozes of the run."""
+    """Defers the task; refused after ``limit`` snoozes of the run."""
 
     id: str
     token: bytes
@@ -137,7 +137,7 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class Reschedule:
-    """Another due time for a task that is scheduled or ready."""
+    """Changes the due time of a task that is scheduled or ready."""
 
     id: str
     when: When
@@ -146,26 +146,26 @@ class Reschedule:
 
 @dataclass(frozen=True, slots=True)
 class Get:
-    """Looks at one task."""
+    """Reads one task."""
 
     id: str
 
 
 @dataclass(frozen=True, slots=True)
 class List:
-    """Looks at up to ``limit`` entries of a state's index behind ``after``: (score, id)."""
+    """Reads up to ``limit`` entries of a state's index after ``after``: (time in ms, id)."""
 
     state: State
     limit: int
     after: tuple[int, str] | None = None
 
 
-# What operators ask ------------------------------------------------------------------------
+# Requests of operators ---------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Redrive:
-    """A new run for the named dead tasks, or for up to ``limit`` of all."""
+    """Starts a new run of the named dead tasks, or of up to ``limit`` of all."""
 
     ids: tuple[str, ...] = ()
     limit: int = 0
@@ -181,14 +181,14 @@ class DeleteDead:
 
 @dataclass(frozen=True, slots=True)
 class Purge:
-    """One step of a purge: looks at up to ``limit`` entries; 0 only draws the cut."""
+    """Runs one step of a purge over up to ``limit`` entries; 0 only sets the watermark."""
 
     limit: int
 
 
 @dataclass(frozen=True, slots=True)
 class Configure:
-    """New settings for the shard."""
+    """Replaces the settings of the shard."""
 
     paused: bool = False
     max_tasks: int = 0
@@ -197,17 +197,17 @@ class Configure:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """Looks at the counters."""
+    """Reads the counters."""
 
 
-# What schedulers do ------------------------------------------------------------------------
+# Requests of schedulers --------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Acquire:
-    """Takes the leadership, or keeps the one that (held_nonce, held_epoch) prove.
+    """Acquires the leadership, or keeps the one of (held_nonce, held_epoch).
 
-    A challenge takes it from a living leader too, if that has a lower rank.
+    A challenge also takes it from a live leader of lower rank.
     """
 
     nonce: bytes
@@ -220,7 +220,7 @@ class Acquire:
 
 @dataclass(frozen=True, slots=True)
 class Resign:
-    """Hands the leadership over."""
+    """Ends the leadership."""
 
     nonce: bytes
     epoch: int
@@ -228,7 +228,7 @@ class Resign:
 
 @dataclass(frozen=True, slots=True)
 class Promote:
-    """Up to ``limit`` due tasks become ready."""
+    """Makes up to ``limit`` due tasks ready."""
 
     nonce: bytes
     epoch: int
@@ -238,7 +238,7 @@ class Promote:
 
 @dataclass(frozen=True, slots=True)
 class Reap:
-    """Attempts whose lease has expired end, one a random number."""
+    """Ends attempts whose lease has expired, at most one per random number."""
 
     nonce: bytes
     epoch: int
@@ -248,7 +248,7 @@ class Reap:
 
 @dataclass(frozen=True, slots=True)
 class Collect:
-    """Forgets up to ``limit`` tombstones and request records whose time is over."""
+    """Removes up to ``limit`` tombstones and request records whose retention is over."""
 
     limit: int
 
@@ -272,9 +272,9 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """``status`` of the call: OK, or a refusal, and then ``results`` is empty.
+    """The answer to a call: ``status`` is OK, or a refusal with empty ``results``.
 
-    Each result begins with its own status; what follows depends on the operation.
+    Each result begins with its own status; the other elements depend on the operation.
     """
 
     status: str

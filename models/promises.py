@@ -1,4 +1,4 @@
-"""What ddq promises. Tests, checkers, reports and docs print these ids."""
+"""The promises of ddq. Tests, checkers, reports and documents refer to them by id."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import Enum
 
 
 class Scope(Enum):
-    """Where a promise holds when the store fails over in FAST, which waits for no replica."""
+    """The scope of a promise across a failover in FAST, which does not wait for replicas."""
 
     ALWAYS = "kept across a failover too"
     LINEAGE = "only within the surviving lineage"
@@ -19,9 +19,9 @@ class Promise:
 
     Attributes:
         id: G1 to G13.
-        name: in two or three words.
-        sentence: what is promised.
-        in_fast: how far it holds across a failover in FAST; in QUORUM and ALL all hold within
+        name: two or three words.
+        sentence: the promise itself.
+        in_fast: its scope across a failover in FAST; in QUORUM and ALL all promises hold within
             their fault models.
         documented: page and heading.
     """

@@ -1,20 +1,20 @@
-"""What ddq does: the specification of one shard, as a pure function.
+"""The specification of one shard, as a pure function.
 
     step(shard, request, now_ms) -> (shard, response)
 
-Read it from top to bottom. A shard is a value; nothing here touches a clock, a network or
-chance. Randomness (tokens, nonces, jitter) and time come in with the request, so two runs of the
-same requests agree to the last revision number. The Lua scripts in ddq/store/lua do the same on
-real keys, and tests/stateful holds the two against each other after every step.
+The file is written to be read from top to bottom. A shard is a value; no function here uses a
+clock, a network or a source of randomness. Tokens, nonces, jitter and time are parts of the
+request, so that two executions of the same requests are equal in every field. The Lua scripts in
+ddq/store/lua implement the same on real keys, and tests/stateful compares both after every step.
 
-A task's life:
+The states of a task:
 
     SCHEDULED --due, by the leader--> READY --retrieve--> LEASED --ack--> SUCCEEDED
         ^                                                   |
         +---- nack or expired lease, after a backoff -------+--no attempts left--> DEAD
 
 CANCELLED is reached from SCHEDULED and READY, and from LEASED when the caller revokes the lease.
-Whatever is held can be PURGED. An ended task leaves a tombstone until its retention is over.
+A held task can be PURGED. An ended task leaves a tombstone until its retention is over.
 """
 
 from __future__ import annotations
@@ -56,14 +56,14 @@ from models.operations import (
 )  # fmt: skip
 
 MAX_SKEW_MS = 1_000
-"""Clocks that differ by more than this are not believed."""
+"""The difference between two clocks above which a call is refused."""
 
 Result = tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One id. ``at_ms`` is what its index is ordered by: due time, lease expiry, or end."""
+    """One id. Its index is ordered by ``at_ms``: due time, lease expiry, or end."""
 
     id: str
     content: bytes
@@ -77,8 +77,8 @@ class Task:
     promotion: int = 0
     attempt: int = 0
     run: int = 1
-    token: bytes = b""  # of the present lease, or of one that lapsed and that nobody followed
-    settled: tuple[bytes, str] = (b"", "")  # the token that was settled last, and how
+    token: bytes = b""  # of the current lease, or of the last one while it is not superseded
+    settled: tuple[bytes, str] = (b"", "")  # the token that was settled last, and its verdict
     cancelled_by: str = ""  # the request that cancelled it
     last_error: str = ""
     snoozes: int = 0  # of this run
@@ -86,7 +86,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Everything that is kept. ``counts`` are kept by hand, as in the store, to be checked."""
+    """The state of a shard. ``counts`` are updated separately, as in the store; see conserved."""
 
     tasks: Mapping[str, Task] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
@@ -94,7 +94,7 @@ class Shard:
     settings: Configure = field(default_factory=Configure)
     sequence: int = 0
     mark_ms: int = 0
-    purge_cut: int = 0
+    purge_watermark: int = 0
     nonce: bytes = b""
     epoch: int = 0
     leader_until_ms: int = 0
@@ -103,25 +103,28 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The moment and the request that an operation belongs to."""
+    """The time and the request of an operation."""
 
     now_ms: int
     request_id: str
     not_after_ms: int
 
 
-# Every transition rests on these -----------------------------------------------------------
+# Shared by all transitions -----------------------------------------------------------------
 
 
-def see(shard: Shard, task: Task | None) -> Task | None:
-    """A task as everybody sees it: at or below the purge cut it is gone, swept or not."""
-    if task is not None and task.state in HELD and task.incarnation <= shard.purge_cut:
+def effective(shard: Shard, task: Task | None) -> Task | None:
+    """The effective view of a task: at or below the purge watermark a held task is PURGED.
+
+    That holds also while the purge has yet to remove it from its index.
+    """
+    if task is not None and task.state in HELD and task.incarnation <= shard.purge_watermark:
         return replace(task, state=State.PURGED)
     return task
 
 
 def count(shard: Shard, **changes: int) -> Shard:
-    """Moves counters."""
+    """Adds to counters."""
     counts = dict(shard.counts)
     for name, by in changes.items():
         counts[name] = counts.get(name, 0) + by
@@ -129,7 +132,7 @@ def count(shard: Shard, **changes: int) -> Shard:
 
 
 def move(shard: Shard, task: Task, to: State, at_ms: int, **changes: Any) -> tuple[Shard, Task]:
-    """The one way a task changes: state, counters and revision together."""
+    """Changes a task's state, with counters and revision; there is no other way to change it."""
     before = shard.tasks[task.id].state
     shard = replace(shard, sequence=shard.sequence + 1)
     task = replace(task, state=to, at_ms=at_ms, revision=shard.sequence, **changes)
@@ -142,7 +145,7 @@ def move(shard: Shard, task: Task, to: State, at_ms: int, **changes: Any) -> tup
 
 
 def index(shard: Shard, state: State) -> list[Task]:
-    """The tasks in a state, in order; the ended ones share an index."""
+    """The tasks in a state, ordered by time and id; all ended tasks share one index."""
     ended = state not in HELD
     members = [
         task
@@ -153,7 +156,7 @@ def index(shard: Shard, state: State) -> list[Task]:
 
 
 def behind(members: list[Task], after: tuple[int, str] | None) -> list[Task]:
-    """The rest of an index behind an entry; if that has moved, from its score on."""
+    """The entries of an index after a given one; if that has moved, from its time on."""
     if after is None:
         return members
     for position, task in enumerate(members):
@@ -163,7 +166,7 @@ def behind(members: list[Task], after: tuple[int, str] | None) -> list[Task]:
 
 
 def recall(shard: Shard, kind: str, context: Context, task_id: str = "") -> Any:
-    """What a request of this id did before; None if it is new."""
+    """The stored result of a request with this id; None if it is new."""
     record = shard.records.get((kind, context.request_id, task_id))
     return record[0] if record is not None and context.request_id else None
 
@@ -172,7 +175,7 @@ def remember(
     shard: Shard, kind: str, context: Context, value: Any, task_id: str = "", until_ms: int = 0,
     request_id: str | None = None,
 ) -> Shard:  # fmt: skip
-    """Keeps what a request did for as long as it may be repeated."""
+    """Stores the result of a request for as long as it may be repeated."""
     name = context.request_id if request_id is None else request_id
     if not name:
         return shard
@@ -181,12 +184,12 @@ def remember(
 
 
 def due_ms(when: When, now_ms: int) -> int:
-    """A due time; what lies in the past is due now."""
+    """A due time; one in the past becomes now."""
     return max(when.value_ms, now_ms) if when.absolute else now_ms + when.value_ms
 
 
 def backoff_ms(policy: Policy, attempt: int, random: float) -> int:
-    """Exponential up to a cap, and jitter on top: never sooner than the first term."""
+    """The exponential backoff up to its cap, plus jitter: never less than without jitter."""
     if policy.initial_backoff_ms == 0:
         return 0
     try:
@@ -200,7 +203,7 @@ def backoff_ms(policy: Policy, attempt: int, random: float) -> int:
 def end_attempt(
     shard: Shard, task: Task, now_ms: int, *, delay_ms: int | None, dead: bool, random: float
 ) -> tuple[Shard, Task]:
-    """An attempt without success: SCHEDULED again, or DEAD when no attempt is left."""
+    """Ends an attempt without success: SCHEDULED again, or DEAD when no attempt is left."""
     if dead or task.attempt >= task.policy.max_attempts:
         return move(shard, task, State.DEAD, now_ms, token=b"")
     if delay_ms is None:
@@ -208,16 +211,19 @@ def end_attempt(
     return move(shard, task, State.SCHEDULED, now_ms + delay_ms, due_ms=now_ms + delay_ms)
 
 
-def bury(shard: Shard, task: Task, now_ms: int) -> Shard:
-    """A held task ends as PURGED."""
+def end_as_purged(shard: Shard, task: Task, now_ms: int) -> Shard:
+    """Ends a held task as PURGED."""
     return move(shard, task, State.PURGED, now_ms, token=b"")[0]
 
 
-def sweep(shard: Shard, task: Task, now_ms: int) -> tuple[Shard, Task | None]:
-    """What walks an index meets: a task below the purge cut is collected and passed over."""
-    seen = see(shard, task)
+def skip_purged(shard: Shard, task: Task, now_ms: int) -> tuple[Shard, Task | None]:
+    """Ends an index entry at or below the purge watermark, and gives None in its place.
+
+    Every operation that iterates over an index calls this for each entry.
+    """
+    seen = effective(shard, task)
     if seen is not None and seen.state != task.state:
-        return bury(shard, task, now_ms), None
+        return end_as_purged(shard, task, now_ms), None
     return shard, task
 
 
@@ -225,9 +231,9 @@ def sweep(shard: Shard, task: Task, now_ms: int) -> tuple[Shard, Task | None]:
 
 
 def enqueue(shard: Shard, op: Enqueue, context: Context) -> tuple[Shard, Result]:
-    """A new task, unless the id is taken. The same content again is no conflict: a repeat."""
+    """Creates a task, unless the id is taken. The same content is a repeat, not a conflict."""
     replacing = op.on_conflict not in {"fail", "existing"}
-    task = see(shard, shard.tasks.get(op.id))
+    task = effective(shard, shard.tasks.get(op.id))
     if replacing and (done := recall(shard, "replace", context, op.id)):
         return shard, ("CREATED", State.SCHEDULED, *done)
     if task is not None and not replacing:
@@ -268,7 +274,7 @@ def enqueue(shard: Shard, op: Enqueue, context: Context) -> tuple[Shard, Result]
 def _create(
     shard: Shard, task_id: str, content: bytes, policy: Policy, due: int, since_ms: int
 ) -> tuple[Shard, Task]:
-    """A new incarnation of an id that nothing holds."""
+    """Creates a new incarnation of an id that no held task has."""
     shard = count(replace(shard, sequence=shard.sequence + 1), enqueued=1, scheduled=1)
     new = Task(
         task_id, content, policy, State.SCHEDULED, shard.sequence, shard.sequence, due, due,
@@ -282,7 +288,7 @@ def _identity(task: Task) -> Result:
 
 
 def _debounced_since(task: Task | None, now_ms: int) -> int:
-    """When the first was enqueued of those that took each other's place without having run."""
+    """The time of the first enqueue of those that replaced each other without having run."""
     if task is None or task.state > State.READY:
         return now_ms
     if task.attempt or task.run > 1 or task.settled[1] == "snoozed":
@@ -291,12 +297,12 @@ def _debounced_since(task: Task | None, now_ms: int) -> int:
 
 
 def _make_room(shard: Shard, task: Task, context: Context) -> Shard:
-    """The old incarnation ends; a cancel of it that is repeated must not reach the new one."""
+    """Ends the old incarnation; a repeated cancel of it must not affect the new one."""
     now_ms = context.now_ms
-    seen = see(shard, task)
+    seen = effective(shard, task)
     assert seen is not None
     if task.state in HELD and (seen.state == State.PURGED or task.state == State.DEAD):
-        shard = bury(shard, task, now_ms)
+        shard = end_as_purged(shard, task, now_ms)
     elif task.state in {State.SCHEDULED, State.READY}:
         shard, _ = move(shard, task, State.CANCELLED, now_ms)
     elif task.state == State.CANCELLED and task.cancelled_by:
@@ -308,8 +314,8 @@ def _make_room(shard: Shard, task: Task, context: Context) -> Shard:
 
 
 def cancel(shard: Shard, op: Cancel, context: Context) -> tuple[Shard, Result]:
-    """Final when it succeeds, and true when it does not."""
-    task = see(shard, shard.tasks.get(op.id))
+    """Ends a task that has not finished; a refusal gives the task's actual state."""
+    task = effective(shard, shard.tasks.get(op.id))
     if done := recall(shard, "cancel", context, op.id):
         return shard, ("ALREADY", *done)
     if task is None:
@@ -328,10 +334,10 @@ def cancel(shard: Shard, op: Cancel, context: Context) -> tuple[Shard, Result]:
 
 
 def reschedule(shard: Shard, op: Reschedule, context: Context) -> tuple[Shard, Result]:
-    """Another due time. A ready task is scheduled again, and will be promoted anew."""
+    """Changes the due time. A ready task is scheduled again, and will be promoted again."""
     if done := recall(shard, "reschedule", context, op.id):
         return shard, ("OK", *done)
-    task = see(shard, shard.tasks.get(op.id))
+    task = effective(shard, shard.tasks.get(op.id))
     if task is None:
         return shard, ("NOT_FOUND", 0, 0)
     if task.state > State.LEASED:
@@ -350,11 +356,11 @@ def reschedule(shard: Shard, op: Reschedule, context: Context) -> tuple[Shard, R
 
 
 def retrieve(shard: Shard, op: Retrieve, context: Context) -> tuple[Shard, Result]:
-    """Leases for ready tasks, each proved by a token of its own."""
+    """Leases ready tasks, each under its own token."""
     granted = recall(shard, "retrieve", context)
     if granted is not None:
-        # A repeat: those of its leases that still hold, and nothing new.
-        tasks = [(see(shard, shard.tasks.get(task_id)), token) for task_id, token in granted]
+        # A repeat returns those of its leases that still hold, and leases no other task.
+        tasks = [(effective(shard, shard.tasks.get(task_id)), token) for task_id, token in granted]
         still = tuple(
             (task.id, token, task.at_ms)
             for task, token in tasks
@@ -367,11 +373,11 @@ def retrieve(shard: Shard, op: Retrieve, context: Context) -> tuple[Shard, Resul
     if not shard.settings.paused and not op.recall_only:
         size_bytes = 0
         for entry in index(shard, State.READY)[: len(op.tokens)]:
-            # Looked up before it is leased: an oversized reply would burn an attempt.
+            # Checked before the task is leased: an oversized reply would use up an attempt.
             size_bytes += len(entry.content)
             if size_bytes > op.max_bytes and leases:
                 break
-            shard, task = sweep(shard, entry, context.now_ms)
+            shard, task = skip_purged(shard, entry, context.now_ms)
             if task is not None:
                 token = op.tokens[len(leases)]
                 shard, task = move(
@@ -387,8 +393,8 @@ def retrieve(shard: Shard, op: Retrieve, context: Context) -> tuple[Shard, Resul
 
 
 def ack(shard: Shard, op: Ack, context: Context) -> tuple[Shard, Result]:
-    """Good until somebody else got the task, also after the lease has expired."""
-    task = see(shard, shard.tasks.get(op.id))
+    """Finishes a task; the token holds until it is superseded, also after the lease has expired."""
+    task = effective(shard, shard.tasks.get(op.id))
     if task is None:
         return shard, ("NOT_FOUND", 0)
     if op.token and task.token == op.token and task.state <= State.LEASED:
@@ -400,11 +406,11 @@ def ack(shard: Shard, op: Ack, context: Context) -> tuple[Shard, Result]:
 
 
 def run_again(shard: Shard, op: RunAgain, context: Context) -> tuple[Shard, Result]:
-    """An ack, and the next run: both or neither. The token names what it made, for repeats."""
+    """Finishes the attempt and creates the next run, both or neither; recorded under the token."""
     by_token = replace(context, request_id=op.token.hex())
     if done := recall(shard, "next", by_token, op.id):
         return shard, ("OK", *done)
-    task = see(shard, shard.tasks.get(op.id))
+    task = effective(shard, shard.tasks.get(op.id))
     if task is None:
         return shard, ("NOT_FOUND", 0, 0)
     if not op.token or task.token != op.token or task.state > State.LEASED:
@@ -418,8 +424,8 @@ def run_again(shard: Shard, op: RunAgain, context: Context) -> tuple[Shard, Resu
 
 
 def nack(shard: Shard, op: Nack, context: Context) -> tuple[Shard, Result]:
-    """Back to SCHEDULED after a backoff, or DEAD."""
-    task = see(shard, shard.tasks.get(op.id))
+    """Ends the attempt without success: SCHEDULED after a backoff, or DEAD."""
+    task = effective(shard, shard.tasks.get(op.id))
     if task is None:
         return shard, ("NOT_FOUND", 0, 0, 0)
     if task.state == State.LEASED and task.token == op.token:
@@ -440,8 +446,8 @@ def nack(shard: Shard, op: Nack, context: Context) -> tuple[Shard, Result]:
 
 
 def extend(shard: Shard, op: Extend, context: Context) -> tuple[Shard, Result]:
-    """Never shortens a lease."""
-    task = see(shard, shard.tasks.get(op.id))
+    """Prolongs a lease from now; never shortens it."""
+    task = effective(shard, shard.tasks.get(op.id))
     if task is None:
         return shard, ("NOT_FOUND", 0, 0)
     if task.state != State.LEASED or task.token != op.token:
@@ -452,8 +458,8 @@ def extend(shard: Shard, op: Extend, context: Context) -> tuple[Shard, Result]:
 
 
 def release(shard: Shard, op: Release, context: Context) -> tuple[Shard, Result]:
-    """READY again, at its old place, and the attempt does not count."""
-    task = see(shard, shard.tasks.get(op.id))
+    """Makes the task READY again under its old due time; the attempt does not count."""
+    task = effective(shard, shard.tasks.get(op.id))
     if task is None:
         return shard, ("NOT_FOUND", 0)
     if task.state == State.LEASED and task.token == op.token:
@@ -466,8 +472,8 @@ def release(shard: Shard, op: Release, context: Context) -> tuple[Shard, Result]
 
 
 def snooze(shard: Shard, op: Snooze, context: Context) -> tuple[Shard, Result]:
-    """SCHEDULED again after the delay, and the attempt does not count."""
-    task = see(shard, shard.tasks.get(op.id))
+    """Makes the task SCHEDULED again after the delay; the attempt does not count."""
+    task = effective(shard, shard.tasks.get(op.id))
     if task is None:
         return shard, ("NOT_FOUND", 0, 0)
     if task.state == State.LEASED and task.token == op.token:
@@ -484,20 +490,20 @@ def snooze(shard: Shard, op: Snooze, context: Context) -> tuple[Shard, Result]:
     return shard, ("LEASE_LOST", task.revision, 0)
 
 
-# Whoever looks -----------------------------------------------------------------------------
+# Readers -----------------------------------------------------------------------------------
 
 
 def get(shard: Shard, op: Get, context: Context) -> tuple[Shard, Result]:
-    """A task as everybody sees it."""
-    task = see(shard, shard.tasks.get(op.id))
+    """Returns the effective view of a task."""
+    task = effective(shard, shard.tasks.get(op.id))
     return shard, ("NOT_FOUND",) if task is None else ("OK", _view(task))
 
 
 def listing(shard: Shard, op: List, context: Context) -> tuple[Shard, Result]:
-    """Entries of one index; those in another state share it, and are passed over."""
+    """Lists entries of one index; those in another state of a shared index are skipped."""
     page = behind(index(shard, op.state), op.after)[: op.limit]
     after = (page[-1].at_ms, page[-1].id) if page else op.after
-    seen = [see(shard, task) for task in page]
+    seen = [effective(shard, task) for task in page]
     views = tuple(_view(task) for task in seen if task is not None and task.state == op.state)
     return shard, ("OK", int(len(page) == op.limit), after, views)
 
@@ -510,7 +516,7 @@ def _view(task: Task) -> Result:
 
 
 def survey(shard: Shard, op: Survey, context: Context) -> tuple[Shard, Result]:
-    """The counters, those at zero left out."""
+    """Returns the counters, without those at zero."""
     return shard, ("OK", {name: value for name, value in shard.counts.items() if value})
 
 
@@ -518,8 +524,8 @@ def survey(shard: Shard, op: Survey, context: Context) -> tuple[Shard, Result]:
 
 
 def redrive(shard: Shard, op: Redrive, context: Context) -> tuple[Shard, Result]:
-    """A new run for dead tasks. What dies after the request began is not for its repeats."""
-    cut, cut_ms, state, after = _walk(shard, "redrive", context, State.DEAD)
+    """Starts a new run of dead tasks, but not of those that died after the request began."""
+    watermark, began_ms, state, after = _walk(shard, "redrive", context, State.DEAD)
 
     def again(shard: Shard, task: Task) -> Shard:
         return move(
@@ -529,12 +535,12 @@ def redrive(shard: Shard, op: Redrive, context: Context) -> tuple[Shard, Result]
 
     redriven, done, statuses = 0, 1, []
     for task_id in op.ids:
-        task = see(shard, shard.tasks.get(task_id))
+        task = effective(shard, shard.tasks.get(task_id))
         if task is None:
             statuses.append("NOT_FOUND")
         elif recall(shard, "redriven", context, task_id):
             statuses.append("OK")
-        elif task.state != State.DEAD or task.revision > cut:
+        elif task.state != State.DEAD or task.revision > watermark:
             statuses.append("NOT_DEAD")
         else:
             shard = remember(again(shard, task), "redriven", context, "1", task_id)
@@ -544,28 +550,31 @@ def redrive(shard: Shard, op: Redrive, context: Context) -> tuple[Shard, Result]
         page = behind(index(shard, State.DEAD), after)[: op.limit]
         done = int(len(page) < op.limit)
         for entry in page:
-            if entry.at_ms > cut_ms:
+            if entry.at_ms > began_ms:
                 done = 1
                 break
-            shard, task = sweep(shard, entry, context.now_ms)
-            if task is not None and task.revision > cut:
+            shard, task = skip_purged(shard, entry, context.now_ms)
+            if task is not None and task.revision > watermark:
                 after = (task.at_ms, task.id)
             elif task is not None:
                 shard = again(shard, task)
                 redriven += 1
-    shard = remember(shard, "redrive", context, (cut, cut_ms, state, after))
+    shard = remember(shard, "redrive", context, (watermark, began_ms, state, after))
     return shard, (redriven, done, tuple(statuses))
 
 
 def _walk(shard: Shard, kind: str, context: Context, first: State) -> Result:
-    """A request that takes many steps: sequence and time of the first one, which draw the line
-    before what came later, and where in which index the last one ended."""
+    """The progress of a request of many steps.
+
+    That is the sequence and the time of its first step, after which later tasks are excluded, and
+    the position at which the last step ended: index and entry.
+    """
     return recall(shard, kind, context) or (shard.sequence, context.now_ms, first, None)
 
 
 def delete_dead(shard: Shard, op: DeleteDead, context: Context) -> tuple[Shard, Result]:
-    """DEAD -> PURGED."""
-    task = see(shard, shard.tasks.get(op.id))
+    """Ends a dead task as PURGED."""
+    task = effective(shard, shard.tasks.get(op.id))
     if task is None:
         return shard, ("NOT_FOUND", 0)
     if task.state == State.PURGED:
@@ -574,21 +583,24 @@ def delete_dead(shard: Shard, op: DeleteDead, context: Context) -> tuple[Shard, 
         return shard, ("NOT_DEAD", task.revision)
     if op.expected_revision not in (None, task.revision):
         return shard, ("REVISION", task.revision)
-    shard = bury(shard, task, context.now_ms)
+    shard = end_as_purged(shard, task, context.now_ms)
     return shard, ("OK", shard.sequence)
 
 
 def purge(shard: Shard, op: Purge, context: Context) -> tuple[Shard, Result]:
-    """The first step draws a cut in the sequence: nothing at or below it moves again. What is
-    left is to collect it, index by index; a repeat goes on where the last step ended."""
-    cut, cut_ms, state, after = _walk(shard, "purge", context, State.SCHEDULED)
-    shard = replace(shard, purge_cut=max(shard.purge_cut, cut))
+    """Ends the held tasks as PURGED, in bounded steps.
+
+    The first step sets the purge watermark to the sequence: no task at or below it moves again. The
+    steps then remove those tasks, index by index; each continues where the last one ended.
+    """
+    watermark, began_ms, state, after = _walk(shard, "purge", context, State.SCHEDULED)
+    shard = replace(shard, purge_watermark=max(shard.purge_watermark, watermark))
     purged, limit = 0, op.limit
     while limit > 0 and state != 0:
         page = behind(index(shard, state), after)[:limit]
         limit -= len(page)
         for entry in page:
-            shard, task = sweep(shard, entry, context.now_ms)
+            shard, task = skip_purged(shard, entry, context.now_ms)
             if task is None:
                 purged += 1
             else:
@@ -597,12 +609,12 @@ def purge(shard: Shard, op: Purge, context: Context) -> tuple[Shard, Result]:
             following = {State.SCHEDULED: State.READY, State.READY: State.LEASED,
                          State.LEASED: State.DEAD, State.DEAD: 0}  # fmt: skip
             state, after = following[state], None
-    shard = remember(shard, "purge", context, (cut, cut_ms, state, after))
+    shard = remember(shard, "purge", context, (watermark, began_ms, state, after))
     return shard, (purged, int(state == 0))
 
 
 def configure(shard: Shard, op: Configure, context: Context) -> tuple[Shard, Result]:
-    """New settings."""
+    """Replaces the settings."""
     return replace(shard, settings=op), ("OK",)
 
 
@@ -610,13 +622,15 @@ def configure(shard: Shard, op: Configure, context: Context) -> tuple[Shard, Res
 
 
 def _leads(shard: Shard, nonce: bytes, epoch: int) -> bool:
-    """By nonce and epoch, never by the time: a deposed leader may think it is early."""
+    """Whether nonce and epoch are the leader's; time does not count, clocks may differ."""
     return bool(shard.nonce) and (shard.nonce, shard.epoch) == (nonce, epoch)
 
 
 def acquire(shard: Shard, op: Acquire, context: Context) -> tuple[Shard, Result]:
-    """Leadership, under a fresh nonce and the next epoch, if the last leader's time is over, or
-    if the challenger has a higher rank."""
+    """Gives leadership, under a fresh nonce and the next epoch.
+
+    The lease of the last leader must be over, or the challenger must have a higher rank.
+    """
     status = "TAKEN"
     outranks = op.challenge and op.rank > shard.leader_rank
     if _leads(shard, op.held_nonce, op.held_epoch):
@@ -630,21 +644,21 @@ def acquire(shard: Shard, op: Acquire, context: Context) -> tuple[Shard, Result]
 
 
 def resign(shard: Shard, op: Resign, context: Context) -> tuple[Shard, Result]:
-    """The next to ask leads."""
+    """Ends a leadership; the next scheduler that acquires it leads."""
     if not _leads(shard, op.nonce, op.epoch):
         return shard, ("NOT_LEADER",)
     return replace(shard, nonce=b"", leader_until_ms=0, leader_rank=0), ("RESIGNED",)
 
 
 def promote(shard: Shard, op: Promote, context: Context) -> tuple[Shard, Result]:
-    """SCHEDULED -> READY for what is due, exactly once each."""
+    """Makes due tasks READY, each exactly once."""
     if not _leads(shard, op.nonce, op.epoch):
         return shard, ("NOT_LEADER", 0, None)
     shard = replace(shard, leader_until_ms=context.now_ms + op.lease_ms)
     moved, late_ms = 0, None
     due = [task for task in index(shard, State.SCHEDULED) if task.at_ms <= context.now_ms]
     for entry in [] if shard.settings.paused else due[: op.limit]:
-        shard, task = sweep(shard, entry, context.now_ms)
+        shard, task = skip_purged(shard, entry, context.now_ms)
         if task is not None:
             shard, _ = move(shard, task, State.READY, task.due_ms, promotion=task.promotion + 1)
             late_ms = context.now_ms - task.due_ms if moved == 0 else late_ms
@@ -653,15 +667,17 @@ def promote(shard: Shard, op: Promote, context: Context) -> tuple[Shard, Result]
 
 
 def reap(shard: Shard, op: Reap, context: Context) -> tuple[Shard, Result]:
-    """Attempts whose lease has expired. The token still settles the task until it is leased
-    again, cancelled, rescheduled or dead."""
+    """Ends attempts whose lease has expired.
+
+    The token still settles the task until it is leased again, cancelled, rescheduled or dead.
+    """
     if not _leads(shard, op.nonce, op.epoch):
         return shard, ("NOT_LEADER", 0)
     shard = replace(shard, leader_until_ms=context.now_ms + op.lease_ms)
     moved = 0
     expired = [task for task in index(shard, State.LEASED) if task.at_ms <= context.now_ms]
     for entry, random in zip(expired, op.randoms, strict=False):
-        shard, task = sweep(shard, entry, context.now_ms)
+        shard, task = skip_purged(shard, entry, context.now_ms)
         if task is not None:
             task = replace(task, last_error=f"the lease of attempt {task.attempt} expired")
             shard, _ = end_attempt(
@@ -672,7 +688,7 @@ def reap(shard: Shard, op: Reap, context: Context) -> tuple[Shard, Result]:
 
 
 def collect(shard: Shard, op: Collect, context: Context) -> tuple[Shard, Result]:
-    """Forgets what nobody can ask for any more."""
+    """Removes tombstones and request records whose retention is over."""
     old_ms = context.now_ms - shard.settings.retention_ms
     tombstones = [t for t in index(shard, State.SUCCEEDED) if t.at_ms <= old_ms][: op.limit]
     expired = sorted(
@@ -700,18 +716,21 @@ TRANSITIONS: Mapping[type, Callable[[Shard, Any, Context], tuple[Shard, Result]]
 
 
 def step(shard: Shard, request: Request, now_ms: int) -> tuple[Shard, Response]:
-    """One call at one moment.
+    """Executes one call at one time.
 
     Args:
-        now_ms: what the store's clock says; the shard never lets it run backwards.
+        now_ms: the store's clock; within the shard time never runs backwards.
+
+    Returns:
+        The shard afterwards, and the response. A refused call returns the shard unchanged.
     """
     if abs(now_ms - request.caller_ms) > MAX_SKEW_MS or shard.mark_ms - now_ms > MAX_SKEW_MS:
         return shard, Response("CLOCK_UNSAFE")
     now_ms = max(now_ms, shard.mark_ms)
     if request.not_after_ms and now_ms > request.not_after_ms:
         return shard, Response("REQUEST_EXPIRED")
-    # A call takes a number even if it changes nothing: on real keys, a call that wrote nothing
-    # could not be waited for.
+    # A call advances the sequence even if it changes nothing else: on real keys, WAIT has no
+    # effect after a call that did not write.
     shard = replace(shard, mark_ms=now_ms, sequence=shard.sequence + 1)
     context = Context(now_ms, request.request_id, request.not_after_ms)
     results = []
@@ -722,7 +741,7 @@ def step(shard: Shard, request: Request, now_ms: int) -> tuple[Shard, Response]:
 
 
 def conserved(shard: Shard) -> bool:
-    """G11: what was enqueued is somewhere; the counters of what is held are exact."""
+    """Whether G11 holds: the counters add up, and those of held tasks are exact."""
     counts = dict(shard.counts)
     held = {state.name.lower(): len(_in_state(shard.tasks.values(), state)) for state in HELD}
     exact = all(counts.get(name, 0) == number for name, number in held.items())

@@ -1,8 +1,8 @@
-"""The specification for who does not know: a set of states that the shard may be in.
+"""The specification under unknown outcomes: the set of states that the shard may be in.
 
-A request whose outcome is unknown forks the set: it ran, at some moment, or it did not. An
+A request with an unknown outcome forks the set: it ran at some time, or it did not. An
 observation filters it: only states that explain the answer remain. When none remains, the
-observation cannot be explained, and something is wrong.
+answer contradicts the specification.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ class UnexplainedError(Exception):
 
 @dataclass(frozen=True)
 class UncertainShard:
-    """The states that are possible, each once, in the order in which they were found."""
+    """The possible states, each once, in the order in which they were found."""
 
     shards: tuple[Shard, ...] = (Shard(),)
 
     def maybe(self, request: Request, moments_ms: Iterable[int]) -> UncertainShard:
-        """``request`` ran at one of the moments, or never: its answer did not arrive."""
+        """Adds the states in which ``request`` ran at one of the times; its answer was lost."""
         found = list(self.shards)
         for moment_ms in moments_ms:
             found += [step(shard, request, moment_ms)[0] for shard in self.shards]
@@ -38,10 +38,10 @@ class UncertainShard:
         response: Response,
         seen_as: Callable[[Request, Response], Response] | None = None,
     ) -> UncertainShard:
-        """``request`` ran at ``now_ms`` and was answered with ``response``.
+        """Keeps the states in which ``request``, at ``now_ms``, is answered with ``response``.
 
         Args:
-            seen_as: what an observer sees of an answer who does not see everything.
+            seen_as: reduces an answer to the part of it that was observed; None: all of it.
 
         Raises:
             UnexplainedError: no possible state gives that answer.

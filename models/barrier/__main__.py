@@ -1,7 +1,7 @@
 """``python -m models.barrier``: searches for a schedule that loses an acknowledged write.
 
 Exit status: 0: there is none within the bounds; 1: one was found, and is printed; 2: the bound on
-states was reached before the end.
+states was reached before the search was complete.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ def main(words: list[str] | None = None) -> int:
         "faults",
         nargs="*",
         default=["paused"],
-        help="the faults in their order, each one kind or several with commas: " + ", ".join(KINDS),
+        help="the faults in order, each one kind or several, separated by commas: "
+        + ", ".join(KINDS),
     )
     parser.add_argument(
         "--without",
@@ -57,7 +58,7 @@ def main(words: list[str] | None = None) -> int:
         parser.error(f"no kind of fault is called {error}; there are {', '.join(KINDS)}")
     parts = dict.fromkeys(options.without, False)
     if not options.candidates:
-        # Without them there is nothing that this part prevents, and fewer states without it.
+        # Without candidates this part of the rule has no effect, and there are fewer states.
         parts["candidates"] = False
     rule = replace(Rule(all=options.all), **parts)
     found = search(rule, Faults(kinds, options.candidates), options.states)
@@ -78,7 +79,7 @@ def _deep(states_max_count: int) -> int:
     print("paused then isolated, without the votes", flush=True)
     control = ["paused", "isolated", "--without", "votes", "--states", str(states_max_count)]
     if main(control) != 1:
-        print("the control found no loss: the search does not reach far enough")
+        print("the control found no loss: the bound on states is too small")
         status = 1
     return status
 

@@ -1,7 +1,7 @@
-"""The client: one connection, its barriers, and the rule that lets replies leave.
+"""The client: one connection, its barriers, and the rule that releases replies.
 
 The rule is that of ddq/store/barrier.py, in ticks; tests/models/test_barrier.py compares the two.
-Each part can be left out, to see what it prevents.
+Each part can be left out, to find the losses that it prevents.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ MAJORITY = 1
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Which parts of the rule hold; all of them: ADR 012 with ADR 018.
+    """The parts of the rule that apply; all of them together are ADR 012 with ADR 018.
 
     Attributes:
         chain: a majority counts only on a chain; without it, always.
@@ -81,9 +81,9 @@ class Rule:
 
 
 def act(state: State, rule: Rule) -> Iterator[Step]:
-    """What the client, and its master for it, may do next."""
+    """The next actions of the client, and of its master for it."""
     if state[CLIENT] == NONE:
-        # A write that is neither acknowledged nor under way any more cannot be lost.
+        # A write that is neither acknowledged nor in flight cannot be lost.
         if state[WRITE] == Write.NOT_SENT:
             yield from _connect(state)
         return
@@ -97,7 +97,7 @@ def act(state: State, rule: Rule) -> Iterator[Step]:
 
 
 def may_tick(state: State) -> bool:
-    """Whether the master has done what it does promptly."""
+    """Whether the master has completed its prompt actions."""
     node = state[CLIENT]
     if node == NONE or not runs(state, node):
         return True
@@ -105,7 +105,7 @@ def may_tick(state: State) -> bool:
 
 
 def tick(after: bytearray, rule: Rule) -> None:
-    """A tick of the client's clock."""
+    """Advances the client's clock by one tick."""
     if after[CLIENT] == NONE:
         return
     after[LAST_FOR] = min(WINDOW + 1, after[LAST_FOR] + 1)
@@ -134,7 +134,7 @@ def _execute(state: State) -> Step:
     after = bytearray(state)
     if state[FOLLOWS + node] != node:
         leave(after)
-        return f"n{node} is no master", bytes(after)
+        return f"n{node} is not the master", bytes(after)
     after[EXECUTED] = 1
     if state[WRITE] == Write.SENT:
         after[WRITE], after[HAS + node] = Write.EXECUTED, 1
@@ -142,7 +142,7 @@ def _execute(state: State) -> Step:
 
 
 def _answer(state: State, rule: Rule) -> Iterator[Step]:
-    """The barrier is answered and judged, and the next one is sent: a heartbeat or the write."""
+    """Answers the barrier, applies the rule, and sends the next one: a heartbeat or the write."""
     node = state[CLIENT]
     confirmed = sum(
         state[LINKED + other]
@@ -154,7 +154,7 @@ def _answer(state: State, rule: Rule) -> Iterator[Step]:
     after = bytearray(state)
     said = judge(after, confirmed, state[ATTACHED + node], rule)
     if after[WRITE] == Write.ACKNOWLEDGED:
-        # What the client does from here on changes nothing any more.
+        # Later actions of the client have no effect.
         leave(after)
         yield said, bytes(after)
         return
@@ -166,7 +166,7 @@ def _answer(state: State, rule: Rule) -> Iterator[Step]:
 
 
 def _ask(state: State, rule: Rule) -> Iterator[Step]:
-    """The Sentinels are asked; those of a host that is cut off do not reach the client."""
+    """Asks the Sentinels; those of a host that is cut off do not reach the client."""
     if not state[BROKEN] or state[QUIET] or state[SETTLES_IN] != 0:
         return
     answering = [host for host in HOSTS if state[FAULT + host] == Fault.NONE]
@@ -178,7 +178,7 @@ def _ask(state: State, rule: Rule) -> Iterator[Step]:
 
 
 def hear(after: bytearray, *, pending: bool, complete: bool, rule: Rule) -> None:
-    """Takes the Sentinels' answer; changes what the client knows.
+    """Applies the Sentinels' answer to the client's state.
 
     Args:
         pending: an election may be under way.
@@ -201,12 +201,12 @@ def _is_pending(state: State, answering: list[int], rule: Rule) -> bool:
         return True
     if all(state[VOTE + each] <= epoch for each in answering):
         return False
-    # A newer vote has come to nothing only if every Sentinel answers, and none is leading.
+    # A newer vote had no result only if every Sentinel answers, and none is leading.
     return len(answering) < len(HOSTS) or any(state[LEADING + each] for each in answering)
 
 
 def judge(after: bytearray, confirmed: int, seen: int, rule: Rule) -> str:
-    """The rule's decision about a barrier that was answered; changes what the client knows.
+    """Applies the rule to an answered barrier; changes the client's state.
 
     Args:
         confirmed: how many replicas have confirmed it.

@@ -1,4 +1,4 @@
-"""Goes through every schedule within bounds, shortest first."""
+"""Explores every schedule within bounds, shortest first."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from models.barrier.store import Faults, Step
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a search found.
+    """The result of a search.
 
     Attributes:
         schedule: the shortest one that loses an acknowledged write; empty: none was found.
-        states_count: how many states were seen.
-        exhausted: whether there are no others.
+        states_count: the number of states that were reached.
+        exhausted: whether the search was complete.
     """
 
     schedule: tuple[str, ...]
@@ -28,7 +28,7 @@ class Result:
 
 
 def search(rule: Rule, faults: Faults, states_max_count: int) -> Result:
-    """Breadth first, from a healthy store with a settled client."""
+    """Searches breadth first, from a healthy store with a settled client."""
     start = initial()
     before: dict[State, State | None] = {start: None}
     layer = [start]
@@ -50,7 +50,7 @@ def search(rule: Rule, faults: Faults, states_max_count: int) -> Result:
 
 
 def steps(state: State, rule: Rule, faults: Faults) -> Iterator[Step]:
-    """Everything that may happen next."""
+    """All possible next steps."""
     if (at_once := next(store.prompt(state), None)) is not None:
         yield at_once
         return

@@ -1,7 +1,7 @@
-"""One state of the model: a row of small numbers, and the names of their places.
+"""One state of the model: an array of small numbers, and the names of their positions.
 
 Hosts are 0, 1 and 2. Each has a data node and a Sentinel of the same number. Time passes in ticks
-of half a down-after, which is the window of the rule. One write is made and followed, after the
+of half a down-after, which is the window of the rule. One write is sent and traced, after the
 first fault has begun; the other barriers are heartbeats.
 """
 
@@ -30,11 +30,11 @@ ELECTION = 2
 SETTLE = REPOINT + PING
 """Ticks of the settling time."""
 SETTLE_ELECTION = SETTLE + ELECTION + 1
-"""Ticks after which a Sentinel that does not answer has given its election up."""
+"""Ticks after which a Sentinel that does not answer has ended its candidacy."""
 
 
 class Fault(IntEnum):
-    """What is wrong with a host."""
+    """The fault of a host."""
 
     NONE = 0
     PAUSED = 1
@@ -43,7 +43,7 @@ class Fault(IntEnum):
 
 
 class Leading(IntEnum):
-    """How far a Sentinel is with a failover."""
+    """The progress of a Sentinel with a failover."""
 
     NO = 0
     CANDIDATE = 1
@@ -53,7 +53,7 @@ class Leading(IntEnum):
 
 
 class Write(IntEnum):
-    """What became of the write."""
+    """The progress of the write."""
 
     NOT_SENT = 0
     SENT = 1
@@ -61,7 +61,7 @@ class Write(IntEnum):
     ACKNOWLEDGED = 3
 
 
-# Places of one number for each host.
+# Positions of one number for each host.
 FAULT = 0
 FOLLOWS = 3
 """The node that a data node replicates; itself: it is a master."""
@@ -70,11 +70,11 @@ LINKED = 6
 HAS = 9
 """Whether it has the write."""
 ATTACHED = 12
-"""The replicas that it takes to be attached, as bits."""
+"""The replicas that it considers attached, as bits."""
 ORDERED = 15
 """Whether REPLICAOF NO ONE is in its socket, unread."""
 EPOCH = 18
-"""Of the configuration that a Sentinel believes."""
+"""The epoch of a Sentinel's configuration."""
 VOTE = 21
 """The newest epoch in which a Sentinel has voted."""
 SILENCE = 24
@@ -82,14 +82,14 @@ SILENCE = 24
 DOWN = 27
 """Whether a Sentinel considers its master down."""
 DOWN_FOR = 30
-"""Ticks for which it has gone on doing so although the master answers."""
+"""Ticks for which it has continued to do so although the master answers."""
 LEADING = 33
 LED_EPOCH = 36
 SELECTED = 39
 """The replica that a leader has selected."""
 LEADING_FOR = 42
 """Ticks of a candidacy, or of a promotion whose other replica is not re-pointed yet."""
-# Places of one number.
+# Positions of one number.
 MASTERS = 45
 """The master of epoch 1, 2 …; of epoch 0 it is node 0."""
 FAULTS_USED = MASTERS + EPOCHS_MAX
@@ -97,14 +97,14 @@ CLIENT = FAULTS_USED + 1
 """The node to which the client is connected."""
 WRITE = CLIENT + 1
 EXECUTED = WRITE + 1
-"""Whether the node has executed the barrier that is under way; one always is."""
+"""Whether the node has executed the barrier in flight; there always is one."""
 SENT_FOR = EXECUTED + 1
 """Ticks since that barrier was sent."""
 SENT_SETTLED = SENT_FOR + 1
 """Whether the settling time was over when it was sent."""
 HAS_LAST = SENT_SETTLED + 1
 LAST_FOR = HAS_LAST + 1
-"""Ticks since the barrier before it was sent."""
+"""Ticks since the previous barrier was sent."""
 LAST_SEEN = LAST_FOR + 1
 """The replicas that the ROLE of that one named, as bits."""
 BROKEN = LAST_SEEN + 1
@@ -113,7 +113,7 @@ SETTLES_IN = BROKEN + 1
 TRUSTED_FOR = SETTLES_IN + 1
 """Ticks since the last barrier that a majority confirmed was sent."""
 ELECTION_IN = TRUSTED_FOR + 1
-"""Ticks until no Sentinel can be a candidate without the others' knowledge."""
+"""Ticks until no Sentinel can be a candidate that the others do not know of."""
 QUIET = ELECTION_IN + 1
 """Whether the Sentinels have answered that there is no election."""
 SIZE = QUIET + 1
@@ -124,7 +124,7 @@ State = bytes
 
 
 def initial() -> State:
-    """Node 0 is master, its replicas are in sync, the client is connected and has settled."""
+    """The first state: node 0 is master, its replicas are in sync, and the client has settled."""
     state = bytearray(SIZE)
     state[LINKED + 1] = state[LINKED + 2] = 1
     state[ATTACHED] = BITS[1] | BITS[2]
@@ -134,12 +134,12 @@ def initial() -> State:
 
 
 def runs(state: State | bytearray, host: int) -> bool:
-    """Whether the host's processes do anything."""
+    """Whether the host's processes run."""
     return state[host] in {Fault.NONE, Fault.ISOLATED}
 
 
 def reaches(state: State | bytearray, one: int, other: int) -> bool:
-    """Whether two hosts hear each other; a host hears itself."""
+    """Whether two hosts reach each other; a host reaches itself while it runs."""
     if one == other:
         return runs(state, one)
     return state[one] == Fault.NONE and state[other] == Fault.NONE

@@ -1,7 +1,7 @@
-"""What may happen next to data nodes and Sentinels, and when time may pass.
+"""The actions of data nodes and Sentinels, and when time may pass.
 
-Each action is a function that yields (what happened, the state after it). What is prompt in a real
-store happens at once (``prompt``): replication, and what Sentinels tell each other. Everything else
+Each action is a function that yields (description, the state after it). Actions that are prompt in
+a real store happen at once (``prompt``): replication, and messages between Sentinels. All others
 may happen now or later (``happen``), before or after a fault, and within bounds before or after
 time passes (``may_tick``).
 """
@@ -57,8 +57,8 @@ class Faults:
     """The faults of a search: whole hosts, one at a time, the first one that of the master.
 
     Attributes:
-        kinds: of the first fault, the second, …: each one of these.
-        candidates: whether a fault may strike between a Sentinel's vote for itself, the votes of
+        kinds: the possible kinds of the first fault, the second, ….
+        candidates: whether a fault may occur between a Sentinel's vote for itself, the votes of
             the others and the selection of a replica; otherwise they are one action.
     """
 
@@ -67,7 +67,7 @@ class Faults:
 
 
 def prompt(state: State) -> Iterator[Step]:
-    """What happens at once, where anything of it can."""
+    """The actions that happen at once, if any is possible."""
     yield from _replicate(state)
     for sentinel in HOSTS:
         if runs(state, sentinel):
@@ -76,7 +76,7 @@ def prompt(state: State) -> Iterator[Step]:
 
 
 def happen(state: State, faults: Faults) -> Iterator[Step]:
-    """Faults, and the Sentinels' failover."""
+    """The faults, and the actions of the Sentinels' failover."""
     yield from _fault(state, faults)
     for node in HOSTS:
         if state[FOLLOWS + node] == node and runs(state, node):
@@ -90,18 +90,18 @@ def happen(state: State, faults: Faults) -> Iterator[Step]:
 
 
 def _fault(state: State, faults: Faults) -> Iterator[Step]:
-    hurt = [host for host in HOSTS if state[FAULT + host]]
-    for host in hurt:
+    faulty = [host for host in HOSTS if state[FAULT + host]]
+    for host in faulty:
         if state[FAULT + host] != Fault.CRASHED:
             after = bytearray(state)
             after[FAULT + host] = Fault.NONE
             for own in HOSTS:
-                # A fault that is over lets a ping's answer through before the next one begins.
+                # After a fault a ping is answered before the next one begins.
                 if reaches(after, own, named(after, own)):
                     after[SILENCE + own] = 0
             yield f"host {host} is back", bytes(after)
     used = state[FAULTS_USED]
-    if hurt or used == len(faults.kinds):
+    if faulty or used == len(faults.kinds):
         return
     for host in HOSTS if used else (0,):
         for kind in faults.kinds[used]:
@@ -177,7 +177,7 @@ def _follow(after: bytearray, node: int, master: int) -> None:
 
 
 def leave(after: bytearray) -> None:
-    """The client's connection is over, and what it knew of the chain with it."""
+    """Ends the client's connection, and with it the state of its chain."""
     write = after[WRITE]
     after[CLIENT:] = bytes(SIZE - CLIENT)
     after[CLIENT], after[WRITE] = NONE, write
@@ -198,7 +198,7 @@ def _hear(state: State, own: int) -> Iterator[Step]:
     if state[DOWN + own] and reaches(state, own, named(state, own)):
         after = bytearray(state)
         after[DOWN + own] = after[DOWN_FOR + own] = 0
-        yield f"S{own} hears from n{named(state, own)} again", bytes(after)
+        yield f"S{own} reaches n{named(state, own)} again", bytes(after)
 
 
 def _lead(state: State, own: int, faults: Faults) -> Iterator[Step]:
@@ -234,7 +234,7 @@ def _stand(state: State, own: int) -> Iterator[Step]:
 
 
 def _elect(state: State, own: int) -> Iterator[Step]:
-    """A candidacy, the vote of another and the selection, at one moment."""
+    """A candidacy, the vote of another Sentinel and the selection, as one action."""
     for _, standing in _stand(state, own):
         for name, elected in _gather_votes(standing, own):
             for selects, selected in _select(elected, own):
@@ -242,7 +242,7 @@ def _elect(state: State, own: int) -> Iterator[Step]:
 
 
 def _is_led(state: State) -> bool:
-    """A Sentinel that has voted begins no failover of its own for a while."""
+    """Whether a failover is in progress; a Sentinel that has voted begins none for a while."""
     return any(state[LEADING + sentinel] for sentinel in HOSTS)
 
 
@@ -262,7 +262,7 @@ def _gather_votes(state: State, own: int) -> Iterator[Step]:
 def _give_up(state: State, own: int) -> Step:
     after = bytearray(state)
     after[LEADING + own] = Leading.NO
-    return f"S{own} gives its failover up", bytes(after)
+    return f"S{own} aborts its failover", bytes(after)
 
 
 def _select(state: State, own: int) -> Iterator[Step]:
@@ -280,7 +280,7 @@ def _select(state: State, own: int) -> Iterator[Step]:
 
 
 def _is_eligible(state: State, own: int, node: int) -> bool:
-    """A replica that the Sentinel has heard of lately; a pause shows itself only after a while."""
+    """Whether the Sentinel had contact with a replica lately; a pause is noticed only later."""
     if state[FOLLOWS + node] == node or state[FAULT + node] == Fault.CRASHED:
         return False
     return state[FAULT + node] == Fault.PAUSED or reaches(state, own, node)
@@ -323,11 +323,11 @@ def _learn(state: State, own: int) -> Iterator[Step]:
             after[EPOCH + own] = epoch
             after[VOTE + own] = max(state[VOTE + own], epoch)
             after[DOWN + own] = after[SILENCE + own] = after[LEADING + own] = 0
-            yield f"S{own} hears of epoch {epoch} from S{other}", bytes(after)
+            yield f"S{own} learns of epoch {epoch} from S{other}", bytes(after)
 
 
 def _correct(state: State, own: int) -> Iterator[Step]:
-    """A node that does not follow the master is told to, unless a failover is under way."""
+    """Makes a node follow the master if it does not, unless a failover is in progress."""
     master = named(state, own)
     if state[FOLLOWS + master] != master or not reaches(state, own, master):
         return
@@ -350,9 +350,9 @@ def _is_being_promoted(state: State, node: int) -> bool:
 
 
 def is_over(state: State, faults: Faults) -> bool:
-    """Whether nothing is left of the faults, and no more can come of them.
+    """Whether the faults have no effect left.
 
-    Another fault from here on is one from a healthy store, which is what a search begins with.
+    Another fault from here on is one of a healthy store, with which a search begins.
     """
     if any(state[FAULT : FAULT + 3]) or any(state[LEADING : LEADING + 3]):
         return False
@@ -373,7 +373,7 @@ def is_over(state: State, faults: Faults) -> bool:
 
 
 def may_tick(state: State) -> bool:
-    """Whether nothing has to happen before."""
+    """Whether no action has to happen first."""
     return not any(
         runs(state, host)
         and (
@@ -397,7 +397,7 @@ def _sentinel_may_wait(state: State, own: int) -> bool:
 
 
 def tick(state: State) -> bytearray:
-    """A tick of the Sentinels' clocks; a paused one has none."""
+    """Advances the Sentinels' clocks by one tick; a paused one stands still."""
     after = bytearray(state)
     for own in HOSTS:
         if not runs(state, own):

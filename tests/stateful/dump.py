@@ -78,7 +78,7 @@ def read_shard(client: redis.Redis, shard: ShardId) -> Shard:
         settings=Configure(bool(number["paused"]), number["max_tasks"], number["retention_ms"]),
         sequence=number.get("sequence", 0),
         mark_ms=number.get("mark_ms", 0),
-        purge_cut=number.get("purge_cut", 0),
+        purge_watermark=number.get("purge_cut", 0),
         nonce=control.get("nonce", b""),
         epoch=number.get("epoch", 0),
         leader_until_ms=number.get("leader_until_ms", 0),

@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from ddq.config import UNLIMITED_ATTEMPTS
 from models import operations as ops
-from models.queue import Shard, conserved, see, step
+from models.queue import Shard, conserved, effective, step
 from tests.stateful.dump import DisagreementError, as_kept, read_shard
 from tests.stateful.real import RealShard, comparable
 
@@ -328,7 +328,7 @@ class QueueMachine(RuleBasedStateMachine):
         self, task_id: str, content: bytes = b"one", policy: ops.Policy = _POLICY
     ) -> None:
         """A task comes in, in the place of one that has ended, and becomes ready."""
-        old = see(self.spec, self.spec.tasks.get(task_id))
+        old = effective(self.spec, self.spec.tasks.get(task_id))
         mode = "replace_finished" if old and old.state >= ops.State.SUCCEEDED else "fail"
         self.ask(ops.Enqueue(task_id, content, ops.When(), policy, mode))
         if (self.spec.nonce, self.spec.epoch) != self.leaders[-1]:
@@ -631,7 +631,9 @@ def _difference(expected: Shard, kept: Shard) -> str:
     if expected.counts != kept.counts:
         return f"G11 conservation: counters are {kept.counts}, not {expected.counts}"
     if expected.mark_ms != kept.mark_ms:
-        return f"G5 never early: the clock mark is {kept.mark_ms}, not {expected.mark_ms}"
+        return (
+            f"G5 never early: the clock high-water mark is {kept.mark_ms}, not {expected.mark_ms}"
+        )
     if expected.records != kept.records:
         return f"G13 idempotent: records are {kept.records}, not {expected.records}"
     return f"G13 idempotent: the shard is {kept}, not {expected}"
