@@ -122,6 +122,37 @@ def test_tests_that_are_named_exist(page: Path) -> None:
         assert re.search(rf"def {name}\(", (ROOT / path).read_text()), f"{path}::{name}"
 
 
+def named_paths(text: str) -> list[str]:
+    """The files and folders of the repository in backticks, except placeholders of names."""
+    return [
+        path
+        for path in re.findall(r"`([\w.-]+(?:/[\w.-]+)*/?)`", text)
+        if path.partition("/")[0] in TOP and "NNN" not in path
+    ]
+
+
+TOP = {"chaos", "ddq", "deploy", "docs", "models", "proto", "tests", "tools"}
+
+
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "README.md", "docs/ARCHITECTURE.md"])
+def test_files_and_folders_that_are_named_exist(name: str) -> None:
+    paths = [path for path in named_paths((ROOT / name).read_text()) if "/" in path]
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_each_change_in_contributing_names_its_files() -> None:
+    _, _, rest = (ROOT / "CONTRIBUTING.md").read_text().partition("## Where do I change X\n")
+    section, _, _ = rest.partition("\n## ")
+    parts = re.split(r"^### (.+)$", section, flags=re.MULTILINE)[1:]
+    changes = dict(zip(parts[::2], parts[1::2], strict=True))
+    assert list(changes) == [
+        "An RPC", "A transition (Lua script)", "A fault", "A promise and its checker",
+        "A CLI command", "A setting", "A metric",
+    ]  # fmt: skip
+    for change, text in changes.items():
+        assert len({*named_paths(text)}) >= 3, change
+
+
 @pytest.mark.parametrize("page", [page for page in ADRS if page.name[:3] != "002"], ids=named)
 def test_each_decision_names_a_test_that_confirms_it(page: Path) -> None:
     _, _, confirmation = page.read_text().partition("### Confirmation\n")
