@@ -8,6 +8,14 @@ from ddq.client.aio import Client
 from ddq.client.process import WrongProcessError
 from ddq.client.repeat import Backoff, SystemTiming, Timing
 from ddq.client.sync import SyncClient
+from ddq.client.topic_values import (
+    Redriven,
+    ShardStats,
+    TaskCounts,
+    Topic,
+    TopicSettings,
+    TopicStats,
+)
 from ddq.client.values import (
     Acked,
     Cancelled,
@@ -21,17 +29,11 @@ from ddq.client.values import (
     NewTask,
     RanAgain,
     Receipt,
-    Redriven,
     Released,
     Rescheduled,
     RetryPolicy,
-    ShardStats,
     Snoozed,
     Task,
-    TaskCounts,
-    Topic,
-    TopicSettings,
-    TopicStats,
 )
 from ddq.config import UNLIMITED_ATTEMPTS
 from ddq.task import Durability, OnConflict, TaskState

@@ -14,9 +14,8 @@ from ddq.client import values
 from ddq.config import LIMITS
 from ddq.errors import FieldViolation, InvalidArgument, Unimplemented
 from ddq.task import Durability, TaskState
-from ddq.v1 import delay_queue_admin_service_pb2 as admin_pb
 from ddq.v1 import delay_queue_service_pb2 as queue_pb
-from ddq.v1 import task_pb2, topic_pb2
+from ddq.v1 import task_pb2
 
 E = TypeVar("E", bound=IntEnum)
 
@@ -137,42 +136,7 @@ def verdict(error: str, delay: timedelta | None, *, dead_letter: bool) -> queue_
     return message
 
 
-def topic_settings(settings: values.TopicSettings | None) -> topic_pb2.TopicSettings:
-    """Those settings that are not None."""
-    message = topic_pb2.TopicSettings()
-    if settings is None:
-        return message
-    put_retry_policy(message.default_retry_policy, settings.default_retry_policy)
-    put_duration(message.default_lease_duration, settings.default_lease_duration)
-    put_duration(message.tombstone_retention, settings.tombstone_retention)
-    put_duration(message.max_run, settings.max_run)
-    if settings.max_tasks is not None:
-        message.max_tasks = uint("settings.max_tasks", settings.max_tasks)
-    if settings.durability is not None:
-        message.durability = task_pb2.Durability.ValueType(settings.durability)
-    if settings.journal is not None:
-        message.journal = settings.journal
-    if settings.journal_max_entries is not None:
-        message.journal_max_entries = uint(
-            "settings.journal_max_entries", settings.journal_max_entries
-        )
-    return message
-
-
-def set_paths(message: Message, prefix: str = "") -> list[str]:
-    """The paths of a field mask for all that is set in ``message``, for retry policies field by
-    field: a mask that names the whole policy would put its unset fields back to the default."""
-    paths = []
-    for field, value in message.ListFields():
-        path = prefix + field.name
-        if isinstance(value, task_pb2.RetryPolicy):
-            paths += set_paths(value, f"{path}.")
-        else:
-            paths.append(path)
-    return paths
-
-
-def _enum(kind: type[E], number: int) -> E:
+def enum(kind: type[E], number: int) -> E:
     try:
         return kind(number)
     except ValueError as error:
@@ -182,7 +146,7 @@ def _enum(kind: type[E], number: int) -> E:
         ) from error
 
 
-def _time(message: Message, field: str) -> datetime | None:
+def time(message: Message, field: str) -> datetime | None:
     """A Timestamp, to the microsecond, or None where it is unset."""
     if not message.HasField(field):
         return None
@@ -191,7 +155,7 @@ def _time(message: Message, field: str) -> datetime | None:
     return found
 
 
-def _span(message: Message, field: str) -> timedelta | None:
+def span(message: Message, field: str) -> timedelta | None:
     if not message.HasField(field):
         return None
     found: timedelta = getattr(message, field).ToTimedelta()
@@ -201,10 +165,10 @@ def _span(message: Message, field: str) -> timedelta | None:
 def receipt(message: task_pb2.Receipt) -> values.Receipt:
     """Of any reply."""
     return values.Receipt(
-        durability=_enum(Durability, message.durability) if message.durability else None,
+        durability=enum(Durability, message.durability) if message.durability else None,
         replicas_acked=message.replicas_acked,
         lineage_id=message.lineage_id,
-        store_time=_time(message, "store_time"),
+        store_time=time(message, "store_time"),
     )
 
 
@@ -212,8 +176,8 @@ def retry_policy(message: task_pb2.RetryPolicy) -> values.RetryPolicy:
     """Unset fields become None."""
     return values.RetryPolicy(
         max_attempts=message.max_attempts if message.HasField("max_attempts") else None,
-        initial_backoff=_span(message, "initial_backoff"),
-        max_backoff=_span(message, "max_backoff"),
+        initial_backoff=span(message, "initial_backoff"),
+        max_backoff=span(message, "max_backoff"),
         multiplier=message.multiplier if message.HasField("multiplier") else None,
         jitter=message.jitter if message.HasField("jitter") else None,
     )
@@ -221,7 +185,7 @@ def retry_policy(message: task_pb2.RetryPolicy) -> values.RetryPolicy:
 
 def task(message: task_pb2.Task) -> values.Task:
     """A task with or without its payload."""
-    state = _enum(TaskState, message.state)
+    state = enum(TaskState, message.state)
     # Bytes have no presence on the wire; the size tells an empty payload from one left out.
     left_out = state in _FINISHED or (not message.payload and message.payload_size_bytes > 0)
     headers: Mapping[str, str] = dict(message.headers)
@@ -236,10 +200,10 @@ def task(message: task_pb2.Task) -> values.Task:
         promotion=message.promotion,
         attempt=message.attempt,
         run=message.run,
-        create_time=_time(message, "create_time"),
-        due_time=_time(message, "due_time"),
-        update_time=_time(message, "update_time"),
-        lease_expire_time=_time(message, "lease_expire_time"),
+        create_time=time(message, "create_time"),
+        due_time=time(message, "due_time"),
+        update_time=time(message, "update_time"),
+        lease_expire_time=time(message, "lease_expire_time"),
         retry_policy=(
             retry_policy(message.retry_policy) if message.HasField("retry_policy") else None
         ),
@@ -256,10 +220,10 @@ def lease(message: queue_pb.LeasedTask) -> values.Lease:
         id=message.task.id,
         token=message.lease_token,
         task=task(message.task),
-        expire_time=_time(message, "lease_expire_time"),
+        expire_time=time(message, "lease_expire_time"),
         remaining=message.lease_remaining.ToTimedelta(),
         receipt=receipt(message.receipt),
-        max_run=_span(message, "max_run"),
+        max_run=span(message, "max_run"),
     )
 
 
@@ -268,10 +232,10 @@ def enqueued(result: queue_pb.EnqueueResult, given: task_pb2.Receipt) -> values.
     return values.Enqueued(
         id=result.id,
         created=result.created,
-        state=_enum(TaskState, result.state),
+        state=enum(TaskState, result.state),
         revision=result.revision,
         incarnation=result.incarnation,
-        due_time=_time(result, "due_time"),
+        due_time=time(result, "due_time"),
         receipt=receipt(given),
     )
 
@@ -286,7 +250,7 @@ def ran_again(result: queue_pb.RunAgainResult, given: task_pb2.Receipt) -> value
     return values.RanAgain(
         revision=result.revision,
         incarnation=result.incarnation,
-        due_time=_time(result, "due_time"),
+        due_time=time(result, "due_time"),
         receipt=receipt(given),
     )
 
@@ -294,9 +258,9 @@ def ran_again(result: queue_pb.RunAgainResult, given: task_pb2.Receipt) -> value
 def nacked(result: queue_pb.NackResult, given: task_pb2.Receipt) -> values.Nacked:
     """The answer to a nack."""
     return values.Nacked(
-        state=_enum(TaskState, result.state),
+        state=enum(TaskState, result.state),
         revision=result.revision,
-        due_time=_time(result, "due_time"),
+        due_time=time(result, "due_time"),
         receipt=receipt(given),
     )
 
@@ -304,7 +268,7 @@ def nacked(result: queue_pb.NackResult, given: task_pb2.Receipt) -> values.Nacke
 def extended(result: queue_pb.ExtendResult, given: task_pb2.Receipt) -> values.Extended:
     """The answer to an extend."""
     return values.Extended(
-        expire_time=_time(result, "lease_expire_time"),
+        expire_time=time(result, "lease_expire_time"),
         remaining=result.lease_remaining.ToTimedelta(),
         revision=result.revision,
         receipt=receipt(given),
@@ -319,7 +283,7 @@ def released(result: queue_pb.ReleaseResult, given: task_pb2.Receipt) -> values.
 def snoozed(result: queue_pb.SnoozeResult, given: task_pb2.Receipt) -> values.Snoozed:
     """The answer to a snooze."""
     return values.Snoozed(
-        due_time=_time(result, "due_time"), revision=result.revision, receipt=receipt(given)
+        due_time=time(result, "due_time"), revision=result.revision, receipt=receipt(given)
     )
 
 
@@ -336,69 +300,7 @@ def cancelled(result: queue_pb.CancelResult, given: task_pb2.Receipt) -> values.
 def rescheduled(message: queue_pb.RescheduleResponse) -> values.Rescheduled:
     """The answer to a reschedule."""
     return values.Rescheduled(
-        due_time=_time(message, "due_time"),
+        due_time=time(message, "due_time"),
         revision=message.revision,
         receipt=receipt(message.receipt),
-    )
-
-
-def topic(message: topic_pb2.Topic) -> values.Topic:
-    """A topic and its settings, defaults filled in by the server."""
-    settings = message.settings
-    return values.Topic(
-        name=message.name,
-        uid=message.uid,
-        shards=message.shards,
-        settings=values.TopicSettings(
-            default_retry_policy=retry_policy(settings.default_retry_policy),
-            default_lease_duration=_span(settings, "default_lease_duration"),
-            max_tasks=settings.max_tasks if settings.HasField("max_tasks") else None,
-            tombstone_retention=_span(settings, "tombstone_retention"),
-            durability=_enum(Durability, settings.durability) if settings.durability else None,
-            journal=settings.journal if settings.HasField("journal") else None,
-            journal_max_entries=(
-                settings.journal_max_entries if settings.HasField("journal_max_entries") else None
-            ),
-            max_run=_span(settings, "max_run"),
-        ),
-        paused=message.paused,
-        deleting=message.state == topic_pb2.TOPIC_STATE_DELETING,
-        revision=message.revision,
-        create_time=_time(message, "create_time"),
-    )
-
-
-def counts(message: admin_pb.TaskCounts) -> values.TaskCounts:
-    """The figures of a topic or a shard."""
-    return values.TaskCounts(
-        enqueued=message.enqueued,
-        scheduled=message.scheduled,
-        ready=message.ready,
-        leased=message.leased,
-        dead=message.dead,
-        succeeded=message.succeeded,
-        cancelled=message.cancelled,
-        purged=message.purged,
-        set_aside=message.set_aside,
-    )
-
-
-def topic_stats(message: admin_pb.GetTopicStatsResponse) -> values.TopicStats:
-    """A topic in figures."""
-    return values.TopicStats(
-        counts=counts(message.counts),
-        shards=tuple(
-            values.ShardStats(
-                shard=shard.shard,
-                counts=counts(shard.counts),
-                tombstones=shard.tombstones,
-                stray_entries=shard.stray_entries,
-                next_due_time=_time(shard, "next_due_time"),
-                next_lease_expire_time=_time(shard, "next_lease_expire_time"),
-                oldest_ready_age=_span(shard, "oldest_ready_age"),
-                leader_epoch=shard.leader_epoch,
-                receipt=receipt(shard.receipt),
-            )
-            for shard in message.shards
-        ),
     )

@@ -8,18 +8,11 @@ from contextlib import contextmanager
 from google.protobuf.field_mask_pb2 import FieldMask
 from grpc_health.v1 import health_pb2
 
-from ddq.client import convert, rpcs
+from ddq.client import convert, convert_topics, rpcs
 from ddq.client.calls import Caller
 from ddq.client.status import failure_of_status
-from ddq.client.values import (
-    DeadDeleted,
-    ItemResult,
-    Redriven,
-    Task,
-    Topic,
-    TopicSettings,
-    TopicStats,
-)
+from ddq.client.topic_values import Redriven, Topic, TopicSettings, TopicStats
+from ddq.client.values import DeadDeleted, ItemResult, Task
 from ddq.errors import DdqError, OutcomeUnknown
 from ddq.v1 import delay_queue_admin_service_pb2 as pb
 from ddq.v1 import task_pb2
@@ -51,12 +44,12 @@ class TopicCalls(Caller):
         request = pb.CreateTopicRequest(
             name=convert.text("name", name),
             shards=convert.uint("shards", shards, bits=32),
-            settings=convert.topic_settings(settings),
+            settings=convert_topics.topic_settings(settings),
         )
         reply = await self._call(
             rpcs.CREATE_TOPIC, name, self._admin.CreateTopic, request, self._deadline(timeout_s)
         )
-        return convert.topic(reply.topic), reply.created
+        return convert_topics.topic(reply.topic), reply.created
 
     async def get_topic(self, name: str, *, timeout_s: float | None = None) -> Topic:
         """One topic.
@@ -68,7 +61,7 @@ class TopicCalls(Caller):
         reply = await self._call(
             rpcs.GET_TOPIC, name, self._admin.GetTopic, request, self._deadline(timeout_s)
         )
-        return convert.topic(reply.topic)
+        return convert_topics.topic(reply.topic)
 
     async def list_topics(
         self, *, page_size: int = 0, timeout_s: float | None = None
@@ -84,7 +77,7 @@ class TopicCalls(Caller):
                 self._deadline(timeout_s),
             )
             for message in reply.topics:
-                yield convert.topic(message)
+                yield convert_topics.topic(message)
             if not reply.next_page_token:
                 return
             request.page_token = reply.next_page_token
@@ -108,18 +101,18 @@ class TopicCalls(Caller):
         Raises:
             TopicNotFound, RevisionMismatch, InvalidArgument, OutcomeUnknown
         """
-        message = convert.topic_settings(settings)
+        message = convert_topics.topic_settings(settings)
         request = pb.UpdateTopicRequest(
             name=convert.text("name", name),
             settings=message,
-            update_mask=FieldMask(paths=[*convert.set_paths(message), *reset]),
+            update_mask=FieldMask(paths=[*convert_topics.set_paths(message), *reset]),
         )
         if expected_revision is not None:
             request.expected_revision = convert.uint("expected_revision", expected_revision)
         reply = await self._call(
             rpcs.UPDATE_TOPIC, name, self._admin.UpdateTopic, request, self._deadline(timeout_s)
         )
-        return convert.topic(reply.topic)
+        return convert_topics.topic(reply.topic)
 
     async def delete_topic(self, name: str, *, timeout_s: float | None = None) -> int:
         """Ends every task as PURGED and forgets the topic, in as many steps as that takes.
@@ -158,7 +151,7 @@ class TopicCalls(Caller):
         reply = await self._call(
             rpcs.PAUSE_TOPIC, name, self._admin.PauseTopic, request, self._deadline(timeout_s)
         )
-        return convert.topic(reply.topic)
+        return convert_topics.topic(reply.topic)
 
     async def resume_topic(self, name: str, *, timeout_s: float | None = None) -> Topic:
         """Ends a pause.
@@ -170,7 +163,7 @@ class TopicCalls(Caller):
         reply = await self._call(
             rpcs.RESUME_TOPIC, name, self._admin.ResumeTopic, request, self._deadline(timeout_s)
         )
-        return convert.topic(reply.topic)
+        return convert_topics.topic(reply.topic)
 
     async def purge_topic(self, name: str, *, timeout_s: float | None = None) -> int:
         """Ends every task that the topic holds now as PURGED, in as many steps as that takes.
@@ -308,7 +301,7 @@ class TopicCalls(Caller):
             request,
             self._deadline(timeout_s),
         )
-        return convert.topic_stats(reply)
+        return convert_topics.topic_stats(reply)
 
     async def check_health(self, service: str = "", *, timeout_s: float | None = None) -> bool:
         """Whether the server says that it can serve; "" asks for the server as a whole.

@@ -56,7 +56,7 @@ class Visitor:
         self._challenges = challenges
 
     async def scan(self, topic: Topic, shard: Shard) -> float:
-        """Looks at a shard without leading it; when to do so again."""
+        """SharedRefresh at a shard without leading it; when to do so again."""
         asked_s = _now_s()
         survey = await self._scheduler_api.survey(topic, shard.id, self._call())
         shard.note(survey.next_wake_up, asked_s, _now_s())

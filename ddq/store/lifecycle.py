@@ -168,7 +168,7 @@ async def _check_settings(store: Store, url: StoreUrl) -> None:
 
 
 async def examine_store(store: Store) -> Examination:
-    """Looks at the store's settings, and has the barrier follow its timing.
+    """SharedRefresh at the store's settings, and has the barrier follow its timing.
 
     Raises:
         StoreUnreachable: no master can be asked.

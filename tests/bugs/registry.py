@@ -178,7 +178,7 @@ def _one_replica_is_enough() -> Iterator[None]:
 
 @contextmanager
 def _cancel_in_two_steps() -> Iterator[None]:
-    """Looks first and removes afterwards, and reports what it saw."""
+    """SharedRefresh first and removes afterwards, and reports what it saw."""
     true_remove = JobStore.remove
 
     async def remove(self: JobStore, topic: str, removals: Any, call: Call) -> Any:

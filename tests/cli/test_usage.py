@@ -60,7 +60,11 @@ NOBODY = ("--address", "127.0.0.1:1")
         (["work", "mail", "--max-run", "0s"], 2, "--max-run"),
         (["work", "mail", *NOBODY], 5, "cannot connect"),
         (["stats", *NOBODY], 5, "cannot connect"),
-        (["node", "--data", "x", "--announce", "a:1", "--sentinels", "b:1"], 2, "not an IP address"),
+        (
+            ["node", "--data", "x", "--announce", "a:1", "--sentinels", "b:1"],
+            2,
+            "not an IP address",
+        ),
         (["node", "--data", "x", "--announce", "10.0.0.1", "--sentinels", "b:1"], 2, "IP:PORT"),
         (["node", "--data", "x", "--announce", "10.0.0.1:1", "--sentinels", "b"], 2, "HOST:PORT"),
         (["node", "--data", "x", "--announce", "10.0.0.1:1", "--sentinels", "b:1,b:1"], 2, "twice"),

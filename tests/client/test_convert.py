@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from ddq.client import Client, NewTask, RetryPolicy, TopicSettings, convert
+from ddq.client import Client, NewTask, RetryPolicy, TopicSettings, convert, convert_topics
 from ddq.errors import InvalidArgument, Unimplemented
 from ddq.v1 import task_pb2
 from ddq.v1.delay_queue_admin_service_pb2 import RedriveDeadTasksResponse
@@ -84,14 +84,14 @@ def test_a_state_of_a_newer_server_is_named() -> None:
 
 
 def test_a_mask_names_what_is_set_and_nothing_else() -> None:
-    settings = convert.topic_settings(
+    settings = convert_topics.topic_settings(
         TopicSettings(
             max_tasks=0,
             journal=False,
             default_retry_policy=RetryPolicy(max_attempts=3, max_backoff=timedelta(0)),
         )
     )
-    assert sorted(convert.set_paths(settings)) == [
+    assert sorted(convert_topics.set_paths(settings)) == [
         "default_retry_policy.max_attempts",
         "default_retry_policy.max_backoff",
         "journal",

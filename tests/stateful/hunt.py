@@ -1,4 +1,4 @@
-"""Looks for broken promises: many stories or state machine runs, until one breaks."""
+"""SharedRefresh for broken promises: many stories or state machine runs, until one breaks."""
 
 from __future__ import annotations
 

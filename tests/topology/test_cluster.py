@@ -19,9 +19,9 @@ from ddq.store.topology import (
     Redirect,
     Replica,
     cluster,
-    look,
     open_topology,
     parse_store_url,
+    refresh,
 )
 from tests.support.fake_redis import FakeClusterNode, FakeMap, ReplyError, hosts, running, until
 
@@ -347,7 +347,7 @@ async def test_a_master_that_hangs_does_not_hide_its_successor(
 ) -> None:
     """It is named while the old one is still being waited for, and that wait is given up."""
     monkeypatch.setattr(cluster, "PROBE_TIMEOUT_S", 60.0)
-    monkeypatch.setattr(look, "ANSWER_TIMEOUT_S", 60.0)
+    monkeypatch.setattr(refresh, "ANSWER_TIMEOUT_S", 60.0)
     await scene.find(LOW)
     scene.low.hangs = True
     probed = scene.low.connections_count

@@ -14,9 +14,10 @@ from ddq.store.topology import (
     Node,
     Replica,
     SentinelTopology,
-    look,
     open_topology,
     parse_store_url,
+    refresh,
+    sentinel_report,
 )
 from ddq.store.topology import sentinel as sentinel_module
 from tests.support.fake_redis import (
@@ -102,8 +103,8 @@ async def test_the_newest_epoch_counts_and_not_the_first_answer_or_the_most(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The one that knows it may be the last to answer, on a busy machine by more than the grace.
-    monkeypatch.setattr(look, "GRACE_S", 60.0)
-    monkeypatch.setattr(look, "ANSWER_TIMEOUT_S", 60.0)
+    monkeypatch.setattr(refresh, "GRACE_S", 60.0)
+    monkeypatch.setattr(refresh, "ANSWER_TIMEOUT_S", 60.0)
     await scene.find()
     scene.old.role, scene.new.role = "slave", "master"
     scene.say(scene.new, 2, 2)
@@ -115,7 +116,7 @@ async def test_the_newest_epoch_counts_and_not_the_first_answer_or_the_most(
 
 
 async def test_sentinels_learn_of_each_other(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (look, sentinel_module):
+    for module in (refresh, sentinel_report):
         monkeypatch.setattr(module, "ANSWER_TIMEOUT_S", 60.0)
     await scene.find()
     await scene.sentinels[0].stop()
@@ -141,8 +142,8 @@ async def test_one_that_is_known_by_no_sentinel_any_more_is_asked_no_more(scene:
 async def test_one_that_hangs_does_not_block_the_others(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(look, "ANSWER_TIMEOUT_S", 600.0)
-    monkeypatch.setattr(sentinel_module, "ANSWER_TIMEOUT_S", 600.0)
+    monkeypatch.setattr(refresh, "ANSWER_TIMEOUT_S", 600.0)
+    monkeypatch.setattr(sentinel_report, "ANSWER_TIMEOUT_S", 600.0)
     await scene.find()
     scene.sentinels[0].hangs = True
     scene.topology.suspect(scene.old.node, "lost")

@@ -12,7 +12,14 @@ import pytest
 
 from ddq.errors import StoreUnreachable
 from ddq.store.connection import NotSentError
-from ddq.store.topology import Node, look, open_topology, parse_store_url
+from ddq.store.topology import (
+    Node,
+    cluster_report,
+    open_topology,
+    parse_store_url,
+    refresh,
+    sentinel_report,
+)
 from ddq.store.topology import cluster as cluster_module
 from ddq.store.topology import master as master_module
 from ddq.store.topology import sentinel as sentinel_module
@@ -26,7 +33,7 @@ CLIENT = f"cert_file={FILES}/client.pem&key_file={FILES}/client.key"
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing hangs in here, and handshakes take their time on a busy machine."""
-    for module in (look, sentinel_module, cluster_module):
+    for module in (refresh, sentinel_report, cluster_report):
         monkeypatch.setattr(module, "ANSWER_TIMEOUT_S", 60.0)
     for module in (sentinel_module, cluster_module):
         monkeypatch.setattr(module, "PROBE_TIMEOUT_S", 60.0)

@@ -15,7 +15,8 @@ from ddq.store.topology.base import (
     info_fields,
     is_lost_role,
 )
-from ddq.store.topology.cluster import ClusterTopology, importing_slots
+from ddq.store.topology.cluster import ClusterTopology
+from ddq.store.topology.cluster_report import importing_slots
 from ddq.store.topology.node import AddressMap, Node, parse_address_map
 from ddq.store.topology.sentinel import SentinelTopology
 from ddq.store.topology.single import SingleTopology

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,17 +19,17 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
 from ddq.errors import DdqError, StoreUnreachable
 from ddq.store.barrier import NO_ELECTIONS, ElectionAnswer
-from ddq.store.connection import Connection, NotSentError, RedisConnection, Reply, ReplyLostError
+from ddq.store.connection import Connection, RedisConnection, Reply
 from ddq.store.topology.base import (
     Listener,
     Redirect,
     Replica,
     SentinelSettings,
-    info_fields,
 )
-from ddq.store.topology.look import ANSWER_TIMEOUT_S, GAP_S, Looks, ask_all
+from ddq.store.topology.cluster_report import ClusterReport, ask_node
 from ddq.store.topology.master import MasterConnection, ask_role
 from ddq.store.topology.node import Node
+from ddq.store.topology.refresh import GAP_S, SharedRefresh, ask_all
 from ddq.store.topology.single import replicas_by_role
 from ddq.store.topology.url import StoreUrl
 
@@ -39,42 +39,6 @@ ASKED_COUNT = 5
 CHECK_INTERVAL_S = 5.0
 RECHECK_INTERVAL_S = 0.25
 PROBE_TIMEOUT_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Range:
-    """The slots from ``first`` to ``last``, their master and its replicas."""
-
-    first: int
-    last: int
-    master: Node
-    replicas: tuple[Node, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """What one node says of the Cluster.
-
-    Attributes:
-        ok: whether it takes the Cluster to be well; one in a minority does not.
-        epoch: the newest that it knows.
-        ranges: of slots.
-        mastery_epochs: of the failover, or migration, by which each master got what it has.
-    """
-
-    ok: bool
-    epoch: int
-    ranges: tuple[Range, ...]
-    mastery_epochs: dict[Node, int]
-
-    @property
-    def slots_count(self) -> int:
-        """How many slots have a master."""
-        return sum(found.last - found.first + 1 for found in self.ranges)
-
-    def __str__(self) -> str:
-        state = "ok" if self.ok else "fail"
-        return f"cluster_state {state}, {self.slots_count} slots served, epoch {self.epoch}"
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -99,7 +63,7 @@ class ClusterTopology:
     ) -> None:
         self._url = url
         self._connect = connect or (lambda node: RedisConnection(lambda: url.connection_to(node)))
-        self._looks = Looks(self._look)
+        self._shared_refresh = SharedRefresh(self._refresh)
         self._listeners: list[Listener] = []
         self._slots: list[Node | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
         self._epochs: dict[Node, int] = {}
@@ -120,7 +84,7 @@ class ClusterTopology:
         slot = key_slot(key.encode())
         node = self._slots[slot]
         if node is None or node in self._suspects:
-            await self._looks.join(deadline_s)
+            await self._shared_refresh.join(deadline_s)
             node = self._slots[slot]
         if node is None:
             raise StoreUnreachable(f"no node of the Cluster serves slot {slot} ({self._said})")
@@ -136,7 +100,7 @@ class ClusterTopology:
     async def masters(self, deadline_s: float) -> tuple[Node, ...]:
         """See Topology.masters."""
         if not self._epochs:
-            await self._looks.join(deadline_s)
+            await self._shared_refresh.join(deadline_s)
         return tuple(sorted(self._epochs))
 
     async def replicas(self, master: Node, deadline_s: float) -> tuple[Replica, ...]:
@@ -167,7 +131,7 @@ class ClusterTopology:
 
     # Looking -------------------------------------------------------------------------------
 
-    async def _look(self) -> None:
+    async def _refresh(self) -> None:
         suspects = dict(self._suspects)
         await self._ask_nodes()
         masters = [node for node in suspects if node in self._epochs]
@@ -214,7 +178,7 @@ class ClusterTopology:
         self._said = str(answers)
         self._adopt(view)
 
-    def _adopt(self, view: View) -> None:
+    def _adopt(self, view: ClusterReport) -> None:
         slots: list[Node | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
         for found in view.ranges:
             slots[found.first : found.last + 1] = [found.master] * (found.last + 1 - found.first)
@@ -239,7 +203,7 @@ class ClusterTopology:
         return (known[start:] + known[:start])[:ASKED_COUNT]
 
     def _ask(self, node: Node) -> Callable[[], Any]:
-        async def ask() -> View:
+        async def ask() -> ClusterReport:
             connection = self._connect(node)
             try:
                 return await ask_node(connection, node)
@@ -309,7 +273,7 @@ class ClusterTopology:
         while True:
             self._wake.clear()
             try:
-                await self._looks.join(loop.time() + CHECK_INTERVAL_S)
+                await self._shared_refresh.join(loop.time() + CHECK_INTERVAL_S)
             except DdqError as error:
                 self._said = str(error)
                 log.info("the Cluster cannot be looked at: %s", error)
@@ -322,81 +286,4 @@ class ClusterTopology:
 
     async def close(self) -> None:
         """See Topology.close."""
-        await self._looks.close()
-
-
-class _NoViewError(Exception):
-    """A node does not say what it is asked for."""
-
-
-async def ask_node(connection: Connection, asked: Node) -> View:
-    """What one node says of the Cluster.
-
-    Raises:
-        Exception: it does not answer, or is of no Cluster.
-    """
-    try:
-        replies = await connection.send(
-            [("CLUSTER", "SLOTS"), ("CLUSTER", "INFO"), ("CLUSTER", "NODES")], ANSWER_TIMEOUT_S
-        )
-    except (NotSentError, ReplyLostError) as error:
-        raise _NoViewError(str(error)) from error
-    for reply in replies:
-        if isinstance(reply, redis.exceptions.RedisError):
-            raise _NoViewError(str(reply)) from reply
-    slots, info, nodes = replies
-    try:
-        fields = info_fields(info)
-        epochs = dict(_epochs(nodes.decode()))
-        masters = {
-            address: epochs[ids[2].decode()]
-            for _, _, ids, *_ in slots
-            if (address := _address(ids, asked))
-        }
-        return View(
-            ok=fields["cluster_state"] == "ok",
-            epoch=int(fields["cluster_current_epoch"]),
-            ranges=tuple(_ranges(slots, asked)),
-            mastery_epochs=masters,
-        )
-    except (KeyError, ValueError, IndexError, TypeError, AttributeError) as error:
-        raise _NoViewError(f"its answer cannot be read: {error!r}") from error
-
-
-def importing_slots(nodes: str) -> list[int]:
-    """The slots that are being moved to a node, by its own answer to CLUSTER NODES.
-
-    Raises:
-        ValueError: the answer cannot be read.
-    """
-    (own,) = (line for line in nodes.splitlines() if "myself" in line.split(" ")[2])
-    # [slot-<-from] is on its way here, [slot->-to] away from here.
-    return [int(word[1:].split("-", 1)[0]) for word in own.split(" ") if "-<-" in word]
-
-
-def _ranges(slots: Sequence[Any], asked: Node) -> Iterator[Range]:
-    for first, last, master, *replicas in slots:
-        address = _address(master, asked)
-        if address is not None:
-            others = (_address(replica, asked) for replica in replicas)
-            yield Range(first, last, address, tuple(node for node in others if node))
-
-
-def _address(entry: Sequence[Any], asked: Node) -> Node | None:
-    """A node of CLUSTER SLOTS; None for one that has no address yet.
-
-    No host means the one that was asked; "?" that it should have a name, and none was configured
-    it one.
-    """
-    host = (entry[0] or b"").decode()
-    if host == "?":
-        details = [value.decode() for value in entry[3]] if len(entry) > 3 else []
-        host = dict(zip(details[::2], details[1::2], strict=True)).get("ip", "?")
-    return None if host == "?" else Node(host or asked.host, int(entry[1]))
-
-
-def _epochs(nodes: str) -> Iterator[tuple[str, int]]:
-    """CLUSTER NODES: id, address, flags, master, ping, pong, config-epoch, link, slots."""
-    for line in nodes.splitlines():
-        words = line.split(" ")
-        yield words[0], int(words[6])
+        await self._shared_refresh.close()

@@ -12,7 +12,7 @@ import itertools
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import inf
 
 import redis.exceptions
@@ -20,20 +20,17 @@ from redis.asyncio.connection import AbstractConnection
 
 from ddq.errors import DdqError, StoreUnreachable
 from ddq.store.barrier import ElectionAnswer
-from ddq.store.connection import Connection, NotSentError, RedisConnection, Reply, ReplyLostError
+from ddq.store.connection import Connection, NotSentError, RedisConnection, Reply
 from ddq.store.subscription import subscribed
 from ddq.store.topology.base import Listener, Redirect, Replica, SentinelSettings
 from ddq.store.topology.election import (
-    QUESTION_COMMAND,
-    QUESTION_EPOCH,
-    QUESTION_NAME,
     Ballot,
     Elections,
-    read_vote,
 )
-from ddq.store.topology.look import ANSWER_TIMEOUT_S, GAP_S, Answers, Looks, ask_all
 from ddq.store.topology.master import MasterConnection, NotMasterError, ask_role
 from ddq.store.topology.node import Node
+from ddq.store.topology.refresh import GAP_S, Answers, SharedRefresh, ask_all
+from ddq.store.topology.sentinel_report import SentinelReport, ask_ballot, ask_sentinel
 from ddq.store.topology.url import StoreUrl
 
 log = logging.getLogger(__name__)
@@ -42,30 +39,6 @@ CHECK_INTERVAL_S = 5.0
 RECHECK_INTERVAL_S = 0.25
 RESUBSCRIBE_INTERVAL_S = 1.0
 PROBE_TIMEOUT_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """What one Sentinel says.
-
-    Attributes:
-        run_id: of the Sentinel, which may be known by two addresses.
-        master: the node it names.
-        epoch: of the failover that made it master; the newest counts.
-        settings: how it watches the master.
-        others: the other Sentinels that it knows.
-        replicas: as it sees them.
-    """
-
-    run_id: bytes
-    master: Node
-    epoch: int
-    settings: SentinelSettings
-    others: tuple[Node, ...]
-    replicas: tuple[Replica, ...]
-
-    def __str__(self) -> str:
-        return f"{self.master} since epoch {self.epoch}"
 
 
 class SentinelTopology:
@@ -97,7 +70,7 @@ class SentinelTopology:
             for node in dict.fromkeys(map(url.address_map.reach, url.seeds))
         }
         self._asking = asyncio.Lock()
-        self._looks = Looks(self._look)
+        self._shared_refresh = SharedRefresh(self._refresh)
         self._listeners: list[Listener] = []
         self._down_after_listeners: list[Callable[[int], None]] = []
         self._elections = Elections()
@@ -115,7 +88,7 @@ class SentinelTopology:
     async def node_of(self, key: str, deadline_s: float) -> Node:  # noqa: ARG002 - see Topology
         """See Topology.node_of."""
         if self._doubt:
-            await self._looks.join(deadline_s)
+            await self._shared_refresh.join(deadline_s)
         assert self._master is not None
         return self._master
 
@@ -127,7 +100,7 @@ class SentinelTopology:
         """See Topology.masters."""
         return (await self.node_of("", deadline_s),)
 
-    async def _look(self) -> None:
+    async def _refresh(self) -> None:
         doubt = self._doubt
         answers, master, epoch = await self._ask_for_master()
         probe = self._probe(master)
@@ -159,7 +132,7 @@ class SentinelTopology:
         elif before is not None and epoch != epoch_before:
             self._tell(before, "it was deposed in between, and is master again")
 
-    async def _ask_for_master(self) -> tuple[Answers[View], Node, int]:
+    async def _ask_for_master(self) -> tuple[Answers[SentinelReport], Node, int]:
         """What the Sentinels say, and the master and epoch that follow from it.
 
         Raises:
@@ -174,7 +147,7 @@ class SentinelTopology:
             self._named_s[master] = asked_s
         return answers, master, epoch
 
-    def _choose(self, answers: Answers[View]) -> tuple[Node, int]:
+    def _choose(self, answers: Answers[SentinelReport]) -> tuple[Node, int]:
         """The master and its epoch, by what the Sentinels say.
 
         Raises:
@@ -244,7 +217,7 @@ class SentinelTopology:
 
     # What the Sentinels say ----------------------------------------------------------------
 
-    async def _ask_sentinels(self) -> Answers[View]:
+    async def _ask_sentinels(self) -> Answers[SentinelReport]:
         # A connection serves one question at a time.
         async with self._asking:
             answers = await ask_all(
@@ -259,7 +232,7 @@ class SentinelTopology:
                     listener(down_after_ms)
         return answers
 
-    def _ask(self, sentinel: Node) -> Callable[[], Awaitable[View]]:
+    def _ask(self, sentinel: Node) -> Callable[[], Awaitable[SentinelReport]]:
         connection = self._sentinels[sentinel]
         return lambda: ask_sentinel(connection, sentinel, self._name)
 
@@ -284,7 +257,7 @@ class SentinelTopology:
             raise StoreUnreachable(f"no Sentinel names {master} as master {self._name!r}")
         return max(views, key=lambda view: view.epoch).replicas
 
-    async def _views(self, deadline_s: float) -> list[View]:
+    async def _views(self, deadline_s: float) -> list[SentinelReport]:
         try:
             async with asyncio.timeout_at(deadline_s):
                 answers = await self._ask_sentinels()
@@ -352,7 +325,7 @@ class SentinelTopology:
 
     async def _check(self) -> bool:
         try:
-            await self._looks.join(asyncio.get_running_loop().time() + CHECK_INTERVAL_S)
+            await self._shared_refresh.join(asyncio.get_running_loop().time() + CHECK_INTERVAL_S)
         except DdqError as error:
             log.info("no master: %s", error)
             return False
@@ -373,112 +346,7 @@ class SentinelTopology:
 
     async def close(self) -> None:
         """See Topology.close."""
-        await self._looks.close()
+        await self._shared_refresh.close()
         # A question that is still being asked may change the table meanwhile.
         for connection in list(self._sentinels.values()):
             await connection.close()
-
-
-class _NoViewError(Exception):
-    """A Sentinel answers, and cannot say what it is asked for."""
-
-
-async def ask_sentinel(connection: Connection, sentinel: Node, name: str) -> View:
-    """What one Sentinel says.
-
-    Its MASTER names the old one until the last replica has followed; its
-    GET-MASTER-ADDR-BY-NAME names the new one from the promotion on, with the same epoch.
-    """
-    try:
-        address, state, others, replicas, run_id = await connection.send(
-            [
-                ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", name),
-                ("SENTINEL", "MASTER", name),
-                ("SENTINEL", "SENTINELS", name),
-                ("SENTINEL", "REPLICAS", name),
-                ("SENTINEL", "MYID"),
-            ],
-            ANSWER_TIMEOUT_S,
-        )
-    except (NotSentError, ReplyLostError) as error:
-        raise _NoViewError(str(error)) from error
-    for reply in (address, state, others, replicas, run_id):
-        if isinstance(reply, redis.exceptions.RedisError):
-            raise _NoViewError(str(reply)) from reply
-    if address is None:
-        raise _NoViewError(f"it knows no master {name!r}")
-    try:
-        fields = _fields(state)
-        return View(
-            run_id=run_id,
-            master=Node(address[0].decode(), int(address[1])),
-            epoch=int(fields["config-epoch"]),
-            settings=SentinelSettings(
-                sentinel=sentinel,
-                down_after_ms=int(fields["down-after-milliseconds"]),
-                failover_timeout_ms=int(fields["failover-timeout"]),
-                quorum=int(fields["quorum"]),
-                sentinels_count=int(fields["num-other-sentinels"]) + 1,
-                config_epoch=int(fields["config-epoch"]),
-            ),
-            others=tuple(_node(_fields(other)) for other in others),
-            replicas=tuple(_replica(_fields(replica)) for replica in replicas),
-        )
-    except (KeyError, ValueError, IndexError, TypeError, AttributeError) as error:
-        raise _NoViewError(f"its answer cannot be read: {error!r}") from error
-
-
-async def ask_ballot(connection: Connection, sentinel: Node, name: str, node: Node) -> Ballot:
-    """What one Sentinel answers about the election of a master.
-
-    Raises:
-        Exception: it does not answer, or not what can be read.
-    """
-    try:
-        address, state, vote, run_id = await connection.send(
-            [
-                ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", name),
-                ("SENTINEL", "MASTER", name),
-                (
-                    "SENTINEL", QUESTION_COMMAND, node.host, node.port, QUESTION_EPOCH,
-                    QUESTION_NAME,
-                ),
-                ("SENTINEL", "MYID"),
-            ],
-            ANSWER_TIMEOUT_S,
-        )  # fmt: skip
-    except (NotSentError, ReplyLostError) as error:
-        raise _NoViewError(str(error)) from error
-    for reply in (address, state, vote, run_id):
-        if isinstance(reply, redis.exceptions.RedisError):
-            raise _NoViewError(str(reply)) from reply
-    try:
-        fields = _fields(state)
-        down, vote_epoch = read_vote(vote)
-        return Ballot(
-            run_id=run_id,
-            sentinel=str(sentinel),
-            master=Node(address[0].decode(), int(address[1])),
-            config_epoch=int(fields["config-epoch"]),
-            vote_epoch=vote_epoch,
-            down=down,
-            leads="failover_in_progress" in fields["flags"].split(","),
-            known_count=int(fields["num-other-sentinels"]) + 1,
-        )
-    except (KeyError, ValueError, IndexError, TypeError, AttributeError) as error:
-        raise _NoViewError(f"its answer cannot be read: {error!r}") from error
-
-
-def _fields(reply: list[bytes]) -> dict[str, str]:
-    values = [value.decode() for value in reply]
-    return dict(zip(values[::2], values[1::2], strict=True))
-
-
-def _node(fields: dict[str, str]) -> Node:
-    return Node(fields["ip"], int(fields["port"]))
-
-
-def _replica(fields: dict[str, str]) -> Replica:
-    away = {"s_down", "o_down", "disconnected"} & {*fields["flags"].split(",")}
-    online = fields["master-link-status"] == "ok" and not away
-    return Replica(_node(fields), online=online, priority=int(fields["slave-priority"]))

@@ -1,4 +1,4 @@
-"""Looking at the store: many are asked at once, and one look serves all who need one."""
+"""Refreshes what is known of the store: nodes are asked at once, and callers share a refresh."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from ddq.store.topology.node import Node
 
 T = TypeVar("T")
 
-# One of those asked may be dead, or hang: it must not cost the others' answers.
+# A node that is dead or hangs must not cost the others' answers.
 ANSWER_TIMEOUT_S = 1.0
 # What the slower ones get once most have answered. The newest among them is worth that much.
 GRACE_S = 0.1
-# From the end of one look to the next; a store in trouble is asked ten times a second, not more.
+# From the end of one refresh to the next; a store in trouble is asked ten times a second, not more.
 GAP_S = 0.1
 
 
-class Looks:
-    """Runs a look at a time: who needs one while it runs joins it.
+class SharedRefresh:
+    """Runs one refresh at a time: callers that need one meanwhile join it.
 
     Args:
-        look: finds out again; raises DdqError when it cannot.
+        refresh: finds out again; raises DdqError when it cannot.
     """
 
-    def __init__(self, look: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        self._look = look
+    def __init__(self, refresh: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._refresh = refresh
         self._task: asyncio.Task[None] | None = None
         self._ended_s = float("-inf")
 
     async def join(self, deadline_s: float) -> None:
-        """Waits for the look that runs, or for a new one.
+        """Waits for the refresh that runs, or for a new one.
 
         Raises:
             StoreUnreachable: it found nothing, or not by the deadline.
         """
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._paced(), name="ddq topology look")
-            # Those who wait may all be gone when it fails.
+            self._task = asyncio.create_task(self._paced(), name="ddq topology refresh")
+            # All callers that wait may have gone when it fails.
             self._task.add_done_callback(lambda task: task.cancelled() or task.exception())
         task = self._task
         try:
@@ -58,7 +58,7 @@ class Looks:
         loop = asyncio.get_running_loop()
         await asyncio.sleep(max(0.0, self._ended_s + GAP_S - loop.time()))
         try:
-            await self._look()
+            await self._refresh()
         finally:
             self._ended_s = loop.time()
 
