@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ddq.errors import DdqError, StoreUnreachable, TopicNotFound, Unavailable, WriteOutcomeUnknown
 from ddq.server.absence import Absences, Watch, is_trouble
 from ddq.server.notifier import ReadyNotifier, Waiter
+from ddq.server.questions import (
+    REPLY_MARGIN_S,
+    SHARE_S,
+    AskedShard,
+    Found,
+    Question,
+    probe_call,
+)
 from ddq.server.round_robin import RoundRobin
-from ddq.store.job_values import ENVELOPES_MAX_BYTES, Leased, envelope_bytes
+from ddq.store.job_values import ENVELOPES_MAX_BYTES, Leased
 from ddq.store.jobstore import JobStore
 from ddq.store.keys import ShardId
-from ddq.store.records import pack_headers
 from ddq.store.runner import Call
 from ddq.store.topics import TopicRegistry
 from ddq.store.topology import Node
 from ddq.task import Topic
 
-SAFETY_S = 30.0
-"""A Retrieve whose "ready" hint was lost asks its shards again after this long."""
-REPLY_MARGIN_S = 0.2
-"""A reply leaves so much earlier than the deadline of its call, so that it arrives."""
 ONE_BY_ONE_MAX_COUNT = 8
 """More shards than this are first asked all at once what is ready there."""
-SHARE_S = 1.0
-"""A shard of several that has not answered a question without effect by then is skipped."""
+SAFETY_S = 30.0
+"""A Retrieve whose "ready" hint was lost asks its shards again after this long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,53 +48,6 @@ class Wanted:
     max_bytes: int
     lease_ms: int | None
     wait_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Shard:
-    topic: Topic
-    index: int
-
-    @property
-    def id(self) -> ShardId:
-        return ShardId(self.topic.name, self.index)
-
-    @property
-    def name(self) -> str:
-        return f"shard {self.index} of topic {self.topic.name!r}"
-
-
-@dataclass(slots=True)
-class _Found:
-    """The answers of the shards that were asked at one time.
-
-    Attributes:
-        shards: all shards of the topics.
-        answered: those that were asked for tasks and have answered.
-        ended: no other shard is to be asked: this was a repeat, or an error left the outcome of a
-            shard unknown.
-        error: of a shard that did not answer.
-    """
-
-    leases: list[Leased] = field(default_factory=list)
-    shards: list[_Shard] = field(default_factory=list)
-    size_bytes: int = 0
-    envelopes_bytes: int = 0
-    answered: set[ShardId] = field(default_factory=set)
-    ended: bool = False
-    error: DdqError | None = None
-
-    @property
-    def is_final(self) -> bool:
-        """Whether this is the reply, and no shard has to be asked again."""
-        return self.ended or bool(self.leases)
-
-    def add(self, leases: Iterable[Leased]) -> None:
-        """Counts leases as found."""
-        for lease in leases:
-            self.leases.append(lease)
-            self.size_bytes += lease.task.payload_size_bytes + len(pack_headers(lease.task.headers))
-            self.envelopes_bytes += envelope_bytes(lease)
 
 
 class Retrieval:
@@ -156,7 +111,7 @@ class Retrieval:
                 raise found.error
         return found.leases
 
-    async def _try_notified(self, waiter: Waiter, wanted: Wanted, call: Call) -> _Found:
+    async def _try_notified(self, waiter: Waiter, wanted: Wanted, call: Call) -> Found:
         """Asks the shards that a wake-up named.
 
         A call that ends passes on the wake-ups that it did not use: the tasks are still there, and
@@ -182,9 +137,9 @@ class Retrieval:
         only: frozenset[ShardId] = frozenset(),
         *,
         first: bool = False,
-    ) -> _Found:
+    ) -> Found:
         """Asks the shards, or those in ``only``, each in its turn, until the reply is full."""
-        found = _Found()
+        found = Found()
         shards = found.shards = await self._shards(wanted.topics, call, found)
         is_alone = len(shards) == 1
         if only:
@@ -201,7 +156,7 @@ class Retrieval:
             raise found.error
         return found
 
-    async def _shards(self, names: Sequence[str], call: Call, found: _Found) -> list[_Shard]:
+    async def _shards(self, names: Sequence[str], call: Call, found: Found) -> list[AskedShard]:
         """Every shard of the topics that exist, as far as this can be found out in time."""
         if len(names) == 1:
             # As nearly always: a task of its own costs as much as all the rest here.
@@ -209,22 +164,22 @@ class Retrieval:
         else:
             topics = await asyncio.gather(*(self._topic(name, call, found) for name in names))
         return [
-            _Shard(topic, index)
+            AskedShard(topic, index)
             for topic in topics
             if topic is not None
             for index in range(topic.shards)
         ]
 
-    async def _topic(self, name: str, call: Call, found: _Found) -> Topic | None:
+    async def _topic(self, name: str, call: Call, found: Found) -> Topic | None:
         """The topic; None if it does not exist, or if the registry did not say in time."""
         key = f"the record of topic {name!r}"
         if error := self._absences.error(key):
             found.error = error
             return None
-        ask = _Ask.of(call, SHARE_S)
+        ask = Question.of(call, SHARE_S)
 
         async def probe() -> int:
-            await self._topics.load(name, _probe_call())
+            await self._topics.load(name, probe_call())
             return 0
 
         try:
@@ -237,7 +192,7 @@ class Retrieval:
                 self._absences.note(key, error, watch)
             return None
 
-    def _present(self, shards: Sequence[_Shard], found: _Found) -> list[_Shard]:
+    def _present(self, shards: Sequence[AskedShard], found: Found) -> list[AskedShard]:
         """Those that answered when they were asked last."""
         present = []
         for shard in shards:
@@ -247,7 +202,7 @@ class Retrieval:
                 present.append(shard)
         return present
 
-    def _beside(self, present: list[_Shard], shards: Sequence[_Shard]) -> list[_Shard]:
+    def _beside(self, present: list[AskedShard], shards: Sequence[AskedShard]) -> list[AskedShard]:
         """Those that are present, and absent ones whose node answers for a present one.
 
         That node is well, or has just become master: what an absent shard there has given to an
@@ -257,12 +212,12 @@ class Retrieval:
         absent = [shard for shard in shards if shard not in present]
         return [*present, *(shard for shard in absent if self._node_of(shard) in nodes)]
 
-    def _node_of(self, shard: _Shard) -> Node | None:
+    def _node_of(self, shard: AskedShard) -> Node | None:
         return self._known_node(shard.id.key("control"))
 
-    def _note_absent(self, shard: _Shard, error: DdqError) -> None:
+    def _note_absent(self, shard: AskedShard, error: DdqError) -> None:
         async def probe() -> int:
-            _, _, ready = await self._ask(shard, _probe_call())
+            _, _, ready = await self._ask(shard, probe_call())
             return ready
 
         watch = Watch(
@@ -272,7 +227,9 @@ class Retrieval:
         )
         self._absences.note(shard.name, error, watch)
 
-    async def _recall(self, shards: Sequence[_Shard], call: Call, found: _Found) -> list[_Shard]:
+    async def _recall(
+        self, shards: Sequence[AskedShard], call: Call, found: Found
+    ) -> list[AskedShard]:
         """Asks all shards at once what is ready there, and what this request was answered before.
 
         Returns:
@@ -285,9 +242,9 @@ class Retrieval:
         not keep the tasks of the others from all callers: what it leased to an earlier attempt, if
         it did, expires there.
         """
-        ask = _Ask.of(call)
+        ask = Question.of(call)
         asks = {asyncio.create_task(self._ask(shard, ask.call)): shard for shard in shards}
-        with_tasks: list[_Shard] = []
+        with_tasks: list[AskedShard] = []
         repeated_count = 0
         try:
             done, _ = await asyncio.wait(asks, timeout=SHARE_S)
@@ -320,10 +277,10 @@ class Retrieval:
 
     async def _lease(
         self,
-        shards: Sequence[_Shard],
+        shards: Sequence[AskedShard],
         wanted: Wanted,
         call: Call,
-        found: _Found,
+        found: Found,
         *,
         is_alone: bool,
     ) -> None:
@@ -332,7 +289,7 @@ class Retrieval:
                 return
             self._round_robin.ask(shard.id)
             # Half of what is left, so that some is left for every other shard.
-            ask = _Ask.of(call, share=1.0 if is_alone else 0.5)
+            ask = Question.of(call, share=1.0 if is_alone else 0.5)
             try:
                 leases, repeated, ready = await self._ask(
                     shard,
@@ -366,7 +323,7 @@ class Retrieval:
                 self._notifier.notify(shard.id, ready)
 
     async def _ask(
-        self, shard: _Shard, call: Call, **options: Any
+        self, shard: AskedShard, call: Call, **options: Any
     ) -> tuple[list[Leased], bool, int]:
         """JobStore.retrieve, and nothing from a topic that another process has deleted.
 
@@ -378,41 +335,6 @@ class Retrieval:
             return await self._jobs.retrieve(shard.topic, shard.index, call=call, **options)
         except TopicNotFound:
             return [], False, 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Ask:
-    """One question to one shard, and the time that it has.
-
-    Attributes:
-        call: with the deadline of the question.
-        given_s: how much time that was.
-    """
-
-    call: Call
-    given_s: float
-
-    @staticmethod
-    def of(call: Call, most_s: float = math.inf, *, share: float = 1.0) -> _Ask:
-        """A question that has a share of what is left of the call, and at most ``most_s``."""
-        now_s = asyncio.get_running_loop().time()
-        # A wait ends a whole margin before the deadline, and one more question follows.
-        left_s = max(call.deadline_s - REPLY_MARGIN_S / 2 - now_s, 0.0)
-        given_s = min(share * left_s, most_s)
-        return _Ask(replace(call, deadline_s=now_s + given_s), given_s)
-
-    def shows_absence(self, error: DdqError) -> bool:
-        """Whether the shard is to be skipped: it was refused at once, or too slow.
-
-        One that only had less time than others would be given may be well.
-        """
-        was_slow = asyncio.get_running_loop().time() >= self.call.deadline_s
-        return self.given_s >= SHARE_S if was_slow else error.definite
-
-
-def _probe_call() -> Call:
-    """A call that finds out whether a shard answers again."""
-    return Call(asyncio.get_running_loop().time() + SHARE_S, waits_for_slot=False)
 
 
 async def _cancelled(tasks: Iterable[asyncio.Task[Any]]) -> None:

@@ -102,7 +102,8 @@ async def test_a_wait_leaves_before_its_deadline(
     server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Plenty, so that a slow machine does not matter; without it the call would end in an error.
-    monkeypatch.setattr("ddq.server.retrieval.REPLY_MARGIN_S", 9.5)
+    for module in ("retrieval", "questions"):
+        monkeypatch.setattr(f"ddq.server.{module}.REPLY_MARGIN_S", 9.5)
     await Producer(server.queue).add("a", delay=seconds(600))
     request = pb.RetrieveRequest(topics=["jobs"], wait=seconds(60))
     assert not (await server.queue.Retrieve(request, timeout=10.0)).tasks
