@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Self, TypeAlias, TypeVar, cast
+from typing import Any, Generic, Self, TypeAlias, TypeVar, cast
 
 import grpc
 import grpc.aio
@@ -17,6 +17,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from ddq.client import convert
 from ddq.client.batch import B, DatedExchange, I, Item, V, run_batch, split
+from ddq.client.coalesce import Coalescer, Form
 from ddq.client.process import check_process, claim_process
 from ddq.client.proxy import is_loopback
 from ddq.client.repeat import Backoff, Repeater, SystemTiming, Timing
@@ -76,6 +77,20 @@ class Deadline:
     at_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Coalesced(Generic[I]):
+    """A request as an item of a batch.
+
+    Attributes:
+        request: makes the message for some items of one topic and their ``not_after``.
+        method: of the batch.
+    """
+
+    item: Item[I]
+    request: Callable[[str, Sequence[I], Timestamp], Message]
+    method: Method[Any, Any]
+
+
 class Caller:
     """Holds the channel and makes calls; the groups of methods inherit from it.
 
@@ -117,6 +132,7 @@ class Caller:
         self._queue = DelayQueueServiceStub(self._channel)
         self._admin = DelayQueueAdminServiceStub(self._channel)
         self._closed = False
+        self._coalescers: dict[tuple[str, str], Coalescer[Any, Any]] = {}
 
     def duplicate(self) -> Self:
         """Another client of the same server, with a connection of its own.
@@ -197,10 +213,16 @@ class Caller:
         method: Method[Q, A],
         request: Q,
         deadline: Deadline,
+        *,
+        coalesced: Coalesced[Any] | None = None,
     ) -> A:
         """Makes one request, repeated as need be. ``what`` names its subject in messages.
 
         A request that can say so has no effect after its deadline.
+
+        Args:
+            coalesced: the same request as an item of a batch: attempts of concurrent calls are sent
+                together. The answer is then a reply, or a part of a batch's reply.
         """
         dated = "not_after" in request.DESCRIPTOR.fields_by_name
         if dated:
@@ -212,6 +234,10 @@ class Caller:
             nonlocal may_have_acted
             asked = self._store_time.asked()
             try:
+                if coalesced is not None:
+                    return await self._attempt_coalesced(
+                        rpc, coalesced, method, request, remaining_s
+                    )
                 return await self._attempt(method, request, remaining_s)
             except AttemptFailedError as failed:
                 may_have_acted = may_have_acted or not failed.failure.definite
@@ -254,6 +280,32 @@ class Caller:
         if (store_ms := store_time_ms(answer)) is not None:
             self._store_time.observe(store_ms, asked)
         return answer
+
+    async def _attempt_coalesced(
+        self,
+        rpc: Rpc,
+        coalesced: Coalesced[I],
+        method: Method[Q, A],
+        request: Q,
+        remaining_s: float,
+    ) -> A:
+        key = (rpc.name, coalesced.item.topic)
+        coalescer = self._coalescers.get(key)
+        if coalescer is None:
+            form: Form[I, A] = Form(
+                functools.partial(self._attempt, method),
+                functools.partial(
+                    self._exchange, coalesced.request, coalesced.method, coalesced.item.topic
+                ),
+            )
+            coalescer = Coalescer(form, lambda: self._forget_coalescer(key))
+            self._coalescers[key] = coalescer
+        # A part of a batch's reply has the fields of a reply that are read: result and receipt.
+        return cast("A", await coalescer.attempt(coalesced.item, request, remaining_s))
+
+    def _forget_coalescer(self, key: tuple[str, str]) -> None:
+        """Nothing of this RPC and topic is under way: a client may see any number of topics."""
+        self._coalescers.pop(key, None)
 
     async def _call_batches(
         self,

@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 
 from ddq.client import convert, rpcs
 from ddq.client.batch import Item
-from ddq.client.calls import Caller
+from ddq.client.calls import Caller, Coalesced
 from ddq.client.rpcs import Rpc
 from ddq.client.values import (
     Acked,
@@ -40,7 +40,14 @@ class LeaseCalls(Caller):
         """
         request = pb.AckRequest(topic=lease.topic, id=lease.id, lease_token=lease.token)
         return await self._settle(
-            rpcs.ACK, lease, request, self._queue.Ack, convert.acked, timeout_s
+            rpcs.ACK,
+            lease,
+            request,
+            self._queue.Ack,
+            convert.acked,
+            timeout_s,
+            item=pb.BatchAckItem(id=lease.id, lease_token=lease.token),
+            batch=(pb.BatchAckRequest, self._queue.BatchAck),
         )
 
     async def ack_batch(
@@ -118,7 +125,14 @@ class LeaseCalls(Caller):
             verdict=convert.verdict(error, delay, dead_letter=dead_letter),
         )
         return await self._settle(
-            rpcs.NACK, lease, request, self._queue.Nack, convert.nacked, timeout_s
+            rpcs.NACK,
+            lease,
+            request,
+            self._queue.Nack,
+            convert.nacked,
+            timeout_s,
+            item=pb.BatchNackItem(id=lease.id, lease_token=lease.token, verdict=request.verdict),
+            batch=(pb.BatchNackRequest, self._queue.BatchNack),
         )
 
     async def nack_batch(
@@ -162,7 +176,18 @@ class LeaseCalls(Caller):
         request = pb.ExtendRequest(topic=lease.topic, id=lease.id, lease_token=lease.token)
         convert.put_duration(request.lease_duration, duration)
         return await self._settle(
-            rpcs.EXTEND, lease, request, self._queue.Extend, convert.extended, timeout_s
+            rpcs.EXTEND,
+            lease,
+            request,
+            self._queue.Extend,
+            convert.extended,
+            timeout_s,
+            item=pb.BatchExtendItem(
+                id=lease.id, lease_token=lease.token, lease_duration=request.lease_duration
+            )
+            if duration is not None
+            else pb.BatchExtendItem(id=lease.id, lease_token=lease.token),
+            batch=(pb.BatchExtendRequest, self._queue.BatchExtend),
         )
 
     async def extend_batch(
@@ -201,7 +226,14 @@ class LeaseCalls(Caller):
         """
         request = pb.ReleaseRequest(topic=lease.topic, id=lease.id, lease_token=lease.token)
         return await self._settle(
-            rpcs.RELEASE, lease, request, self._queue.Release, convert.released, timeout_s
+            rpcs.RELEASE,
+            lease,
+            request,
+            self._queue.Release,
+            convert.released,
+            timeout_s,
+            item=pb.BatchReleaseItem(id=lease.id, lease_token=lease.token),
+            batch=(pb.BatchReleaseRequest, self._queue.BatchRelease),
         )
 
     async def release_batch(
@@ -237,7 +269,14 @@ class LeaseCalls(Caller):
         request = pb.SnoozeRequest(topic=lease.topic, id=lease.id, lease_token=lease.token)
         convert.put_duration(request.delay, delay)
         return await self._settle(
-            rpcs.SNOOZE, lease, request, self._queue.Snooze, convert.snoozed, timeout_s
+            rpcs.SNOOZE,
+            lease,
+            request,
+            self._queue.Snooze,
+            convert.snoozed,
+            timeout_s,
+            item=pb.BatchSnoozeItem(id=lease.id, lease_token=lease.token, delay=request.delay),
+            batch=(pb.BatchSnoozeRequest, self._queue.BatchSnooze),
         )
 
     async def snooze_batch(
@@ -274,10 +313,28 @@ class LeaseCalls(Caller):
         method: Any,
         read: Callable[[Any, Any], V],
         timeout_s: float | None,
+        *,
+        item: Message | None = None,
+        batch: tuple[Callable[..., Message], Any] | None = None,
     ) -> V:
-        """One request for one lease; ``read`` makes its value of result and receipt."""
+        """One request for one lease; ``read`` makes its value of result and receipt.
+
+        Args:
+            item: the same request as an item of a batch; None: there is no batch of this kind.
+            batch: makes the batch's message; its method.
+        """
         name = f"{lease.topic}/{lease.id}"
-        reply = await self._call(rpc, name, method, request, self._deadline(timeout_s))
+        coalesced = None
+        if item is not None and batch is not None:
+            make, batch_method = batch
+            coalesced = Coalesced(
+                Item(lease.topic, lease.id, item),
+                lambda topic, items, not_after: make(topic=topic, items=items, not_after=not_after),
+                batch_method,
+            )
+        reply = await self._call(
+            rpc, name, method, request, self._deadline(timeout_s), coalesced=coalesced
+        )
         return read(reply.result, reply.receipt)
 
     async def _settle_batch(

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import datetime, timedelta
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from ddq.client import convert, rpcs
 from ddq.client.batch import Item
-from ddq.client.calls import Caller
+from ddq.client.calls import Caller, Coalesced
 from ddq.client.values import (
     Cancelled,
     Enqueued,
@@ -84,9 +86,22 @@ class TaskCalls(Caller):
             request.expected_revision = item.message.expected_revision
         convert.put_duration(request.debounce_limit, debounce_limit)
         reply = await self._call(
-            rpcs.ENQUEUE, f"{topic}/{item.id}", self._queue.Enqueue, request, deadline
+            rpcs.ENQUEUE,
+            f"{topic}/{item.id}",
+            self._queue.Enqueue,
+            request,
+            deadline,
+            coalesced=self._coalesced_enqueue(item),
         )
         return convert.enqueued(reply.result, reply.receipt)
+
+    def _coalesced_enqueue(
+        self, item: Item[pb.BatchEnqueueItem]
+    ) -> Coalesced[pb.BatchEnqueueItem] | None:
+        """The item of a batch; None for a replacement, whose repeats are known by a request_id."""
+        if item.message.on_conflict not in (pb.ON_CONFLICT_FAIL, pb.ON_CONFLICT_RETURN_EXISTING):
+            return None
+        return Coalesced(item, _batch_of_new_tasks, self._queue.BatchEnqueue)
 
     async def enqueue_batch(
         self, topic: str, tasks: Sequence[NewTask], *, timeout_s: float | None = None
@@ -318,6 +333,12 @@ class TaskCalls(Caller):
             if not reply.next_page_token:
                 return
             request.page_token = reply.next_page_token
+
+
+def _batch_of_new_tasks(
+    topic: str, items: Sequence[pb.BatchEnqueueItem], not_after: Timestamp
+) -> pb.BatchEnqueueRequest:
+    return pb.BatchEnqueueRequest(topic=topic, items=items, not_after=not_after)
 
 
 def _view(*, with_payload: bool) -> task_pb2.TaskView.ValueType:

@@ -1,0 +1,238 @@
+"""Sends what concurrent calls ask for in one request.
+
+A unary call costs about half a millisecond of CPU on each side whatever it does, so fifty callers
+that each send a request of their own are limited by the number of requests. A Coalescer takes one
+attempt of each of them and sends them as one batch. Each call keeps what it had alone: its
+deadline, its repeats, its error, and its outcome where that stays unknown.
+
+An attempt that finds no other one goes out at once, as the request that it would be without a
+coalescer. While a few requests are on their way, further attempts wait and go out together as soon
+as one of those has returned. So nothing waits in an idle client, and a batch grows with the load.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from ddq.client.batch import BatchAnswer, I, Item
+from ddq.client.status import (
+    AttemptFailedError,
+    Failure,
+    failure_of_status,
+    transport_failure,
+)
+from ddq.config import LIMITS
+from ddq.errors import InvalidArgument, RequestExpired
+
+A = TypeVar("A", bound=Message)
+
+IN_FLIGHT_MAX_COUNT = 3
+"""Requests on their way at the same time; more make the batches smaller, and nothing faster."""
+SPREAD_MAX_S = 1.0
+"""Deadlines in one batch are at most this far apart, because the earliest one ends the batch."""
+
+_OK = grpc.StatusCode.OK.value[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Form(Generic[I, A]):
+    """How attempts are sent.
+
+    Attributes:
+        alone: sends the request of one call within so many seconds.
+        together: sends several items that have no effect after a moment, within so many seconds;
+            one answer per item, in order. Both raise AttemptFailedError.
+    """
+
+    alone: Callable[[Message, float], Awaitable[A]]
+    together: Callable[[Sequence[I], Timestamp, float], Awaitable[Sequence[BatchAnswer]]]
+
+
+@dataclass(eq=False, slots=True)
+class _Attempt(Generic[I]):
+    """One attempt of one call.
+
+    Attributes:
+        request: as it is sent alone; has ``not_after``.
+        ends_s: the call's deadline in the event loop's time.
+        answer: a message with ``result`` and ``receipt``, or AttemptFailedError.
+        timeout: ends the wait in the queue; a request that was sent ends by its own time-out.
+        sent: whether it has left the queue.
+    """
+
+    item: Item[I]
+    request: Any
+    ends_s: float
+    answer: asyncio.Future[Any]
+    timeout: asyncio.Timeout = field(init=False)
+    sent: bool = False
+
+    @property
+    def not_after_ms(self) -> int:
+        not_after: Timestamp = self.request.not_after
+        return not_after.ToMilliseconds()
+
+    def fail(self, failure: Failure) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(AttemptFailedError(failure))
+
+
+class Coalescer(Generic[I, A]):
+    """Coalesces the attempts of one RPC on one topic.
+
+    Args:
+        form: how they are sent.
+        on_idle: called when nothing waits and nothing is on its way.
+    """
+
+    def __init__(self, form: Form[I, A], on_idle: Callable[[], None]) -> None:
+        self._form = form
+        self._on_idle = on_idle
+        self._waiting: deque[_Attempt[I]] = deque()
+        self._in_flight: set[asyncio.Task[None]] = set()
+        self._woken = False
+
+    async def attempt(self, item: Item[I], request: Message, remaining_s: float) -> Any:
+        """One attempt of a call.
+
+        Args:
+            item: the same as ``request``, as an item of a batch.
+
+        Returns:
+            A message that has ``result`` and ``receipt``: a reply, or a part of a batch's reply.
+
+        Raises:
+            AttemptFailedError: definite if the attempt had not been sent by its deadline.
+        """
+        loop = asyncio.get_running_loop()
+        entry = _Attempt(item, request, loop.time() + remaining_s, loop.create_future())
+        self._waiting.append(entry)
+        self._wake()
+        try:
+            async with asyncio.timeout_at(entry.ends_s) as entry.timeout:
+                return await entry.answer
+        except TimeoutError:
+            failure = transport_failure(
+                grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline passed before it was sent"
+            )
+            raise AttemptFailedError(replace(failure, definite=True)) from None
+        finally:
+            # A caller that has gone takes nothing from the others, and its attempt is not sent.
+            if not entry.sent:
+                self._waiting.remove(entry)
+
+    def _wake(self) -> None:
+        """Sends what waits after the callers that run in this step of the event loop."""
+        if not self._woken:
+            self._woken = True
+            asyncio.get_running_loop().call_soon(self._send_waiting)
+
+    def _send_waiting(self) -> None:
+        self._woken = False
+        while self._waiting and len(self._in_flight) < IN_FLIGHT_MAX_COUNT:
+            batch = self._take()
+            sending = asyncio.create_task(self._send(batch), name="ddq coalesced request")
+            self._in_flight.add(sending)
+            sending.add_done_callback(self._sent)
+        if not self._waiting and not self._in_flight:
+            self._on_idle()
+
+    def _sent(self, sending: asyncio.Task[None]) -> None:
+        self._in_flight.discard(sending)
+        self._send_waiting()
+
+    def _take(self) -> list[_Attempt[I]]:
+        """The oldest attempt and those behind it that fit into one request with it.
+
+        A batch names no task twice; the second attempt waits for the next one.
+        """
+        batch: list[_Attempt[I]] = []
+        left: list[_Attempt[I]] = []
+        ids: set[str] = set()
+        size_bytes = 0
+        while self._waiting and len(batch) < LIMITS.batch_max_items:
+            entry = self._waiting.popleft()
+            item_bytes = entry.item.message.ByteSize()
+            if batch and (
+                entry.item.id in ids
+                or size_bytes + item_bytes > LIMITS.batch_max_bytes
+                or abs(entry.ends_s - batch[0].ends_s) > SPREAD_MAX_S
+            ):
+                left.append(entry)
+                continue
+            entry.sent = True
+            entry.timeout.reschedule(None)
+            batch.append(entry)
+            ids.add(entry.item.id)
+            size_bytes += item_bytes
+        self._waiting.extendleft(reversed(left))
+        return batch
+
+    async def _send(self, batch: list[_Attempt[I]]) -> None:
+        try:
+            if len(batch) == 1:
+                await self._send_alone(batch[0])
+            else:
+                await self._send_together(batch)
+        except BaseException as error:
+            # Whatever it is, each caller has to learn of it.
+            for entry in batch:
+                if not entry.answer.done():
+                    entry.answer.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
+
+    async def _send_alone(self, entry: _Attempt[I]) -> None:
+        try:
+            answer = await self._form.alone(entry.request, _left_s(entry.ends_s))
+        except AttemptFailedError as failed:
+            entry.fail(failed.failure)
+        else:
+            if not entry.answer.done():
+                entry.answer.set_result(answer)
+
+    async def _send_together(self, batch: list[_Attempt[I]]) -> None:
+        first = min(batch, key=lambda entry: entry.not_after_ms)
+        not_after_ms = first.not_after_ms
+        try:
+            answers = await self._form.together(
+                [entry.item.message for entry in batch],
+                first.request.not_after,
+                _left_s(min(entry.ends_s for entry in batch)),
+            )
+        except AttemptFailedError as failed:
+            if isinstance(failed.failure.error, InvalidArgument):
+                # Of one of them, and the message names a position that its caller does not know.
+                await asyncio.gather(*(self._send_alone(entry) for entry in batch))
+                return
+            for entry in batch:
+                entry.fail(_for_one(failed.failure, entry, not_after_ms))
+            return
+        for entry, answer in zip(batch, answers, strict=True):
+            if answer.status.code != _OK:
+                entry.fail(_for_one(failure_of_status(answer.status), entry, not_after_ms))
+            elif not entry.answer.done():
+                entry.answer.set_result(answer)
+
+
+def _for_one(failure: Failure, entry: _Attempt[Any], not_after_ms: int) -> Failure:
+    """A failure of a batch as one of its calls has to take it."""
+    # Each caller raises an error of its own: one that many raise collects all their tracebacks.
+    failure = replace(failure, error=copy.copy(failure.error))
+    if isinstance(failure.error, RequestExpired) and entry.not_after_ms > not_after_ms:
+        # It was another call's time that was over.
+        return replace(failure, repeatable=True)
+    return failure
+
+
+def _left_s(ends_s: float) -> float:
+    return max(0.001, ends_s - asyncio.get_running_loop().time())
