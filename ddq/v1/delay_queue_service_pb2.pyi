@@ -406,9 +406,9 @@ class LeasedTask(_message.Message):
     def receipt(self) -> _task_pb2.Receipt: ...
     @_builtins.property
     def max_run(self) -> _duration_pb2.Duration:
-        """The topic's max_run; unset: no bound. The worker keeps to it: when the handler has run for so
-        long, it stops extending the lease and sends a Nack that says so. The server ends no attempt
-        for it, and extends the lease of a worker that goes on.
+        """The topic's max_run; unset: no bound. The worker enforces it: when the handler has run for that
+        time, it stops extending the lease and sends a Nack with the reason. The server does not
+        enforce it, and still extends the lease of a worker that asks for it.
         """
 
     def __init__(
