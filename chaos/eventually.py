@@ -48,31 +48,37 @@ async def eventually(
     """Asks until the answer is true, and returns it.
 
     Args:
-        condition: a function or a coroutine function; it is asked at least once, and an attempt
-            that has begun is finished.
+        condition: a function or a coroutine function; an attempt is cancelled at the limit.
         timeout_s: None: without limit.
-        otherwise: what is wrong when the time is over; the error adds the limit.
+        otherwise: what is wrong when the time is over; the error adds the limit, and the error of
+            the last attempt.
         error: raised when the time is over, with that message.
-        ignoring: errors of an attempt that count as "not yet"; the last one is the cause of the
-            error.
+        ignoring: errors of an attempt that count as "not yet".
     """
-    loop = asyncio.get_running_loop()
-    end_s = None if timeout_s is None else loop.time() + timeout_s
-    while True:
-        failure: Exception | None = None
-        try:
-            answer = condition()
-            value = (
-                await cast("Awaitable[object]", answer) if inspect.isawaitable(answer) else answer
-            )
-        except ignoring as reason:
-            failure = reason
-        else:
-            if value:
-                return value
-        if end_s is not None and loop.time() >= end_s:
-            raise error(f"{otherwise} within {timeout_s:g} s") from failure
-        await asyncio.sleep(poll_s)
+    failure: Exception | None = None
+    limit = asyncio.timeout(timeout_s)
+    try:
+        async with limit:
+            while True:
+                try:
+                    answer = condition()
+                    value = (
+                        await cast("Awaitable[object]", answer)
+                        if inspect.isawaitable(answer)
+                        else answer
+                    )
+                except ignoring as reason:
+                    failure = reason
+                else:
+                    failure = None
+                    if value:
+                        return value
+                await asyncio.sleep(poll_s)
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        last = f": {failure}" if failure is not None else ""
+        raise error(f"{otherwise} within {timeout_s:g} s{last}") from None
 
 
 __all__ = ["eventually"]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from typing import cast
 
+from chaos.eventually import eventually
 from chaos.faults.model import Clocked, DidNotHappenError, Evidence, FaultContext, Strength
 from chaos.faults.targets import find_targets
 
@@ -20,7 +20,7 @@ _DRIFT_STEP_S = 0.25
 
 
 async def _clocked(context: FaultContext, target: str) -> list[Clocked]:
-    # Everything that is hit has a clock; the world says beforehand whether it can be shifted.
+    # Every target has a clock; the fault context says beforehand whether it can be shifted.
     return [cast("Clocked", found) for found in await find_targets(context, target)]
 
 
@@ -28,16 +28,16 @@ async def _until_off(one: Clocked, offset_ms: int) -> None:
     """Returns when the process itself tells the wrong time."""
     seen = "it does not answer"
     tolerance_ms = max(_TOLERANCE_MS, _TOLERANCE_SHARE * abs(offset_ms))
+
+    async def off() -> bool:
+        nonlocal seen
+        seen_ms = await one.clock_offset_ms()
+        seen = f"it is off by {seen_ms} ms"
+        return abs(seen_ms - offset_ms) < tolerance_ms
+
     try:
-        async with asyncio.timeout(_SEEN_TIMEOUT_S):
-            while True:
-                # Who is beside another fault may not answer each time.
-                with contextlib.suppress(OSError):
-                    seen_ms = await one.clock_offset_ms()
-                    if abs(seen_ms - offset_ms) < tolerance_ms:
-                        return
-                    seen = f"it is off by {seen_ms} ms"
-                await asyncio.sleep(_POLL_S)
+        # Beside another fault a process may not answer each time.
+        await eventually(off, _SEEN_TIMEOUT_S, ignoring=(OSError,), poll_s=_POLL_S)
     except TimeoutError:
         raise DidNotHappenError(
             f"{one.name}'s clock should be off by {offset_ms} ms: {seen}"

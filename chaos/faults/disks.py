@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from typing import cast
 
 from chaos.clusters import Cluster, Disk, FullDisk, Kill, NodeKind, Role, StoreNode
 from chaos.clusters.resp import as_info
+from chaos.eventually import eventually
 from chaos.faults.model import (
     FAILOVER_TIMEOUT_S,
     DidNotHappenError,
@@ -102,22 +102,26 @@ class FullDiskFault:
         return {}
 
     async def heal(self) -> None:
-        """Gives the room back, and starts who has ended, as whoever runs it would."""
+        """Gives the room back, and starts a node that has ended, as its supervisor would."""
         node, self._node = self._node, None
         if node is None:
             return
         await self._disk.free_disk(node)
         kill = cast("Kill", self._context.cluster)
+
         # A replica cannot refuse what its master has done, and ends over it, with a long report
         # (replica-ignore-disk-write-errors).
-        while kill.alive(node) and await self._context.cluster.role(node) is Role.UNREACHABLE:  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(_POLL_S)
+        async def ended_or_answers() -> bool:
+            role = await self._context.cluster.role(node)
+            return role is not Role.UNREACHABLE or not kill.alive(node)
+
+        await eventually(ended_or_answers, None, poll_s=_POLL_S)
         if not kill.alive(node):
             await kill.restart(node)
 
 
 class SlowDiskFault:
-    """Each write to a data node's append-only file takes long, and everybody waits meanwhile.
+    """Each write to a data node's append-only file takes long, and all clients wait meanwhile.
 
     Strength:
         sleep_ms: how long.
@@ -141,20 +145,22 @@ class SlowDiskFault:
     async def verify(self) -> Evidence:
         """Its event loop takes long; DidNotHappenError where nothing is written to it."""
         assert self._node is not None
-        took_us = 0
+        node, took_us = self._node, 0
+
+        async def slow() -> bool:
+            nonlocal took_us
+            info = as_info(await self._cluster.command(node, "INFO", "stats"))
+            took_us = int(info["instantaneous_eventloop_duration_usec"])
+            return took_us >= self._sleep_ms * 1_000 * _FELT_SHARE
+
         try:
-            async with asyncio.timeout(_SLOW_TIMEOUT_S):
-                while True:
-                    info = as_info(await self._cluster.command(self._node, "INFO", "stats"))
-                    took_us = int(info["instantaneous_eventloop_duration_usec"])
-                    if took_us >= self._sleep_ms * 1_000 * _FELT_SHARE:
-                        return {"eventloop_us": took_us}
-                    await asyncio.sleep(_POLL_S)
+            await eventually(slow, _SLOW_TIMEOUT_S, poll_s=_POLL_S)
         except TimeoutError:
             raise DidNotHappenError(
-                f"a round of {self._node.name}'s event loop takes {took_us} us, as if its disk "
+                f"a round of {node.name}'s event loop takes {took_us} us, as if its disk "
                 "were as fast as ever"
             ) from None
+        return {"eventloop_us": took_us}
 
     async def heal(self) -> None:
         """As fast as before."""

@@ -17,6 +17,7 @@ from typing import Protocol, cast
 
 from chaos.clusters import ClusterError, Kill, NodeKind, NotAvailableError, StoreNode
 from chaos.clusters.resp import ReplyError, Subscription, as_info
+from chaos.eventually import eventually
 from chaos.faults.model import (
     FAILOVER_TIMEOUT_S,
     DidNotHappenError,
@@ -106,9 +107,9 @@ class PauseThenStrikeFault:
                 await kill.kill(node)
                 await kill.restart(node)
         await cluster.wait_until_in_sync(_SYNC_TIMEOUT_S)
-        async with asyncio.timeout(_SYNC_TIMEOUT_S):
-            while not await self._all_may_elect():  # noqa: ASYNC110 - they publish no such event
-                await asyncio.sleep(_POLL_S)
+        await eventually(
+            self._all_may_elect, _SYNC_TIMEOUT_S, "not every Sentinel may elect", poll_s=_POLL_S
+        )
 
     async def _all_may_elect(self) -> bool:
         """Whether every Sentinel acts, and names the same master."""

@@ -19,6 +19,7 @@ from toxiproxy.exceptions import ProxyExists
 
 from chaos.clusters import ClusterError, NotAvailableError
 from chaos.clusters.process.launch import Child, launch
+from chaos.eventually import eventually
 
 API_PORT = 8474
 READY_TIMEOUT_S = 10.0
@@ -120,14 +121,17 @@ class Toxiproxy:
         command = [str(self._binary), "-host", self._ip, "-port", str(API_PORT)]
         self._child = await self._launch(command, self._folder / "toxiproxy.log")
         self._api.update_api_consumer(self._ip, API_PORT)
+        child = self._child
+
+        async def answers() -> bool:
+            if not child.alive:
+                raise ClusterError(f"Toxiproxy ended: {child.last_words()}")
+            return await asyncio.to_thread(self._answers)
+
         try:
-            async with asyncio.timeout(READY_TIMEOUT_S):
-                while not await asyncio.to_thread(self._answers):
-                    if not self._child.alive:
-                        raise ClusterError(f"Toxiproxy ended: {self._child.last_words()}")
-                    await asyncio.sleep(_POLL_S)
+            await eventually(answers, READY_TIMEOUT_S, poll_s=_POLL_S)
         except TimeoutError:
-            raise ClusterError(f"Toxiproxy does not answer: {self._child.last_words()}") from None
+            raise ClusterError(f"Toxiproxy does not answer: {child.last_words()}") from None
 
     async def _launch(self, command: Sequence[str], log: Path) -> Child:
         if not self._binary.exists():

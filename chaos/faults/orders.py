@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from typing import cast
 
 from chaos.clusters import ClusterError, Kill, NodeKind, NotAvailableError, StoreNode
 from chaos.clusters.resp import as_list
+from chaos.eventually import eventually
 from chaos.faults.model import (
     FAILOVER_TIMEOUT_S,
     DidNotHappenError,
@@ -78,21 +78,20 @@ class SentinelCrashFault:
         self._down.append(self._master)
         await self._kill.kill(self._master)
         crashed = await self._first_crash()
-        # Else the next leader dies as well, and nobody is left to elect anybody.
+        # Else the next leader dies as well, and no Sentinel is left for an election.
         await self._disarm()
         return {"killed": [self._master.name, crashed.name], "moment": self._moment}
 
     async def _first_crash(self) -> StoreNode:
-        try:
-            async with asyncio.timeout(FAILOVER_TIMEOUT_S):
-                while True:
-                    for sentinel in self._armed:
-                        if not self._kill.alive(sentinel):
-                            self._down.append(sentinel)
-                            return sentinel
-                    await asyncio.sleep(_POLL_S)
-        except TimeoutError:
-            raise DidNotHappenError("no Sentinel died while it led the failover") from None
+        def crashed() -> StoreNode | None:
+            return next((one for one in self._armed if not self._kill.alive(one)), None)
+
+        problem = "no Sentinel died while it led the failover"
+        sentinel = await eventually(
+            crashed, FAILOVER_TIMEOUT_S, problem, error=DidNotHappenError, poll_s=_POLL_S
+        )
+        self._down.append(sentinel)
+        return sentinel
 
     async def _disarm(self) -> None:
         while self._armed:

@@ -6,6 +6,7 @@ import asyncio
 import time
 
 from chaos.clusters import Role, StoreNode
+from chaos.eventually import eventually
 from chaos.faults.model import (
     FAILOVER_TIMEOUT_S,
     DidNotHappenError,
@@ -98,25 +99,21 @@ class PauseUntilReplacedFault:
         (self._paused,) = await find_targets(self._context, self._target)
         since_s = time.monotonic()
         await self._paused.pause()
-        try:
-            async with asyncio.timeout(FAILOVER_TIMEOUT_S):
-                successor = await self._promoted(others)
-        except TimeoutError:
-            raise DidNotHappenError("nobody was promoted though the master was paused") from None
+
+        async def promoted() -> StoreNode | None:
+            roles = await asyncio.gather(*map(self._context.cluster.role, others))
+            return next(
+                (n for n, role in zip(others, roles, strict=True) if role is Role.MASTER), None
+            )
+
+        problem = "no replica was promoted though the master was paused"
+        successor = await eventually(
+            promoted, FAILOVER_TIMEOUT_S, problem, error=DidNotHappenError, poll_s=_POLL_S
+        )
         await self._paused.resume()
         self._replaced = True
         paused_ms = round((time.monotonic() - since_s) * 1_000)
         return {"paused": [self._paused.name], "paused_ms": paused_ms, "successor": successor.name}
-
-    async def _promoted(self, others: list[StoreNode]) -> StoreNode:
-        cluster = self._context.cluster
-        while True:
-            for node, role in zip(
-                others, await asyncio.gather(*map(cluster.role, others)), strict=True
-            ):
-                if role is Role.MASTER:
-                    return node
-            await asyncio.sleep(_POLL_S)
 
     async def verify(self) -> Evidence:
         """It was replaced."""

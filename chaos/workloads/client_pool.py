@@ -7,6 +7,7 @@ import contextlib
 import random
 from collections.abc import AsyncIterator, Sequence
 
+from chaos.eventually import eventually
 from chaos.history.recorder import Recorder
 from chaos.history.writer import HistoryWriter
 from chaos.workloads import Actor, Load, Workload
@@ -102,9 +103,7 @@ class ClientPool:
         """Workers end whatever they get; True when there is nothing left to get."""
         self.load.draining = True
         try:
-            async with asyncio.timeout(timeout_s):
-                while await self._open_count():  # noqa: ASYNC110 - nobody tells
-                    await asyncio.sleep(DRAIN_PERIOD_S)
+            await eventually(self._is_empty, timeout_s, poll_s=DRAIN_PERIOD_S)
         except TimeoutError:
             return False
         self.load.stopped.set()
@@ -115,8 +114,8 @@ class ClientPool:
         """A client whose API has served the last question."""
         return self._clients[self._observers[0].number]
 
-    async def _open_count(self) -> int:
-        """What is left; asked through the next API where one does not serve."""
+    async def _is_empty(self) -> bool:
+        """Whether no task is left; asked through the next API where one does not serve."""
         count = 0
         for topic in self.topics:
             try:
@@ -125,9 +124,9 @@ class ClientPool:
                 raise
             except DdqError:
                 self._observers.append(self._observers.pop(0))
-                return 1
+                return False
             count += stats.counts.scheduled + stats.counts.ready + stats.counts.leased
-        return count
+        return count == 0
 
 
 __all__ = ["ClientPool"]

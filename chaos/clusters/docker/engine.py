@@ -19,6 +19,7 @@ import docker.errors
 import requests.exceptions
 
 from chaos.clusters import ClusterError, NotAvailableError
+from chaos.eventually import eventually
 
 # The run that a container, network or volume belongs to: the number of its net, which says by a
 # lock whether the run is alive, see net.py.
@@ -118,11 +119,13 @@ class Engine:
         api = self.client.api
         made = await self.call(api.exec_create, container.id, list(command), user="root")
         await self.call(api.exec_start, made["Id"], detach=True)
-        while True:
+
+        async def ended() -> tuple[int] | None:
             status = (await self.call(api.exec_inspect, made["Id"]))["ExitCode"]
-            if status is not None:
-                return int(status)
-            await asyncio.sleep(_POLL_S)
+            return None if status is None else (int(status),)
+
+        (status,) = await eventually(ended, None, poll_s=_POLL_S)
+        return status
 
     async def remove_all(self) -> None:
         """Removes whatever this run made."""

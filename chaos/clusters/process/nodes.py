@@ -31,6 +31,7 @@ from chaos.clusters.resp import (
     ask,
     subscribe,
 )
+from chaos.eventually import eventually
 
 # None of what is waited for tells anybody when it is there.
 POLL_S = 0.02
@@ -364,19 +365,10 @@ class ProcessCluster:
         Raises:
             ClusterError: ``otherwise``, when the time is over.
         """
-        last = ""
-        try:
-            async with asyncio.timeout(timeout_s):
-                while True:
-                    try:
-                        if await condition():
-                            return
-                        last = ""
-                    except (OSError, ReplyError) as error:
-                        last = f": {error}"
-                    await asyncio.sleep(POLL_S)
-        except TimeoutError:
-            raise ClusterError(f"{otherwise} within {timeout_s:g} s{last}") from None
+        await eventually(
+            condition, timeout_s, otherwise, error=ClusterError, ignoring=(OSError, ReplyError),
+            poll_s=POLL_S,
+        )  # fmt: skip
 
     async def until_master(
         self,
