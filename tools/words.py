@@ -86,6 +86,9 @@ ALLOWED: tuple[tuple[str, str, str], ...] = (
 """Glob of files, word or phrase ('*': all), and why it stays."""
 
 KEPT_NAMES: dict[str, str] = {
+    "stray-replica": "a kind of fault, in schedules on disk and in docs/durability-matrix.json",
+    "old-master-believed": "a scenario, in schedules on disk and in commands of users",
+    "stale-master-believed": "a seeded mutation, in commands of users",
     "stray_entries": "a field of ShardStats in proto/ddq/v1, and of what is made from it",
 }
 """Names that users have, wherever they occur, and why they stay."""

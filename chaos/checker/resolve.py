@@ -1,7 +1,7 @@
 """What became of the operations whose outcome was not known, as far as something proved it later.
 
 The surviving journal is the best witness: an operation that it holds took effect, one that it does
-not hold did not (or in a lineage that is gone). Without it, only what somebody saw later proves
+not hold did not (or in a lineage that is gone). Without it, only a later observation proves
 something, and nothing proves that an operation will never take effect.
 
 Only what is certain is written into ``Op.fate``. Where one entry may be any of several operations,

@@ -81,7 +81,7 @@ class Quiet:
     def longest_ns(self, begin_ns: int, end_ns: int) -> int:
         """The longest stretch of an interval in which there was no fault.
 
-        A fault that comes before one has recovered from the last one begins the recovery anew;
+        A fault that comes before one has recovered from the last one restarts the recovery;
         the time between the two is not forgiven.
         """
         longest_ns, since_ns = 0, begin_ns

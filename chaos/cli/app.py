@@ -110,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wrong option, 1 and 2, would read as INVALID and UNKNOWN.
     """
     # Whatever ends a run leaves its history, and nothing else. A shell's background jobs ignore
-    # SIGINT until they ask for it; and only that one is told to the event loop.
+    # SIGINT until they ask for it; and only that signal reaches the event loop.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda _number, _frame: signal.raise_signal(signal.SIGINT))
     try:

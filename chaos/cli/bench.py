@@ -30,46 +30,46 @@ TASKS = 25
 def tell(number: int) -> SyntheticHistory:
     """Tasks with everything that happens to one: retries, cancels, repeats, lost replies."""
     topic = f"t{number}"
-    tale = SyntheticHistory(topic, seed=number, policy=RetrySettings(5, 10, 100, 2.0, 0.1))
+    synthetic = SyntheticHistory(topic, seed=number, policy=RetrySettings(5, 10, 100, 2.0, 0.1))
     # Topics follow each other in time, as the tasks of one long run do.
-    tale.now_ns = number // WIDE * 10_000_000_000
+    synthetic.now_ns = number // WIDE * 10_000_000_000
     for task in range(TASKS):
         task_id = f"{topic}-{task:04}"
-        tale.enqueue(task_id, delay_ms=20)
+        synthetic.enqueue(task_id, delay_ms=20)
         if task % 5 == 0:
-            tale.enqueue(task_id, delay_ms=20)
+            synthetic.enqueue(task_id, delay_ms=20)
         if task % 5 == 1:
-            tale.cancel(task_id)
-        tale.wait(0.02)
-        tale.promote()
-        for lease in tale.retrieve():
+            synthetic.cancel(task_id)
+        synthetic.wait(0.02)
+        synthetic.promote()
+        for lease in synthetic.retrieve():
             if task % 7 == 0:
-                tale.nack(lease)
-                tale.wait(0.02)
-                tale.promote()
-                lease = tale.lease()  # noqa: PLW2901 - the task's next one takes its place
+                synthetic.nack(lease)
+                synthetic.wait(0.02)
+                synthetic.promote()
+                lease = synthetic.lease()  # noqa: PLW2901 - the task's next one takes its place
             if task % 3 == 0:
-                tale.extend(lease)
+                synthetic.extend(lease)
             if task % 11 == 0:
-                tale.cancel(lease.id)
-            tale.ack(lease, lost=task % 20 == 19)
+                synthetic.cancel(lease.id)
+            synthetic.ack(lease, lost=task % 20 == 19)
             if task % 4 == 0:
-                tale.ack(lease, process="v")
-    return tale
+                synthetic.ack(lease, process="v")
+    return synthetic
 
 
 def write(folder: Path, events: int) -> int:
     """A run with at least so many events. Returns how many it has."""
-    tales: list[SyntheticHistory] = []
-    told = 0
-    while told < events:
-        tale = tell(len(tales))
-        for event in tale.events:
-            event["process"] += f"-{len(tales) % WIDE}"
-        told += len(tale.events)
-        tales.append(tale)
-    write_run(folder, *tales)
-    return told
+    histories: list[SyntheticHistory] = []
+    count = 0
+    while count < events:
+        synthetic = tell(len(histories))
+        for event in synthetic.events:
+            event["process"] += f"-{len(histories) % WIDE}"
+        count += len(synthetic.events)
+        histories.append(synthetic)
+    write_run(folder, *histories)
+    return count
 
 
 def judge_here(folder: Path) -> dict[str, float | str]:

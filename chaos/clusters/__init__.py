@@ -48,7 +48,7 @@ class Ability(StrEnum):
     CLOCK = "clock"
     DISK = "disk"
     FULL_DISK = "full-disk"
-    STRAY = "stray"
+    UNCONFIGURED = "unconfigured"
     CABLE = "cable"
 
 
@@ -59,7 +59,7 @@ class StoreNode:
     Attributes:
         name: unique in its cluster: ``d1`` the first data node, ``s1`` its Sentinel.
         host: what stands and falls with it: ``h1``.
-        ip: an address of its own, so that its traffic can be told from all other.
+        ip: an address of its own, so that its traffic can be distinguished.
     """
 
     name: str
@@ -145,13 +145,13 @@ class Cluster(Protocol):
         """
 
 
-class Stray(Protocol):
-    """A replica that nobody configured can be attached."""
+class Unconfigured(Protocol):
+    """A replica that is not configured can be attached."""
 
-    async def attach_stray(self) -> StoreNode:
+    async def attach_unconfigured(self) -> StoreNode:
         """Starts one more replica of the present master; returns when it is in sync."""
 
-    async def detach_stray(self, node: StoreNode) -> None:
+    async def detach_unconfigured(self, node: StoreNode) -> None:
         """Ends it."""
 
 
@@ -175,7 +175,7 @@ class Kill(Protocol):
 
 
 class Pause(Protocol):
-    """Nodes can be frozen and go on."""
+    """Nodes can be paused and resumed."""
 
     async def pause(self, node: StoreNode) -> None:
         """SIGSTOP."""
@@ -209,7 +209,7 @@ class Partition(Protocol):
 
 
 class Cable(Protocol):
-    """Hosts can be taken off the network, from everybody, watchers included."""
+    """Hosts can be taken off the network, for all others, watchers included."""
 
     async def unplug(self, host: str) -> None:
         """Takes a host off it; its processes run on and lose every address."""

@@ -2,7 +2,7 @@
 
 Not a client library: those retry, pool and cache, and what this one sees must be what was there. It
 also binds its own end to an address of its own, so that a partition which cuts clients off does not
-blind whoever watches.
+make a watcher blind.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Every scenario: what it guards, with which faults, and what it must have met to prove it.
 
 A scenario's modes are those that claim all of its faults, by the catalogue. It runs in the mode
-that it is given; without one in the default mode if that claims it, else in ALL. What nobody claims
-runs in the matrix only.
+that it is given; without one in the default mode if that claims it, else in ALL. What no mode
+claims runs in the matrix only.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Scenario:
         return claimed
 
     def mode(self, asked: Mode | None) -> Mode | None:
-        """The one to run in; None if nobody claims it and none was asked for."""
+        """The one to run in; None if none claims it and none was asked for."""
         if asked is not None:
             return asked
         for mode in (DEFAULT_MODE, Mode.ALL):
@@ -160,8 +160,8 @@ REGRESSION: tuple[Scenario, ...] = (
     ),
     Scenario(
         "old-master-believed",
-        "an old master that goes on in the moment after its replacement, with clients that have "
-        "heard nothing, acknowledges nothing",
+        "an old master that continues right after its replacement, with clients that know "
+        "nothing of it, acknowledges nothing",
         lambda _: [
             [_step("pause-until-replaced", "master", 3.0, wait=3.0, settle=False)],
             [_step("partition-clients", "sentinels", 8.0, direction="both")],
@@ -213,7 +213,7 @@ REGRESSION: tuple[Scenario, ...] = (
     ),
     Scenario(
         "isolate-heal-crash",
-        "a master that grew its log while nobody listened is not chosen after its return",
+        "a master that grew its log while it was isolated is not chosen after its return",
         lambda rng: [
             [
                 _step(
@@ -355,7 +355,7 @@ REGRESSION: tuple[Scenario, ...] = (
     ),
     Scenario(
         "sentinel-lost",
-        "the queue goes on while a Sentinel is away",
+        "the queue works while a Sentinel is away",
         lambda rng: [
             [
                 _step("kill", "sentinel", rng.uniform(2, 4)),
@@ -393,7 +393,7 @@ REGRESSION: tuple[Scenario, ...] = (
     ),
     Scenario(
         "slow-disk",
-        "a node whose disk is slow makes everybody slow, and nothing is half done",
+        "a node whose disk is slow makes all requests slow, and nothing is half done",
         lambda _: [
             [
                 _step("slow-disk", "replica", 3.0, sleep_ms=400),
@@ -416,7 +416,7 @@ REGRESSION: tuple[Scenario, ...] = (
     ),
     Scenario(
         "connections-killed",
-        "the store forgets scripts and closes connections, and nobody notices but by its latency",
+        "the store forgets scripts and closes connections, and clients notice only its latency",
         lambda _: [
             [
                 _step("script-flush", "master", 0.0),
@@ -434,7 +434,7 @@ REGRESSION: tuple[Scenario, ...] = (
     ),
     Scenario(
         "unequal-replicas",
-        "whichever replica Sentinel prefers, and whoever else is attached, ALL loses nothing",
+        "whichever replica Sentinel prefers, and whichever other is attached, ALL loses nothing",
         lambda rng: [
             [
                 _step("priorities", "replica", 6.0, priority=1, settle=False),

@@ -10,7 +10,7 @@ from chaos.faults.targets import nodes
 
 
 class CableFault:
-    """A host's cable is pulled: its connections hang, and whoever opens one finds no such host."""
+    """A host's cable is pulled: its connections hang, and new ones find no such host."""
 
     def __init__(self, context: FaultContext, target: str, strength: Strength) -> None:  # noqa: ARG002
         self._context = context

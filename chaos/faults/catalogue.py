@@ -1,4 +1,4 @@
-"""The catalogue: every kind of fault, whom it may hit, and which durability promises to bear it.
+"""The catalogue: every kind of fault, its targets, and which durability promises to bear it.
 
 The claims are those of docs/GUARANTEES.md: QUORUM bears the crash, pause or isolation of any one
 host at a time; ALL also partitions that split a host, any choice of replica, and planned failovers;
@@ -22,10 +22,10 @@ from chaos.faults.orders import (
     SentinelCrashFault,
 )
 from chaos.faults.partitions import partition
-from chaos.faults.settings import PriorityFault, StrayReplicaFault
+from chaos.faults.settings import PriorityFault, UnconfiguredReplicaFault
 from chaos.faults.signals import KillFault, PauseFault, PauseUntilReplacedFault
 
-NOBODY: frozenset[Mode] = frozenset()
+NO_MODE: frozenset[Mode] = frozenset()
 ALL = frozenset({Mode.ALL})
 QUORUM = frozenset({Mode.QUORUM, Mode.ALL})
 EVERY = frozenset(Mode)
@@ -175,7 +175,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "stalled",
         FaultRow.CONNECTIONS,
-        "nothing arrives any more, and nobody closes: half open",
+        "nothing arrives, and neither side closes: half open",
         _LINK_TARGETS,
         toxic("timeout", lambda _: {"timeout": 0}),
         strengths={"stream": _STREAMS},
@@ -244,7 +244,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "failover",
         FaultRow.ORDER,
-        "a failover that nobody needed, with COORDINATED",
+        "an unnecessary failover, with COORDINATED",
         {"master": QUORUM},
         FailoverFault,
         strengths={"coordinated": (True,)},
@@ -253,7 +253,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "failover-plain",
         FaultRow.ORDER,
-        "a failover that nobody needed, and that Sentinel makes without waiting for the replica",
+        "an unnecessary failover that Sentinel makes without waiting for the replica",
         {"master": ALL},
         FailoverFault,
         strengths={"coordinated": (False,)},
@@ -308,7 +308,7 @@ KINDS: tuple[Kind, ...] = (
         "returning-master",
         FaultRow.DISK,
         "as empty-disk, without ddq node: every replica follows the empty master down",
-        {"master": NOBODY},
+        {"master": NO_MODE},
         ReturnFault,
         needs=frozenset({Ability.KILL, Ability.DISK}),
         strengths={"guarded": (False,)},
@@ -346,8 +346,8 @@ KINDS: tuple[Kind, ...] = (
         FaultRow.SETTINGS,
         "a replica outside data_nodes answers WAIT like any other",
         {"master": ALL},
-        StrayReplicaFault,
-        needs=frozenset({Ability.STRAY}),
+        UnconfiguredReplicaFault,
+        needs=frozenset({Ability.UNCONFIGURED}),
         hold=(2.0, 10.0),
     ),
 )

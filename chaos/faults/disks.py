@@ -34,7 +34,7 @@ class ReturnFault:
 
     Strength:
         tail_bytes: how much of the append-only file is gone; 0 for the whole disk.
-        guarded: whether it is started through ``ddq node``. False is what nobody promises to bear.
+        guarded: whether it is started through ``ddq node``. No mode promises to bear False.
     """
 
     def __init__(self, context: FaultContext, target: str, strength: Strength) -> None:

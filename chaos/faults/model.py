@@ -105,7 +105,7 @@ class FaultContext:
         processes: those of ddq by the name of a target, found at the moment of the fault: who leads
             is not known before.
         client_ips: where ddq's connections to the store come from. Loopback connections come from
-            127.0.0.1 unless somebody binds them.
+            127.0.0.1 unless they are bound.
         links: connections that go through Toxiproxy, by the name of a target.
     """
 
@@ -119,7 +119,7 @@ class Fault(Protocol):
     """One fault, once."""
 
     async def inject(self) -> Evidence:
-        """Makes it happen; says to whom.
+        """Makes it happen; returns its targets.
 
         Raises:
             NotAvailableError: not on this cluster, or not here.
@@ -143,7 +143,7 @@ class Kind:
     """A row of the catalogue.
 
     Attributes:
-        targets: whom it may hit, each with the durability modes that promise to bear it.
+        targets: what it may hit, each with the durability modes that promise to bear it.
         needs: abilities of the cluster.
         strengths: what a seed may choose from, by the name of the parameter.
         hold: for how long, as multiples of Sentinel's down-after: from, to.
@@ -166,7 +166,7 @@ class Kind:
         return kept - self.exempt
 
     def unavailable(self, context: FaultContext, target: str) -> str | None:
-        """Why it cannot be had in this world, and what would help; None if it can."""
+        """Why it cannot be had in this context, and what would help; None if it can."""
         for ability in sorted(self.needs):
             if why := context.cluster.unavailable.get(ability):
                 return f"{ability}: {why}"

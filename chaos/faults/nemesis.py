@@ -1,4 +1,4 @@
-"""Decides which fault comes when, from a seed, and makes it so.
+"""Decides from a seed which fault comes when, and injects it.
 
 A schedule is tracks that run beside each other, each of steps that follow one another. It is
 written down before it is played, and what was written plays again.
@@ -31,7 +31,7 @@ class Step:
         kind, target, strength: see the catalogue.
         wait_ms: after the step before it.
         hold_ms: between inject and heal.
-        settle: wait until the store is in sync again before the track goes on. Without, the next
+        settle: wait until the store is in sync again before the track continues. Without, the next
             fault comes while the last one is still being repaired.
     """
 
@@ -75,7 +75,7 @@ class Schedule:
         """Reads what ``to_json`` wrote.
 
         Raises:
-            ValueError: it is no such thing; the message says what is wrong.
+            ValueError: it is not a schedule; the message says what is wrong.
         """
         try:
             document: dict[str, Any] = json.loads(text)
@@ -191,7 +191,7 @@ async def play(
 ) -> None:
     """Plays a schedule to its end; every fault is healed when it returns, however it does.
 
-    Faults that cannot be had here, and those that did not happen, are told and passed over.
+    Faults that cannot be had here, and those that did not happen, are reported and skipped.
     """
     async with asyncio.TaskGroup() as group:
         for number, steps in enumerate(schedule.tracks):
@@ -218,7 +218,7 @@ async def _play_step(
         return
     before = await _master(context)
     fault = each.make(context, step.target, step.strength)
-    # A failover that somebody orders hurts from its order on, and is there only seconds later.
+    # An ordered failover has effects from its order on, and is there only seconds later.
     say(FaultPhase.BEGUN)
     try:
         say(FaultPhase.INJECTED, await fault.inject())

@@ -93,7 +93,7 @@ class CutLinkFault:
         return {"link": self._link.name}
 
     async def verify(self) -> Evidence:
-        """Nobody gets through."""
+        """No connection gets through."""
         assert self._link is not None
         if any(answer is not None for answer in await self._link.answer_s(_PROBE_TIMEOUT_S)):
             raise DidNotHappenError(f"{self._link.name} answers though it is closed")

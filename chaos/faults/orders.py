@@ -101,7 +101,7 @@ class SentinelCrashFault:
                 await self._cluster.command(sentinel, "SENTINEL", "SIMULATE-FAILURE", "HELP")
 
     async def verify(self) -> Evidence:
-        """The others have elected somebody all the same."""
+        """The others have elected a master all the same."""
         new = await self._cluster.wait_for_master(self._master, FAILOVER_TIMEOUT_S)
         return {"new_master": new.name}
 
@@ -172,7 +172,7 @@ class ClientKillFault:
     async def verify(self) -> Evidence:
         """There was a connection to close."""
         if not self._count:
-            raise DidNotHappenError("nobody was connected")
+            raise DidNotHappenError("no client was connected")
         return {}
 
     async def heal(self) -> None:

@@ -74,8 +74,8 @@ async def around(context: FaultContext, target: str, strength: Strength) -> list
 
     Strength:
         direction: both, in (nothing reaches the target) or out (nothing leaves it).
-        clients: whom they reach. ``both`` sides is the default and the dangerous one: who spoke to
-            the old master goes on speaking to it. ``inside`` and ``outside`` leave them one side.
+        clients: what they reach. ``both`` sides is the default and the dangerous one: clients of
+            the old master stay connected to it. ``inside`` and ``outside`` leave them one side.
     """
     inside = await nodes(context.cluster, target)
     return _cuts(context, inside, strength)

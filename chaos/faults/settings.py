@@ -1,11 +1,11 @@
-"""Replicas that are not alike, or that nobody has configured."""
+"""Replicas that are not alike, or not configured."""
 
 from __future__ import annotations
 
 import contextlib
 from typing import cast
 
-from chaos.clusters import Role, StoreNode, Stray
+from chaos.clusters import Role, StoreNode, Unconfigured
 from chaos.clusters.resp import as_pairs
 from chaos.faults.model import DidNotHappenError, Evidence, FaultContext, Strength
 from chaos.faults.targets import nodes, one
@@ -52,7 +52,7 @@ class PriorityFault:
                 await self._set(node, _DEFAULT_PRIORITY)
 
 
-class StrayReplicaFault:
+class UnconfiguredReplicaFault:
     """A replica that is no configured data node attaches itself, and answers WAIT too."""
 
     def __init__(self, context: FaultContext, target: str, strength: Strength) -> None:  # noqa: ARG002
@@ -60,23 +60,23 @@ class StrayReplicaFault:
         self._node: StoreNode | None = None
 
     @property
-    def _stray(self) -> Stray:
-        return cast("Stray", self._cluster)
+    def _unconfigured(self) -> Unconfigured:
+        return cast("Unconfigured", self._cluster)
 
     async def inject(self) -> Evidence:
         """Starts it and waits until it is in sync."""
-        self._node = await self._stray.attach_stray()
+        self._node = await self._unconfigured.attach_unconfigured()
         return {"node": self._node.name}
 
     async def verify(self) -> Evidence:
         """It follows a master still: it was in sync, and a failover in between takes it along."""
         assert self._node is not None
         if await self._cluster.role(self._node) is not Role.REPLICA:
-            raise DidNotHappenError(f"{self._node.name} is no replica any more")
+            raise DidNotHappenError(f"{self._node.name} is no longer a replica")
         return {}
 
     async def heal(self) -> None:
         """Ends it."""
         if self._node is not None:
-            await self._stray.detach_stray(self._node)
+            await self._unconfigured.detach_unconfigured(self._node)
             self._node = None

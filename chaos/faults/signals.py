@@ -50,7 +50,7 @@ class KillFault:
 
 
 class PauseFault:
-    """Freezes processes; they go on when healed, not knowing that time has passed."""
+    """Freezes processes; when healed they continue, not knowing that time has passed."""
 
     def __init__(self, context: FaultContext, target: str, strength: Strength) -> None:  # noqa: ARG002
         self._context = context
@@ -83,8 +83,8 @@ class PauseFault:
 class PauseUntilReplacedFault:
     """Freezes the master for exactly as long as it takes until a replica is promoted.
 
-    Then it goes on at once: for the 0.5 to 0.9 s until Sentinel takes its other replica from it, it
-    has a majority and is not the master.
+    Then it continues at once: for the 0.5 to 0.9 s until Sentinel takes its other replica from it,
+    it has a majority and is not the master.
     """
 
     def __init__(self, context: FaultContext, target: str, strength: Strength) -> None:  # noqa: ARG002

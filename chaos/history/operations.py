@@ -375,8 +375,8 @@ class LeaderNote(Value):
 class LossNote(Value):
     """All nodes of a store came back without the end of what they had.
 
-    Written only where every server that goes on had acknowledged something that was lost: a server
-    that had not cannot know of the loss.
+    Written only where every server that continues had acknowledged something that was lost: a
+    server that had not cannot know of the loss.
 
     Attributes:
         kept_revision: the greatest revision that the topic, which has one shard, still holds.

@@ -27,7 +27,7 @@ class Final(Value):
     """What is left when everything has healed and workers have retrieved until there was nothing.
 
     Attributes:
-        drained: False: the drain did not come to its end; G2 and G11 stay UNKNOWN.
+        drained: False: the drain did not finish; G2 and G11 stay UNKNOWN.
     """
 
     topics: dict[str, FinalTopic]

@@ -1,4 +1,4 @@
-"""Tells runs without a cluster: histories that keep every promise, made by the specification.
+"""Synthetic histories: runs without a cluster that keep every promise, by the specification.
 
 For tests, which then break it by hand, for the bench, and to see what a report looks like.
 """
@@ -65,10 +65,10 @@ REASONS = {
 
 
 class SyntheticHistory:
-    """A topic with one shard, one leader, and time that passes when told to.
+    """A topic with one shard, one leader, and time that passes on demand.
 
     Attributes:
-        events, journal: what is told so far, free to be edited.
+        events, journal: what happened so far, free to be edited.
         now_ns: the controller's clock; the store's is WALL_MS later.
     """
 
@@ -177,7 +177,7 @@ class SyntheticHistory:
         lost: bool = False,
         arrives: bool = True,
     ) -> Any:
-        """Tells of one operation; ``lost``: its reply, and unless it ``arrives`` it itself too."""
+        """Adds one operation; ``lost``: its reply, and unless it ``arrives`` it itself too."""
         self.now_ns += MS
         self._event(process, "invoke", op, request=request)
         self.now_ns += TOOK_NS // 2
@@ -429,30 +429,36 @@ def _name(operation: spec.Operation, new: Task) -> str:
 
 def write_run(
     folder: Path,
-    *tales: SyntheticHistory,
+    *histories: SyntheticHistory,
     journal: bool = True,
     drained: bool = True,
     final: bool = True,
 ) -> Run:
-    """Writes what was told as a run's folder; events of several tales in the order of time."""
+    """Writes histories as a run's folder; events of several in the order of time."""
     folder.mkdir(parents=True, exist_ok=True)
     run = Run(folder)
     note = RunNote(
-        WALL_MS, {tale.topic: tale.settings for tale in tales}, "synthetic", durability="ALL"
+        WALL_MS,
+        {synthetic.topic: synthetic.settings for synthetic in histories},
+        "synthetic",
+        durability="ALL",
     )
     first = {"time_ns": 0, "process": "harness", "type": "info", "op": "run"}
     events = sorted(
-        (event for tale in tales for event in tale.events), key=lambda event: event["time_ns"]
+        (event for synthetic in histories for event in synthetic.events),
+        key=lambda event: event["time_ns"],
     )
     with run.history.open("w") as file:
         for index, event in enumerate([first | {"reply": msgspec.to_builtins(note)}, *events]):
             file.write(json.dumps({"index": index} | event) + "\n")
     if journal:
         with run.journal.open("w") as file:
-            for tale in tales:
-                file.writelines(json.dumps(entry) + "\n" for entry in tale.journal)
+            for synthetic in histories:
+                file.writelines(json.dumps(entry) + "\n" for entry in synthetic.journal)
     if final:
-        run.write_final(Final({tale.topic: tale.final() for tale in tales}, drained))
+        run.write_final(
+            Final({synthetic.topic: synthetic.final() for synthetic in histories}, drained)
+        )
     return run
 
 

@@ -1,4 +1,4 @@
-"""One producer or worker: a recorded client with dice of its own, and a tempo."""
+"""One producer or worker: a recorded client with its own random numbers and pace."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Load:
         rate: operations a second that the producers of the run start together.
         producing: False once no new task is to come.
         healed: the faults are over; what is due long after would only be waited for.
-        draining: whoever gets a task ends it, at once and for good.
+        draining: a worker that gets a task ends it, at once and for good.
         stopped: set when workers have nothing left to do.
         recent: topic and id of tasks that were acknowledged last, by any producer: who asks for
             them does so through another API than who enqueued them.
@@ -68,7 +68,7 @@ class Actor:
         return self.rng.choice(self.load.topics)
 
     def new_id(self) -> str:
-        """An id that nobody else gives."""
+        """An id that no other actor gives."""
         self._count += 1
         return f"{self.name}-{self._count}"
 
@@ -89,7 +89,7 @@ class Actor:
 
 @contextlib.contextmanager
 def refused() -> Iterator[None]:
-    """Errors are part of the story, and written down by the recorder."""
+    """Errors are expected, and the recorder records them."""
     with contextlib.suppress(DdqError):
         yield
 

@@ -1,4 +1,4 @@
-"""The clients of a run: producers that make tasks, workers that take them, until told to stop."""
+"""The clients of a run: producers that make tasks, and workers that take them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ DRAIN_PERIOD_S = 0.5
 
 
 class ClientPool:
-    """Everybody who works on the queue.
+    """All producers and workers of a run.
 
     Args:
         clients: one for each order of the APIs, so that their first choices differ.
-        seed: what every actor's dice come from, together with its name.
+        seed: with an actor's name, the source of its random numbers.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class ClientPool:
 
     @property
     def unknowns(self) -> int:
-        """Operations whose outcome nobody knows."""
+        """Operations whose outcome is unknown."""
         return sum(
             actor.recorder.unknowns
             for actor in (*self._producers, *self._workers, *self._observers)
@@ -68,7 +68,7 @@ class ClientPool:
 
     @contextlib.asynccontextmanager
     async def at_work(self) -> AsyncIterator[None]:
-        """Everybody works while the block runs; workers stay until its end."""
+        """All are at work while the block runs; workers stay until its end."""
         async with asyncio.TaskGroup() as group:
             workers = [
                 group.create_task(self._work(actor), name=f"chaos {actor.name}")

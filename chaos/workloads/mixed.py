@@ -12,11 +12,11 @@ MOST_DELAY_MS = 10_000
 
 
 async def produce(actor: Actor) -> None:
-    """One task's story."""
+    """What happens to one task."""
     recorder, rng, topic = actor.recorder, actor.rng, actor.topic()
     task_id = actor.new_id()
     kind = rng.random()
-    # Whoever is to meet the promotion waits for it; the others may be due much later.
+    # A request that is to meet the promotion waits for it; the others may be due much later.
     delay_ms = rng.randrange(50, 600) if kind < 0.45 else _delay_ms(actor)
     policy = RetryPolicy(UNLIMITED_ATTEMPTS) if rng.random() < 0.1 else None
     task = NewTask(task_id.encode(), task_id, delay=ms(delay_ms), retry_policy=policy)

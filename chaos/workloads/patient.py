@@ -1,4 +1,4 @@
-"""Callers who wait for half a minute, so that what fails for them fails for everybody.
+"""Callers that wait for half a minute, so that what fails for them fails for all.
 
 They ask only for what the earlier release knows too: an upgrade runs under them.
 """
@@ -12,7 +12,7 @@ from chaos.workloads.actor import Actor, Workload, ms, refused
 from ddq.client import Lease, NewTask
 
 PATIENCE_S = 30.0
-# Longer than whoever holds it waits: an ack that is refused for its expiry would be no failure.
+# Longer than its holder waits: an ack that is refused for its expiry would not be a failure.
 LEASE_MS = 45_000
 WAIT_MS = 500
 _MAX_TASKS = 4

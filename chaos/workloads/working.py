@@ -69,7 +69,7 @@ async def treat(actor: Actor, lease: Lease) -> None:
             await recorder.extend(lease, ms(2 * LEASE_MS), timeout_s=4.0)
             await recorder.ack(lease, timeout_s=4.0)
         elif chance < 0.93:
-            # About when it runs out: accepted unless somebody else has it by then.
+            # About when it runs out: accepted unless another worker has it by then.
             await asyncio.sleep(LEASE_MS / 1_000 + actor.rng.uniform(-0.1, 0.3))
             await recorder.ack(lease, timeout_s=4.0)
         elif chance < 0.95:

@@ -28,7 +28,7 @@ from chaos.clusters import (
     Pause,
     Role,
     StoreNode,
-    Stray,
+    Unconfigured,
 )
 from chaos.clusters.process import FAST_PERIODS_MS, SentinelCluster, ShardedCluster, fakeclock
 from chaos.clusters.process.cleanup import sweep
@@ -368,7 +368,9 @@ async def test_answers_that_take_longer_than_the_width_still_give_an_offset(
 
 def _conform(
     one: SentinelCluster, other: ShardedCluster
-) -> tuple[list[Cluster], list[Kill], list[Pause], list[Partition], list[Clock], list[Disk], Stray]:
+) -> tuple[
+    list[Cluster], list[Kill], list[Pause], list[Partition], list[Clock], list[Disk], Unconfigured
+]:
     """For the type checker: the abilities are reached by a cast, which believes anything."""
     full: list[FullDisk] = [one, other]
     assert full
@@ -460,7 +462,7 @@ async def test_nothing_outlives_a_harness_that_is_killed_and_the_next_start() ->
 async def test_the_master_asks_for_a_majority_of_the_configured_nodes(
     tmp_path: Path, data_nodes: int, needed: str
 ) -> None:
-    cluster = SentinelCluster(data_nodes=data_nodes, stray=True, folder=tmp_path)
+    cluster = SentinelCluster(data_nodes=data_nodes, unconfigured=True, folder=tmp_path)
     try:
         await cluster.start()
         master = await cluster.master()

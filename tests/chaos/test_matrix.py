@@ -14,7 +14,7 @@ from chaos.experiments.matrix.run import MatrixPlan, measure_matrix, read_steps
 from chaos.experiments.matrix.step import StepResult
 from chaos.experiments.matrix.table import cells, markdown
 from chaos.faults import Mode
-from chaos.faults.catalogue import NOBODY
+from chaos.faults.catalogue import NO_MODE
 
 
 def step(
@@ -34,7 +34,7 @@ def test_pauses_and_cuts_go_evenly_from_one_to_three_times_down_after() -> None:
 
 
 def test_the_rows_are_all_that_the_issue_names_and_claim_what_the_contract_does() -> None:
-    assert {each.name for each in ROWS if each.claimed == NOBODY} == {"empty-disk-unguarded"}
+    assert {each.name for each in ROWS if each.claimed == NO_MODE} == {"empty-disk-unguarded"}
     assert {each.name for each in ROWS if Mode.QUORUM not in each.claimed} == {
         "failover-plain", "empty-disk-unguarded", "cut-through-host",
         "cut-through-host-and-sentinel", "stray-replica", "unequal-priorities", "cluster-cut",

@@ -270,14 +270,14 @@ class Break:
 
 
 BREAKS = [
-    Break("G1", once, g1, "delivered with 'another'.*nobody had enqueued"),
+    Break("G1", once, g1, "delivered with 'another'.*no client had enqueued"),
     Break("G2", once, g2_nobody_acked, "never ended, and is not held"),
     Break("G3", once, g3, "promoted as number 2 after number 0"),
     Break("G4", cancelled, g4_delivered, r"was cancelled at .*, delivered at"),
     Break("G4", refused_cancel, g4_said_too_late, "said to have finished.*not true"),
     Break("G5", once, g5, "ms early by the controller's clock"),
     Break("G6", once, g6, "ready 50. ms later"),
-    Break("G7", two_leases, g7, "while nobody had ended the first"),
+    Break("G7", two_leases, g7, "while the first had not been ended"),
     Break("G8", late_ack, g8, "delivered to another .*and nacked at"),
     Break("G9", acked_and_seen, g9, "was acked .*, seen ready"),
     Break("G10", tried_twice, g10_too_often, "attempt 2 of 1"),

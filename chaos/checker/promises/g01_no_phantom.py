@@ -24,7 +24,9 @@ def check(view: RunView) -> Found:
                 _judge(view, found, case, makers, (op, op.reply))
         if case.entries and not makers:
             found.anomalies.append(
-                view.of_entries("G1", "is in the journal, and nobody enqueued it", case.entries[0])
+                view.of_entries(
+                    "G1", "is in the journal, and no client enqueued it", case.entries[0]
+                )
             )
     return found
 
@@ -37,7 +39,7 @@ def _judge(
     verb = "delivered" if op.op == "retrieve" else "seen"
     sent = [maker for maker in makers if maker.begin_ns <= op.end_ns]
     if not any(case.payload_of(maker) == payload for maker in sent):
-        summary = f"was {verb} with {payload!r} at {view.at(op)}, which nobody had enqueued"
+        summary = f"was {verb} with {payload!r} at {view.at(op)}, which no client had enqueued"
         found.anomalies.append(view.anomaly("G1", summary, case, op))
         return
     mine = [

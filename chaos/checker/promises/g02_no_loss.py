@@ -1,6 +1,6 @@
 """G2 no loss: an acknowledged enqueue ends, or is still held; never nothing.
 
-That it ended has to be somebody's doing: an ack, with or without a next run, a cancel, a purge or a
+That it ended needs a cause: an ack, with or without a next run, a cancel, a purge or a
 replacement that happened, or that may have happened. What the store says of it is no excuse.
 """
 
@@ -19,7 +19,7 @@ def check(view: RunView) -> Found:
     final = view.final
     assert final is not None
     if not final.drained:
-        found.unknown.append("the drain did not come to its end")
+        found.unknown.append("the drain did not finish")
     for case in view.cases:
         acknowledged: dict[int, Op] = {}
         for op in case.makers:
@@ -76,7 +76,7 @@ def _ended(view: RunView, case: Case, incarnation: int, enqueue: Op, *, certain:
 
 
 def _vanished(view: RunView, found: Found, case: Case, acknowledged: dict[int, Op]) -> None:
-    """ "Not found" for what was acknowledged, and what nobody has tried to end.
+    """ "Not found" for what was acknowledged, and what no client has tried to end.
 
     What has ended is still found while its tombstone lives.
     """

@@ -77,7 +77,7 @@ def _seen(view: RunView, case: Case, cancel: Op) -> tuple[Any, ...] | None:
 
 
 def _acked(view: RunView, case: Case, cancel: Op) -> tuple[Any, ...] | None:
-    """A cancel that may not revoke says TASK_LEASED while somebody works on the task."""
+    """A cancel that may not revoke says TASK_LEASED while a worker has the task."""
     revoked = any(op.request.revoke for op in case.cancels if op.may_have_happened)
     cancelled = f"was cancelled at {view.at(cancel)}"
     for ack in (*case.acks, *case.run_agains):

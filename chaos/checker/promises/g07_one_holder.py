@@ -28,7 +28,7 @@ def check(view: RunView) -> Found:
 
 
 def _ended(view: RunView, case: Case, first: Delivery, second: Delivery) -> bool:
-    """Whether somebody ended the first lease, or may have, before the second began."""
+    """Whether the first lease was ended, or may have been, before the second began."""
     enders = case.with_token(first.lease.token, "ack", "run_again", "nack", "release", "snooze")
     enders += [op for op in case.cancels if op.request.revoke]
     enders += view.grouped.purges.get(case.topic, [])
@@ -57,7 +57,7 @@ def _judge(view: RunView, found: Found, case: Case, first: Delivery, second: Del
             "G7",
             f"was delivered at {view.at(first.op)} with a lease until {expire_ms} ms, and to "
             f"another at {view.at(second.op)}, {second.at_ms} ms by the store's clock, while "
-            f"nobody had ended the first",
+            f"the first had not been ended",
             case,
             first.op,
             second.op,

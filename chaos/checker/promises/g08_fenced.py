@@ -95,7 +95,7 @@ def _cancelled(
 def _rescheduled(
     view: RunView, case: Case, accepted: list[Op], delivery: Delivery
 ) -> Iterator[Break]:
-    """Somebody has taken the lapsed task in hand: its old token does not finish it any more."""
+    """The lapsed task has changed since: its old token no longer finishes it."""
     for move in case.reschedules:
         if not move.ok or move.reply.revision < delivery.lease.revision:
             continue

@@ -1,8 +1,8 @@
 """G10 retry bound: at most ``max_attempts`` leases in a run, and none sooner than the backoff.
 
-A lease that was released or snoozed does not count, nor may have one whose release or snooze nobody
-knows of; the snoozes of a run are bounded themselves. A redrive begins another run. The backoff
-counts from the nack, or from the lease's expiry.
+A lease that was released or snoozed does not count, nor may have one whose release or snooze has
+an unknown outcome; the snoozes of a run are bounded themselves. A redrive begins another run. The
+backoff counts from the nack, or from the lease's expiry.
 """
 
 from __future__ import annotations

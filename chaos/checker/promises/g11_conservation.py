@@ -1,6 +1,6 @@
 """G11 conservation: what was enqueued is somewhere, at every moment.
 
-The equation in each count of a shard that anybody was given, and after the drain the counters
+The equation in each count of a shard that a client received, and after the drain the counters
 against what is really held and against the surviving journal. What clients were promised is not
 weighed here: across a failover in FAST acknowledged tasks may go, and yet everything adds up.
 """
@@ -32,7 +32,7 @@ def check(view: RunView) -> Found:
                 )
     moved = _moved(view)
     if not final.drained:
-        found.unknown.append("the drain did not come to its end")
+        found.unknown.append("the drain did not finish")
     for name, topic in final.topics.items():
         for shard, counts in enumerate(topic.shards):
             found.looked_at += 1

@@ -52,7 +52,7 @@ def _retrieves(view: RunView, found: Found) -> None:
         found.looked_at += 1
         first = min(ops, key=lambda op: op.end_ns)
         granted = {lease.token for lease in first.reply.leases}
-        # Until then the request is certainly remembered; later its id may be used anew.
+        # Until then the request is certainly remembered; later its id may be used again.
         kept_ms = max(lease.expire_ms for lease in first.reply.leases)
         for op in ops:
             others = [lease for lease in op.reply.leases if lease.token not in granted]

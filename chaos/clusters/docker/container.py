@@ -104,7 +104,7 @@ async def launch_container(
     Raises:
         ClusterError: the engine refuses, or runs on another machine.
     """
-    # Whoever runs the harness reads, and removes, what the program writes.
+    # The user of the harness reads, and removes, what the program writes.
     options.setdefault("user", f"{os.getuid()}:{os.getgid()}")
     container = await engine.call(
         engine.client.containers.create,

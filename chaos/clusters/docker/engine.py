@@ -169,6 +169,6 @@ def _force(container: Any) -> None:
     except docker.errors.NotFound:
         pass
     except docker.errors.APIError as error:
-        # Somebody else removes it already.
+        # Another process is removing it.
         if error.status_code != 409:
             raise

@@ -78,7 +78,7 @@ class ContainerNet:
 
 
 def is_dead(number: int) -> bool:
-    """Whether nobody holds the mark of this net."""
+    """Whether no run holds the mark of this net."""
     with _open_mark(number) as mark:
         try:
             fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)

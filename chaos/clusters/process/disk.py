@@ -48,7 +48,7 @@ def mount_small(folder: Path, size_bytes: int) -> None:
 
 
 def unmount(folder: Path) -> None:
-    """Takes it away again, whoever still holds a file in it."""
+    """Takes it away again, also while a process has a file in it open."""
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 

@@ -12,7 +12,7 @@ _SO = "libfaketime.so.1"
 
 def library() -> Path | None:
     """The library that the wheel carries, or None."""
-    # Not imported: importing it patches the environment of whoever does.
+    # Not imported: importing it patches this process's environment.
     spec = importlib.util.find_spec("libfaketime")
     if spec is None or not spec.submodule_search_locations:
         return None

@@ -11,7 +11,7 @@ from typing import IO
 from chaos.clusters import ClusterError
 
 _NETS = range(1, 255)
-# 127.0.0.0/16 is where others expect to be alone: resolvers, and whoever takes 127.0.0.2.
+# 127.0.0.0/16 is where others expect to be alone: resolvers, and programs that take 127.0.0.2.
 _PREFIX = "127.77"
 WATCHER = 200
 _MARK_PREFIX = "net-"
@@ -72,7 +72,8 @@ class LoopbackNet:
     def release(self) -> None:
         """Gives the net back; may be called twice."""
         if not self._mark.closed:
-            # Emptied, not removed: whoever has opened it by now would lock a file without a name.
+            # Emptied, not removed: a process that has opened it by now would lock a file that has
+            # no name.
             self._mark.truncate(0)
             self._mark.close()
 

@@ -33,7 +33,7 @@ from chaos.clusters.resp import (
 )
 from chaos.eventually import eventually
 
-# None of what is waited for tells anybody when it is there.
+# No event reports any of what is waited for.
 POLL_S = 0.02
 
 DATA_PORT = 7000

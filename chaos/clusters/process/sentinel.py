@@ -35,7 +35,7 @@ class SentinelCluster(ProcessCluster):
         bootstrap: start a new cluster as an operator does: the Sentinels know only the first node,
             and each data node goes through ``ddq node``. Slower than what is written down for all.
         node_flags: further flags of ``ddq node``.
-        stray: one replica more than configured, attached to the first master.
+        unconfigured: one replica more than configured, attached to the first master.
         folder, server, clocks, disk_bytes: see ProcessCluster.
     """
 
@@ -51,7 +51,7 @@ class SentinelCluster(ProcessCluster):
         options: Mapping[str, Mapping[str, str]] | None = None,
         bootstrap: bool = False,
         node_flags: Sequence[str] = (),
-        stray: bool = False,
+        unconfigured: bool = False,
         folder: Path | None = None,
         server: Path | None = None,
         clocks: bool = False,
@@ -70,14 +70,14 @@ class SentinelCluster(ProcessCluster):
             StoreNode(f"s{n}", NodeKind.SENTINEL, f"h{n}", self.net.ip(20 + n), SENTINEL_PORT)
             for n in range(1, sentinels + 1)
         ]
-        self.strays = [self._data_node(data_nodes + 1)] if stray else []
+        self.unconfigured = [self._data_node(data_nodes + 1)] if unconfigured else []
 
     def _data_node(self, n: int) -> StoreNode:
         return StoreNode(f"d{n}", NodeKind.DATA, f"h{n}", self.net.ip(10 + n), DATA_PORT)
 
     @property
     def nodes(self) -> Sequence[StoreNode]:
-        return [*self.data, *self.strays, *self.sentinels]
+        return [*self.data, *self.unconfigured, *self.sentinels]
 
     def group(self, node: StoreNode) -> Sequence[StoreNode]:  # noqa: ARG002
         """All of them: there is one master."""
@@ -99,7 +99,7 @@ class SentinelCluster(ProcessCluster):
 
     async def _start(self) -> None:
         """The data nodes, and the Sentinels once the replicas are in sync."""
-        first, *others = [*self.data, *self.strays]
+        first, *others = [*self.data, *self.unconfigured]
         if self._bootstrap:
             await self._start_by_bootstrap(first, others)
         else:
@@ -161,7 +161,7 @@ class SentinelCluster(ProcessCluster):
     def _sentinel_config(
         self, own: StoreNode, master: StoreNode, replicas: Sequence[StoreNode] | None
     ) -> list[str]:
-        """With everybody in it if the replicas are given: hellos and INFO take ten seconds."""
+        """With all others in it if the replicas are given: hellos and INFO take ten seconds."""
         name = MASTER_NAME
         known = [
             *(f"sentinel known-replica {name} {node.ip} {node.port}" for node in replicas or ()),
@@ -189,21 +189,21 @@ class SentinelCluster(ProcessCluster):
             await self.command(sentinel, *words)
         self.down_after_ms = down_after_ms
 
-    async def attach_stray(self) -> StoreNode:
+    async def attach_unconfigured(self) -> StoreNode:
         """Starts one more replica of the present master; returns when it is in sync."""
         master = await self.master()
-        node = self._data_node(len(self.data) + len(self.strays) + 1)
-        self.strays.append(node)
+        node = self._data_node(len(self.data) + len(self.unconfigured) + 1)
+        self.unconfigured.append(node)
         lines = [*self._data_config(node), f"replicaof {master.ip} {master.port}"]
         self.write_config(node, lines)
         await self.launch(node)
         await self.wait_until_in_sync()
         return node
 
-    async def detach_stray(self, node: StoreNode) -> None:
-        """Ends it; the Sentinels go on remembering it as a replica that is down."""
+    async def detach_unconfigured(self, node: StoreNode) -> None:
+        """Ends it; the Sentinels still remember it as a replica that is down."""
         await self.kill(node)
-        self.strays.remove(node)
+        self.unconfigured.remove(node)
 
     async def _set_periods(self) -> None:
         for sentinel in self.sentinels:
@@ -215,12 +215,12 @@ class SentinelCluster(ProcessCluster):
                 await self.command(sentinel, "SENTINEL", "DEBUG", name, str(period_ms))
 
     async def until_sentinels_agree(self, timeout_s: float = 20.0) -> None:
-        """Waits until each one sees everybody else, healthy."""
+        """Waits until each one sees all others, healthy."""
         await self.until(self._sentinels_agree, timeout_s, "the Sentinels do not know each other")
 
     async def _sentinels_agree(self) -> bool:
         """Whether each one sees the master, every replica and every other Sentinel, all healthy."""
-        replicas = len(self.data) + len(self.strays) - 1
+        replicas = len(self.data) + len(self.unconfigured) - 1
         for sentinel in self.sentinels:
             if not await self.answers(sentinel):
                 return False
@@ -242,15 +242,15 @@ class SentinelCluster(ProcessCluster):
         return True
 
     async def named_by(self, sentinel: StoreNode) -> StoreNode:
-        """Whom one Sentinel names as master.
+        """The master that one Sentinel names.
 
         Raises:
             OSError, ReplyError: it does not answer.
-            ClusterError: it names somebody who is not of this cluster.
+            ClusterError: it names a node of another cluster.
         """
         words = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER_NAME)
         ip, port = map(as_text, as_list(await self.command(sentinel, *words, timeout_s=0.5)))
-        for node in (*self.data, *self.strays):
+        for node in (*self.data, *self.unconfigured):
             if node.address == f"{ip}:{port}":
                 return node
         raise ClusterError(
@@ -258,7 +258,7 @@ class SentinelCluster(ProcessCluster):
         )
 
     async def master(self) -> StoreNode:
-        """Whom a majority of the Sentinels names; ClusterError if there is none."""
+        """The master that a majority of the Sentinels names; ClusterError if there is none."""
         named: Counter[StoreNode] = Counter()
         answers = await asyncio.gather(*map(self.named_by, self.sentinels), return_exceptions=True)
         for answer in answers:
@@ -285,8 +285,8 @@ class SentinelCluster(ProcessCluster):
                 master = await self.master()
             except ClusterError:
                 return False
-            everybody = [*self.data, *self.strays]
-            return await self.in_sync(master, [node for node in everybody if node != master])
+            all_data = [*self.data, *self.unconfigured]
+            return await self.in_sync(master, [node for node in all_data if node != master])
 
         await self.until(they_are, timeout_s, "the replicas are not in sync")
 
@@ -301,7 +301,7 @@ class SentinelCluster(ProcessCluster):
                 # One whose clock jumped says yes, and then does nothing for 30 s.
                 info = as_info(await self.command(sentinel, "INFO", "sentinel"))
                 if info["sentinel_tilt"] == "0":
-                    # Refused while the last one goes on: its master is there before its end.
+                    # Refused while the last one lasts: its master is there before its end.
                     return await self.command(sentinel, *words) == "OK"
             return False
 

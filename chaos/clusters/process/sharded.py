@@ -97,7 +97,7 @@ class ShardedCluster(ProcessCluster):
         """Each ability that there is not, with the reason and the remedy."""
         return {
             **super().unavailable,
-            Ability.STRAY: "a replica of a Cluster is a member of it; use a SentinelCluster",
+            Ability.UNCONFIGURED: "a replica of a Cluster is a member of it; use a SentinelCluster",
         }
 
     def group(self, node: StoreNode) -> Sequence[StoreNode]:
@@ -126,7 +126,7 @@ class ShardedCluster(ProcessCluster):
         await self.wait_until_in_sync()
 
     def entrypoint(self, node: StoreNode) -> Sequence[str] | None:
-        """The server, later than the others need to elect somebody.
+        """The server, later than the others need for an election.
 
         In a Cluster there are no Sentinels to ask. A master that is back before it was missed is
         followed by its replicas, also when its disk is empty.
@@ -143,7 +143,8 @@ class ShardedCluster(ProcessCluster):
             "cluster-enabled": "yes",
             "cluster-config-file": "nodes.conf",
             "cluster-node-timeout": str(self.node_timeout_ms),
-            # Else a replica may leave for another shard, and WAIT counts what nobody configured.
+            # Else a replica may leave for another shard, and WAIT counts a replica that is not
+            # configured.
             "cluster-allow-replica-migration": "no",
             "cluster-require-full-coverage": "no",
             **self._options.get("*", {}),
@@ -264,7 +265,7 @@ class ShardedCluster(ProcessCluster):
         await self.until(they_are, timeout_s, "the replicas are not in sync")
 
     async def failover(self, *, coordinated: bool = True, shard: int = 0) -> StoreNode:
-        """CLUSTER FAILOVER of one shard, or TAKEOVER, which asks nobody; returns the new master."""
+        """CLUSTER FAILOVER of one shard, or TAKEOVER, without a vote; returns the new master."""
         old = await self.master(shard)
         replica = next(node for node in self.shards[shard] if node != old)
         words = ["CLUSTER", "FAILOVER", *([] if coordinated else ["TAKEOVER"])]
@@ -281,10 +282,10 @@ class ShardedCluster(ProcessCluster):
 
         Args:
             atomic: by CLUSTER MIGRATESLOTS, which Valkey has from 9.0 on; else key by key.
-            guarded: False waits for no replica, as nobody should.
+            guarded: False waits for no replica, which is unsafe.
 
         Raises:
-            ClusterError: the target is no master, or it was not done in time.
+            ClusterError: the target is not a master, or it was not done in time.
             ReplyError: the target takes nothing, for want of replicas.
         """
         if guarded:
@@ -302,19 +303,19 @@ class ShardedCluster(ProcessCluster):
         else:
             await self.open_slot(slot, source, target)
             await self.move_keys(slot, source, target)
-            # The target first: were the source first, nobody would serve the slot in between.
+            # The target first: were the source first, no node would serve the slot in between.
             for master in (target, source, *(m for m in masters if m not in {target, source})):
                 await self.command(master, "CLUSTER", "SETSLOT", str(slot), "NODE", to)
 
-        async def everybody_knows() -> bool:
+        async def all_know() -> bool:
             return await self.owner(slot) == target
 
-        await self.until(everybody_knows, 30.0, f"{target.name} does not own slot {slot}")
+        await self.until(all_know, 30.0, f"{target.name} does not own slot {slot}")
         if guarded:
             await self.wait_until_in_sync()
 
     async def open_slot(self, slot: int, source: StoreNode, target: StoreNode) -> None:
-        """Has its keys on their way: whoever asks for one that has left is sent on."""
+        """Its keys are being moved: a request for one that has left is redirected."""
         to, of = await self._id(target), await self._id(source)
         await self.command(target, "CLUSTER", "SETSLOT", str(slot), "IMPORTING", of)
         await self.command(source, "CLUSTER", "SETSLOT", str(slot), "MIGRATING", to)

@@ -1,7 +1,7 @@
 """How long a failover is felt: from the new master to the first answer of each operation.
 
 For each durability and each kind of operation one client asks all the time, so that what is
-measured is ddq and not how often somebody asked. Its requests have half a second each and are
+measured is ddq and not how often it was asked. Its requests have half a second each and are
 repeatable: the same lease is acked again, and gets its verdict again. They are no part of the
 history; the traffic beside them is, and is judged.
 """

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from chaos.clusters import Ability
 from chaos.faults import KINDS, Mode
-from chaos.faults.catalogue import ALL, EVERY, NOBODY, QUORUM
+from chaos.faults.catalogue import ALL, EVERY, NO_MODE, QUORUM
 from chaos.faults.model import Value
 from chaos.faults.nemesis import Schedule, Step
 
@@ -184,7 +184,7 @@ ROWS: tuple[MatrixRow, ...] = (
     MatrixRow(
         "empty-disk-unguarded",
         "the same with a bare valkey-server",
-        NOBODY,
+        NO_MODE,
         _returning("returning-master", {"guarded": False}),
     ),
     MatrixRow(

@@ -89,7 +89,7 @@ class _Divided:
     """A connection whose barriers take another one.
 
     WAIT speaks of what its own connection wrote: on one that wrote nothing it says that every
-    replica has all of it, whoever follows the node by now.
+    replica has all of it, whichever replicas follow the node by now.
     """
 
     def __init__(self, scripts: Connection, barriers: Connection) -> None:
@@ -109,7 +109,7 @@ class _Divided:
         await self._barriers.close()
 
 
-def _stale_master_believed() -> AbstractContextManager[Any]:
+def _stale_master_trusted() -> AbstractContextManager[Any]:
     """The barrier uses a connection of its own, and a master without replicas passes."""
     connect = SentinelTopology.connect
 
@@ -160,7 +160,7 @@ MUTATIONS: Mapping[str, SeededMutation] = {
         SeededMutation(
             "rule-off", "a majority under WAIT counts at any time",
             frozenset({"G2", "G4", "G7", "G9"}), "old-master-believed", Mode.QUORUM, _rule_off,
-            # Between its return and the moment at which its replicas are told of another.
+            # Between its return and the moment at which its replicas hear of another.
             rate=200.0,
         ),
         SeededMutation(
@@ -172,8 +172,8 @@ MUTATIONS: Mapping[str, SeededMutation] = {
             frozenset({"G2", "G4", "G9"}), "cut-through-a-host", Mode.ALL, _wait_with_too_few,
         ),
         SeededMutation(
-            "stale-master-believed", "the barrier is asked on a connection of its own",
-            frozenset({"G2", "G4", "G9"}), "master-cut-off", Mode.QUORUM, _stale_master_believed,
+            "stale-master-believed", "the barrier is sent on a connection of its own",
+            frozenset({"G2", "G4", "G9"}), "master-cut-off", Mode.QUORUM, _stale_master_trusted,
         ),
         SeededMutation(
             "timeout-is-failure", "a client that gets no reply takes it for a refusal",

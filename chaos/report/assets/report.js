@@ -30,7 +30,7 @@
     return el("table", {}, el("thead", {}, head), el("tbody", {}, ...rows));
   }
 
-  // Dark or light: as the system has it, until somebody says otherwise.
+  // Dark or light: as the system has it, until the reader chooses.
   const root = document.documentElement;
   root.classList.toggle("dark", matchMedia("(prefers-color-scheme: dark)").matches);
   $("theme").addEventListener("click", () => root.classList.toggle("dark"));

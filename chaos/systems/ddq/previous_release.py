@@ -21,7 +21,7 @@ def previous_server(listen: str, master: str, leader_lease_ms: int) -> Sequence[
     """The command that starts its server.
 
     0.1.0 knows a store of one node and nothing of failovers, and its servers also schedule. It
-    gives a shard up without telling anybody, so that the next leader waits for its lease.
+    gives a shard up without a notice, so that the next leader waits for its lease.
 
     Args:
         listen: where, as HOST:PORT.
