@@ -7,7 +7,9 @@ from itertools import pairwise
 from typing import Any
 
 from chaos.history.journal import Entry, Journal
-from chaos.history.operations import Lease
+from chaos.history.operations import (
+    Lease,
+)
 from chaos.history.reader import History, Op
 
 Key = tuple[str, str]

@@ -16,7 +16,9 @@ from chaos.checker.availability import served, served_share
 from chaos.checker.resolve import Resolution
 from chaos.checker.timeline import MS
 from chaos.checker.view import RunView
-from chaos.history.operations import READS
+from chaos.history.operations import (
+    READS,
+)
 from chaos.history.reader import BadHistoryError, Op
 
 NEAR_NS = 50 * MS

@@ -20,7 +20,7 @@ from chaos.checker.resolve import Resolution, resolve
 from chaos.checker.verdict import Anomaly, Found, Verdict
 from chaos.checker.view import RunView
 from chaos.history.journal import Journal, read_journal
-from chaos.history.operations import TopicSettings
+from chaos.history.notes import TopicSettings
 from chaos.history.reader import BadHistoryError, History, read_history
 from chaos.history.run_folder import Final, Run
 from models.promises import BY_ID

@@ -18,7 +18,9 @@ from itertools import pairwise
 from chaos.checker.cases import Case
 from chaos.checker.view import MS, RunView
 from chaos.history.journal import Entry
-from chaos.history.operations import READS
+from chaos.history.operations import (
+    READS,
+)
 from chaos.history.reader import Fate, Op
 
 SLACK_NS = 2_000 * MS

@@ -17,7 +17,9 @@ from typing import Any
 
 from chaos.checker.cases import Case
 from chaos.checker.view import MS, RunView
-from chaos.history.operations import Stamp
+from chaos.history.operations import (
+    Stamp,
+)
 from chaos.history.reader import Op
 from models import operations as spec
 from models.operations import State

@@ -11,7 +11,10 @@ from chaos.checker.store_clock import StoreClock
 from chaos.checker.timeline import MS, Timeline, timeline
 from chaos.checker.verdict import Anomaly
 from chaos.history.journal import Entry, Journal
-from chaos.history.operations import RetrySettings, TopicSettings
+from chaos.history.notes import TopicSettings
+from chaos.history.operations import (
+    RetrySettings,
+)
 from chaos.history.reader import History, Op
 from chaos.history.run_folder import Final
 

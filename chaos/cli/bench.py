@@ -15,7 +15,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from chaos.checker.judge import judge
-from chaos.history.operations import RetrySettings, Settle
+from chaos.history.operations import (
+    RetrySettings,
+    Settle,
+)
 from chaos.history.run_folder import Run
 from chaos.history.synthetic import SyntheticHistory, write_run
 from chaos.history.writer import HistoryWriter

@@ -15,7 +15,8 @@ from chaos.experiments.campaign import exit_code, run_all, show_whole
 from chaos.experiments.conclude import RUNS
 from chaos.experiments.deployment import choose_backend
 from chaos.experiments.plan import RunPlan, read_plan
-from chaos.experiments.scenarios import CORE, DEFAULT_MODE, REGRESSION, SMOKE, scenario
+from chaos.experiments.scenario import DEFAULT_MODE
+from chaos.experiments.scenarios import CORE, REGRESSION, SMOKE, scenario
 from chaos.faults import Mode
 from chaos.history.run_folder import Run
 

@@ -11,7 +11,7 @@ from typing import Literal
 from chaos.eventually import eventually
 from chaos.experiments.progress import Progress
 from chaos.faults.nemesis import FaultEvent, FaultPhase
-from chaos.history.operations import FaultNote
+from chaos.history.notes import FaultNote
 from chaos.history.writer import HistoryWriter
 from ddq.client import Client
 from ddq.errors import DdqError

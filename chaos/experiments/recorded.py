@@ -27,7 +27,7 @@ from chaos.experiments.topics import RETRY, create_topic, topic_settings
 from chaos.experiments.watch import watching
 from chaos.faults.nemesis import Schedule
 from chaos.history.final import collect_final
-from chaos.history.operations import PhaseNote, RunNote, TopicSettings
+from chaos.history.notes import PhaseNote, RunNote, TopicSettings
 from chaos.history.run_folder import Run
 from chaos.history.writer import HistoryWriter
 from chaos.systems.ddq.processes import ProcessSystem

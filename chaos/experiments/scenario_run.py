@@ -12,7 +12,8 @@ from chaos.experiments.deployment import Deployment, Needs
 from chaos.experiments.lifecycle import Driver, Timing
 from chaos.experiments.plan import RunPlan
 from chaos.experiments.recorded import Experiment, RecordedSession
-from chaos.experiments.scenarios import Scenario, scenario
+from chaos.experiments.scenario import Scenario
+from chaos.experiments.scenarios import scenario
 from chaos.faults.nemesis import Schedule, play
 from chaos.workloads import WORKLOADS
 

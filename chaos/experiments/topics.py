@@ -5,7 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 
 from chaos.faults import Mode
-from chaos.history.operations import RetrySettings, TopicSettings
+from chaos.history.notes import TopicSettings
+from chaos.history.operations import (
+    RetrySettings,
+)
 from ddq.client import Client, Durability, RetryPolicy
 from ddq.client import TopicSettings as ClientSettings
 

@@ -12,7 +12,7 @@ from chaos.clusters import ClusterError, NodeKind, Role, StoreNode
 from chaos.clusters.resp import ReplyError
 from chaos.experiments.deployment import Deployment
 from chaos.experiments.progress import Progress
-from chaos.history.operations import LeaderNote, MetricNote, RoleNote
+from chaos.history.notes import LeaderNote, MetricNote, RoleNote
 from chaos.history.writer import HistoryWriter
 from chaos.systems.protocol import Observation
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from chaos.history.convert import counts_value, state_name
-from chaos.history.operations import State
+from chaos.history.operations import (
+    State,
+)
 from chaos.history.run_folder import Final, FinalTopic
 from ddq.client import Client, TaskState
 

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import msgspec
 
-from chaos.history.operations import Value
+from chaos.history.operations import (
+    Value,
+)
 from chaos.history.reader import BadHistoryError, lines
 
 

@@ -24,7 +24,14 @@ from typing import Any, Literal
 
 import msgspec
 
-from chaos.history.operations import BATCHES, NOTES, OPERATIONS, Failed, RunNote, Stamp, Value
+from chaos.history.notes import NOTES, RunNote
+from chaos.history.operations import (
+    BATCHES,
+    OPERATIONS,
+    Failed,
+    Stamp,
+    Value,
+)
 
 FOREVER_NS = 1 << 62
 """The end of an operation whose end is not known."""

@@ -7,7 +7,11 @@ from pathlib import Path
 
 import msgspec
 
-from chaos.history.operations import Counts, State, Value
+from chaos.history.operations import (
+    Counts,
+    State,
+    Value,
+)
 from chaos.history.reader import BadHistoryError
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from chaos.history.notes import FaultNote, RunNote, TopicSettings
 from chaos.history.operations import (
     Cancel,
     Cancelled,
@@ -23,7 +24,6 @@ from chaos.history.operations import (
     Extend,
     Extended,
     Failed,
-    FaultNote,
     Get,
     Lease,
     Nack,
@@ -36,13 +36,11 @@ from chaos.history.operations import (
     Retrieved,
     RetrySettings,
     RunAgain,
-    RunNote,
     Seen,
     Settle,
     Settled,
     Snooze,
     Snoozed,
-    TopicSettings,
     Value,
 )
 from chaos.history.run_folder import Final, FinalTopic, Run

@@ -14,7 +14,9 @@ from typing import Any
 
 import msgspec
 
-from chaos.history.operations import Value
+from chaos.history.operations import (
+    Value,
+)
 from chaos.history.reader import Type
 
 FLUSH_S = 0.1

@@ -16,7 +16,9 @@ from chaos.checker.judge import Judgement
 from chaos.checker.promises.g06_bounded_lateness import quantile
 from chaos.checker.timeline import Span
 from chaos.checker.view import RunView
-from chaos.history.operations import plain
+from chaos.history.operations import (
+    plain,
+)
 from chaos.history.reader import Op
 from chaos.history.run_folder import Run
 from models.promises import BY_ID

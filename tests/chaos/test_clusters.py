@@ -40,7 +40,8 @@ from chaos.clusters.resp import ReplyError
 from chaos.faults import FaultContext, Mode, Target, kind
 from chaos.systems.ddq.http import offset_ms
 from chaos.systems.ddq.options import SystemOptions
-from chaos.systems.ddq.processes import DdqProcess, ProcessSystem
+from chaos.systems.ddq.process import DdqProcess
+from chaos.systems.ddq.processes import ProcessSystem
 from ddq.client import Client
 from ddq.errors import ClockUnsafe, DdqError
 

@@ -14,7 +14,10 @@ import redis.asyncio
 from chaos.checker.bounds import Bounds
 from chaos.checker.judge import judge
 from chaos.history.final import collect_final
-from chaos.history.operations import RetrySettings, RunNote, TopicSettings
+from chaos.history.notes import RunNote, TopicSettings
+from chaos.history.operations import (
+    RetrySettings,
+)
 from chaos.history.reader import read_history
 from chaos.history.recorder import Recorder
 from chaos.history.run_folder import Run

@@ -20,7 +20,7 @@ from chaos.faults.catalogue import ALL, EVERY, QUORUM
 from chaos.faults.model import PROCESS_TARGETS, Clocked
 from chaos.faults.nemesis import FaultEvent, FaultPhase, Schedule, Step, play
 from chaos.faults.targets import NodeTarget
-from chaos.systems.ddq.processes import DdqProcess
+from chaos.systems.ddq.process import DdqProcess
 from tests.support.service import Service
 
 

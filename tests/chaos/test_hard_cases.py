@@ -10,7 +10,9 @@ import pytest
 
 from chaos.checker.judge import judge, judge_journal
 from chaos.checker.promises import CHECKERS
-from chaos.history.operations import RetrySettings
+from chaos.history.operations import (
+    RetrySettings,
+)
 from chaos.history.reader import read_history
 from chaos.history.run_folder import Run
 from chaos.history.synthetic import SyntheticHistory, write_run

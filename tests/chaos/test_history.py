@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from chaos.history.operations import FaultNote
+from chaos.history.notes import FaultNote
 from chaos.history.reader import FOREVER_NS, BadHistoryError, read_history
 from chaos.history.writer import HistoryWriter
 

@@ -14,7 +14,7 @@ from chaos.experiments.mutants.registry import MUTATIONS, find_mutation
 from chaos.experiments.mutants.run import found_by
 from chaos.experiments.scenarios import scenario
 from chaos.history.journal import Journal
-from chaos.history.operations import MetricNote, RunNote, TopicSettings
+from chaos.history.notes import MetricNote, RunNote, TopicSettings
 from chaos.history.reader import History, Note
 from ddq.client import NewTask, convert
 from ddq.errors import OutcomeUnknown

@@ -17,7 +17,10 @@ import pytest
 
 from chaos.checker.judge import Results, judge
 from chaos.checker.promises import CHECKERS
-from chaos.history.operations import LeaderNote, RetrySettings
+from chaos.history.notes import LeaderNote
+from chaos.history.operations import (
+    RetrySettings,
+)
 from chaos.history.synthetic import SyntheticHistory, write_run
 from models.promises import PROMISES
 

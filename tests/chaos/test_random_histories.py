@@ -11,7 +11,10 @@ from typing import Any
 
 import pytest
 
-from chaos.history.operations import Lease, RetrySettings
+from chaos.history.operations import (
+    Lease,
+    RetrySettings,
+)
 from chaos.history.synthetic import SyntheticHistory
 from tests.chaos.test_promises import broken, judged, stories
 

@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from chaos.history.operations import Lease, LossNote, RetrySettings
+from chaos.history.notes import LossNote
+from chaos.history.operations import (
+    Lease,
+    RetrySettings,
+)
 from chaos.history.synthetic import SyntheticHistory
 from tests.chaos.test_hard_cases import moved
 from tests.chaos.test_promises import (

@@ -21,10 +21,10 @@ from chaos.experiments.plan import RunPlan, read_plan, save_plan, saved_bounds
 from chaos.experiments.scenarios import CORE, REGRESSION, SCENARIOS, SMOKE, scenario
 from chaos.experiments.timers import timers
 from chaos.faults import KINDS, FaultRow, Mode
-from chaos.history.operations import FaultNote
+from chaos.history.notes import FaultNote
 from chaos.history.reader import BadHistoryError, History, Note
 from chaos.report.junit import write_junit
-from chaos.systems.ddq.processes import DdqProcess
+from chaos.systems.ddq.process import DdqProcess
 from chaos.workloads.actor import Actor, Load
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from chaos.checker.cases import Case
 from chaos.checker.verdict import Found
 from chaos.checker.view import RunView
-from chaos.history.operations import Lease, Seen
+from chaos.history.operations import (
+    Lease,
+    Seen,
+)
 from chaos.history.reader import Op
 
 

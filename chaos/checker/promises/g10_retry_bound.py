@@ -14,7 +14,9 @@ from chaos.checker.cases import Case, Delivery
 from chaos.checker.verdict import Found
 from chaos.checker.view import MS, RunView
 from chaos.history.journal import Entry
-from chaos.history.operations import RetrySettings
+from chaos.history.operations import (
+    RetrySettings,
+)
 from chaos.history.reader import Op
 
 SNOOZES_MAX_COUNT = 10_000

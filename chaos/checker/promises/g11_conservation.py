@@ -11,7 +11,10 @@ from collections import Counter, defaultdict
 
 from chaos.checker.verdict import Anomaly, Found
 from chaos.checker.view import RunView, seconds
-from chaos.history.operations import HELD, Counts
+from chaos.history.operations import (
+    HELD,
+    Counts,
+)
 from chaos.history.run_folder import FinalTopic
 
 AFTER = {"succeeded", "cancelled", "purged"}

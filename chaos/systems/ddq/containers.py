@@ -10,7 +10,8 @@ from chaos.clusters.docker.container import at
 from chaos.clusters.process.launch import Child
 from chaos.faults.links import Toxiproxy
 from chaos.systems.ddq.options import SystemOptions
-from chaos.systems.ddq.processes import Launcher, ProcessSystem
+from chaos.systems.ddq.process import Launcher
+from chaos.systems.ddq.processes import ProcessSystem
 
 _PYTHON = "/opt/ddq/bin/python"
 _TOXIPROXY = Path("/usr/local/bin/toxiproxy-server")
