@@ -156,7 +156,7 @@ chaos-smoke: $(READY) chaos-image ## run the scenarios that say most in a minute
 	@$(CHAOS) smoke $(CHAOS_MODE) $(CHAOS_FLAGS)
 
 .PHONY: chaos-nightly
-chaos-nightly: $(READY) chaos-image ## run every scenario in every mode, and many drawn ones (hours; goes on)
+chaos-nightly: $(READY) chaos-image ## run every scenario in every mode, and many drawn ones (hours; can be resumed)
 	@$(CHAOS) nightly $(if $(SCENARIO),--scenario $(SCENARIO)) \
 		$(if $(DURABILITY),--durability $(DURABILITY)) $(CHAOS_FLAGS)
 
@@ -253,7 +253,7 @@ gen: $(READY) ## generate ddq/v1 from proto/ddq/v1, and the tables of the docume
 	@$(BIN)/python -m tools.docs
 
 .PHONY: lock
-lock: $(READY) ## resolve the dependencies anew and write requirements.lock
+lock: $(READY) ## resolve the dependencies and write requirements.lock
 	@$(BIN)/python -m tools.lock
 
 .PHONY: wheel

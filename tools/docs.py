@@ -279,19 +279,19 @@ def test_profiles() -> str:
     return table(("profile", "examples", "steps an example", "drawn"), rows)
 
 
-def planted_bugs() -> str:
+def seeded_mutations() -> str:
     """tests/bugs/registry.py and chaos/experiments/mutants/registry.py."""
     rows = []
     for bug in BUGS:
         promised = sorted(bug.breaks, key=lambda promise: int(promise[1:]))
-        named = {4: "3 with failovers", 5: "3 with a lost tail", 6: "3, told by name"}
+        named = {4: "3 with failovers", 5: "3 with a lost tail", 6: "3, directed"}
         levels = [named.get(level, str(level)) for level in bug.levels]
         rows.append((sentence(bug.name), " ".join(promised), ", ".join(levels)))
     for each in MUTATIONS.values():
         promised = sorted(each.breaks, key=lambda promise: int(promise[1:]))
         found_in = f"4: `{each.scenario}`, {each.mode.name}"
         rows.append((f"{sentence(each.doc)} (`{each.name}`)", " ".join(promised), found_in))
-    return table(("mistake", "promises that it may be caught by", "looked for at level"), rows)
+    return table(("mistake", "promises that it may be caught by", "tested at level"), rows)
 
 
 def guarantees() -> str:
@@ -347,7 +347,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "alerts": alerts,
     "errors": error_table,
     "test-profiles": test_profiles,
-    "planted-bugs": planted_bugs,
+    "seeded-mutations": seeded_mutations,
 }
 
 

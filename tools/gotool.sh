@@ -30,7 +30,7 @@ fi
 
 mkdir -p "$bin"
 # Two at once (parallel tests, two targets of make) build it once; the second finds it done. The move
-# is last, so nobody ever runs half a program.
+# is last, so that no process runs an incomplete program.
 exec 9>"$bin/.$name.lock"
 flock 9
 if [ ! -x "$target" ] || [ "$root/tools/go/go.mod" -nt "$target" ] || [ "$root/tools/go/go.sum" -nt "$target" ]; then

@@ -4,7 +4,7 @@
 #
 #   tools/publish_image.sh REGISTRY/OWNER/NAME vX.Y.Z
 #
-# Whoever calls this has logged in.
+# The caller has logged in to the registry.
 set -euo pipefail
 
 if [ "$#" -ne 2 ] || [ -z "$1" ] || ! [[ $2 =~ ^v?[0-9]+\.[0-9]+\.[0-9]+ ]]; then

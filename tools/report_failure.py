@@ -1,7 +1,8 @@
 """Open an issue about a run that failed, or add to the one that is open already.
 
-For scheduled runs, which nobody waits for. One issue with a comment a night is read; thirty issues
-are not. Standard library and `gh` only: the job that calls this must work when the others did not.
+For scheduled runs. Failures of several nights are comments on one issue, which are more likely to
+be read than thirty issues. Standard library and `gh` only: the job that calls this must work when
+the others did not.
 """
 
 import argparse
