@@ -140,6 +140,19 @@ def test_files_and_folders_that_are_named_exist(name: str) -> None:
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
+def test_names_behind_a_file_are_in_that_file() -> None:
+    """In ARCHITECTURE's tables: `path.py`, `Class.method`."""
+    text = (ROOT / "docs/ARCHITECTURE.md").read_text()
+    named = re.findall(
+        r"`([\w/]+\.py)`(?:,| \(| writes it \()\s?(?:class )?`(\w+)(?:\.(\w+))?`", text
+    )
+    assert len(named) >= 5
+    for path, name, member in named:
+        source = (ROOT / path).read_text()
+        assert re.search(rf"(?:class|def) {name}\b", source), f"{path}: {name}"
+        assert not member or re.search(rf"def {member}\b", source), f"{path}: {name}.{member}"
+
+
 def test_each_change_in_contributing_names_its_files() -> None:
     _, _, rest = (ROOT / "CONTRIBUTING.md").read_text().partition("## Where do I change X\n")
     section, _, _ = rest.partition("\n## ")
