@@ -106,10 +106,10 @@ def node(
 ) -> None:  # fmt: skip
     """Start a data node of the store behind Sentinels, safely.
 
-    It asks the Sentinels who is master. If that is another node, this one starts as its replica. If
-    it is this node, it stays down until they have elected another one: what it has on disk may be
-    less than what the replicas hold. If no majority answers, it waits. Then the server takes the
-    place of this process.
+    It asks the Sentinels which node is the master. If that is another node, this one starts as its
+    replica. If it is this node, it stays down until they have elected another one: what it has on
+    disk may be less than what the replicas hold. If no majority answers, it waits. Then the server
+    takes the place of this process.
     """
     # Late, so that other commands do not load it.
     from ddq.node.decision import Follow, Lead  # noqa: PLC0415

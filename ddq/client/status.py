@@ -80,7 +80,7 @@ class Failure:
 
 
 class AttemptFailedError(Exception):
-    """Carries a Failure up to who decides about a repeat; never leaves the client."""
+    """Carries a Failure up to the code that decides about a repeat; never leaves the client."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(str(failure.error))

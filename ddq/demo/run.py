@@ -12,8 +12,8 @@ from typing import Any
 
 from ddq.client import Client, TaskState
 from ddq.demo.plan import TOPIC, PlannedTask, make_plan
+from ddq.demo.screen import DemoScreen
 from ddq.demo.summary import Outcome, check, show
-from ddq.demo.view import View
 from ddq.demo.worker_pool import Member, WorkerPool
 from ddq.errors import DdqError, FailedPrecondition
 from ddq.server import ServerInfo, ServerOptions, run_server
@@ -43,8 +43,8 @@ async def run_demo(*, tasks: int = TASKS, seed: int = 1) -> bool:
     async with contextlib.AsyncExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="ddq-demo-"))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        view = View()
-        view.tell(f"starting a server, its store in {folder}, and {WORKERS} worker processes")
+        screen = DemoScreen()
+        screen.tell(f"starting a server, its store in {folder}, and {WORKERS} worker processes")
         address = await stack.enter_async_context(_server(folder))
         client = await stack.enter_async_context(Client(address))
         pool = WorkerPool(address)
@@ -53,8 +53,8 @@ async def run_demo(*, tasks: int = TASKS, seed: int = 1) -> bool:
             await pool.start()
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                with view:
-                    await _play(client, plan, pool, view, cancelled)
+                with screen:
+                    await _play(client, plan, pool, screen, cancelled)
                 await pool.stop()
                 outcome = Outcome(
                     (await client.stats(TOPIC)).counts,
@@ -96,25 +96,29 @@ async def _server(folder: Path) -> AsyncIterator[str]:
 
 
 async def _play(
-    client: Client, plan: Sequence[PlannedTask], pool: WorkerPool, view: View, cancelled: set[str]
+    client: Client,
+    plan: Sequence[PlannedTask],
+    pool: WorkerPool,
+    screen: DemoScreen,
+    cancelled: set[str],
 ) -> None:
     """Produces, cancels, kills a worker, and returns when every task has ended."""
     first = plan[0]
     # So that the topic is there when it is first looked at.
     await client.enqueue_batch(TOPIC, [first.new_task()])
     async with asyncio.TaskGroup() as group:
-        watching = group.create_task(_watch(client, pool, view, len(plan)))
-        group.create_task(_accident(pool, view))
+        watching = group.create_task(_watch(client, pool, screen, len(plan)))
+        group.create_task(_accident(pool, screen))
         async with asyncio.TaskGroup() as producers:
             for number in range(PRODUCERS):
                 share = plan[1 + number :: PRODUCERS]
-                producers.create_task(_produce(client, share, view, cancelled))
-        view.tell(f"all {len(plan)} tasks are enqueued, {len(cancelled)} of them cancelled again")
+                producers.create_task(_produce(client, share, screen, cancelled))
+        screen.tell(f"all {len(plan)} tasks are enqueued, {len(cancelled)} of them cancelled again")
         await watching
 
 
 async def _produce(
-    client: Client, tasks: Sequence[PlannedTask], view: View, cancelled: set[str]
+    client: Client, tasks: Sequence[PlannedTask], screen: DemoScreen, cancelled: set[str]
 ) -> None:
     """Enqueues a share of the tasks, a few at a time, and cancels those that the plan says."""
     for batch in _slices(tasks, PRODUCE_BATCH):
@@ -126,24 +130,24 @@ async def _produce(
                 try:
                     await client.cancel(TOPIC, task.id)
                 except FailedPrecondition as error:
-                    view.tell(f"too late to cancel: {error}")
+                    screen.tell(f"too late to cancel: {error}")
                 else:
                     cancelled.add(task.id)
 
 
-async def _accident(pool: WorkerPool, view: View) -> None:
+async def _accident(pool: WorkerPool, screen: DemoScreen) -> None:
     """Kills a worker in the middle of its work, and hires another."""
     await asyncio.sleep(KILL_AFTER_S)
     while not pool.orphans:
         target = await _busy(pool)
         # Its last task may have ended while the signal was on its way: then another has to go.
         held = await pool.kill(target)
-        view.tell(
+        screen.tell(
             f"{target.name} was killed (SIGKILL) while it held {len(held)} tasks; "
             "their leases will expire"
         )
         member = await pool.start()
-        view.tell(f"{member.name} takes its place")
+        screen.tell(f"{member.name} takes its place")
 
 
 async def _busy(pool: WorkerPool) -> Member:
@@ -155,12 +159,12 @@ async def _busy(pool: WorkerPool) -> Member:
         await asyncio.sleep(REFRESH_S)
 
 
-async def _watch(client: Client, pool: WorkerPool, view: View, total: int) -> None:
+async def _watch(client: Client, pool: WorkerPool, screen: DemoScreen, total: int) -> None:
     """Shows the figures until every task has ended."""
     while True:
         with contextlib.suppress(DdqError):
             counts = (await client.stats(TOPIC)).counts
-            view.show(counts, pool)
+            screen.show(counts, pool)
             if counts.enqueued == total and not counts.scheduled + counts.ready + counts.leased:
                 return
         await asyncio.sleep(REFRESH_S)

@@ -7,7 +7,7 @@ down and what they held is gone. So the process that starts a data node asks the
 
 from __future__ import annotations
 
-from ddq.node.decision import Follow, Lead, Refuse, View, Wait, decide
+from ddq.node.decision import Follow, Lead, Refuse, SentinelAnswer, Wait, decide
 from ddq.node.run import NodeOptions, NodeStartError, wait_for_role
 
 __all__ = [
@@ -16,7 +16,7 @@ __all__ = [
     "NodeOptions",
     "NodeStartError",
     "Refuse",
-    "View",
+    "SentinelAnswer",
     "Wait",
     "decide",
     "wait_for_role",

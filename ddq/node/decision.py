@@ -14,7 +14,7 @@ _FORCE_HINT = (
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class SentinelAnswer:
     """What one Sentinel says of the master.
 
     Attributes:
@@ -37,7 +37,7 @@ class Follow:
 
 @dataclass(frozen=True, slots=True)
 class Lead:
-    """Start as master; ``why`` that is safe, or who takes it on himself."""
+    """Start as master; ``why`` that is safe, or on which option it rests."""
 
     why: str
 
@@ -60,7 +60,7 @@ Decision: TypeAlias = Follow | Lead | Wait | Refuse
 
 
 def decide(
-    views: Sequence[View],
+    views: Sequence[SentinelAnswer],
     *,
     sentinels_count: int,
     own: str,
@@ -99,12 +99,12 @@ def decide(
         )
     if len(views) < majority:
         return Wait(
-            f"{len(views)} of {sentinels_count} Sentinels tell who is master, {majority} have to"
+            f"{len(views)} of {sentinels_count} Sentinels name a master, {majority} have to"
         )
     votes_text = ", ".join(f"{master} ({count})" for master, count in sorted(votes.items()))
     return Wait(f"no majority of the Sentinels agrees on a master: {votes_text}")
 
 
-def _is_new(view: View) -> bool:
+def _is_new(view: SentinelAnswer) -> bool:
     """Whether nothing can be lost yet: no replica has ever followed this master or replaced one."""
     return view.replicas_count == 0 and view.config_epoch == 0

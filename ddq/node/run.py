@@ -83,7 +83,7 @@ async def wait_for_role(options: NodeOptions) -> Follow | Lead:
                     said, said_at_s = line, now_s
                 await asyncio.sleep(ASK_INTERVAL_S)
             case Follow(master):
-                _log.info("starting as a replica of %s, whom the Sentinels name", master)
+                _log.info("starting as a replica of %s, which the Sentinels name", master)
                 return decision
             case Lead(why):
                 _log.warning("starting as MASTER: %s", why)

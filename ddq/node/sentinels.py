@@ -12,7 +12,7 @@ import redis.exceptions
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from ddq.node.decision import View
+from ddq.node.decision import SentinelAnswer
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +34,13 @@ class Sentinels:
     ca_file: str | None = None
     timeout_s: float = 1.0
 
-    async def views(self) -> tuple[list[View], list[str]]:
+    async def views(self) -> tuple[list[SentinelAnswer], list[str]]:
         """What those say that answer, and what is wrong with each of the others."""
         answers = await asyncio.gather(*(self._view(*address) for address in self.addresses))
-        views = [answer for answer in answers if isinstance(answer, View)]
+        views = [answer for answer in answers if isinstance(answer, SentinelAnswer)]
         return views, [answer for answer in answers if isinstance(answer, str)]
 
-    async def _view(self, host: str, port: int) -> View | str:
+    async def _view(self, host: str, port: int) -> SentinelAnswer | str:
         client = redis.asyncio.Redis(
             host=host,
             port=port,
@@ -54,7 +54,7 @@ class Sentinels:
         try:
             async with asyncio.timeout(self.timeout_s):
                 state = cast("dict[str, Any]", await client.sentinel_master(self.master_name))
-            return View(
+            return SentinelAnswer(
                 master=f"{state['ip']}:{state['port']}",
                 replicas_count=int(state["num-slaves"]),
                 config_epoch=int(state["config-epoch"]),

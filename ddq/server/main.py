@@ -124,8 +124,8 @@ async def _serve(
             await server.start()
             on_ready(f"{host}:{port}")
             await stop.wait()
-            # The shards are handed over first, and not after the drain: who stops this process may
-            # not wait for its end.
+            # The shards are handed over first, and not after the drain: a supervisor that stops
+            # this process may not wait for its end.
             scheduler_stop.set()
             await health_servicer.enter_graceful_shutdown()
             service.end_waits()

@@ -307,7 +307,7 @@ class Retrieval:
                     found.error = error
                     continue
                 # A task may be leased there, and only a repeat can get it. What is leased by now
-                # belongs to the caller, who would else wait for its expiry.
+                # belongs to the caller, which would otherwise wait for its expiry.
                 if found.leases:
                     found.ended = True
                     return

@@ -34,9 +34,9 @@ Handler = Callable[[Any, Call], Awaitable[Any]]
 
 REPLY_MARGIN_S = 0.1
 """The store has to have answered so much before a call's deadline: a reply, or an error that says
-what is known, would else miss its caller, who learns only that the deadline has passed."""
+what is known, would otherwise miss its caller, which learns only that the deadline has passed."""
 REPLY_MARGIN_SHARE = 0.1
-"""Of a short deadline it is this share."""
+"""The margin of a short deadline, as a share of it."""
 
 
 class CallFactory:

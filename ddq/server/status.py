@@ -16,11 +16,11 @@ from ddq.errors import DOMAIN, DdqError
 
 MESSAGE_MAX_BYTES = 512
 METADATA_MAX_BYTES = 1_024
-"""Of all names and values together."""
+"""Most bytes of all names and values together."""
 METADATA_VALUE_MAX_BYTES = 256
 """An id fits."""
 VIOLATIONS_MAX_BYTES = 1_536
-"""Of all fields and descriptions together."""
+"""Most bytes of all fields and descriptions together."""
 _FIELD_MAX_BYTES = 128
 _DESCRIPTION_MAX_BYTES = 256
 _CUT = "…"

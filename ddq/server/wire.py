@@ -181,7 +181,7 @@ def total_counts(surveys: list[Survey]) -> admin_pb2.TaskCounts:
     )
 
 
-# Page tokens: opaque to callers, who hand them back as they are.
+# Page tokens: opaque to callers, which send them back unchanged.
 
 
 def page_token(cursor: Cursor | None) -> str:

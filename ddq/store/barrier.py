@@ -38,7 +38,8 @@ SENTINEL_ELECTION_S = 5.0 + 10.0 + 1.0
 another one, that the master is down, counts for 5 s; then it waits for votes until its election
 time-out, and adds a random delay of up to a second."""
 WINDOW_SHARE = 0.5
-"""Of down-after. The rest is for a Sentinel whose last ping was answered just before the cut."""
+"""The window as a share of down-after. The rest is for a Sentinel whose last ping was answered just
+before the cut."""
 SETTLE_MARGIN = 1.5
 
 

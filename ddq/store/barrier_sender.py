@@ -36,7 +36,8 @@ RETRY_S = 0.25
 no longer: with a long down-after, a share of its window would exceed most deadlines. The Sentinels
 are asked again as often."""
 TIMEOUT_SHARE = 0.5
-"""Of a send's time-out, for its barrier: one that comes up short must not cost the connection."""
+"""The share of a send's time-out for its barrier: one that comes up short must not cost the
+connection."""
 ELECTIONS_TIMEOUT_S = 2.0
 """For the Sentinels' answer; each of them has a second."""
 SUSPENSION_MIN_S = 0.05

@@ -162,7 +162,7 @@ async def _good_replicas(topology: Topology, master: Node, deadline_s: float) ->
     """How many replicas have lately reported their offset to the master."""
     reply = await _ask(topology, master, ("INFO", "replication"), deadline_s)
     if not isinstance(reply, bytes):
-        raise StoreUnreachable(f"{master} does not say who its replicas are: {reply}")
+        raise StoreUnreachable(f"{master} does not list its replicas: {reply}")
     # Left out where min-replicas-to-write is 0, which is a finding of its own.
     return int(info_fields(reply).get("min_slaves_good_slaves", 0))
 

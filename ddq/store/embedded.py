@@ -84,7 +84,7 @@ class EmbeddedStore:
 
     @property
     def pid(self) -> int:
-        """Of the server process."""
+        """The process id of the server."""
         assert self._process is not None
         return self._process.pid
 

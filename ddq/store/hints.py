@@ -87,7 +87,7 @@ def parse_hint(message: bytes) -> Hint | None:
 
 
 class HintSource(Protocol):
-    """Delivers hints to those who listen."""
+    """Delivers hints to its listeners."""
 
     def listen(self, listener: Listener) -> None:
         """``listener`` is called with each hint from now on; it must not block or raise."""

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 LIST_READ_ENOUGH = 2
 """What the script ``list`` says of a page that ended because it had read enough."""
 LIST_SCRIPTS_MAX_COUNT = 32
-"""Of one page: each reads at most about 4 MiB."""
+"""Scripts for one page at most; each reads at most about 4 MiB."""
 
 
 async def list_page(
@@ -59,7 +59,7 @@ async def list_page(
                     record_size_bytes=record_size_bytes,
                 )
             except StoreMalformed as error:
-                # GetTask says so to who asks for it; the others are still listed.
+                # GetTask reports the error for this task; the others are still listed.
                 log.error("left out of a listing: %s", error)  # noqa: TRY400 - no bug of ours
             else:
                 tasks.append(task)

@@ -57,7 +57,7 @@ class Ledger:
 
 
 NO_PROCESS: list[str | int] = ["", 0, 0]
-"""The arguments of who expects nothing: schedulers, and requests in FAST."""
+"""The arguments of callers that expect nothing: schedulers, and requests in FAST."""
 
 
 class Ledgers:

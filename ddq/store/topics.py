@@ -85,7 +85,7 @@ class TopicRegistry:
 
     @property
     def default_settings(self) -> TopicSettings:
-        """Of a topic that is made without any."""
+        """The settings of a topic that is created without any."""
         default = self._runner.default
         return TopicSettings(durability=default.mode, fsync=default.fsync)
 

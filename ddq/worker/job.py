@@ -155,7 +155,7 @@ class Job:
 
     @property
     def last_error(self) -> str:
-        """Of the attempt before; empty in the first."""
+        """The error of the previous attempt; empty in the first."""
         return self.lease.task.last_error
 
     @property

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ddq.node import Follow, Lead, NodeOptions, Refuse, View, Wait, decide, wait_for_role
+from ddq.node import Follow, Lead, NodeOptions, Refuse, SentinelAnswer, Wait, decide, wait_for_role
 from ddq.node.config import DEFAULTS, write_config
 from ddq.node.run import NodeStartError
 from ddq.node.sentinels import Sentinels
@@ -17,8 +17,8 @@ from ddq.node.sentinels import Sentinels
 OWN, OTHER, THIRD = "10.0.0.1:7000", "10.0.0.2:7000", "10.0.0.3:7000"
 
 
-def views(*masters: str, replicas: int = 2, epoch: int = 0) -> list[View]:
-    return [View(master, replicas, epoch) for master in masters]
+def views(*masters: str, replicas: int = 2, epoch: int = 0) -> list[SentinelAnswer]:
+    return [SentinelAnswer(master, replicas, epoch) for master in masters]
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def views(*masters: str, replicas: int = 2, epoch: int = 0) -> list[View]:
     ],
 )
 def test_what_a_node_may_start_as(
-    heard: list[View], flags: dict[str, bool], expected: Follow | type
+    heard: list[SentinelAnswer], flags: dict[str, bool], expected: Follow | type
 ) -> None:
     decision = decide(heard, sentinels_count=3, own=OWN, **flags)
     if isinstance(expected, type):

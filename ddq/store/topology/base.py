@@ -22,7 +22,7 @@ class Redirect:
     """Where a Cluster sends a command instead.
 
     Attributes:
-        node: who is to be asked.
+        node: the node to be asked.
         asking: for this one time only: ("ASKING",) has to go directly before the command, in the
             same send. Without it the slot has moved, and the topology knows that by now.
     """
@@ -81,13 +81,14 @@ class Topology(Protocol):
         """The master that serves a key now; looks for it when it is not known, or suspected.
 
         Raises:
-            StoreUnreachable: it cannot be found; the message says who was asked and what they said.
+            StoreUnreachable: it cannot be found; the message names the nodes that were asked, and
+                their answers.
         """
 
     def known_node(self, key: str) -> Node | None:
         """The master of a key as far as it is known, without a question; None if it is not.
 
-        For those who share out work over nodes, never to decide where a command goes.
+        For distributing work over nodes, never to decide where a command goes.
         """
 
     async def masters(self, deadline_s: float) -> tuple[Node, ...]:
@@ -105,7 +106,7 @@ class Topology(Protocol):
         """
 
     async def sentinel_settings(self, deadline_s: float) -> tuple[SentinelSettings, ...]:
-        """Of each Sentinel that answers; empty where there is none.
+        """The settings of each Sentinel that answers; empty where there is none.
 
         Raises:
             StoreUnreachable: no Sentinel answers.

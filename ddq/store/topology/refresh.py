@@ -73,7 +73,7 @@ class Answers(Generic[T]):
     """What several nodes said.
 
     Attributes:
-        given: of those who answered.
+        given: of the nodes that answered.
         failures: of the others, why not.
     """
 

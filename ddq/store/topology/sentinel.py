@@ -1,4 +1,4 @@
-"""A master with replicas, watched by Sentinels: who the master is, they say, and ROLE confirms.
+"""A master with replicas, watched by Sentinels: they name the master, and ROLE confirms it.
 
 No single Sentinel is trusted. Each names a master and the epoch of the failover that made it one;
 the newest epoch counts, and before the node is used it has to call itself master. All of this only
@@ -165,8 +165,8 @@ class SentinelTopology:
                 "SENTINEL MASTER on each"
             )
         if epoch < self._epoch and count <= len(self._sentinels) // 2:
-            # Those who know better are out of reach. Only most of them together may be right with
-            # an older epoch: then they were set up again.
+            # Sentinels that know better are out of reach. Only most of them together may be right
+            # with an older epoch: then they were set up again.
             raise StoreUnreachable(
                 f"the Sentinels that answer are behind: epoch {self._epoch} was seen ({answers})"
             )

@@ -1,4 +1,4 @@
-"""The store's URL, read: what kind of store, who is asked first, and how one gets in."""
+"""The store's URL, read: the kind of store, the nodes that are asked first, and the credentials."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Access:
         username, password: for ACL; None for none.
         tls: whether the connection is encrypted, and the server has to prove its name.
         ca_file: further CA certificates to verify the server with; None for the system's only.
-        cert_file, key_file: with which the client proves who it is; None for none.
+        cert_file, key_file: that authenticate the client; None for none.
         check_hostname: whether the server's certificate has to be for the name or address one
             connects to.
     """

@@ -19,7 +19,7 @@ LINE_INTERVAL_S = 2.0
 _STATES = ("scheduled", "ready", "leased", "succeeded", "cancelled", "dead")
 
 
-class View:
+class DemoScreen:
     """Shows figures and events; a context manager."""
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class View:
         self._start_s = time.monotonic()
         self._line_s = 0.0
 
-    def __enter__(self) -> View:
+    def __enter__(self) -> DemoScreen:
         if self._live is not None:
             self._live.start()
         return self
