@@ -1,6 +1,6 @@
-# Two images from one file: `ddq`, which operators deploy, and `chaos`, the same with what the chaos
-# harness needs to hurt a store. Built by tools/image.sh, which says what the build may need of this
-# machine; no stage that is kept sees any of it. The classic builder is enough.
+# Two images from one file: `ddq` for operators, and `chaos`, the same with the tools with which the
+# chaos harness injects faults. Built by tools/image.sh, which lists what the build uses of this
+# machine; none of it is in a stage that is kept. The classic builder is enough.
 
 ARG STORE_IMAGE=debian:trixie-slim
 

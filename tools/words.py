@@ -58,6 +58,7 @@ WORDS: dict[str, str] = {
     "everybody": "all clients, all processes, every reader",
     "whom": "the client that, the process that, which",
     "anew": "again; recreated, rebuilt",
+    "hurt": "inject a fault into, expose to faults",
     "lane": "store connection",
     "lanes": "store connections",
 }
@@ -76,6 +77,7 @@ PHRASES: dict[str, str] = {
     r"\b(is|are|was|were) no such\b(?<!there is no such)": "not a valid …",
     r"\bany more\b(?=.{0,3}$)": "no longer",
     r"\bdef test_(what|who)_": "subject, condition, result",
+    r'"""Of (an?|the|all|any|those|what|its)\b': "a sentence: The …, that …",
 }
 """Several words, as a regular expression."""
 

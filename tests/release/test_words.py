@@ -33,6 +33,9 @@ def found(text: str, path: str = "ddq/example.py") -> list[str]:
         ("ValueError: it is no such thing", ["is no such"]),
         ("there is no such topic", []),
         ("stats.stray_entries", []),
+        ('    """Of a topic that is paused."""', ['"""Of a']),
+        ('    """The topic that is paused."""', []),
+        ("faults that hurt a node", ["hurt"]),
         ("stray entries, my_stray_entries", ["stray", "stray"]),
     ],
 )
