@@ -22,7 +22,7 @@ async def stats(
 ) -> None:
     """Show how many tasks there are in each state, and since the topic exists.
 
-    enqueued = scheduled + ready + leased + dead + succeeded + cancelled + purged + set aside, at
+    enqueued = scheduled + ready + leased + dead + succeeded + cancelled + purged + quarantined, at
     every moment.
     """
     async with connect() as client:
@@ -39,6 +39,9 @@ async def stats(
     _show_stats(found)
 
 
+_HEADINGS = {"set_aside": "quarantined"}
+
+
 def _show_stats(found: list[tuple[str, TopicStats]]) -> None:
     columns = (
         "enqueued",
@@ -52,7 +55,7 @@ def _show_stats(found: list[tuple[str, TopicStats]]) -> None:
         "set_aside",
     )
     table(
-        ["topic", *(f"{column.replace('_', ' ')}>" for column in columns), "next due"],
+        ["topic", *(f"{_HEADINGS.get(column, column)}>" for column in columns), "next due"],
         (
             [
                 name,
