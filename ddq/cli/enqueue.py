@@ -19,8 +19,12 @@ from ddq.cli.options import (
     Address,
     At,
     Delay,
+    InitialBackoff,
+    Jitter,
     Json,
     MaxAttempts,
+    MaxBackoff,
+    Multiplier,
     Timeout,
     span_option,
 )
@@ -102,18 +106,10 @@ def enqueue(
         ),
     ] = None,
     max_attempts: MaxAttempts = None,
-    initial_backoff: Annotated[
-        timedelta | None, span_option("--initial-backoff", help="Wait after the first failure.")
-    ] = None,
-    max_backoff: Annotated[
-        timedelta | None, span_option("--max-backoff", help="Longest wait after a failure.")
-    ] = None,
-    multiplier: Annotated[
-        float | None, typer.Option(help="Factor from one wait to the next.")
-    ] = None,
-    jitter: Annotated[
-        float | None, typer.Option(help="Random part on top of a wait, 0 to 1.")
-    ] = None,
+    initial_backoff: InitialBackoff = None,
+    max_backoff: MaxBackoff = None,
+    multiplier: Multiplier = None,
+    jitter: Jitter = None,
     as_json: Json = False,
     address: Address = DEFAULT_ADDRESS,
     timeout: Timeout = DEFAULT_TIMEOUT,

@@ -99,6 +99,16 @@ def span_option(*names: str, help: str, show_default: str | bool = True) -> Any:
     )
 
 
+InitialBackoff = Annotated[
+    timedelta | None, span_option("--initial-backoff", help="Wait after the first failure.")
+]
+MaxBackoff = Annotated[
+    timedelta | None, span_option("--max-backoff", help="Longest wait after a failure.")
+]
+Multiplier = Annotated[float | None, typer.Option(help="Factor from one wait to the next.")]
+Jitter = Annotated[float | None, typer.Option(help="Random part on top of a wait, 0 to 1.")]
+
+
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     """Gives a command with an argument ``settings: Settings`` one flag for each setting.
 

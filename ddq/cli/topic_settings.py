@@ -11,7 +11,14 @@ from typing import Annotated, Any
 
 import typer
 
-from ddq.cli.options import MaxAttempts, span_option
+from ddq.cli.options import (
+    InitialBackoff,
+    Jitter,
+    MaxAttempts,
+    MaxBackoff,
+    Multiplier,
+    span_option,
+)
 from ddq.client import Durability, RetryPolicy, TopicSettings
 
 
@@ -50,18 +57,10 @@ def _settings(
         span_option("--max-run", help="How long workers let a handler run; 0s: no bound."),
     ] = None,
     max_attempts: MaxAttempts = None,
-    initial_backoff: Annotated[
-        timedelta | None, span_option("--initial-backoff", help="Wait after the first failure.")
-    ] = None,
-    max_backoff: Annotated[
-        timedelta | None, span_option("--max-backoff", help="Longest wait after a failure.")
-    ] = None,
-    multiplier: Annotated[
-        float | None, typer.Option(help="Factor from one wait to the next.")
-    ] = None,
-    jitter: Annotated[
-        float | None, typer.Option(help="Random part on top of a wait, 0 to 1.")
-    ] = None,
+    initial_backoff: InitialBackoff = None,
+    max_backoff: MaxBackoff = None,
+    multiplier: Multiplier = None,
+    jitter: Jitter = None,
 ) -> TopicSettings:
     policy = RetryPolicy(max_attempts, initial_backoff, max_backoff, multiplier, jitter)
     return TopicSettings(
