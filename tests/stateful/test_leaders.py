@@ -119,7 +119,7 @@ def test_who_was_turned_away_asks_once_a_lease(stateful_socket: str) -> None:
         assert 1 <= it.ran[other, "acquire"] - before <= 1 + 0.6 / LEASE_S
 
 
-def test_an_idle_shard_is_led_by_nobody_and_taken_when_work_is_due(stateful_socket: str) -> None:
+def test_an_idle_shard_has_no_leader_and_is_taken_when_work_is_due(stateful_socket: str) -> None:
     """A leadership that nobody uses lapses by itself: it costs no command to keep or to give up."""
     with quiet(stateful_socket, 0, schedulers=2) as it:
         for number in (1, 2):

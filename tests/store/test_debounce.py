@@ -53,7 +53,7 @@ async def test_an_event_may_bring_the_task_forward(queue: Queue) -> None:
     assert (await debounce(queue, "r2", delay_ms=10)).due_ms == queue.clock.store_ms + 10
 
 
-async def test_a_repeat_replaces_nothing_and_is_told_the_first_due_time(queue: Queue) -> None:
+async def test_a_repeat_replaces_nothing_and_returns_the_first_due_time(queue: Queue) -> None:
     await debounce(queue, "r1")
     second = await debounce(queue, "r2")
     third = await debounce(queue, "r3")
@@ -87,7 +87,7 @@ async def test_what_has_ended_is_followed_by_a_task_with_a_limit_of_its_own(
 
 
 @pytest.mark.parametrize("how", ["failed", "snoozed", "redriven"])
-async def test_a_task_that_has_run_waits_anew(queue: Queue, how: str) -> None:
+async def test_the_limit_restarts_for_a_task_that_has_run(queue: Queue, how: str) -> None:
     """Counted from its first enqueue, each event would cut the backoff short."""
     lease = await queue.add_leased("a")
     queue.clock.advance(60_000)

@@ -74,7 +74,7 @@ async def test_a_deposed_scheduler_moves_nothing(queue: Queue) -> None:
     assert (await scheduler_api.reap(topic, queue.shard, new, call())).count == 1
 
 
-async def test_a_lapsed_leadership_that_nobody_took_still_holds(queue: Queue) -> None:
+async def test_a_lapsed_leadership_holds_until_another_takes_it(queue: Queue) -> None:
     """No safety rests on the time: only who took it in between deposes."""
     held = await queue.lead()
     await queue.add("a")

@@ -64,7 +64,7 @@ def refusals_of_the_prelude() -> set[str]:
     return set(re.findall(r"refuse\('([A-Z_]+)'", "\n".join(script_texts().values())))
 
 
-def test_every_promised_status_has_a_story() -> None:
+def test_every_promised_status_has_a_case() -> None:
     promised = promised_statuses()
     assert len(promised) > 60
     assert set(STORIES) == promised

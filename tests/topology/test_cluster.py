@@ -187,7 +187,7 @@ async def test_a_suspicion_during_a_look_outlasts_it_though_its_reason_is_the_sa
     assert await scene.find(LOW) == node
 
 
-async def test_a_node_that_is_cut_off_is_not_believed(scene: Scene) -> None:
+async def test_a_node_that_is_cut_off_is_not_trusted(scene: Scene) -> None:
     await scene.find(LOW)
     scene.low.map = FakeMap(list(scene.map.ranges), epoch=1, state="ok")
     scene.fail_over()
@@ -226,7 +226,7 @@ async def test_a_slot_that_moves_to_a_master_does_not_look_like_a_failover(scene
     assert scene.changes == []
 
 
-async def test_nor_does_one_that_a_redirect_told_of_first(scene: Scene) -> None:
+async def test_a_slot_move_that_a_redirect_reported_first_is_not_a_failover(scene: Scene) -> None:
     await scene.find(LOW)
     moved = redis.exceptions.MovedError(f"{key_slot(LOW.encode())} {scene.high.node}")
     scene.topology.redirected(scene.low.node, moved)
@@ -247,7 +247,7 @@ async def test_nor_does_one_that_a_redirect_told_of_first(scene: Scene) -> None:
     assert scene.changes == [(scene.high.node, "it was deposed in between, and is master again")]
 
 
-async def test_a_redirect_from_who_is_no_master_tells_of_a_failover(scene: Scene) -> None:
+async def test_a_redirect_from_a_demoted_node_reports_a_failover(scene: Scene) -> None:
     await scene.find(LOW)
     moved = redis.exceptions.MovedError(f"{key_slot(HIGH.encode())} {scene.high.node}")
     scene.topology.redirected(scene.replica.node, moved)

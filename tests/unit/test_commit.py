@@ -276,7 +276,7 @@ async def test_a_held_reply_is_unknown_once_its_connection_is_gone() -> None:
     assert "reset" in error.message
 
 
-async def test_a_send_that_wrote_nothing_is_no_proof_that_anybody_follows() -> None:
+async def test_a_send_that_wrote_nothing_does_not_confirm_that_replicas_follow() -> None:
     """WAIT then answers for an older write, from memory."""
 
     def answer(commands: Sequence[Command]) -> list[Reply]:
