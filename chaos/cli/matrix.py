@@ -60,7 +60,7 @@ def _perform(plan: MatrixPlan, out: Console, *, fresh: bool) -> None:
     if controls:
         lost = sum(cell.lost for cell in controls)
         out.print(f"control ({heading(*_BY_NAME['rule-off'])}): {lost:,} lost")
-    out.print(f"table: {plan.folder / 'run_matrix.md'}", highlight=False, soft_wrap=True)
+    out.print(f"table: {plan.folder / 'matrix.md'}", highlight=False, soft_wrap=True)
     raise typer.Exit(exit_code(found))
 
 

@@ -7,9 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from chaos.cli.app import main
+from chaos.experiments.matrix.step import StepResult
 from chaos.history.synthetic import write_run
 from tests.chaos.test_promises import g1, once
 
@@ -89,3 +91,31 @@ def test_it_is_a_program(tmp_path: Path) -> None:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def test_a_retired_name_works_and_reports_the_current_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["sweep", "--help"]) == 0
+    captured = capsys.readouterr()
+    assert "chaos durability-matrix [OPTIONS]" in captured.out
+    assert captured.err == "chaos: `sweep` is called `durability-matrix` now\n"
+    assert main(["bugs", "--help"]) == 0
+    assert "called `mutations` now" in capsys.readouterr().err
+    assert main(["run", "master-killed", "--bug=none", "--cluster", "process"]) == 3
+    captured = capsys.readouterr()
+    assert "`--bug` is called `--mutation` now" in captured.err
+    assert "no mutation is called 'none'" in captured.err
+
+
+def test_a_measured_matrix_is_shown_with_the_path_of_its_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    step = StepResult("pause", "quorum", True, 0, 1, happened=True, acked=100, outage_s=1.0)
+    (tmp_path / "steps.jsonl").write_bytes(msgspec.json.encode(step) + b"\n")
+    options = ["--column", "quorum", "--steps", "1", "--folder", str(tmp_path)]
+    assert main(["durability-matrix", "pause", *options]) == 0
+    shown = capsys.readouterr().out
+    path = shown.rpartition("table: ")[2].strip()
+    assert "kept (100 in 1 steps)" in Path(path).read_text()
