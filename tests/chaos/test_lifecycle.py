@@ -316,3 +316,20 @@ async def test_an_error_of_the_driver_ends_the_run_and_leaves_its_history(tmp_pa
     assert failed.group_contains(ClusterError, match="no such node")
     phases = [n.value.phase for n in read_history(Run(tmp_path).history).notes if n.op == "phase"]
     assert phases == ["load", "fault"]
+
+
+async def test_health_is_asked_for_only_after_a_write_is_acknowledged(tmp_path: Path) -> None:
+    async def stop_for_a_moment(session: RecordedSession) -> None:
+        queue = cast("FakeSystem", session.deployment.system).queue
+
+        def restart() -> None:
+            queue.up = True
+            queue.done.append("up again")
+
+        queue.up = False
+        asyncio.get_running_loop().call_later(0.2, restart)
+
+    problems, system = await run(tmp_path, stop_for_a_moment)
+    assert problems == []
+    done = system.queue.done
+    assert done.index("up again") < len(done) - 1 - done[::-1].index("wait until serving")
