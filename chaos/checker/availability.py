@@ -28,7 +28,7 @@ def served(op: Op) -> bool | None:
 
 
 def served_share(ops: Iterable[Op]) -> float:
-    """Of those that count; 1 if there are none."""
+    """The share of the requests that count; 1 if there are none."""
     outcomes = [outcome for op in ops if (outcome := served(op)) is not None]
     return sum(outcomes) / len(outcomes) if outcomes else 1.0
 

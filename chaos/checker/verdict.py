@@ -18,7 +18,7 @@ class Verdict(IntEnum):
 
     @property
     def exit_code(self) -> int:
-        """Of a program that reports it; 3 is left for a failure of the harness itself."""
+        """The exit status of a program that reports it; 3 means that the harness failed."""
         return {Verdict.VALID: 0, Verdict.UNKNOWN: 2, Verdict.INVALID: 1}[self]
 
 

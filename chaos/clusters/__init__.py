@@ -1,4 +1,4 @@
-"""A store cluster that can be hurt: what every kind of it offers, and what only some can do.
+"""A store cluster for fault injection: what every kind offers, and what only some can do.
 
 ``Cluster`` is what a run needs anywhere. What hurts it are abilities, one protocol each: a kind of
 cluster offers those that its machine allows, and says of each other one why not.

@@ -39,7 +39,7 @@ WHOLE_GATES = {
     "unknowns later proved applied": 1.0,
     "unknowns later proved absent": 1.0,
 }
-"""Of all the runs of `make chaos` together."""
+"""What all the runs of `make chaos` have to meet together."""
 
 
 class RunOutcome(msgspec.Struct):

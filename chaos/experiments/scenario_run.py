@@ -20,7 +20,8 @@ from chaos.workloads import WORKLOADS
 TIMING = Timing(before_s=1.0, after_s=1.0)
 SERVED_SHARE = 0.95
 OPERATIONS_SHARE = 0.3
-"""Of what producers would start at their rate: faults, and this machine, take the rest."""
+"""The share of what producers would start at their rate that is required: faults, and this
+machine, take the rest."""
 _MOST_SCHEDULES = 1_000
 
 

@@ -1,4 +1,4 @@
-"""Things that are allowed, at a moment when they hurt."""
+"""Actions that are allowed, at a moment when they do damage."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What is started, spoken to and hurt beside the store: the system under test."""
+"""The system under test: what is started, called and exposed to faults beside the store."""

@@ -1,4 +1,4 @@
-"""The system under test: what is started, spoken to and hurt beside the store.
+"""The system under test: what is started, called and exposed to faults beside the store.
 
 A run knows it by this protocol only, so another queue can be put in its place. Workloads and
 histories speak the language of ddq's client: a system for another queue brings clients with the

@@ -1,4 +1,4 @@
-"""What clients do to ddq while it is hurt; one workload a file, through the public client."""
+"""What clients do while faults are injected; one workload per file, through the public client."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class Actor:
 
     @property
     def name(self) -> str:
-        """Of the process, whatever life it is in."""
+        """The name of the process, in each of its lives."""
         return self.recorder.process.partition(".")[0]
 
     def topic(self) -> str:

@@ -14,7 +14,7 @@ from chaos.history.reader import Note
 SHARDS_LED = "shards_led"
 """A metric of schedulers: how many shards each reports to lead; sampled all through a run."""
 PROBE_SHARDS = 1
-"""Of a topic of the harness itself, which is no part of the history."""
+"""The shards of a topic of the harness itself, which is not part of the history."""
 
 
 def check(view: RunView) -> Found:

@@ -63,7 +63,7 @@ def why_unavailable(image: str = IMAGE) -> str | None:
 
 
 def source_digest() -> str:
-    """Of what tools/image.sh builds in: a digest over the package's files, as sha256sum lists them.
+    """The digest of what tools/image.sh builds in: over the package's files, as sha256sum does.
 
     An image that was built before the last change would let yesterday's code pass today.
     """

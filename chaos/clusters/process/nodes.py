@@ -1,4 +1,4 @@
-"""What every cluster of local processes does: start, hurt, watch and end its nodes."""
+"""What every cluster of local processes does: start its nodes, inject faults, end them."""
 
 from __future__ import annotations
 

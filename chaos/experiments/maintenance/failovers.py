@@ -124,7 +124,7 @@ class Measured:
     again_ms: dict[tuple[Mode, str], list[float]] = field(default_factory=dict)
 
     def worst_p95_ms(self, mode: Mode) -> float:
-        """Of the kind that took longest."""
+        """The time of the kind that took longest."""
         return max(quantile(times, 0.95) for (m, _), times in self.again_ms.items() if m is mode)
 
     def table(self) -> Table:

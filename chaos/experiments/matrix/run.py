@@ -155,7 +155,7 @@ def _failed(job: _Job, problem: str) -> StepResult:
 
 
 def _topic(deployment: Deployment, name: str) -> str:
-    """On the first shard of a Cluster, which is the one that is hurt."""
+    """A topic on the first shard of a Cluster, into which faults are injected."""
     if not isinstance(deployment.cluster, ShardedCluster):
         return name
     first = range(16_384 // len(deployment.cluster.shards))

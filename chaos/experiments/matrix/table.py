@@ -96,7 +96,7 @@ def _quantile(ordered: Sequence[float], share: float) -> float:
 
 
 def heading(mode: Mode, rule: bool) -> str:
-    """Of a column."""
+    """The heading of a column."""
     return mode.value.upper() if rule else f"{mode.value.upper()} without the rule"
 
 
