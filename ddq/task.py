@@ -70,6 +70,9 @@ class RetryOverrides:
 
     def over(self, policy: RetryPolicy) -> RetryPolicy:
         """The policy that applies; a longer first backoff lifts the cap of the topic with it."""
+        if self is NO_OVERRIDES and policy.initial_backoff_ms <= policy.max_backoff_ms:
+            # As nearly always, once for each task of a batch.
+            return policy
         chosen = {name: value for name, value in asdict(self).items() if value is not None}
         merged = replace(policy, **chosen)
         if self.max_backoff_ms is None and merged.initial_backoff_ms > merged.max_backoff_ms:
@@ -77,6 +80,10 @@ class RetryOverrides:
         if merged.max_backoff_ms < merged.initial_backoff_ms:
             return replace(merged, initial_backoff_ms=merged.max_backoff_ms)
         return merged
+
+
+NO_OVERRIDES = RetryOverrides()
+"""Of a task that leaves everything to its topic."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -363,12 +363,21 @@ def _results(
     outcomes: Sequence[Outcome[V]],
     result: Callable[[V, Receipt | None], Message],
 ) -> list[R]:
-    """One result per item, in order, each with its own status."""
-    return [
-        kind(
-            status=to_status(outcome.error) if outcome.error else OK,
-            result=None if outcome.value is None else result(outcome.value, outcome.receipt),
-            receipt=wire.receipt(outcome.receipt),
+    """One result per item, in order, each with its own status.
+
+    Items that one script answered share a receipt, which is written once.
+    """
+    receipts: dict[int, Message | None] = {}
+    results = []
+    for outcome in outcomes:
+        key = id(outcome.receipt)
+        if key not in receipts:
+            receipts[key] = wire.receipt(outcome.receipt)
+        results.append(
+            kind(
+                status=to_status(outcome.error) if outcome.error else OK,
+                result=None if outcome.value is None else result(outcome.value, outcome.receipt),
+                receipt=receipts[key],
+            )
         )
-        for outcome in outcomes
-    ]
+    return results

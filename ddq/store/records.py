@@ -16,6 +16,7 @@ states[id], written by each transition:
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import struct
 from collections.abc import Mapping
@@ -26,6 +27,7 @@ from ddq.task import NewTask, RetryPolicy, Task, TaskState
 FORMAT = 1
 
 _PAYLOAD_HEAD = struct.Struct(">BQQQIQQII16sI")
+_LENGTH = struct.Struct(">Q")
 _POLICY = struct.Struct(">IQQII")
 _CONTENT_HEAD = struct.Struct(">16sI")
 _STATE_HEAD = struct.Struct(">BBQQIIIQQB")
@@ -34,6 +36,8 @@ _THOUSANDTHS = 1_000
 
 def pack_headers(headers: Mapping[str, str]) -> bytes:
     """Headers as bytes; equal mappings give equal bytes."""
+    if not headers:
+        return b""
     pairs = sorted((key.encode(), value.encode()) for key, value in headers.items())
     return b"".join(
         struct.pack(f">H{len(key)}sH{len(value)}s", len(key), key, len(value), value)
@@ -56,13 +60,19 @@ def unpack_headers(data: bytes) -> dict[str, str]:
 
 def pack_new_task(task: NewTask, policy: RetryPolicy) -> bytes:
     """The part of the payload record that the enqueue script stores as it is."""
+    return _pack_policy(policy) + pack_content(task.digest, task.headers, task.payload)
+
+
+@functools.lru_cache(maxsize=256)
+def _pack_policy(policy: RetryPolicy) -> bytes:
+    """A retry policy as bytes; most tasks have the one of their topic."""
     return _POLICY.pack(
         policy.max_attempts,
         policy.initial_backoff_ms,
         policy.max_backoff_ms,
         round(policy.multiplier * _THOUSANDTHS),
         round(policy.jitter * _THOUSANDTHS),
-    ) + pack_content(task.digest, task.headers, task.payload)
+    )
 
 
 def pack_content(digest: bytes, headers: Mapping[str, str], payload: bytes) -> bytes:
@@ -73,11 +83,8 @@ def pack_content(digest: bytes, headers: Mapping[str, str], payload: bytes) -> b
 
 def content_digest(*parts: bytes) -> bytes:
     """16 bytes over what a producer sent; each part is preceded by its length."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(struct.pack(">Q", len(part)))
-        digest.update(part)
-    return digest.digest()[:16]
+    prefixed = [piece for part in parts for piece in (_LENGTH.pack(len(part)), part)]
+    return hashlib.sha256(b"".join(prefixed)).digest()[:16]
 
 
 def _lease_token(state: bytes) -> bytes:
