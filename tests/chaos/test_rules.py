@@ -153,6 +153,17 @@ def served_after_a_loss() -> SyntheticHistory:
     return tale
 
 
+def delivered_as_two_incarnations() -> SyntheticHistory:
+    """The second is of a lineage that the surviving journal does not hold."""
+    tale = SyntheticHistory(policy=RetrySettings(5, 0, 0, 1.0, 0.0))
+    tale.enqueue("a")
+    tale.promote()
+    tale.release(tale.lease())
+    tale.ack(tale.lease())
+    found(tale, "retrieve", nth=1)["reply"]["leases"][0] |= {"incarnation": 99, "lineage": ""}
+    return tale
+
+
 def debounced_beyond_its_limit() -> SyntheticHistory:
     tale = SyntheticHistory()
     tale.enqueue("a", delay_ms=200, limit_ms=400, on_conflict="debounce")
@@ -187,6 +198,7 @@ RULES: list[tuple[str, Callable[[], SyntheticHistory], bool]] = [
     ("G3", delivered_twice_by_one_promotion, True),
     ("G2", not_found_while_its_tombstone_lives, False),
     ("G2", served_after_a_loss, False),
+    ("G13", delivered_as_two_incarnations, True),
     ("G6", debounced_beyond_its_limit, False),
     ("G6", due_and_never_promoted, True),
 ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from itertools import pairwise
 
-from chaos.checker.cases import Case
+from chaos.checker.cases import Case, Delivery
 from chaos.checker.chain import broken_links
 from chaos.checker.verdict import Anomaly, Found
 from chaos.checker.view import MS, RunView
@@ -36,6 +36,7 @@ def check(view: RunView) -> Found:
             if len(again) > 1:
                 found.looked_at += 1
                 _same_revision(view, found, case, again, token)
+        _lives(view, found, case)
         if view.journaled(case.topic):
             _more_than_asked(view, found, case)
     return found
@@ -106,6 +107,29 @@ def _same_revision(view: RunView, found: Found, case: Case, acks: list[Op], toke
             )
             found.anomalies.append(view.anomaly("G13", summary, case, first, op))
             return
+
+
+def _lives(view: RunView, found: Found, case: Case) -> None:
+    """More incarnations delivered than there are requests that can have made one.
+
+    However often it is repeated, a token makes one next run. The rule also sees incarnations in
+    lineages that the surviving journal does not hold.
+    """
+    firsts: dict[int, Delivery] = {}
+    for delivery in case.deliveries:
+        firsts.setdefault(delivery.lease.incarnation, delivery)
+    if len(firsts) < 2:
+        return
+    asked = sum(op.outcome != "fail" for op in case.enqueues)
+    asked += len({op.request.token for op in case.run_agains if op.outcome != "fail"})
+    # None at all is a phantom: G1.
+    if 0 < asked < len(firsts):
+        ops = [delivery.op for delivery in firsts.values()]
+        summary = (
+            f"was delivered as {len(firsts)} incarnations, the last at {view.at(ops[-1])}, and was "
+            f"asked for {asked} times"
+        )
+        found.anomalies.append(view.anomaly("G13", summary, case, *ops))
 
 
 def _more_than_asked(view: RunView, found: Found, case: Case) -> None:
