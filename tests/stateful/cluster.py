@@ -1,8 +1,8 @@
 """A replicated store that forks: one server, a database for each node.
 
 A node is a log of commands and the database that they led to. A replica's log is a prefix of its
-master's, in whole commands: a script is never cut in two. At a failover a replica goes on from
-the prefix that it has, while the deposed master still answers whoever talks to it.
+master's, in whole commands: a script is never cut in two. At a failover a replica continues from
+the prefix that it has, while the deposed master still answers the clients that are connected to it.
 
 WAIT counts as the real one does: the replicas that are attached to *this* node and have the last
 write of *this connection*.
@@ -30,13 +30,16 @@ class Node:
     """One data node.
 
     Attributes:
-        log: commands that it has run, with the time of each; its database is what they led to.
+        log: commands that it has, with the time of each.
+        applied: how many of them have run on its database. A replica's run when its database is
+            needed: that is seldom, and each command costs a round trip.
         replicas: those attached to it, and how much of the log each has.
     """
 
     name: str
     database: int
     log: list[tuple[Command, int]] = field(default_factory=list)
+    applied: int = 0
     replicas: dict[str, int] = field(default_factory=dict)
 
 
@@ -54,7 +57,7 @@ class Cluster:
             for number in range(3)
         ]
         self._clients[0].flushall()
-        # A cache that is warm from the story before would be another story.
+        # A script cache that is warm from the last simulation would change this one.
         self._clients[0].script_flush()
         self._sources = {script.sha1: script.source for script in scripts.values()}
         self.nodes = {
@@ -89,6 +92,7 @@ class Cluster:
         # What wrote nothing is not replicated, and a WAIT behind it speaks of an older write.
         if after[_CHANGES] != before[_CHANGES]:
             node.log.append((command, now_ms))
+            node.applied += 1
         return reply, hints
 
     def acked(self, node: Node, position: int) -> int:
@@ -112,17 +116,29 @@ class Cluster:
 
     def catch_up(self, master: Node, name: str, commands: int) -> None:
         """A replica takes in the next commands of its master's log."""
-        replica = self.nodes[name]
         have = master.replicas[name]
-        for command, now_ms in master.log[have : have + commands]:
-            self._replay(replica, command, now_ms)
-            have += 1
-        master.replicas[name] = have
+        copied = master.log[have : have + commands]
+        self.nodes[name].log += copied
+        master.replicas[name] = have + len(copied)
 
-    def _replay(self, node: Node, command: Command, now_ms: int) -> None:
-        if command[0] == "EVALSHA":
-            command = ("EVAL", self._sources[str(command[1])], *command[2:])
-        self.run(node, command, now_ms)
+    def _apply(self, node: Node) -> None:
+        """Brings a node's database up to its log."""
+        pending = node.log[node.applied :]
+        node.applied = len(node.log)
+        if not pending:
+            return
+        pipe = self._clients[node.database].pipeline(transaction=False)
+        sent: set[str] = set()
+        for command, now_ms in pending:
+            pipe.set(CLOCK_KEY, now_ms)
+            again = command
+            if command[0] == "EVALSHA" and command[1] not in sent:
+                # Whether the server still has the script in its cache is not known.
+                sent.add(str(command[1]))
+                again = ("EVAL", self._sources[str(command[1])], *command[2:])
+            pipe.execute_command(*again)  # type: ignore[no-untyped-call]
+        pipe.delete(HINT_KEY)
+        pipe.execute()
 
     def role(self, node: Node) -> Reply:
         """As the node itself sees it: a deposed one does not know yet."""
@@ -138,7 +154,8 @@ class Cluster:
         return [name for name, have in replicas.items() if have == most]
 
     def promote_hidden(self, name: str) -> None:
-        """A replica is promoted; its old master goes on counting it among its own."""
+        """A replica is promoted; its old master still counts it among its own."""
+        self._apply(self.nodes[name])
         self.nodes[name].replicas = {}
         self.hidden = name
 
@@ -146,6 +163,7 @@ class Cluster:
         """A replica is promoted. The other one stays with the deposed master for now."""
         old = self.nodes[self.master]
         del old.replicas[name]
+        self._apply(self.nodes[name])
         self.nodes[name].replicas = {}
         self.hidden = None
         self.deposed, self.master = self.master, name
@@ -169,15 +187,14 @@ class Cluster:
     def lose_tail(self, kept: int) -> None:
         """Every node comes back with the first commands of the master's log only.
 
-        So it goes when a master lost the unwritten end of its file, and was back before anybody
-        had noticed: its replicas follow it down.
+        This happens when a master lost the unwritten end of its file and was back before a Sentinel
+        noticed: its replicas follow it down.
         """
         log = self.nodes[self.master].log[:kept]
         for node in self.nodes.values():
             self._clients[node.database].flushdb()
-            node.log = []
-            for command, now_ms in log:
-                self._replay(node, command, now_ms)
+            node.log, node.applied = list(log), 0
+            self._apply(node)
             node.replicas = {name: len(node.log) for name in node.replicas}
 
     def _copy(self, source: Node, target: Node) -> None:
@@ -188,10 +205,11 @@ class Cluster:
             if key not in _BOOKKEEPING:
                 name: Any = key
                 reader.copy(name, name, destination_db=str(target.database))
-        target.log = list(source.log)
+        target.log, target.applied = list(source.log), len(source.log)
         target.replicas = {}
         source.replicas[target.name] = len(source.log)
 
     def client(self, name: str) -> Any:
         """A plain client of a node's database, to look at it afterwards."""
+        self._apply(self.nodes[name])
         return self._clients[self.nodes[name].database]
