@@ -18,6 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from ddq.config import UNLIMITED_ATTEMPTS
 from models import operations as ops
 from models.queue import Shard, conserved, effective, step
+from tests.stateful.disagreement import difference_of, label_of, promise_of_answer
 from tests.stateful.dump import DisagreementError, as_kept, read_shard
 from tests.stateful.real import RealShard, comparable
 
@@ -113,18 +114,18 @@ class QueueMachine(RuleBasedStateMachine):
         try:
             answer = self.real.ask(request, self.now_ms)
             if not self.alike(operations[0], answer, expected):
+                promise = promise_of_answer(operations[0], expected, answer)
                 raise DisagreementError(
-                    f"{_promise(operations[0], expected, answer)}: {request}\n  answered {answer}"
-                    f"\n  expected {expected}"
+                    f"{promise}: {request}\n  answered {answer}\n  expected {expected}"
                 )
         except DisagreementError:
             raise
         except Exception as error:
             # Anything but an answer is a failure of the store; name the operation it broke.
             raise DisagreementError(
-                f"{_promise(operations[0], expected)}: {request}: {error!r}"
+                f"{promise_of_answer(operations[0], expected)}: {request}: {error!r}"
             ) from error
-        event(f"{type(operations[0]).__name__}: {_label(response)}")
+        event(f"{type(operations[0]).__name__}: {label_of(response)}")
         return response
 
     @invariant()
@@ -133,7 +134,7 @@ class QueueMachine(RuleBasedStateMachine):
         kept = read_shard(self.real.redis, self.real.id)
         expected = as_kept(self.spec, self.kept_content)
         if kept != expected:
-            raise DisagreementError(_difference(expected, kept))
+            raise DisagreementError(difference_of(expected, kept))
         assert conserved(self.spec), "the specification itself loses tasks"
 
     # Time ----------------------------------------------------------------------------------
@@ -416,7 +417,7 @@ class QueueMachine(RuleBasedStateMachine):
             granted: Any = response.results[0][2]
             self.tokens += [(task_id, token) for task_id, token, _ in granted]
 
-    # Whoever looks -------------------------------------------------------------------------
+    # Readers -------------------------------------------------------------------------------
 
     @rule(task_id=IDS)
     def get(self, task_id: str) -> None:
@@ -460,7 +461,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(name=OPERATOR_IDS, data=st.data(), dies=st.booleans())
     def redrive(self, name: str, data: st.DataObject, dies: bool) -> None:
-        """Twice; the task may have died anew in between."""
+        """Twice; the task may have died again in between."""
         request_id = self._request_id(name)
         some = st.one_of(IDS, st.sampled_from(self._dead()))
         ids = data.draw(st.lists(some, min_size=1, unique=True))
@@ -552,120 +553,3 @@ class QueueMachine(RuleBasedStateMachine):
         }
         self.now_ms = max(self.now_ms, moments_ms.get(after, 0))
         self.ask(ops.Collect(500))
-
-
-_PROMISES: dict[type, str] = {
-    ops.Enqueue: "G2 no loss",
-    ops.Retrieve: "G7 one holder",
-    ops.Ack: "G9 ack is final",
-    ops.RunAgain: "G13 idempotent",
-    ops.Nack: "G8 fenced",
-    ops.Extend: "G8 fenced",
-    ops.Release: "G8 fenced",
-    ops.Snooze: "G8 fenced",
-    ops.Cancel: "G4 cancel is final",
-    ops.Acquire: "G12 one leader",
-    ops.Resign: "G12 one leader",
-    ops.Promote: "G3 promote once",
-    ops.Reap: "G10 retry bound",
-}
-
-
-def _promise(op: ops.Operation, *answers: ops.Response) -> str:
-    """The promise that a wrong answer to an operation endangers."""
-    said = {answer.status for answer in answers} | {
-        result[0] for answer in answers for result in answer.results if result
-    }
-    if said & {"NOT_LEADER", "LEASE_LOST"}:
-        return "G8 fenced"
-    if "CLOCK_UNSAFE" in said:
-        return "G5 never early"
-    if "REQUEST_EXPIRED" in said:
-        return "G13 idempotent"
-    moments = {answer.now_ms for answer in answers}
-    if len(moments) > 1 and len({answer.results for answer in answers}) == 1:
-        return "G5 never early"
-    if isinstance(op, ops.Enqueue) and _same_but_for(4, answers):
-        if op.on_conflict == "debounce" and len(answers) > 1 and _later(4, answers):
-            return "G6 bounded lateness"
-        return "G5 never early"
-    if isinstance(op, ops.Nack) and _same_but_for(3, answers):
-        return "G10 retry bound"
-    return _PROMISES.get(type(op), "G13 idempotent")
-
-
-def _same_but_for(field: int, answers: tuple[ops.Response, ...]) -> bool:
-    """Whether answers differ in the due times alone, which stand at ``field``, the last one."""
-    return len({tuple(result[:field] for result in answer.results) for answer in answers}) == 1
-
-
-def _later(field: int, answers: tuple[ops.Response, ...]) -> bool:
-    """Whether a due time of the answer lies behind the expected one."""
-    expected: Any = answers[0].results
-    answer: Any = answers[1].results
-    return any(
-        have[field] > want[field]
-        for want, have in zip(expected, answer, strict=True)
-        if len(want) > field < len(have)
-    )
-
-
-def _label(response: ops.Response) -> str:
-    if not response.results:
-        return response.status
-    first = response.results[0]
-    return str(first[0]) if first and isinstance(first[0], str) else "OK"
-
-
-def _difference(expected: Shard, kept: Shard) -> str:
-    """What the two disagree on, and the promise that would break."""
-    for task_id in sorted(expected.tasks.keys() | kept.tasks.keys()):
-        want, have = expected.tasks.get(task_id), kept.tasks.get(task_id)
-        if want != have:
-            promise = "G2 no loss" if have is None else _task_promise(want, have)
-            return f"{promise}: task {task_id}\n  is        {have}\n  should be {want}"
-    for name in ("nonce", "epoch", "leader_until_ms", "leader_rank"):
-        if getattr(expected, name) != getattr(kept, name):
-            have, want = getattr(kept, name), getattr(expected, name)
-            return f"G12 one leader: {name} is {have!r}, not {want!r}"
-    if expected.counts != kept.counts:
-        return f"G11 conservation: counters are {kept.counts}, not {expected.counts}"
-    if expected.mark_ms != kept.mark_ms:
-        return (
-            f"G5 never early: the clock high-water mark is {kept.mark_ms}, not {expected.mark_ms}"
-        )
-    if expected.records != kept.records:
-        return f"G13 idempotent: records are {kept.records}, not {expected.records}"
-    return f"G13 idempotent: the shard is {kept}, not {expected}"
-
-
-def _task_promise(want: Any, have: Any) -> str:
-    """The promise that a task in a wrong state or with a wrong field endangers."""
-    if want is None:
-        return "G1 no phantom"
-    checks = (
-        ("incarnation", "G13 idempotent"),
-        ("promotion", "G3 promote once"),
-        ("attempt", "G10 retry bound"),
-        ("run", "G10 retry bound"),
-        ("snoozes", "G10 retry bound"),
-        ("created_ms", "G6 bounded lateness"),
-        ("state", {
-            ops.State.CANCELLED: "G4 cancel is final",
-            ops.State.SUCCEEDED: "G9 ack is final",
-            ops.State.LEASED: "G7 one holder",
-            ops.State.DEAD: "G10 retry bound",
-        }),
-        ("content", "G1 no phantom"),
-        ("token", "G8 fenced"),
-        ("settled", "G13 idempotent"),
-        ("policy", "G10 retry bound"),
-        ("due_ms", "G5 never early"),
-        ("at_ms", "G5 never early"),
-    )  # fmt: skip
-    for name, promise in checks:
-        if getattr(want, name) != getattr(have, name):
-            if isinstance(promise, dict):
-                return promise.get(want.state, "G2 no loss")
-            return promise
-    return "G13 idempotent"
