@@ -93,9 +93,14 @@ test-docker: $(READY) image ## test the cluster in containers (needs Docker)
 bugs: $(READY) ## plant every known mistake, one at a time, and see it caught (minutes)
 	@$(BIN)/python -m tests.bugs $(ARGS)
 
+.PHONY: counterexamples
+counterexamples: $(READY) ## print the shortest simulations that break a promise without the replication barrier
+	@$(BIN)/python -m tests.stateful.counterexamples $(ARGS)
+
 .PHONY: stories
-stories: $(READY) ## tell the shortest stories of what breaks without the replication barrier
-	@$(BIN)/python -m tests.stateful.stories $(ARGS)
+stories:
+	@echo "make stories is now called make counterexamples; the old name goes with the next release" >&2
+	@$(MAKE) --no-print-directory counterexamples
 
 .PHONY: barrier-model
 barrier-model: $(READY) ## search the model of the barrier: make barrier-model ARGS='paused isolated --without votes'

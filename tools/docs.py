@@ -284,8 +284,7 @@ def seeded_mutations() -> str:
     rows = []
     for bug in BUGS:
         promised = sorted(bug.breaks, key=lambda promise: int(promise[1:]))
-        named = {4: "3 with failovers", 5: "3 with a lost tail", 6: "3, directed"}
-        levels = [named.get(level, str(level)) for level in bug.levels]
+        levels = [search.value for search in bug.searches]
         rows.append((sentence(bug.name), " ".join(promised), ", ".join(levels)))
     for each in MUTATIONS.values():
         promised = sorted(each.breaks, key=lambda promise: int(promise[1:]))

@@ -1,4 +1,4 @@
-"""The planted bugs: what other queues got wrong, and what this one could.
+"""The seeded mutations: what other queues got wrong, and what this one could.
 
 Each is a small edit of a script, a patch of a function, or a setting. `breaks` are the promises
 by which it may be caught: a crash, or an assertion made for it, does not count.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from enum import Enum
 from importlib.resources import files
 from typing import Any
 from unittest import mock
@@ -25,10 +26,25 @@ from tests.stateful.directed import (
     enqueued_during_an_election,
     read,
 )
-from tests.stateful.story import Event
-from tests.stateful.world import TIMING
+from tests.stateful.history import Exchange
+from tests.stateful.simulation import TIMING
 
 ANY = frozenset(f"G{number}" for number in range(1, 14))
+
+
+class Search(Enum):
+    """How a mutation is looked for: its level of docs/VERIFICATION.md, in words."""
+
+    STEPS = "2"
+    ONE_NODE = "3"
+    FAILOVERS = "3 with failovers"
+    LOST_TAIL = "3 with a lost tail"
+    DIRECTED = "3, directed"
+
+    @property
+    def level(self) -> int:
+        """The level's number."""
+        return int(self.value[0])
 
 
 @dataclass(frozen=True)
@@ -38,12 +54,10 @@ class Bug:
     Attributes:
         edits: (script, text, other text); the text must be there exactly once.
         patch: a context manager that changes code while it lasts.
-        durability: of a story with failovers.
-        levels: where it is looked for: 2, or 3 on one node, 4 for level 3 with failovers, or 5 for
-            level 3 on a store that loses what it had confirmed; 6 for the story of level 3 that is
-            told by name, with ``ask``.
+        durability: of a simulation with failovers.
+        searches: by what it is looked for, in this order.
         ask: what is asked of a deposed master there.
-        directed: another simulation for level 6; returns what it found, or nothing.
+        directed: another directed simulation; returns what it found, or nothing.
     """
 
     name: str
@@ -52,7 +66,7 @@ class Bug:
     edits: tuple[tuple[str, str, str], ...] = ()
     patch: Callable[[], Any] | None = None
     durability: str = "all"
-    levels: tuple[int, ...] = (2, 3)
+    searches: tuple[Search, ...] = (Search.STEPS, Search.ONE_NODE)
     ask: Ask | None = None
     directed: Callable[[str], str] | None = None
 
@@ -83,7 +97,7 @@ def _set(*promises: str) -> frozenset[str]:
 
 @contextmanager
 def _timed(timing: Timing) -> Iterator[None]:
-    with mock.patch("tests.stateful.world.TIMING", timing):
+    with mock.patch("tests.stateful.simulation.TIMING", timing):
         yield
 
 
@@ -110,7 +124,7 @@ def _elections_not_asked_for() -> Iterator[None]:
         yield
 
 
-def _lost_at(simulation: Callable[[str], tuple[Event, bool]]) -> Callable[[str], str]:
+def _lost_at(simulation: Callable[[str], tuple[Exchange, bool]]) -> Callable[[str], str]:
     """Finds an acknowledged enqueue in a simulation, whose task the new master lacks."""
 
     def find(socket: str) -> str:
@@ -141,8 +155,8 @@ def _without_barrier(*scripts: str) -> Callable[[], AbstractContextManager[None]
 
 
 @contextmanager
-def _nobody_remembers() -> Iterator[None]:
-    """No process tells the store what it was told."""
+def _no_ledger() -> Iterator[None]:
+    """No process reports to the store what was acknowledged to it."""
     with mock.patch.object(ScriptRunner, "_ledger", return_value=None):
         yield
 
@@ -261,7 +275,7 @@ BUGS: tuple[Bug, ...] = (
         _set("G12"),
         "two schedulers that take it from each other in turn",
         (("acquire", "return rank > (", "return rank >= ("),),
-        levels=(2,),
+        searches=(Search.STEPS,),
     ),
     Bug(
         "ack needs no token",
@@ -316,7 +330,7 @@ BUGS: tuple[Bug, ...] = (
         _set("G4", "G7", "G9"),
         "resque-scheduler: check, then delete (#46)",
         patch=_cancel_in_two_steps,
-        levels=(3,),
+        searches=(Search.ONE_NODE,),
     ),
     Bug(
         "repeated cancel reaches the next incarnation",
@@ -385,7 +399,7 @@ BUGS: tuple[Bug, ...] = (
         (("prelude/control", "now = math.max(clock, control.mark_ms)", "now = clock"),),
     ),
     Bug(
-        "a clock that is far off is believed",
+        "a clock that is far off is trusted",
         _set("G5"),
         "one look at a clock an hour ahead",
         (
@@ -431,7 +445,7 @@ BUGS: tuple[Bug, ...] = (
                 ("or t.attempt >= t.payload.max_attempts or t.payload.max_attempts == 4294967295"),
             ),
         ),
-        levels=(2,),
+        searches=(Search.STEPS,),
     ),
     Bug(
         "backoff does not grow",
@@ -462,7 +476,7 @@ BUGS: tuple[Bug, ...] = (
         _set("G10"),
         "River raises max_attempts by one and lowers the attempt as well",
         (("snooze", "t.attempt = t.attempt - 1", "t.attempt = t.attempt - 2"),),
-        levels=(2,),
+        searches=(Search.STEPS,),
     ),
     Bug(
         "repeated snooze puts off again",
@@ -485,7 +499,7 @@ BUGS: tuple[Bug, ...] = (
         _set("G10"),
         "a task that is put off for ever",
         (("snooze", "t.snoozes = t.snoozes + 1", "t.snoozes = t.snoozes"),),
-        levels=(2,),
+        searches=(Search.STEPS,),
     ),
     Bug(
         "repeated run_again makes a second run",
@@ -506,7 +520,7 @@ BUGS: tuple[Bug, ...] = (
     Bug(
         "run_again forgets its token",
         _set("G13", "G8"),
-        "a repeat that comes when the next run is leased is told that the lease was lost",
+        "a repeat that comes when the next run is leased gets the reply that the lease was lost",
         (
             (
                 "run_again",
@@ -514,7 +528,7 @@ BUGS: tuple[Bug, ...] = (
                 "    local _ = ('next'):len() -- remember('next',",
             ),
         ),
-        levels=(2,),
+        searches=(Search.STEPS,),
     ),
     Bug(
         "run_again needs no token",
@@ -555,7 +569,7 @@ BUGS: tuple[Bug, ...] = (
     Bug(
         "repeated replacement replaces again",
         _set("G13", "G2"),
-        "a repeat that undoes what somebody else did",
+        "a repeat that undoes what another client did",
         (("enqueue", "  if done then", "  if false then"),),
     ),
     Bug(
@@ -563,14 +577,14 @@ BUGS: tuple[Bug, ...] = (
         _set("G6"),
         "each event pushes the task back, and it never runs",
         (("enqueue", "math.max(now, math.min(due_ms, since_ms + limit_ms))", "due_ms"),),
-        levels=(2,),
+        searches=(Search.STEPS,),
     ),
     Bug(
         "each debounce counts its limit from itself",
         _set("G6"),
         "the same, a little slower",
         (("enqueue", "return math.min(t.payload.enqueued_ms, now)", "return now"),),
-        levels=(2,),
+        searches=(Search.STEPS,),
     ),
     Bug(
         "debounce takes a task from its worker",
@@ -588,7 +602,7 @@ BUGS: tuple[Bug, ...] = (
                 "  elseif t.state <= LEASED then",
             ),
         ),
-        levels=(2,),
+        searches=(Search.STEPS,),
     ),
     Bug(
         "repeated reschedule moves again",
@@ -674,21 +688,21 @@ BUGS: tuple[Bug, ...] = (
         _set("G6"),
         "BullMQ: workers stop silently after a failover (#3088); dramatiq stalls (#527)",
         patch=_due_hints_ignored,
-        levels=(3,),
+        searches=(Search.ONE_NODE,),
     ),
     Bug(
         "WAIT left out",
         _set("G2", "G3", "G4", "G9", "G13", "G7"),
         "every Redis queue that we know",
         durability="fast",
-        levels=(4,),
+        searches=(Search.FAILOVERS,),
     ),
     Bug(
         "WAIT with too few replicas",
         _set("G2", "G3", "G4", "G9", "G13", "G7"),
         "a majority under WAIT alone",
         patch=_one_replica_is_enough,
-        levels=(4,),
+        searches=(Search.FAILOVERS,),
     ),
     Bug(
         "dedup path does not write",
@@ -705,22 +719,22 @@ BUGS: tuple[Bug, ...] = (
                 ),
             ),
         ),
-        levels=(4,),
+        searches=(Search.FAILOVERS,),
     ),
     Bug(
         "settling time left out",
         _set("G2", "G3", "G4", "G7", "G9", "G13"),
-        "a master that was paused acknowledges with the replica that nobody told yet",
+        "a master that was paused acknowledges with the replica that is not yet re-pointed",
         patch=_not_settling,
-        levels=(4,),
+        searches=(Search.FAILOVERS,),
         durability="quorum",
     ),
     Bug(
         "elections are not asked for",
         _set("G2"),
-        "an election that outlives the pause behind it completes where nobody sees it",
+        "an election that outlives the pause behind it completes where no other Sentinel sees it",
         patch=_elections_not_asked_for,
-        levels=(6,),
+        searches=(Search.DIRECTED,),
         directed=_lost_at(enqueued_during_an_election),
     ),
     Bug(
@@ -728,22 +742,22 @@ BUGS: tuple[Bug, ...] = (
         _set("G2"),
         "a deposed master still knows the task that was cancelled elsewhere",
         patch=_without_barrier("get", "list"),
-        levels=(6,),
+        searches=(Search.DIRECTED,),
         ask=read,
     ),
     Bug(
         "refusals do not wait",
         _set("G4"),
-        "a deposed master has never heard of the task",
+        "a deposed master does not have the task",
         patch=_refusals_do_not_wait,
-        levels=(6,),
+        searches=(Search.DIRECTED,),
         ask=cancel,
     ),
     Bug(
         "no rollback counter",
         _set("G2"),
         "a store that comes back empty, or without its tail, is served as if it were new",
-        patch=_nobody_remembers,
-        levels=(5,),
+        patch=_no_ledger,
+        searches=(Search.LOST_TAIL,),
     ),
 )

@@ -6,17 +6,17 @@ import contextlib
 
 import pytest
 
-from tests.bugs.plots import plot_of
 from tests.bugs.registry import ANY, BUGS, texts_of
+from tests.bugs.scenarios import scenario_of
 from tests.profiles import LONG
-from tests.stateful.hunt import hunt_steps, hunt_stories
+from tests.stateful.find import find_by_simulations, find_by_steps
 
 pytestmark = LONG
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
 def test_bug_fits_the_code(bug: object) -> None:
-    """A bug whose text has gone would be no bug, and "caught" by nobody."""
+    """A mutation whose text is not in the code any longer would change nothing."""
     from tests.bugs.registry import Bug
 
     assert isinstance(bug, Bug)
@@ -29,7 +29,7 @@ def test_bug_fits_the_code(bug: object) -> None:
 def test_the_stateful_machine_is_not_blind(stateful_socket: str, name: str) -> None:
     """With the bug it goes red, by a promise that the bug breaks."""
     bug = next(bug for bug in BUGS if bug.name == name)
-    found = hunt_steps(stateful_socket, texts_of(bug), 500, shrink=False)
+    found = find_by_steps(stateful_socket, texts_of(bug), 500, shrink=False)
     assert found is not None
     assert found.promise in bug.breaks
 
@@ -40,8 +40,8 @@ def test_the_stateful_machine_is_not_blind(stateful_socket: str, name: str) -> N
 def test_the_interleavings_are_not_blind(stateful_socket: str, name: str) -> None:
     """With the bug they go red, by a promise that the bug breaks."""
     bug = next(bug for bug in BUGS if bug.name == name)
-    plot = plot_of(bug, bug.levels[0])
+    scenario = scenario_of(bug, bug.searches[0])
     with bug.patch() if bug.patch else contextlib.nullcontext():
-        found = hunt_stories(stateful_socket, texts_of(bug), plot, 2_000, shrink=False)
+        found = find_by_simulations(stateful_socket, texts_of(bug), scenario, 2_000, shrink=False)
     assert found is not None
     assert found.promise in bug.breaks

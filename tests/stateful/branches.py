@@ -2,7 +2,7 @@
 
 Every `then`, `else` and `do` of the scripts is made to count itself; the specification is watched
 line by line. What was never visited is listed with its explanation. Exit code 1: something that
-was not visited has none, or an explanation fits nothing any more.
+was not visited has none, or an explanation fits nothing.
 """
 
 from __future__ import annotations
@@ -35,11 +35,15 @@ from models import queue
 from tests import profiles
 from tests.stateful import machine
 from tests.stateful.machine import QueueMachine
-from tests.stateful.play import Plot, play, simulated_scripts
 from tests.stateful.real import RealShard
+from tests.stateful.simulate import Scenario, simulate, simulated_scripts
 
 HITS_KEY = "test:hits"
-PLOTS = (Plot(), Plot("all", failovers_max_count=2), Plot("quorum", failovers_max_count=2))
+SCENARIOS = (
+    Scenario(),
+    Scenario("all", failovers_max_count=2),
+    Scenario("quorum", failovers_max_count=2),
+)
 _HIT_LUA = (
     "local HITS = {} local function HIT(at) if not HITS[at] then HITS[at] = true "
     f"redis.call('HINCRBY', '{HITS_KEY}', at, 1) end end "
@@ -332,13 +336,13 @@ def run_machine(socket: str, texts: Mapping[str, str], visits: Visits, examples:
     visits.lines |= watch.lines
 
 
-def run_stories(socket: str, texts: Mapping[str, str], visits: Visits, stories: int) -> None:
+def run_simulations(socket: str, texts: Mapping[str, str], visits: Visits, count: int) -> None:
     """Level 3, on one node and with failovers."""
     scripts = simulated_scripts(texts)
     clients = [redis.Redis(unix_socket_path=socket, db=number) for number in range(3)]
-    for plot in PLOTS:
-        for seed in range(stories):
-            play(socket, scripts, plot, Random(seed).randrange)
+    for scenario in SCENARIOS:
+        for seed in range(count):
+            simulate(socket, scripts, scenario, Random(seed).randrange)
             for client in clients:
                 visits.hits.update(read_hits(client))
     for client in clients:
@@ -392,7 +396,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make branches", description=__doc__)
     ci = settings.get_profile("ci").max_examples
     parser.add_argument("--examples", type=int, default=ci, help="of level 2")
-    parser.add_argument("--stories", type=int, default=200, help="of each plot of level 3")
+    parser.add_argument("--simulations", type=int, default=200, help="of each scenario of level 3")
     parser.add_argument("--all", action="store_true", help="also list what was visited, how often")
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
@@ -404,7 +408,7 @@ def main() -> int:
         try:
             socket = str(store.socket_path)
             run_machine(socket, texts, visits, options.examples)
-            run_stories(socket, texts, visits, options.stories)
+            run_simulations(socket, texts, visits, options.simulations)
         finally:
             runner.run(store.stop())
     return report(places(visits, sites), everything=options.all)

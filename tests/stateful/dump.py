@@ -36,9 +36,9 @@ class DisagreementError(AssertionError):
     """The keys of a shard do not agree with each other; names the promise that is broken."""
 
 
-def _require(condition: bool, promise: str, story: str) -> None:
+def _require(condition: bool, promise: str, summary: str) -> None:
     if not condition:
-        raise DisagreementError(f"{promise}: {story}")
+        raise DisagreementError(f"{promise}: {summary}")
 
 
 def read_shard(client: redis.Redis, shard: ShardId) -> Shard:

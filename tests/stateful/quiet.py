@@ -1,4 +1,4 @@
-"""A world without faults in which commands take no time: what is late was slept through (G6).
+"""A simulation without faults in which commands take no time: what is late was slept through (G6).
 
 There is no sweep in here: a scheduler that neither its own knowledge nor a hint wakes sleeps on.
 """
@@ -13,64 +13,69 @@ from random import Random
 from typing import Any
 from unittest import mock
 
+from chaos.history.journal import Entry
 from ddq.scheduler import Scheduler
-from tests.stateful.play import _make_topic, _read_journal, simulated_scripts
-from tests.stateful.story import History
-from tests.stateful.world import Stop, World
+from tests.stateful.clients import TOPIC
+from tests.stateful.history import Exchanges, journal_of
+from tests.stateful.simulate import make_topic, simulated_scripts
+from tests.stateful.simulation import Simulation
+from tests.stateful.wires import Stop
 
 STEPS_MAX_COUNT = 2_000
 
 
-class Quiet:
-    """A world in which all that can happen happens before time passes, in an order of chance."""
+class QuietSimulation:
+    """A simulation in which time passes when nothing else can happen; the order is random."""
 
     def __init__(self, socket: str, random: Random, *, schedulers: int, hints: bool) -> None:
-        self.world = World(
+        self.simulation = Simulation(
             socket, simulated_scripts(), lambda _: 0, "quorum", faults=False, apis=1,
             schedulers=schedulers,
         )  # fmt: skip
-        self.history = History()
+        self.exchanges = Exchanges(self.simulation.loop.time)
         self._random = random
         self._hints = hints
         self._answers: list[Callable[[], Any]] = []
-        self.ran: Counter[tuple[str, str]] = Counter()
+        self.ran: Counter[tuple[str, str | None]] = Counter()
 
     def scheduler(self, number: int = 1) -> Scheduler:
         """One of its schedulers."""
-        scheduler = self.world.processes[f"scheduler{number}"].scheduler
+        scheduler = self.simulation.processes[f"scheduler{number}"].scheduler
         assert scheduler is not None
         return scheduler
 
     def run_until(self, end_s: float) -> None:
         """Everything up to a moment."""
-        world = self.world
+        simulation = self.simulation
         for _ in range(STEPS_MAX_COUNT):
             if self.run_one():
                 continue
-            timer_s = world.loop.next_timer_s()
+            timer_s = simulation.loop.next_timer_s()
             if timer_s is None or timer_s > end_s:
-                world.loop.move_to(end_s)
+                simulation.loop.move_to(end_s)
                 return
-            world.loop.move_to(timer_s)
-        raise AssertionError("G6 bounded lateness: somebody asks again and again")
+            simulation.loop.move_to(timer_s)
+        raise AssertionError("G6 bounded lateness: a process asks again and again")
 
     def run_one(self) -> bool:
         """One thing that can happen now; False when nothing can."""
-        world = self.world
+        simulation = self.simulation
         if not self._hints:
-            world.hints.clear()
-        ways: list[Callable[[], Any]] = [partial(self._run, stop) for stop in world.stops]
+            simulation.hints.clear()
+        ways: list[Callable[[], Any]] = [partial(self._run, stop) for stop in simulation.stops]
         ways += [partial(self._answer, position) for position in range(len(self._answers))]
-        ways += [partial(world._hint, position) for position in range(len(world.hints))]
+        ways += [
+            partial(simulation.deliver_hint, position) for position in range(len(simulation.hints))
+        ]
         if ways:
             self._random.choice(ways)()
-            world.loop.settle()
+            simulation.loop.settle()
         return bool(ways)
 
     def _run(self, stop: Stop) -> None:
-        """What a command did may be told of by a hint before its own answer is there."""
-        self.ran[stop.process, self.world._names[str(stop.command[1])]] += 1
-        reply = self.world._execute(stop)
+        """A hint about the effect of a command may arrive before the command's own reply."""
+        self.ran[stop.process, self.simulation.script_of(stop)] += 1
+        reply = self.simulation.execute(stop)
         self._answers.append(partial(stop.done.set_result, reply))
 
     def refuse(self, times: int) -> Callable[[Stop], None]:
@@ -79,30 +84,33 @@ class Quiet:
 
         def run_or_break(stop: Stop) -> None:
             broken = stop.process.startswith("scheduler") and next(left, None) is not None
-            (self.world._break if broken else run)(stop)
+            (self.simulation.break_connection if broken else run)(stop)
 
         return run_or_break
 
     def _answer(self, position: int) -> None:
         self._answers.pop(position)()
 
-    def journal(self) -> list[dict[str, Any]]:
-        """What happened."""
-        world = self.world
-        return _read_journal(world.cluster.client("one").xrange(world.shard.key("journal")))
+    def journal(self) -> list[Entry]:
+        """Every transition so far."""
+        simulation = self.simulation
+        entries = simulation.cluster.client("one").xrange(simulation.shard.key("journal"))
+        return journal_of(TOPIC, entries).entries
 
 
 @contextmanager
-def quiet(socket: str, seed: int, *, schedulers: int = 1, hints: bool = True) -> Iterator[Quiet]:
-    """A topic in a world without sweeps; schedulers have not started."""
+def quiet(
+    socket: str, seed: int, *, schedulers: int = 1, hints: bool = True
+) -> Iterator[QuietSimulation]:
+    """A topic in a simulation without sweeps; schedulers have not started."""
     with (
         mock.patch.object(Scheduler, "_sweep_s", property(lambda _: 1e6)),
         mock.patch.object(Scheduler, "_topics_interval_s", property(lambda _: 1e6)),
     ):
-        it = Quiet(socket, Random(seed), schedulers=schedulers, hints=hints)
+        it = QuietSimulation(socket, Random(seed), schedulers=schedulers, hints=hints)
         try:
-            it.world.spawn(_make_topic(it.world), "operator")
+            it.simulation.spawn(make_topic(it.simulation), "operator")
             it.run_until(0.001)
             yield it
         finally:
-            it.world.close()
+            it.simulation.close()

@@ -1,4 +1,4 @@
-"""Stories told by name: with the mistake they end badly, without it they do not."""
+"""Directed simulations: with the mistake a promise breaks, without it none does."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import pytest
 
 from tests.bugs.registry import BUGS, Bug, texts_of
 from tests.stateful.directed import (
+    ask_a_deposed_master,
     enqueued_during_an_election,
     repeat_of_a_lost_reply,
-    told_by_a_deposed_master,
 )
 
 ELECTION = next(bug for bug in BUGS if bug.name == "elections are not asked for")
-TOLD = [bug for bug in BUGS if bug.ask is not None]
+ASKED = [bug for bug in BUGS if bug.ask is not None]
 
 
 @pytest.fixture(autouse=True)
@@ -30,21 +30,19 @@ def test_a_repeat_is_not_acknowledged_before_its_first_is_replicated(stateful_so
 def test_without_its_write_it_would_be(stateful_socket: str) -> None:
     bug = next(bug for bug in BUGS if bug.name == "dedup path does not write")
     event, held = repeat_of_a_lost_reply(stateful_socket, texts_of(bug))
-    assert event.ok, "G2 no loss: the story has lost its point"
+    assert event.ok, "G2 no loss: the simulation has lost its point"
     assert held == []
 
 
-@pytest.mark.parametrize("bug", TOLD, ids=lambda bug: bug.name)
-def test_a_deposed_master_is_not_believed_when_it_knows_nothing(
-    stateful_socket: str, bug: Bug
-) -> None:
-    """It never heard of the task: its "not found" is a lie, and leaves only with the mistake."""
+@pytest.mark.parametrize("bug", ASKED, ids=lambda bug: bug.name)
+def test_a_deposed_master_does_not_deny_what_it_never_had(stateful_socket: str, bug: Bug) -> None:
+    """It never had the task: its "not found" is false, and is sent only with the mutation."""
     assert bug.ask is not None
     assert bug.patch is not None
-    honest = told_by_a_deposed_master(stateful_socket, bug.ask)
+    honest = ask_a_deposed_master(stateful_socket, bug.ask)
     assert honest.error is None or honest.error.reason != "TASK_NOT_FOUND"
-    lie = told_by_a_deposed_master(stateful_socket, bug.ask, bug.patch)
-    assert lie.error is not None, f"{bug.name}: the story has lost its point"
+    lie = ask_a_deposed_master(stateful_socket, bug.ask, bug.patch)
+    assert lie.error is not None, f"{bug.name}: the simulation has lost its point"
     assert lie.error.reason == "TASK_NOT_FOUND"
 
 

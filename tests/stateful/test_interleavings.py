@@ -14,16 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.profiles import LONG
-from tests.stateful.hunt import hunt_stories, replay, shorten
-from tests.stateful.play import Plot, play, simulated_scripts
+from tests.stateful.find import find_by_simulations, replay, shorten
+from tests.stateful.simulate import Scenario, simulate, simulated_scripts
 
 pytestmark = LONG
 
-ONE_NODE = Plot()
-ANY_FAILOVERS = Plot("all", failovers_max_count=2)
-HOST_FAILOVERS = Plot("quorum", failovers_max_count=2)
-ROLLBACK = Plot("all", failovers_max_count=1, rollback=True)
-WITHOUT_BARRIER = Plot("fast", failovers_max_count=1)
+ONE_NODE = Scenario()
+ANY_FAILOVERS = Scenario("all", failovers_max_count=2)
+HOST_FAILOVERS = Scenario("quorum", failovers_max_count=2)
+ROLLBACK = Scenario("all", failovers_max_count=1, rollback=True)
+WITHOUT_BARRIER = Scenario("fast", failovers_max_count=1)
 
 _BOTH_SIDES = (
     "cancel came in time",
@@ -31,9 +31,9 @@ _BOTH_SIDES = (
     "cancel got TASK_LEASED",
     "ack accepted before its expiry",
     "ack accepted after its expiry",
-    "Ack LEASE_LOST",
+    "ack LEASE_LOST",
     "a deposed leader was refused",
-    "two schedulers believed that they lead",
+    "two schedulers assumed that they lead",
     "leader deposed in the middle of a batch",
     "outcome unknown",
 )
@@ -41,37 +41,37 @@ _BOTH_SIDES = (
 RACES_MIN_COUNT = 3
 
 
-def stories(socket: str, plot: Plot, share: float) -> Counter[str]:
-    """As many stories as the profile allows, times ``share``; what races they ran."""
+def simulations(socket: str, scenario: Scenario, share: float) -> Counter[str]:
+    """As many simulations as the profile allows, times ``share``; what races they reached."""
     scripts = simulated_scripts()
     races: Counter[str] = Counter()
 
     @settings(max_examples=max(1, round(settings().max_examples * share)))
     @given(st.randoms(use_true_random=False))
-    def tell(random: Random) -> None:
-        races.update(play(socket, scripts, plot, random.randrange).races)
-        races["stories"] += 1
+    def run(random: Random) -> None:
+        races.update(simulate(socket, scripts, scenario, random.randrange).races)
+        races["simulations"] += 1
 
-    tell()
+    run()
     return races
 
 
 def test_promises_hold_on_one_node(stateful_socket: str) -> None:
     """Lost replies, broken connections, lost hints, two schedulers: nothing breaks a promise."""
-    print(stories(stateful_socket, ONE_NODE, 1.0))
+    print(simulations(stateful_socket, ONE_NODE, 1.0))
 
 
-@pytest.mark.parametrize("plot", [ANY_FAILOVERS, HOST_FAILOVERS], ids=lambda p: p.durability)
-def test_promises_hold_through_failovers(stateful_socket: str, plot: Plot) -> None:
+@pytest.mark.parametrize("scenario", [ANY_FAILOVERS, HOST_FAILOVERS], ids=lambda p: p.durability)
+def test_promises_hold_through_failovers(stateful_socket: str, scenario: Scenario) -> None:
     """The store forks, under a barrier that waits for every replica, or for a majority while
     nothing can have happened behind its back: nothing breaks either."""
-    races = stories(stateful_socket, plot, 1.0)
-    assert races["failover"] > races["stories"] / 4
+    races = simulations(stateful_socket, scenario, 1.0)
+    assert races["failover"] > races["simulations"] / 4
 
 
 def test_a_store_that_lost_what_it_confirmed_is_not_served(stateful_socket: str) -> None:
-    """All nodes come back without the end of what they had: whoever was told of it notices."""
-    stories(stateful_socket, ROLLBACK, 0.4)
+    """All nodes come back without the end of what they had: a server notices the loss."""
+    simulations(stateful_socket, ROLLBACK, 0.4)
 
 
 def test_both_sides_of_each_race_are_reached(stateful_socket: str) -> None:
@@ -80,7 +80,7 @@ def test_both_sides_of_each_race_are_reached(stateful_socket: str) -> None:
     races: Counter[str] = Counter()
     for seed in range(300):
         random = Random(seed)
-        races.update(play(stateful_socket, scripts, ONE_NODE, random.randrange).races)
+        races.update(simulate(stateful_socket, scripts, ONE_NODE, random.randrange).races)
     for side in sorted(races):
         print(f"{races[side]:>6}  {side}")
     assert {side: races[side] for side in _BOTH_SIDES if races[side] < RACES_MIN_COUNT} == {}
@@ -90,30 +90,30 @@ def test_both_sides_of_each_race_are_reached(stateful_socket: str) -> None:
 def test_without_the_barrier_the_promise_breaks(stateful_socket: str, promise: str) -> None:
     """A lost enqueue (G2), a double promotion (G3), a delivery after a cancel (G4): the fork that
     makes them is really there, and the judge sees it."""
-    found = hunt_stories(
+    found = find_by_simulations(
         stateful_socket, None, WITHOUT_BARRIER, 2_000, shrink=False, wanted=(promise,)
     )
-    assert found is not None, f"no story broke {promise} without the barrier"
-    print(found.story)
+    assert found is not None, f"no simulation broke {promise} without the barrier"
+    print(found.report)
 
 
 _TRACES = """
 import asyncio, sys, tempfile
 from pathlib import Path
 from random import Random
-from tests.stateful.play import Plot, play, simulated_scripts
+from tests.stateful.simulate import Scenario, simulate, simulated_scripts
 scripts = simulated_scripts()
 for seed in range(12):
-    plot = Plot(("quorum", "all", "quorum")[seed % 3], (seed + 1) // 2 % 2)
+    scenario = Scenario(("quorum", "all", "quorum")[seed % 3], (seed + 1) // 2 % 2)
     try:
-        print(play(sys.argv[1], scripts, plot, Random(seed).randrange).trace)
+        print(simulate(sys.argv[1], scripts, scenario, Random(seed).randrange).trace)
     except AssertionError as error:
         print(error)
 """
 
 
 def test_same_choices_same_trace(stateful_socket: str) -> None:
-    """Two processes whose sets and dicts are ordered differently tell the same stories."""
+    """Two processes whose sets and dicts are ordered differently run the same simulations."""
     traces = []
     for hash_seed in ("1", "4242"):
         environment = os.environ | {"PYTHONHASHSEED": hash_seed}
@@ -127,16 +127,16 @@ def test_same_choices_same_trace(stateful_socket: str) -> None:
         )
         traces.append(done.stdout.splitlines())
     assert traces[0] == traces[1]
-    assert len(set(traces[0])) == 12, "different choices must tell different stories"
+    assert len(set(traces[0])) == 12, "different choices must give different traces"
 
 
-def test_a_story_is_replayed_and_shortened(stateful_socket: str) -> None:
-    """The choices are the story: they replay it, and a shorter list tells a shorter one."""
+def test_a_simulation_is_replayed_and_shortened(stateful_socket: str) -> None:
+    """The choices determine the simulation: they replay it, and can be shortened."""
     found = shorten([3, 0, 7, 1, 5], lambda choices: 7 in choices)
     assert found == [7]
     scripts = simulated_scripts()
     traces = {
-        play(stateful_socket, scripts, ONE_NODE, replay([5, 3, 2, 7, 1, 0, 4])).trace
+        simulate(stateful_socket, scripts, ONE_NODE, replay([5, 3, 2, 7, 1, 0, 4])).trace
         for _ in range(2)
     }
     assert len(traces) == 1

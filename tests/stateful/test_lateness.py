@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import asyncio
 from random import Random
-from typing import Any
 from unittest import mock
 
 import pytest
 
+from chaos.history.journal import Entry
 from ddq.store.hints import Reset
 from ddq.store.runner import Call
-from tests.stateful.quiet import Quiet, quiet
-from tests.stateful.story import TOPIC, Actor
-from tests.stateful.world import START_MS
+from tests.stateful.clients import TOPIC, Client
+from tests.stateful.quiet import QuietSimulation, quiet
+from tests.stateful.simulation import START_MS
 
 LATE_MAX_MS = 3
 """A scheduler wakes a millisecond behind the moment; the rest is rounding."""
@@ -24,43 +24,43 @@ LEASE_MS = 100
 END_S = 1.0
 
 
-def assert_on_time(entries: list[dict[str, Any]], expiries_ms: dict[int, int]) -> None:
+def assert_on_time(entries: list[Entry], expiries_ms: dict[int, int]) -> None:
     """Each promotion when it was due, and each attempt ended when its lease was over."""
     for entry in entries:
-        if entry["op"] == "promote":
-            late_ms = entry["at_ms"] - entry["due_ms"]
+        if entry.op == "promote":
+            late_ms = entry.at_ms - entry.due_ms
             assert 0 <= late_ms <= LATE_MAX_MS, f"G6 bounded lateness: {late_ms} ms: {entry}"
-        elif entry["op"] == "expire":
-            late_ms = entry["at_ms"] - expiries_ms[entry["attempt"]]
+        elif entry.op == "expire":
+            late_ms = entry.at_ms - expiries_ms[entry.attempt]
             assert 0 <= late_ms <= LATE_MAX_MS, f"G6 bounded lateness: {late_ms} ms: {entry}"
 
 
-def test_a_scheduler_remembers_what_it_was_told_of_without_a_hint(stateful_socket: str) -> None:
+def test_a_scheduler_remembers_times_from_replies_without_a_hint(stateful_socket: str) -> None:
     """Due times and expiries come with each answer of the store."""
     with quiet(stateful_socket, 0, hints=False) as it:
-        world, actor = it.world, Actor(it.world, it.history, "client")
+        simulation, client = it.simulation, Client(it.simulation, it.exchanges, "client")
         leases: dict[int, int] = {}
 
         async def lease() -> None:
-            for task in await actor.retrieve(LEASE_MS):
+            for task in await client.retrieve(LEASE_MS):
                 leases[task.task.attempt] = task.lease_expire_time.ToMilliseconds()
 
         async def produce() -> None:
-            await actor.enqueue("x", 20)
-            await actor.enqueue("y", 60)
+            await client.enqueue("x", 20)
+            await client.enqueue("y", 60)
 
-        world.spawn(produce(), "producer")
+        simulation.spawn(produce(), "producer")
         it.run_until(0.002)
-        world.start_schedulers()
+        simulation.start_schedulers()
         it.run_until(0.040)
-        world.spawn(lease(), "worker")
+        simulation.spawn(lease(), "worker")
         it.run_until(END_S)
         entries = it.journal()
-        assert [entry["op"] for entry in entries] == [
+        assert [entry.op for entry in entries] == [
             "enqueue", "enqueue", "promote", "lease", "promote", "expire", "promote",
         ]  # fmt: skip
         assert_on_time(entries, leases)
-        assert entries[0]["due_ms"] < START_MS + 40
+        assert entries[0].due_ms < START_MS + 40
 
 
 @pytest.mark.parametrize("schedulers", [1, 2])
@@ -69,19 +69,19 @@ def test_hints_wake_a_scheduler_whatever_it_is_doing(stateful_socket: str, sched
     for seed in range(40):
         random = Random(seed)
         with quiet(stateful_socket, seed, schedulers=schedulers) as it:
-            actor = Actor(it.world, it.history, "client")
-            it.world.start_schedulers()
+            client = Client(it.simulation, it.exchanges, "client")
+            it.simulation.start_schedulers()
 
-            async def produce(name: str, actor: Actor = actor, random: Random = random) -> None:
+            async def produce(name: str, client: Client = client, random: Random = random) -> None:
                 for number in range(3):
                     await asyncio.sleep(random.choice((0.0, 0.0, 0.01, 0.1)))
-                    await actor.enqueue(f"{name}{number}", random.choice((0, 0, 10, 100, 150)))
+                    await client.enqueue(f"{name}{number}", random.choice((0, 0, 10, 100, 150)))
 
             for name in "ab":
-                it.world.spawn(produce(name), name)
+                it.simulation.spawn(produce(name), name)
             it.run_until(END_S)
             entries = it.journal()
-            promoted = [entry["id"] for entry in entries if entry["op"] == "promote"]
+            promoted = [entry.id for entry in entries if entry.op == "promote"]
             assert len(promoted) == 6, f"G6 bounded lateness: only {promoted} are ready"
             if schedulers == 1:
                 assert_on_time(entries, {})
@@ -90,65 +90,65 @@ def test_hints_wake_a_scheduler_whatever_it_is_doing(stateful_socket: str, sched
 def test_expired_leases_are_not_starved_by_a_flood(stateful_socket: str) -> None:
     """Promotion and reaping take turns: a long backlog keeps no expired lease waiting."""
     with quiet(stateful_socket, 0) as it:
-        actor = Actor(it.world, it.history, "client")
+        client = Client(it.simulation, it.exchanges, "client")
 
         async def produce(prefix: str, count: int, delay_ms: int) -> None:
             for number in range(count):
-                await actor.enqueue(f"{prefix}{number}", delay_ms)
+                await client.enqueue(f"{prefix}{number}", delay_ms)
 
         async def lease() -> None:
-            await actor.retrieve(LEASE_MS)
+            await client.retrieve(LEASE_MS)
 
-        it.world.spawn(produce("held", 2, 0), "producer")
-        it.world.start_schedulers()
+        it.simulation.spawn(produce("held", 2, 0), "producer")
+        it.simulation.start_schedulers()
         it.run_until(0.01)
-        it.world.spawn(lease(), "worker")
+        it.simulation.spawn(lease(), "worker")
         it.run_until(0.02)
         # Due at the moment at which the leases expire.
-        it.world.spawn(produce("flood", 8, 10 + LEASE_MS - 20), "producer")
+        it.simulation.spawn(produce("flood", 8, 10 + LEASE_MS - 20), "producer")
         it.run_until(END_S)
         moves = [
-            "flood" if entry["id"].startswith("flood") else "expiry"
+            "flood" if entry.id.startswith("flood") else "expiry"
             for entry in it.journal()
-            if entry["op"] == "expire" or (entry["op"] == "promote" and "flood" in entry["id"])
+            if entry.op == "expire" or (entry.op == "promote" and "flood" in entry.id)
         ]
         assert sorted(moves) == ["expiry"] * 2 + ["flood"] * 8
         assert "expiry" not in moves[5:], f"G6 bounded lateness: {moves}"
 
 
-def _promoted(it: Quiet) -> list[str]:
-    return [entry["id"] for entry in it.journal() if entry["op"] == "promote"]
+def _promoted(it: QuietSimulation) -> list[str]:
+    return [entry.id for entry in it.journal() if entry.op == "promote"]
 
 
 def test_after_lost_hints_everything_is_looked_at(stateful_socket: str) -> None:
-    """As when the connection that hints come by was made anew."""
+    """As when the connection that hints come by was made again."""
     with quiet(stateful_socket, 0, hints=False) as it:
-        actor = Actor(it.world, it.history, "client")
-        it.world.start_schedulers()
+        client = Client(it.simulation, it.exchanges, "client")
+        it.simulation.start_schedulers()
         it.run_until(0.01)
-        it.world.spawn(actor.enqueue("x", 0), "producer")
+        it.simulation.spawn(client.enqueue("x", 0), "producer")
         it.run_until(0.05)
-        assert _promoted(it) == [], "nobody told"
-        it.world.loop.call_soon(it.scheduler().on_hint, Reset())
-        it.world.loop.settle()
+        assert _promoted(it) == [], "there was no hint"
+        it.simulation.loop.call_soon(it.scheduler().on_hint, Reset())
+        it.simulation.loop.settle()
         it.run_until(0.06)
         assert _promoted(it) == ["x"]
 
 
 def test_hints_that_are_lost_during_a_visit_lead_to_another_one(stateful_socket: str) -> None:
     with quiet(stateful_socket, 0) as it:
-        actor = Actor(it.world, it.history, "client")
-        it.world.start_schedulers()
+        client = Client(it.simulation, it.exchanges, "client")
+        it.simulation.start_schedulers()
         it.run_until(0.01)
         surveys = it.ran["scheduler1", "survey"]
-        it.world.spawn(actor.enqueue("x", 0), "producer")
-        while not any(stop.process == "scheduler1" for stop in it.world.stops):
+        it.simulation.spawn(client.enqueue("x", 0), "producer")
+        while not any(stop.process == "scheduler1" for stop in it.simulation.stops):
             if not it.run_one():
-                timer_s = it.world.loop.next_timer_s()
+                timer_s = it.simulation.loop.next_timer_s()
                 assert timer_s is not None
-                it.world.loop.move_to(timer_s)
-        it.world.loop.call_soon(it.scheduler().on_hint, Reset())
-        it.world.loop.settle()
+                it.simulation.loop.move_to(timer_s)
+        it.simulation.loop.call_soon(it.scheduler().on_hint, Reset())
+        it.simulation.loop.settle()
         it.run_until(0.02)
         assert it.ran["scheduler1", "survey"] == surveys + 1
         assert _promoted(it) == ["x"]
@@ -157,8 +157,8 @@ def test_hints_that_are_lost_during_a_visit_lead_to_another_one(stateful_socket:
 def test_shards_of_a_topic_that_has_gone_are_forgotten(stateful_socket: str) -> None:
     """Else they are asked for until the process ends."""
     with quiet(stateful_socket, 0) as it:
-        store = it.world.processes["api1"].store
-        it.world.start_schedulers()
+        store = it.simulation.processes["api1"].store
+        it.simulation.start_schedulers()
         it.run_until(0.01)
         assert len(it.scheduler()._table.shards) == 1
 
@@ -167,10 +167,10 @@ def test_shards_of_a_topic_that_has_gone_are_forgotten(stateful_socket: str) -> 
             topic = await store.topics.require(TOPIC, call)
             assert (await store.operator_api.delete_topic(topic, call)).done
 
-        it.world.spawn(delete(), "operator")
+        it.simulation.spawn(delete(), "operator")
         it.run_until(0.02)
-        it.world.loop.call_soon(it.scheduler().on_hint, Reset())
-        it.world.loop.settle()
+        it.simulation.loop.call_soon(it.scheduler().on_hint, Reset())
+        it.simulation.loop.settle()
         it.run_until(0.03)
         assert not it.scheduler()._table.shards
 
@@ -178,20 +178,18 @@ def test_shards_of_a_topic_that_has_gone_are_forgotten(stateful_socket: str) -> 
 def test_a_failure_after_a_success_waits_as_a_first_one(stateful_socket: str) -> None:
     """Otherwise a scheduler that has run for long would be slow to come back."""
     with quiet(stateful_socket, 0) as it:
-        world, actor = it.world, Actor(it.world, it.history, "client")
-        world.start_schedulers()
+        simulation, client = it.simulation, Client(it.simulation, it.exchanges, "client")
+        simulation.start_schedulers()
         it.run_until(0.01)
         began_s = 0.1
         for failures_count in (4, 1):
-            world.loop.move_to(began_s)
+            simulation.loop.move_to(began_s)
             with mock.patch.object(it, "_run", it.refuse(failures_count)):
-                world.spawn(actor.enqueue(f"x{failures_count}", 0), "producer")
+                simulation.spawn(client.enqueue(f"x{failures_count}", 0), "producer")
                 it.run_until(began_s + 10)
             began_s += 10
         late_ms = {
-            entry["id"]: entry["at_ms"] - entry["due_ms"]
-            for entry in it.journal()
-            if entry["op"] == "promote"
+            entry.id: entry.at_ms - entry.due_ms for entry in it.journal() if entry.op == "promote"
         }
         assert 1_400 <= late_ms["x4"] <= 1_600, "0.1 + 0.2 + 0.4 + 0.8 s"
         assert 90 <= late_ms["x1"] <= 120, f"G6 bounded lateness: {late_ms}"

@@ -1,4 +1,4 @@
-"""Level 3 without a fault: how leadership moves between schedulers. Nobody's safety rests on it."""
+"""Level 3 without a fault: how leadership moves between schedulers; no safety depends on it."""
 
 from __future__ import annotations
 
@@ -11,51 +11,53 @@ import pytest
 from ddq.scheduler import Scheduler
 from ddq.scheduler.table import rank
 from ddq.store.scheduler_api import Leadership
-from tests.stateful.quiet import Quiet, quiet
-from tests.stateful.story import Actor
-from tests.stateful.world import SETTINGS, START_MS, World
+from tests.stateful.clients import Client
+from tests.stateful.quiet import QuietSimulation, quiet
+from tests.stateful.simulation import SETTINGS, START_MS, Simulation
 
 LEASE_S = SETTINGS.leader_lease_ms / 1_000
 LATE_MAX_MS = 3
 INTERVAL_S = 0.01
 
 
-def busy(it: Quiet, name: str, count: int) -> None:
+def busy(it: QuietSimulation, name: str, count: int) -> None:
     """A task is due every now and then, so that the shard always has a leader."""
-    actor = Actor(it.world, it.history, name)
+    client = Client(it.simulation, it.exchanges, name)
 
     async def produce() -> None:
         for number in range(count):
-            await actor.enqueue(f"{name}{number}", 5)
+            await client.enqueue(f"{name}{number}", 5)
             await asyncio.sleep(INTERVAL_S)
 
-    it.world.spawn(produce(), name)
+    it.simulation.spawn(produce(), name)
 
 
-def start(it: Quiet, number: int) -> asyncio.Event:
+def start(it: QuietSimulation, number: int) -> asyncio.Event:
     """Runs one of the schedulers; it stops when the event is set."""
     stop = asyncio.Event()
-    it.world.spawn(it.scheduler(number).run(stop), f"scheduler{number}")
+    it.simulation.spawn(it.scheduler(number).run(stop), f"scheduler{number}")
     return stop
 
 
-def held(it: Quiet, number: int) -> Leadership | None:
+def held(it: QuietSimulation, number: int) -> Leadership | None:
     """What a scheduler believes to lead the shard by."""
     (shard,) = it.scheduler(number)._table.shards.values()
     return shard.leadership
 
 
-def leader(it: Quiet) -> int:
+def leader(it: QuietSimulation) -> int:
     """Which scheduler leads by what the store says."""
-    nonce = it.world.cluster.client("one").hget(it.world.shard.key("control"), "nonce")
+    nonce = it.simulation.cluster.client("one").hget(it.simulation.shard.key("control"), "nonce")
     leaders = [n for n in (1, 2) if (by := held(it, n)) is not None and by.nonce == nonce]
     assert len(leaders) == 1, "G12 one leader"
     return leaders[0]
 
 
-def outranking(it: Quiet) -> int:
+def outranking(it: QuietSimulation) -> int:
     """Which of the two has the higher rank on the shard."""
-    return max((1, 2), key=lambda number: rank(it.scheduler(number)._table._name, it.world.shard))
+    return max(
+        (1, 2), key=lambda number: rank(it.scheduler(number)._table._name, it.simulation.shard)
+    )
 
 
 @pytest.mark.parametrize("first", [1, 2])
@@ -73,16 +75,16 @@ def test_a_busy_shard_goes_to_who_outranks_its_leader_and_stays_there(
         it.run_until(0.6)
         assert leader(it) == outranking(it)
         entries = it.journal()
-        promoted = [entry for entry in entries if entry["op"] == "promote"]
+        promoted = [entry for entry in entries if entry.op == "promote"]
         assert len(promoted) == 50
-        assert len({entry["epoch"] for entry in promoted}) == 1 + (first != outranking(it))
-        late_ms = [entry["at_ms"] - entry["due_ms"] for entry in promoted]
+        assert len({entry.epoch for entry in promoted}) == 1 + (first != outranking(it))
+        late_ms = [entry.at_ms - entry.due_ms for entry in promoted]
         assert max(late_ms) <= LATE_MAX_MS, f"G6 bounded lateness: {late_ms}"
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_a_leader_that_stops_hands_over_at_once(stateful_socket: str, seed: int) -> None:
-    """The other one does not wait for the lease to run out, though it was told when that is: also
+    """The other one does not wait for the lease to run out, though a reply said when that is: also
     if nothing is due then, and if the hint comes before the reply that says so."""
     with quiet(stateful_socket, seed, schedulers=2) as it:
         stops = {number: start(it, number) for number in (1, 2)}
@@ -95,17 +97,17 @@ def test_a_leader_that_stops_hands_over_at_once(stateful_socket: str, seed: int)
         while it.ran[asked] == before:
             now_s += 0.001
             it.run_until(now_s)
-        # It has just been told to come back in a lease.
+        # A reply has just asked it to come back in a lease.
         stops[old].set()
         it.run_until(now_s + LEASE_S / 2)
         assert leader(it) == 3 - old
         it.run_until(1.0)
-        late_ms = [e["at_ms"] - e["due_ms"] for e in it.journal() if e["op"] == "promote"]
+        late_ms = [e.at_ms - e.due_ms for e in it.journal() if e.op == "promote"]
         assert len(late_ms) == 60
         assert max(late_ms) <= LATE_MAX_MS, f"G6 bounded lateness: {late_ms}"
 
 
-def test_who_was_turned_away_asks_once_a_lease(stateful_socket: str) -> None:
+def test_a_scheduler_that_does_not_lead_asks_once_a_lease(stateful_socket: str) -> None:
     """Not at each task that becomes due: else each scheduler costs as much as the leader."""
     with quiet(stateful_socket, 0, schedulers=2) as it:
         for number in (1, 2):
@@ -120,7 +122,7 @@ def test_who_was_turned_away_asks_once_a_lease(stateful_socket: str) -> None:
 
 
 def test_an_idle_shard_has_no_leader_and_is_taken_when_work_is_due(stateful_socket: str) -> None:
-    """A leadership that nobody uses lapses by itself: it costs no command to keep or to give up."""
+    """A leadership that is not used lapses by itself: it costs no command to keep or to give up."""
     with quiet(stateful_socket, 0, schedulers=2) as it:
         for number in (1, 2):
             start(it, number)
@@ -138,12 +140,12 @@ def test_an_idle_shard_has_no_leader_and_is_taken_when_work_is_due(stateful_sock
 class Apart:
     """The clock of a process that is off."""
 
-    world: World
+    simulation: Simulation
     by_ms: int
 
     def now_ms(self) -> int:
         """As the process believes."""
-        return self.world.now_ms() + self.by_ms
+        return self.simulation.now_ms() + self.by_ms
 
 
 def test_a_scheduler_whose_clock_is_off_does_not_keep_its_shard(stateful_socket: str) -> None:
@@ -156,18 +158,20 @@ def test_a_scheduler_whose_clock_is_off_does_not_keep_its_shard(stateful_socket:
         it.run_until(0.2)
         off = leader(it)
         runner = it.scheduler(off)._store.topics._runner
-        runner._clock = Apart(it.world, 2 * SETTINGS.max_clock_skew_ms)
+        runner._clock = Apart(it.simulation, 2 * SETTINGS.max_clock_skew_ms)
         before = it.ran[f"scheduler{off}", "promote"]
         it.run_until(0.7)
-        nonce = it.world.cluster.client("one").hget(it.world.shard.key("control"), "nonce")
+        nonce = it.simulation.cluster.client("one").hget(
+            it.simulation.shard.key("control"), "nonce"
+        )
         other = held(it, 3 - off)
         assert other is not None
         assert other.nonce == nonce
         assert it.ran[f"scheduler{off}", "promote"] > before
-        runner._clock = Apart(it.world, 0)
+        runner._clock = Apart(it.simulation, 0)
         it.run_until(1.5)
         assert leader(it) == 3 - off
-        late_ms = [e["at_ms"] - e["due_ms"] for e in it.journal() if e["op"] == "promote"]
+        late_ms = [e.at_ms - e.due_ms for e in it.journal() if e.op == "promote"]
         assert len(late_ms) == 60
         assert max(late_ms) <= SETTINGS.leader_lease_ms + 50, f"G6 bounded lateness: {late_ms}"
 
@@ -184,48 +188,50 @@ def test_a_leader_goes_on_where_it_was_after_the_store_stood_still(stateful_sock
         busy(it, "task", 80)
         now_s = 0.2
         it.run_until(now_s)
-        while not [stop for stop in it.world.stops if stop.process == "scheduler1"]:
+        while not [stop for stop in it.simulation.stops if stop.process == "scheduler1"]:
             if not it.run_one():
-                now_s = it.world.loop.next_timer_s() or now_s
-                it.world.loop.move_to(now_s)
+                now_s = it.simulation.loop.next_timer_s() or now_s
+                it.simulation.loop.move_to(now_s)
         before = held(it, 1)
         back_s = now_s + stopped_s
-        it.world.loop.move_to(back_s)
+        it.simulation.loop.move_to(back_s)
         it.run_until(2.0)
         assert held(it, 1) == before
-        promoted = [entry for entry in it.journal() if entry["op"] == "promote"]
+        promoted = [entry for entry in it.journal() if entry.op == "promote"]
         assert len(promoted) == 80
         back_ms = START_MS + round(back_s * 1_000)
-        late_ms = [entry["at_ms"] - max(entry["due_ms"], back_ms) for entry in promoted]
+        late_ms = [entry.at_ms - max(entry.due_ms, back_ms) for entry in promoted]
         assert max(late_ms) <= LATE_MAX_MS, f"G6 bounded lateness: {late_ms}"
 
 
 def test_a_stopping_scheduler_leaves_the_rest_of_a_backlog_to_others(stateful_socket: str) -> None:
-    """Else it would go on for as long as new tasks keep coming."""
+    """Else it would last for as long as new tasks keep coming."""
     with quiet(stateful_socket, 0) as it:
         busy(it, "task", 1)
-        actor = Actor(it.world, it.history, "flood")
+        client = Client(it.simulation, it.exchanges, "flood")
 
         async def flood() -> None:
             for number in range(30):
-                await actor.enqueue(f"flood{number}", 0)
+                await client.enqueue(f"flood{number}", 0)
 
-        it.world.spawn(flood(), "flood")
+        it.simulation.spawn(flood(), "flood")
         it.run_until(0.05)
         stop = start(it, 1)
         promotions = 0
         while promotions < 3:
-            (waits,) = it.world.stops
+            (waits,) = it.simulation.stops
             it._run(waits)
             it._answer(0)
-            it.world.loop.settle()
+            it.simulation.loop.settle()
             promotions = it.ran["scheduler1", "promote"]
         stop.set()
         it.run_until(0.06)
         assert it.ran["scheduler1", "promote"] <= 5
         # A script that the store does not know yet is sent twice.
         assert it.ran["scheduler1", "resign"] in {1, 2}
-        assert b"nonce" not in it.world.cluster.client("one").hgetall(it.world.shard.key("control"))
+        assert b"nonce" not in it.simulation.cluster.client("one").hgetall(
+            it.simulation.shard.key("control")
+        )
 
 
 @pytest.mark.parametrize("sweep_s", [0.3, 0.7, 1.1])

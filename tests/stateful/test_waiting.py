@@ -9,18 +9,18 @@ import pytest
 from ddq.server import retrieval
 from ddq.store.runner import Call
 from ddq.v1 import delay_queue_service_pb2 as pb
-from tests.stateful.quiet import Quiet, quiet
-from tests.stateful.story import TOPIC, Actor
+from tests.stateful.clients import TOPIC, Client
+from tests.stateful.quiet import QuietSimulation, quiet
 
 WAIT_S = 60
 
 
-async def _retrieve(it: Quiet, deadline_s: float) -> tuple[pb.RetrieveResponse, float]:
+async def _retrieve(it: QuietSimulation, deadline_s: float) -> tuple[pb.RetrieveResponse, float]:
     """A Retrieve that may wait for a minute; its answer and when that came."""
     loop = asyncio.get_running_loop()
     request = pb.RetrieveRequest(topics=[TOPIC])
     request.wait.FromSeconds(WAIT_S)
-    handler = it.world.processes["api1"].service
+    handler = it.simulation.processes["api1"].service
     reply = await handler.retrieve(request, Call(loop.time() + deadline_s))
     return reply, loop.time()
 
@@ -29,9 +29,9 @@ async def _retrieve(it: Quiet, deadline_s: float) -> tuple[pb.RetrieveResponse, 
 def test_a_wait_is_answered_before_its_deadline(stateful_socket: str, deadline_s: float) -> None:
     """An answer that is sent at the deadline arrives behind it, and its leases are lost."""
     with quiet(stateful_socket, 0) as it:
-        began_s = it.world.loop.time()
-        waiting = it.world.loop.create_task(_retrieve(it, deadline_s))
-        it.world.loop.settle()
+        began_s = it.simulation.loop.time()
+        waiting = it.simulation.loop.create_task(_retrieve(it, deadline_s))
+        it.simulation.loop.settle()
         it.run_until(began_s + deadline_s + 1)
         reply, ended_s = waiting.result()
         assert not reply.tasks
@@ -41,10 +41,12 @@ def test_a_wait_is_answered_before_its_deadline(stateful_socket: str, deadline_s
 
 def test_a_wait_looks_again_when_its_hint_was_lost(stateful_socket: str) -> None:
     with quiet(stateful_socket, 0, hints=False) as it:
-        waiting = it.world.loop.create_task(_retrieve(it, WAIT_S + 10.0))
-        it.world.spawn(Actor(it.world, it.history, "producer").enqueue("x", 50), "producer")
+        waiting = it.simulation.loop.create_task(_retrieve(it, WAIT_S + 10.0))
+        it.simulation.spawn(
+            Client(it.simulation, it.exchanges, "producer").enqueue("x", 50), "producer"
+        )
         it.run_until(0.01)
-        it.world.start_schedulers()
+        it.simulation.start_schedulers()
         it.run_until(WAIT_S + 20.0)
         reply, ended_s = waiting.result()
         assert [lease.task.id for lease in reply.tasks] == ["x"]
@@ -54,7 +56,7 @@ def test_a_wait_looks_again_when_its_hint_was_lost(stateful_socket: str) -> None
 def test_a_repeat_whose_leases_have_lapsed_does_not_wait(stateful_socket: str) -> None:
     """It would use up the wake-ups of the calls that can do something with them."""
     with quiet(stateful_socket, 0) as it:
-        loop, service = it.world.loop, it.world.processes["api1"].service
+        loop, service = it.simulation.loop, it.simulation.processes["api1"].service
 
         async def retrieve(request_id: str) -> tuple[list[str], float]:
             request = pb.RetrieveRequest(topics=[TOPIC], request_id=request_id)
@@ -64,9 +66,11 @@ def test_a_repeat_whose_leases_have_lapsed_does_not_wait(stateful_socket: str) -
             reply = await service.retrieve(request, call)
             return [lease.task.id for lease in reply.tasks], loop.time()
 
-        it.world.start_schedulers()
+        it.simulation.start_schedulers()
         first = loop.create_task(retrieve("r"))
-        it.world.spawn(Actor(it.world, it.history, "producer").enqueue("x", 50), "producer")
+        it.simulation.spawn(
+            Client(it.simulation, it.exchanges, "producer").enqueue("x", 50), "producer"
+        )
         it.run_until(0.4)
         assert first.result()[0] == ["x"]
         repeat = loop.create_task(retrieve("r"))

@@ -1,4 +1,4 @@
-"""SharedRefresh for broken promises: many stories or state machine runs, until one breaks."""
+"""Looks for broken promises: many simulations or state machine runs, until one breaks one."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from random import Random
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from tests.stateful.judging import PromiseBrokenError
 from tests.stateful.machine import QueueMachine
-from tests.stateful.play import Plot, play, simulated_scripts
+from tests.stateful.simulate import Scenario, simulate, simulated_scripts
 
 _PROMISE = re.compile(r"(G\d+) ")
 
 
 @dataclass(frozen=True)
 class Catch:
-    """A broken promise: how it was found, and the story."""
+    """A broken promise, how it was found, and its report: the summary, and the log of the run."""
 
     promise: str
     level: int
     examples: int
     seconds: float
-    story: str
+    report: str
 
 
 def promise_of(error: BaseException) -> str | None:
@@ -35,7 +36,15 @@ def promise_of(error: BaseException) -> str | None:
     return found.group(1) if found else None
 
 
-def hunt_steps(
+def summaries_of(error: AssertionError) -> Mapping[str, str]:
+    """The broken promises that an error names, each with a summary."""
+    if isinstance(error, PromiseBrokenError):
+        return error.summaries
+    promise = promise_of(error)
+    return {promise: str(error)} if promise is not None else {}
+
+
+def find_by_steps(
     socket: str, replace: Mapping[str, str] | None, examples: int, *, shrink: bool
 ) -> Catch | None:
     """Level 2 until something breaks.
@@ -69,36 +78,39 @@ def hunt_steps(
         if promise is None or "STORE_MALFORMED" in str(error):
             # A script that crashes has not broken a promise; it has shown that the bug is none.
             raise
-        story = "\n".join([str(error), *getattr(error, "__notes__", [])])
-        return Catch(promise, 2, runs["examples"], time.monotonic() - started_s, story)
+        report = "\n".join([str(error), *getattr(error, "__notes__", [])])
+        return Catch(promise, 2, runs["examples"], time.monotonic() - started_s, report)
     return None
 
 
-def hunt_stories(
+def find_by_simulations(
     socket: str,
     replace: Mapping[str, str] | None,
-    plot: Plot,
+    scenario: Scenario,
     examples: int,
     *,
     shrink: bool,
     seed: int = 0,
     wanted: Collection[str] | None = None,
 ) -> Catch | None:
-    """Level 3 until something breaks, or until one of the ``wanted`` promises does.
+    """Level 3 until a promise breaks, or until one of the ``wanted`` promises does.
 
     Raises:
         Exception: what names no promise.
     """
     scripts = simulated_scripts(replace)
 
-    def tell(choose: Callable[[int], int]) -> AssertionError | None:
+    def broken_by(choose: Callable[[int], int]) -> tuple[str, str] | None:
+        """A broken promise that counts, and the report; None if there is none."""
         try:
-            play(socket, scripts, plot, choose)
+            simulate(socket, scripts, scenario, choose)
         except AssertionError as error:
-            promise = promise_of(error)
-            if promise is None:
+            summaries = summaries_of(error)
+            if not summaries:
                 raise
-            return error if wanted is None or promise in wanted else None
+            promise = next((one for one in summaries if wanted is None or one in wanted), None)
+            if promise is not None:
+                return promise, "\n".join([summaries[promise], *getattr(error, "__notes__", [])])
         return None
 
     started_s = time.monotonic()
@@ -110,17 +122,16 @@ def hunt_stories(
             choices.append(random.randrange(ways))
             return choices[-1]
 
-        error = tell(choose)
-        if error is None:
+        found = broken_by(choose)
+        if found is None:
             continue
         seconds = time.monotonic() - started_s
         if shrink:
-            error = tell(replay(shorten(choices, lambda few: tell(replay(few)) is not None)))
-            assert error is not None
-        promise = promise_of(error)
-        assert promise is not None
-        story = "\n".join([str(error), *getattr(error, "__notes__", [])])
-        return Catch(promise, 3, number + 1, seconds, story)
+            found = broken_by(
+                replay(shorten(choices, lambda few: broken_by(replay(few)) is not None))
+            )
+            assert found is not None
+        return Catch(found[0], 3, number + 1, seconds, found[1])
     return None
 
 
@@ -134,7 +145,7 @@ def shorten(choices: list[int], breaks: Callable[[list[int]], bool]) -> list[int
     """Fewer and smaller choices with which the same still breaks.
 
     Takes away runs of choices, halving their length down to one, and then sets single choices to
-    0; stops when nothing can be left out any more.
+    0; stops when nothing more can be left out.
     """
     size = len(choices)
     while size:

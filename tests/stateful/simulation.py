@@ -2,7 +2,7 @@
 
 A driver says what happens next: which command runs, which reply is lost after its effect, which
 command never arrives, which hint is dropped or doubled, when time moves, when a replica copies,
-and when the store fails over. The same choices give the same story, to the last byte.
+and when the store fails over. The same choices give the same trace, to the last byte.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ from ddq.scheduler import Scheduler
 from ddq.server.notifier import ReadyNotifier
 from ddq.server.service import QueueService
 from ddq.store.barrier import ElectionAnswer, Timing
-from ddq.store.connection import Command, NotSentError, Reply, ReplyLostError
+from ddq.store.connection import Reply
 from ddq.store.hints import parse_hint
 from ddq.store.keys import ShardId
 from ddq.store.open import Store, open_store
 from ddq.store.scripts import Script
-from ddq.store.topology import Node as StoreNode
 from tests.stateful.cluster import HINT_KEY, Cluster, Node
+from tests.stateful.hosts import DOWN_AFTER_S, ELECTION_S, Hosts
 from tests.stateful.real import CLOCK_LUA
 from tests.stateful.virtual import VirtualLoop
+from tests.stateful.wires import Stop, Wire, WireTopology
 
 START_MS = 1_000_000
 FAULT_EVERY = 8
@@ -37,15 +38,9 @@ LAG = 4
 HASTE = 4
 """While there is something to do, time passes at one choice in so many."""
 Choose = Callable[[int], int]
-"""Given how many ways there are to go on, says which: 0 to n - 1."""
+"""Given how many ways there are to continue, says which: 0 to n - 1."""
 
 DATA_NODES = "one:1,two:1,three:1"
-DOWN_AFTER_S = 0.080
-ELECTION_S = 0.200
-"""After down-after, a failover may begin so much later: also when the master is back by then. The
-Sentinels have voted by then, or consider the master down."""
-REPOINT_S = 0.060
-"""After a promotion, the other replica is taken from the old master so much later at most."""
 TIMING = Timing(
     window_s=0.040, settle_s=0.080, down_after_s=DOWN_AFTER_S, election_s=0.080 + ELECTION_S
 )
@@ -79,148 +74,8 @@ def simulated(texts: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-@dataclass(frozen=True)
-class Loss:
-    """The store came back without the end of what it had.
-
-    Attributes:
-        moment: of the history.
-        kept_revision: the greatest that is still there.
-    """
-
-    moment: int
-    kept_revision: int
-
-
-@dataclass(eq=False)
-class Stop:
-    """A command that waits for its turn."""
-
-    process: str
-    command: Command
-    node: Node
-    done: asyncio.Future[Reply]
-    connection: Wire
-    lost: bool = False
-    until_s: float = 0.0
-
-
-class WireTopology:
-    """One node by name; where a connection to it leads is the world's to say."""
-
-    kind = "single"
-
-    def __init__(self, world: World, process: str) -> None:
-        self._world = world
-        self._process = process
-
-    async def node_of(self, key: str, deadline_s: float) -> StoreNode:
-        """See Topology.node_of."""
-        return StoreNode("the store")
-
-    async def elections(self, node: StoreNode, deadline_s: float) -> ElectionAnswer:
-        """See Topology.elections."""
-        return self._world.elections(self._process)
-
-    def trusted_s(self, node: StoreNode) -> float:
-        """See Topology.trusted_s."""
-        return float("-inf")
-
-    def on_down_after(self, listener: Any) -> None:
-        """See Topology.on_down_after: it never changes."""
-
-    def known_node(self, key: str) -> StoreNode:
-        """See Topology.known_node."""
-        return StoreNode("the store")
-
-    def connect(self, node: StoreNode) -> Wire:
-        """See Topology.connect."""
-        wire = Wire(self._world, self._process)
-        self._world.wires.append(wire)
-        return wire
-
-    def suspect(self, node: StoreNode, error: BaseException | str) -> None:
-        """See Topology.suspect."""
-
-    def redirected(self, source: StoreNode, reply: Reply) -> None:
-        """See Topology.redirected."""
-
-    def on_change(self, listener: Any) -> None:
-        """See Topology.on_change: a connection to the deposed master breaks by itself."""
-
-    async def close(self) -> None:
-        """See Topology.close."""
-
-
-class Wire:
-    """The lower seam: each command of a send is a stop of its own."""
-
-    def __init__(self, world: World, process: str) -> None:
-        self._world = world
-        self.process = process
-        self.node: Node | None = None
-        self._dead = False
-        self.position = 0
-
-    def die(self, node: Node) -> None:
-        """The node closes its connections; who uses one learns of it at the next send."""
-        self._dead = self._dead or self.node is node
-
-    async def send(self, commands: Sequence[Command], timeout_s: float) -> list[Reply]:
-        """See ddq.store.connection.Connection."""
-        if self._dead:
-            await self.close()
-            raise ReplyLostError("the connection was reset")
-        if self.node is None:
-            self.node = self._world.connect()
-        replies: list[Reply] = []
-        sent = False
-        try:
-            async with asyncio.timeout(timeout_s):
-                for command in commands:
-                    if command[0] == "ROLE":
-                        # Together with the WAIT before it: a replica that leaves in between makes
-                        # the answer more careful, never less.
-                        replies.append(self._world.cluster.role(self.node))
-                        continue
-                    stop = Stop(
-                        self.process,
-                        command,
-                        self.node,
-                        asyncio.get_running_loop().create_future(),
-                        self,
-                    )
-                    if command[0] == "WAIT":
-                        loop = asyncio.get_running_loop()
-                        wait_s = int(command[2]) / 1_000
-                        stop.until_s = loop.time() + wait_s
-                        loop.call_later(wait_s, _nothing)
-                    self._world.stops.append(stop)
-                    try:
-                        sent = True
-                        replies.append(await stop.done)
-                    finally:
-                        if stop in self._world.stops:
-                            self._world.stops.remove(stop)
-        except (TimeoutError, ConnectionError) as error:
-            await self.close()
-            if sent:
-                raise ReplyLostError(str(error) or "timed out") from error
-            raise NotSentError(str(error)) from error
-        except BaseException:
-            await self.close()
-            raise
-        return replies
-
-    async def close(self) -> None:
-        """The next send connects anew."""
-        self.node = None
-        self._dead = False
-        self.position = 0
-
-
-def _nothing() -> None:
-    """What a timer does that only time has to wait for."""
+def _ignore(kept_revision: int) -> None:
+    """Does nothing about a loss."""
 
 
 class CountedEntropy:
@@ -260,8 +115,8 @@ class Process:
 
 
 @dataclass
-class World:
-    """Everything that a story is about.
+class Simulation:
+    """The environment of real handlers and schedulers: store, network, hosts, clock and driver.
 
     Args:
         durability: of the topic; schedulers wait for nothing.
@@ -278,7 +133,7 @@ class World:
     schedulers: int = 2
     stops: list[Stop] = field(default_factory=list)
     hints: list[tuple[str, bytes]] = field(default_factory=list)
-    story: list[str] = field(default_factory=list)
+    log: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.loop = VirtualLoop()
@@ -286,15 +141,11 @@ class World:
         self.cluster = Cluster(self.socket, self.scripts)
         self.processes: dict[str, Process] = {}
         self.wires: list[Wire] = []
-        self.cut: str | None = None
-        self._cut_s = self._healed_s = float("-inf")
-        self.elected: str | None = None
-        """The replica that the leader of an election has selected, on the leader's own host."""
-        self._frozen = False
+        self.hosts = Hosts(self.cluster, self.loop, self.failovers_max_count)
         self._behind: set[str] = set()
         self._topic_made = 0
-        self.lost: Loss | None = None
-        self.moment: Callable[[], int] = int
+        self._has_lost = False
+        self.on_loss: Callable[[int], None] = _ignore
         self.tasks: list[asyncio.Task[None]] = []
         self.stopping = asyncio.Event()
         self.trace = hashlib.sha256()
@@ -308,7 +159,7 @@ class World:
         self._set_up()
 
     def now_ms(self) -> int:
-        """The one true time: every clock of the world shows it."""
+        """The one true time: every clock of the simulation shows it."""
         return START_MS + round(self.loop.time() * 1_000)
 
     def elections(self, process: str) -> ElectionAnswer:
@@ -316,9 +167,9 @@ class World:
         host is well, of which two have voted."""
         nodes = [wire.node for wire in self.wires if wire.process == process]
         is_deposed = any(node is not None and node.name == self.cluster.deposed for node in nodes)
-        if self.elected is not None or is_deposed or self._election_is_due():
+        if self.hosts.has_voted or is_deposed:
             return ElectionAnswer("a Sentinel has voted in a newer epoch", complete=False)
-        return ElectionAnswer("", complete=self.cut is None)
+        return ElectionAnswer("", complete=self.hosts.cut is None)
 
     def _set_up(self) -> None:
         self.calm = True
@@ -342,7 +193,7 @@ class World:
             self.processes[name] = process
 
     def start_schedulers(self) -> None:
-        """They run until the story ends."""
+        """They run until the simulation ends."""
         self._topic_made = len(self.cluster.nodes[self.cluster.master].log)
         for process in self.processes.values():
             if process.scheduler is not None:
@@ -369,52 +220,52 @@ class World:
 
     def step(self) -> bool:
         """One thing happens; False when nothing can."""
-        ways = self._ways()
+        ways = self.ways()
         if not ways:
             return False
         name, act = self._pick(ways)
-        self.tell(name)
+        self.record(name)
         act()
         self.loop.settle()
         return True
 
-    def _ways(self) -> list[tuple[str, Callable[[], None]]]:
+    def ways(self) -> list[tuple[str, Callable[[], None]]]:
         """What may happen next. The first is what happens when nothing goes wrong."""
         if not self.calm and self.faults and self.choose(FAULT_EVERY) == FAULT_EVERY - 1:
-            return self._fault_ways()
+            return self.fault_ways()
         ways: list[tuple[str, Callable[[], None]]] = []
         ways += [
-            (f"run {self._name(stop)}", partial(self._run, stop))
+            (f"run {self.describe(stop)}", partial(self.run, stop))
             for stop in self.stops
-            if self._can_answer(stop)
+            if self.can_answer(stop)
         ]
         if self.calm and ways:
             return ways[:1]
         for position, (process, _) in enumerate(self.hints):
-            ways.append((f"hint to {process}", partial(self._hint, position)))
+            ways.append((f"hint to {process}", partial(self.deliver_hint, position)))
         if self.calm and ways:
             return ways[:1]
         if self.calm or not ways or self.choose(LAG) == LAG - 1:
-            ways += self._replication_ways()
+            ways += self.replication_ways()
         timer_s = self.loop.next_timer_s()
         if timer_s is not None and (not ways or self.calm or self.choose(HASTE) == HASTE - 1):
             ways.append(("time passes", partial(self.loop.move_to, timer_s)))
         return ways[:1] if self.calm else ways
 
-    def _can_answer(self, stop: Stop) -> bool:
+    def can_answer(self, stop: Stop) -> bool:
         """WAIT answers when enough replicas have the write, or when its time is over; who is paused
         answers nothing."""
-        if self._frozen and stop.node.name == self.cut:
+        if self.hosts.frozen and stop.node.name == self.hosts.cut:
             return False
         if stop.command[0] != "WAIT" or self.loop.time() >= stop.until_s:
             return True
         return self.cluster.acked(stop.node, stop.connection.position) >= int(stop.command[1])
 
-    def _replication_ways(self) -> list[tuple[str, Callable[[], None]]]:
+    def replication_ways(self) -> list[tuple[str, Callable[[], None]]]:
         """Each link copies all that it lacks, or one command: a prefix is what a replica has."""
         ways: list[tuple[str, Callable[[], None]]] = []
         for node, name in self.cluster.lagging():
-            if self.cut in {node.name, name} or name in self._behind:
+            if self.hosts.cut in {node.name, name} or name in self._behind:
                 continue
             for what, number in (("all", len(node.log)), ("one command", 1)):
                 ways.append(
@@ -425,18 +276,20 @@ class World:
                 )
         return ways
 
-    def _fault_ways(self) -> list[tuple[str, Callable[[], None]]]:
+    def fault_ways(self) -> list[tuple[str, Callable[[], None]]]:
         ways: list[tuple[str, Callable[[], None]]] = []
         for stop in self.stops:
-            ways.append((f"reply lost {self._name(stop)}", partial(self._lose_reply, stop)))
-            ways.append((f"never arrives {self._name(stop)}", partial(self._break, stop)))
+            ways.append((f"reply lost {self.describe(stop)}", partial(self._lose_reply, stop)))
+            ways.append(
+                (f"never arrives {self.describe(stop)}", partial(self.break_connection, stop))
+            )
         for position, (process, _) in enumerate(self.hints):
             ways.append((f"hint dropped {process}", partial(self._drop_hint, position)))
             ways.append((f"hint doubled {process}", partial(self._double_hint, position)))
         ways.append(("scripts flushed", self.cluster.flush_scripts))
         cluster = self.cluster
         if self.rollback:
-            if self.lost is None:
+            if not self._has_lost:
                 ways.append(("ALL NODES LOSE THEIR TAIL", self._lose_tail))
             return ways
         if self.failovers_max_count:
@@ -450,7 +303,7 @@ class World:
             if cluster.nodes[cluster.deposed].replicas:
                 ways.append(("replica re-pointed", cluster.repoint))
         elif self.durability == "quorum":
-            ways += self._host_fault_ways()
+            ways += self.hosts.ways()
         elif cluster.failovers < self.failovers_max_count:
             ways += [
                 (f"FAILOVER to {name}", partial(cluster.fail_over, name))
@@ -458,118 +311,28 @@ class World:
             ]
         return ways
 
-    def _host_fault_ways(self) -> list[tuple[str, Callable[[], None]]]:
-        """What happens when a whole host is cut off or paused, one at a time, and not for ever.
-
-        The replicas hear nothing of a master's host that is away. Once that has lasted for
-        down-after the Sentinels vote, perhaps just after it is back, and their leader selects a
-        replica that has most. The election goes on from there by itself: also when the master's
-        host is back, and also when it is the turn of the leader's own host to be away.
-        """
-        cluster = self.cluster
-        if self.elected is not None:
-            return self._election_ways(self.elected)
-        if cluster.failovers >= self.failovers_max_count:
-            return []
-        ways: list[tuple[str, Callable[[], None]]] = []
-        if self.cut is None:
-            master = cluster.master
-            ways.append(("master's host CUT OFF", partial(self._cut, master, frozen=False)))
-            ways.append(("master's host PAUSED", partial(self._cut, master, frozen=True)))
-        else:
-            ways.append(("master's host is back", self._uncut))
-        if self._election_is_due():
-            for name in cluster.best_replicas():
-                ways.append((f"FAILOVER to {name}", partial(self._elect, name)))
-                ways.append((f"{name} is SELECTED", partial(self._select, name)))
-        return ways
-
-    def _election_is_due(self) -> bool:
-        """Whether the master's host is, or has just been, away for long enough."""
-        now_s = self.loop.time()
-        if self.cut == self.cluster.master:
-            return now_s - self._cut_s >= DOWN_AFTER_S
-        long_enough = self._healed_s - self._cut_s >= DOWN_AFTER_S
-        return self.cut is None and long_enough and now_s - self._healed_s <= ELECTION_S
-
-    def _election_ways(self, name: str) -> list[tuple[str, Callable[[], None]]]:
-        """What may follow once a replica was selected."""
-        ways: list[tuple[str, Callable[[], None]]] = []
-        is_promoted = self.cluster.hidden == name
-        if not is_promoted:
-            ways.append((f"{name} is PROMOTED", partial(self._promote, name)))
-        if self.cut is None:
-            ways.append((f"host of {name} CUT OFF", partial(self._cut, name, frozen=False)))
-            ways.append(("election is given up", self._give_up))
-        elif self.cut != name:
-            ways.append(("master's host is back", self._uncut))
-        else:
-            ways.append((f"host of {name} is back", partial(self._elected_is_back, name)))
-        return ways
-
-    def _select(self, name: str) -> None:
-        self.elected = name
-        self._healed_s = float("-inf")
-
-    def _give_up(self) -> None:
-        self.elected = None
-
-    def _promote(self, name: str) -> None:
-        if self.cut == name:
-            # Behind the cut: neither the old master nor the other Sentinels hear of it.
-            self.cluster.promote_hidden(name)
-        else:
-            self.elected = None
-            self._elect(name)
-
-    def _elected_is_back(self, name: str) -> None:
-        """Its epoch is the newest, if it was promoted, and all Sentinels follow it."""
-        self._uncut()
-        if self.cluster.hidden == name:
-            self.elected = None
-            self._elect(name)
-
     def _lose_tail(self) -> None:
         """Down to a prefix that still has the topic."""
         master = self.cluster.nodes[self.cluster.master]
         kept = self._topic_made + self.choose(len(master.log) - self._topic_made + 1)
         for node in self.cluster.nodes.values():
             for stop in [stop for stop in self.stops if stop.node is node]:
-                self._break(stop)
+                self.break_connection(stop)
             for wire in self.wires:
                 wire.die(node)
         self.cluster.lose_tail(kept)
         sequence = self.cluster.client(self.cluster.master).hget(
             self.shard.key("control"), "sequence"
         )
-        self.lost = Loss(self.moment(), int(sequence or 0))
+        self._has_lost = True
+        self.on_loss(int(sequence or 0))
 
-    def _cut(self, host: str, *, frozen: bool) -> None:
-        self.cut, self._frozen, self._cut_s = host, frozen, self.loop.time()
-        # Time has to pass, or nothing comes of it.
-        for after_s in (DOWN_AFTER_S, DOWN_AFTER_S + ELECTION_S):
-            self.loop.call_later(after_s, _nothing)
-
-    def _uncut(self) -> None:
-        self.cut, self._frozen, self._healed_s = None, False, self.loop.time()
-
-    def _elect(self, name: str) -> None:
-        self.cluster.fail_over(name)
-        self._healed_s = float("-inf")
-        failover = self.cluster.failovers
-
-        def repoint() -> None:
-            if self.cluster.deposed is not None and self.cluster.failovers == failover:
-                self.cluster.repoint()
-
-        self.loop.call_later(REPOINT_S, repoint)
-
-    def _run(self, stop: Stop) -> Reply:
-        reply = self._execute(stop)
+    def run(self, stop: Stop) -> Reply:
+        reply = self.execute(stop)
         stop.done.set_result(reply)
         return reply
 
-    def _execute(self, stop: Stop) -> Reply:
+    def execute(self, stop: Stop) -> Reply:
         self.stops.remove(stop)
         if stop.command[0] == "WAIT":
             reply: Reply = self.cluster.acked(stop.node, stop.connection.position)
@@ -584,14 +347,14 @@ class World:
         return reply
 
     def _lose_reply(self, stop: Stop) -> None:
-        self._execute(stop)
+        self.execute(stop)
         stop.done.set_exception(ConnectionError("the reply was lost"))
 
-    def _break(self, stop: Stop) -> None:
+    def break_connection(self, stop: Stop) -> None:
         self.stops.remove(stop)
         stop.done.set_exception(ConnectionError("the connection broke"))
 
-    def _hint(self, position: int) -> None:
+    def deliver_hint(self, position: int) -> None:
         process, message = self.hints.pop(position)
         self.loop.call_soon(self.processes[process].hear, message)
 
@@ -604,11 +367,10 @@ class World:
     def _heal(self) -> None:
         deposed = self.cluster.nodes[self.cluster.deposed or ""]
         for stop in [stop for stop in self.stops if stop.node is deposed]:
-            self._break(stop)
+            self.break_connection(stop)
         for wire in self.wires:
             wire.die(deposed)
-        if self.cut == deposed.name:
-            self._uncut()
+        self.hosts.heal(deposed.name)
         self.cluster.heal()
 
     # The end -------------------------------------------------------------------------------
@@ -616,11 +378,7 @@ class World:
     def drain(self, until: Callable[[], bool], steps_max_count: int = 3_000) -> bool:
         """Everything heals and nothing goes wrong any more, until ``until`` holds."""
         self._behind.clear()
-        if self.cut is not None and self.cut == self.elected:
-            self._elected_is_back(self.cut)
-        elif self.cut is not None:
-            self._uncut()
-        self._give_up()
+        self.hosts.end_faults()
         if self.cluster.deposed is not None:
             self._heal()
             self.loop.settle()
@@ -657,16 +415,16 @@ class World:
 
     # What is remembered --------------------------------------------------------------------
 
-    def tell(self, line: str) -> None:
-        """Adds a line to the story."""
-        self.story.append(f"{self.now_ms() - START_MS:>6} ms  {line}")
+    def record(self, line: str) -> None:
+        """Adds a line to the log."""
+        self.log.append(f"{self.now_ms() - START_MS:>6} ms  {line}")
 
-    def _name(self, stop: Stop) -> str:
+    def describe(self, stop: Stop) -> str:
         """The process, script and node of a stop, for people."""
-        what = self._script(stop) or str(stop.command[0])
+        what = self.script_of(stop) or str(stop.command[0])
         return f"{stop.process}: {what} on {stop.node.name}"
 
-    def _script(self, stop: Stop) -> str | None:
+    def script_of(self, stop: Stop) -> str | None:
         """The name of the script that a stop runs; None for another command."""
         return self._names.get(str(stop.command[1])) if len(stop.command) > 1 else None
 
@@ -680,7 +438,7 @@ class World:
 
     def _watch_leaders(self, stop: Stop, result: list[Any]) -> None:
         """Notes which sides of the race between two schedulers were reached."""
-        name = self._script(stop)
+        name = self.script_of(stop)
         if name in {"promote", "reap"} and result[0] == b"NOT_LEADER":
             self.reached.add("a deposed leader was refused")
             if stop.process in self._moving:
@@ -695,9 +453,9 @@ class World:
             for shard in process.scheduler._table.shards.values()
         )
         if believers > 1:
-            self.reached.add("two schedulers believed that they lead")
+            self.reached.add("two schedulers assumed that they lead")
 
     @property
     def shard(self) -> ShardId:
-        """The one shard of the story."""
+        """The only shard."""
         return ShardId("t", 0)

@@ -1,4 +1,4 @@
-"""Who acts in a story of level 3: producers, cancellers and workers over the real handlers.
+"""The clients of a simulation: producers, cancellers and workers over the real handlers.
 
 Every request is repeated as the client library repeats it, with the same ids and the library's own
 code, on an API process of the driver's choosing. What was asked and answered goes into a history.
@@ -8,101 +8,64 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 from ddq.client import rpcs
 from ddq.client.repeat import Backoff, Repeater
 from ddq.client.status import AttemptFailedError, Failure
-from ddq.errors import DdqError, OutcomeUnknown
+from ddq.errors import DdqError
 from ddq.server.rpc import CallFactory
 from ddq.v1 import delay_queue_service_pb2 as pb
 from ddq.v1 import task_pb2
-from tests.stateful.world import SETTINGS, CountedEntropy, World
+from tests.stateful.history import Exchange, Exchanges
+from tests.stateful.simulation import SETTINGS, CountedEntropy, Simulation
 
 TOPIC = "t"
 DEADLINE_S = 2.0
 
 
-@dataclass
-class Event:
-    """One request as its caller saw it. ``ended`` is None while, or if, no answer came."""
-
-    actor: str
-    op: str
-    request: Any
-    began: int
-    ended: int | None = None
-    reply: Any = None
-    error: DdqError | None = None
-
-    @property
-    def ok(self) -> bool:
-        """Answered with success."""
-        return self.reply is not None
-
-    @property
-    def unknown(self) -> bool:
-        """It may or may not have had an effect."""
-        return not self.ok and (self.error is None or isinstance(self.error, OutcomeUnknown))
-
-
-@dataclass
-class History:
-    """All events, and a counter that orders beginnings and ends."""
-
-    events: list[Event] = field(default_factory=list)
-    index: int = 0
-
-    def tick(self) -> int:
-        """The next moment."""
-        self.index += 1
-        return self.index
-
-
 class _Timing:
-    """The client's time is the world's."""
+    """The client's time is the simulation's."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, simulation: Simulation) -> None:
+        self._simulation = simulation
 
     def wall_ms(self) -> int:
-        return self._world.now_ms()
+        return self._simulation.now_ms()
 
     def monotonic_s(self) -> float:
-        return self._world.loop.time()
+        return self._simulation.loop.time()
 
     async def sleep(self, delay_s: float) -> None:
         await asyncio.sleep(delay_s)
 
 
-class Actor:
+class Client:
     """A client process."""
 
-    def __init__(self, world: World, history: History, name: str) -> None:
-        self.world = world
+    def __init__(self, simulation: Simulation, exchanges: Exchanges, name: str) -> None:
+        self.simulation = simulation
         self.name = name
-        self._history = history
+        self._exchanges = exchanges
         self._entropy = CountedEntropy(name)
-        self._repeater = Repeater(_Timing(world), self._entropy, Backoff())
-        self._calls = CallFactory(SETTINGS, world)
+        self._repeater = Repeater(_Timing(simulation), self._entropy, Backoff())
+        self._calls = CallFactory(SETTINGS, simulation)
 
     def name_request(self) -> str:
         """A new request_id."""
         return self._entropy.token(8).hex()
 
-    async def ask(self, rpc: rpcs.Rpc, method: str, request: Any) -> Event:
+    async def ask(self, rpc: rpcs.Rpc, method: str, request: Any) -> Exchange:
         """One request, repeated until its outcome is known or its time is over."""
-        world = self.world
-        event = Event(self.name, rpc.name, request, self._history.tick())
-        self._history.events.append(event)
+        simulation = self.simulation
+        exchange = self._exchanges.begin(self.name, rpc.name, request)
         if "not_after" in request.DESCRIPTOR.fields_by_name:
-            request.not_after.FromMilliseconds(world.now_ms() + round(DEADLINE_S * 1_000))
+            request.not_after.FromMilliseconds(simulation.now_ms() + round(DEADLINE_S * 1_000))
 
         async def attempt(left_s: float) -> Any:
-            process = f"api{1 + world.choose(world.apis)}"
+            process = f"api{1 + simulation.choose(simulation.apis)}"
             handler: Callable[..., Awaitable[Any]] = getattr(
-                world.processes[process].service, method
+                simulation.processes[process].service, method
             )
             try:
                 return await handler(request, self._calls.make(request, left_s))
@@ -112,15 +75,15 @@ class Actor:
                 ) from error
 
         try:
-            event.reply = await self._repeater.run(
-                rpc, f"{rpc.name} {self.name}", attempt, world.loop.time() + DEADLINE_S
+            exchange.reply = await self._repeater.run(
+                rpc, f"{rpc.name} {self.name}", attempt, simulation.loop.time() + DEADLINE_S
             )
         except DdqError as error:
-            event.error = error
-        event.ended = self._history.tick()
-        outcome = "ok" if event.ok else str(event.error and event.error.reason)
-        world.tell(f"{self.name}: {rpc.name} {getattr(request, 'id', '')} -> {outcome}")
-        return event
+            exchange.error = error
+        self._exchanges.complete(exchange)
+        outcome = "ok" if exchange.ok else str(exchange.error and exchange.error.reason)
+        simulation.record(f"{self.name}: {rpc.name} {getattr(request, 'id', '')} -> {outcome}")
+        return exchange
 
     async def enqueue(self, task_id: str, delay_ms: int, max_attempts: int = 3) -> None:
         """Adds a task whose payload says its id."""
@@ -167,8 +130,8 @@ class Actor:
         request = pb.RetrieveRequest(topics=[TOPIC], max_tasks=2, request_id=self.name_request())
         request.lease_duration.FromMilliseconds(lease_ms)
         request.wait.FromMilliseconds(wait_ms)
-        event = await self.ask(rpcs.RETRIEVE, "retrieve", request)
-        return list(event.reply.tasks) if event.ok else []
+        exchange = await self.ask(rpcs.RETRIEVE, "retrieve", request)
+        return list(exchange.reply.tasks) if exchange.ok else []
 
     async def settle(self, lease: pb.LeasedTask, how: str) -> None:
         """Ends a lease in one of the ways, or forgets about it."""
@@ -201,12 +164,12 @@ class Actor:
         """Retrieves a few times, and ends what it got as the driver says."""
         ways = ("ack", "nack", "again", "release", "snooze", "extend", "die")
         for _ in range(rounds):
-            wait_ms = (0, 60)[self.world.choose(2)]
-            for lease in await self.retrieve((100, 250)[self.world.choose(2)], wait_ms):
-                await self.settle(lease, ways[self.world.choose(len(ways))])
+            wait_ms = (0, 60)[self.simulation.choose(2)]
+            for lease in await self.retrieve((100, 250)[self.simulation.choose(2)], wait_ms):
+                await self.settle(lease, ways[self.simulation.choose(len(ways))])
 
     async def finish(self) -> None:
-        """After the story: works until told to stop, and acks everything."""
+        """After the faults: works until it is cancelled, and acks everything."""
         while True:
             for lease in await self.retrieve(5_000, 200):
                 await self.settle(lease, "ack")
