@@ -164,6 +164,29 @@ def delivered_as_two_incarnations() -> SyntheticHistory:
     return tale
 
 
+def handed_back_twice() -> SyntheticHistory:
+    """The next attempt follows from the wrong count, so that only the release shows it."""
+    tale = SyntheticHistory(policy=RetrySettings(5, 0, 0, 1.0, 0.0))
+    tale.enqueue("a")
+    tale.promote()
+    tale.nack(tale.lease())
+    tale.promote()
+    tale.release(tale.lease())
+    entry(tale, "release")["attempt"] = 0
+    return tale
+
+
+def cancelled_and_not_found() -> SyntheticHistory:
+    """Only the cancel was acknowledged."""
+    tale = SyntheticHistory()
+    tale.enqueue("a", lost=True)
+    tale.cancel("a", process="q")
+    tale.get("a", process="q")
+    event = found(tale, "get")
+    event["type"], event["reply"] = "fail", {"error": "TASK_NOT_FOUND"}
+    return tale
+
+
 def debounced_beyond_its_limit() -> SyntheticHistory:
     tale = SyntheticHistory()
     tale.enqueue("a", delay_ms=200, limit_ms=400, on_conflict="debounce")
@@ -199,6 +222,8 @@ RULES: list[tuple[str, Callable[[], SyntheticHistory], bool]] = [
     ("G2", not_found_while_its_tombstone_lives, False),
     ("G2", served_after_a_loss, False),
     ("G13", delivered_as_two_incarnations, True),
+    ("G10", handed_back_twice, True),
+    ("G4", cancelled_and_not_found, False),
     ("G6", debounced_beyond_its_limit, False),
     ("G6", due_and_never_promoted, True),
 ]

@@ -18,6 +18,9 @@ BOUNDS = Bounds(clock_error_ms=1, lateness_ms=250, recovery_ms=3_000, lateness_q
 """All clocks of a simulation are one, to the millisecond that the store rounds to."""
 
 
+STILL_WAITING = "G6 bounded lateness: a task is still waiting long after everything healed"
+
+
 class PromiseBrokenError(AssertionError):
     """A simulation broke promises; the message is the summary of the first one.
 
@@ -44,7 +47,7 @@ def require_promises(evidence: Evidence) -> None:
     results = judge_history(
         evidence.history, evidence.journal, evidence.final, bounds=BOUNDS
     ).results
-    _raise_for(results)
+    _raise_for(results, evidence)
 
 
 def require_silence(evidence: Evidence) -> None:
@@ -53,13 +56,14 @@ def require_silence(evidence: Evidence) -> None:
     No other promise is judged: no durability claims to survive such a loss.
     """
     history = evidence.history
-    _raise_for(judge_history(history, None, None, bounds=BOUNDS, checkers=[_SILENCE]).results)
+    results = judge_history(history, None, None, bounds=BOUNDS, checkers=[_SILENCE]).results
+    _raise_for(results, evidence)
 
 
 _SILENCE = Checker("G2", lambda view: Found(served_after_loss(view)))
 
 
-def _raise_for(results: Results) -> None:
+def _raise_for(results: Results, evidence: Evidence) -> None:
     """Raises for the first promise that is not VALID.
 
     Raises:
@@ -71,6 +75,9 @@ def _raise_for(results: Results) -> None:
         for promise in results.promises
         if promise.anomalies
     }
+    if evidence.final is not None and not evidence.final.drained:
+        # A lease that expires and is never ended, for example: no entry of the journal shows it.
+        summaries.setdefault("G6", STILL_WAITING)
     if summaries:
         raise PromiseBrokenError(summaries)
     unknown = [f"{promise.id}: {why}" for promise in results.promises for why in promise.unknown]

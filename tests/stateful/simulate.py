@@ -102,7 +102,6 @@ def _run_to_the_drain(simulation: Simulation, exchanges: Exchanges) -> Evidence:
     simulation.loop.settle()
     evidence = _evidence(simulation, exchanges, drained=drained)
     require_promises(evidence)
-    assert drained, "G6 bounded lateness: a task is still waiting after everything healed"
     return evidence
 
 

@@ -83,6 +83,16 @@ def test_a_task_that_was_lost_is_found_by_the_final_read() -> None:
     assert "G2" in broken.value.summaries
 
 
+def test_a_store_that_does_not_come_to_rest_breaks_g6() -> None:
+    task = Task("x", b"p", Policy(), State.LEASED, 3, 3, 0, 0, 0)
+    shard = Shard(tasks={"x": task}, counts={"enqueued": 1, "leased": 1})
+    history = exchanged(("Enqueue", ENQUEUE, CREATED)).history(RUN)
+    evidence = Evidence(history, None, final_of("t", shard, drained=False))
+    with pytest.raises(PromiseBrokenError, match=r"G6.*still waiting") as broken:
+        require_promises(evidence)
+    assert broken.value.summaries.keys() == {"G6"}
+
+
 def test_what_cannot_be_judged_is_an_error_without_a_promise() -> None:
     task = Task("x", b"p", Policy(), State.SCHEDULED, 3, 3, 9_000_000, 9_000_000, 0)
     shard = Shard(tasks={"x": task}, counts={"enqueued": 1, "scheduled": 1})

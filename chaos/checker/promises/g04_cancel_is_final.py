@@ -9,7 +9,7 @@ from chaos.checker.chain import broken_links
 from chaos.checker.order import broken_order
 from chaos.checker.search import STATUS, Search, TooLargeError
 from chaos.checker.verdict import Found
-from chaos.checker.view import RunView
+from chaos.checker.view import MS, RunView
 from chaos.history.reader import Op
 
 
@@ -65,7 +65,15 @@ def _delivered(view: RunView, case: Case, cancel: Op) -> tuple[Any, ...] | None:
 
 
 def _seen(view: RunView, case: Case, cancel: Op) -> tuple[Any, ...] | None:
+    keep_ns = (view.settings(case.topic).retention_ms - view.bounds.clock_error_ms) * MS
     for look in case.gets:
+        denied = look.outcome == "fail" and look.error == "TASK_NOT_FOUND"
+        if denied and look.begin_ns > cancel.end_ns and look.end_ns - cancel.end_ns < keep_ns:
+            summary = (
+                f"was cancelled at {view.at(cancel)}, and not found at {view.at(look)}, while its "
+                f"tombstone was to be kept"
+            )
+            return summary, cancel, look
         if not look.ok or look.reply.incarnation != cancel.reply.incarnation:
             continue
         if look.begin_ns > cancel.end_ns and look.reply.state != "cancelled":

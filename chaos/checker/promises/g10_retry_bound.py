@@ -147,6 +147,18 @@ def _entries(view: RunView, found: Found, case: Case) -> None:
                 summary = f"was snoozed {snoozes[key]} times in one run, at {entry.at_ms} ms"
                 found.anomalies.append(view.of_entries("G10", summary, witness))
                 return
+        if (
+            entry.op in {"release", "snooze"}
+            and before is not None
+            and (before.incarnation, before.run) == key
+            and entry.attempt != before.attempt - 1
+        ):
+            summary = (
+                f"was handed back at {entry.at_ms} ms with {entry.attempt} attempts spent, after "
+                f"attempt {before.attempt}: it gives back one"
+            )
+            found.anomalies.append(view.of_entries("G10", summary, witness))
+            return
         if entry.op in {"release", "snooze"}:
             leases[key] = leases.get(key, 0) - 1
         elif entry.op == "lease":
