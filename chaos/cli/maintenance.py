@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from chaos.checker.verdict import Verdict
+from chaos.cli.options import DownAfter, Rate
 from chaos.clusters import ClusterError
 from chaos.experiments.conclude import conclude, leaves, new_folder
 from chaos.experiments.maintenance.failovers import Measured, latency
@@ -26,8 +27,6 @@ from chaos.report.terminal import show
 from ddq.errors import DdqError
 
 Durability = Annotated[Mode, typer.Option(help="Of every topic.")]
-Rate = Annotated[float, typer.Option(help="Operations a second that producers start.")]
-DownAfter = Annotated[int, typer.Option(help="Sentinel's down-after-milliseconds.")]
 
 
 def run_procedure(procedure: Procedure, plan: ProcedurePlan, console: Console) -> Path:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from chaos.checker.verdict import HARNESS_FAILED
+from chaos.cli.options import DownAfter, Steps
 from chaos.experiments.conclude import RUNS
 from chaos.experiments.deployment import choose_backend
 from chaos.experiments.matrix.rows import ROWS, row
@@ -27,8 +28,6 @@ Columns = Annotated[
     list[str] | None,
     typer.Option("--column", help="fast, quorum, all, or rule-off for QUORUM without the rule."),
 ]
-Steps = Annotated[int, typer.Option(help="Of each row; 0: as many as the row says.")]
-DownAfter = Annotated[int, typer.Option(help="Sentinel's down-after-milliseconds.")]
 Folder = Annotated[Path, typer.Option(help="What is in it is not measured again.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Empty the folder first.")]
 ClusterKind = Annotated[str | None, typer.Option("--cluster", help="process or docker.")]

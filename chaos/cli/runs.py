@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from chaos.checker.verdict import Verdict
+from chaos.cli.options import DownAfter, Duration, MutationName, Rate, Seed, WorkloadName
 from chaos.experiments.campaign import exit_code, run_all, show_whole
 from chaos.experiments.conclude import RUNS
 from chaos.experiments.deployment import choose_backend
@@ -20,11 +21,6 @@ from chaos.experiments.scenarios import CORE, REGRESSION, SMOKE, scenario
 from chaos.faults import Mode
 from chaos.history.run_folder import Run
 
-Seed = Annotated[int | None, typer.Option(help="What everything random comes from; else any.")]
-Duration = Annotated[
-    float, typer.Option(help="Seconds; a scenario is repeated until they have passed. 0: once.")
-]
-Rate = Annotated[float, typer.Option(help="Operations a second that producers start.")]
 Durability = Annotated[
     Mode | None,
     typer.Option(help="Else QUORUM where it claims the scenario's faults, and ALL elsewhere."),
@@ -33,11 +29,6 @@ Fsync = Annotated[bool, typer.Option("--fsync", help="Replies also wait for the 
 ClusterKind = Annotated[
     str | None,
     typer.Option("--cluster", help="docker or process; else docker if an engine answers."),
-]
-DownAfter = Annotated[int, typer.Option(help="Sentinel's down-after-milliseconds.")]
-WorkloadName = Annotated[str, typer.Option("--workload", help="Instead of the scenario's own.")]
-MutationName = Annotated[
-    str, typer.Option("--mutation", help="Seed this mutation (see chaos/experiments/mutants).")
 ]
 
 DEFAULTS = RunPlan("", 0, DEFAULT_MODE)
@@ -94,7 +85,7 @@ def run(  # noqa: PLR0917 - typer calls it by name
     down_after_ms: DownAfter = DEFAULTS.down_after_ms,
     workload: WorkloadName = "",
     mutation: MutationName = "",
-    seeds: Annotated[int, typer.Option(help="How many, one after the other.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, help="How many, one after the other.")] = 1,
 ) -> None:
     """Runs scenarios, and judges each."""
     out = Console()
@@ -195,7 +186,7 @@ def replay(
 
 def mutations(
     names: Annotated[list[str] | None, typer.Argument(help="All if none is given.")] = None,
-    runs: Annotated[int, typer.Option(help="Of each, with seeds one after the other.")] = 1,
+    runs: Annotated[int, typer.Option(min=1, help="Of each, with seeds one after the other.")] = 1,
     seed: Annotated[int, typer.Option(help="The first one.")] = 1,
     cluster: ClusterKind = None,
 ) -> None:

@@ -109,6 +109,40 @@ def test_a_retired_name_works_and_reports_the_current_one(
     assert "no mutation is called 'none'" in captured.err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["run", "master-killed", "--workload", "nope"], "no workload is called 'nope'"),
+        (["run", "master-killed", "--mutation", "nope"], "no mutation is called 'nope'"),
+        (["run", "master-killed", "--duration", "nan"], "'--duration'"),
+        (["run", "master-killed", "--duration", "-1"], "'--duration'"),
+        (["run", "master-killed", "--rate", "-5"], "'--rate'"),
+        (["run", "master-killed", "--rate", "inf"], "'--rate'"),
+        (["run", "master-killed", "--seeds", "0"], "'--seeds'"),
+        (["run", "master-killed", "--down-after-ms", "0"], "'--down-after-ms'"),
+        (["smoke", "--rate", "0"], "'--rate'"),
+        (["rolling", "--rate", "0"], "'--rate'"),
+        (["durability-matrix", "--steps", "-1"], "'--steps'"),
+        (["mutations", "--runs", "0"], "'--runs'"),
+    ],
+    ids=" ".join,
+)
+def test_a_value_out_of_bounds_is_named_before_anything_starts(
+    arguments: list[str],
+    problem: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A run of no seeds ended with status 0, and a name that is not known with a traceback."""
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 3
+    written = capsys.readouterr().err
+    assert problem in written
+    assert "Traceback" not in written
+    assert not [*tmp_path.iterdir()]
+
+
 def test_a_measured_matrix_is_shown_with_the_path_of_its_table(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
