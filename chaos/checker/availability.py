@@ -6,12 +6,26 @@ from collections.abc import Iterable
 
 from chaos.history.reader import Op
 
-UNSERVED = frozenset({
-    "UNAVAILABLE", "STORE_UNREACHABLE", "NOT_ENOUGH_REPLICAS", "WRITE_OUTCOME_UNKNOWN",
-    "ROLLBACK_DETECTED", "CLOCK_UNSAFE", "OUTCOME_UNKNOWN", "TRANSPORT_ERROR", "NOT_CONNECTED",
-    "RESOURCE_EXHAUSTED", "OVERLOADED", "STORE_FULL", "TOPIC_FULL", "REQUEST_EXPIRED",
-    "TOPIC_CHANGED", "UNKNOWN",
-})  # fmt: skip
+UNSERVED = frozenset(
+    {
+        "UNAVAILABLE",
+        "STORE_UNREACHABLE",
+        "NOT_ENOUGH_REPLICAS",
+        "WRITE_OUTCOME_UNKNOWN",
+        "ROLLBACK_DETECTED",
+        "CLOCK_UNSAFE",
+        "OUTCOME_UNKNOWN",
+        "TRANSPORT_ERROR",
+        "NOT_CONNECTED",
+        "RESOURCE_EXHAUSTED",
+        "OVERLOADED",
+        "STORE_FULL",
+        "TOPIC_FULL",
+        "REQUEST_EXPIRED",
+        "TOPIC_CHANGED",
+        "UNKNOWN",
+    }
+)
 """Errors that say "not now"; the others are answers, such as "too late"."""
 
 CUT_OFF = "CUT_OFF"

@@ -33,8 +33,15 @@ class Delivery:
     """
 
     __slots__ = (
-        "at_ms", "begin_ns", "early_ms", "end_ns", "lease", "lease_ms", "op", "sightings",
-    )  # fmt: skip
+        "at_ms",
+        "begin_ns",
+        "early_ms",
+        "end_ns",
+        "lease",
+        "lease_ms",
+        "op",
+        "sightings",
+    )
 
     def __init__(self, lease: Lease, op: Op, begin_ns: int) -> None:
         self.lease = lease
@@ -69,10 +76,25 @@ class Case:
     """
 
     __slots__ = (
-        "acks", "cancels", "deletes", "deliveries", "enqueues", "entries", "extends", "gets", "id",
-        "nacks", "redrives", "releases", "reschedules", "run_agains", "settles", "snoozes",
-        "tokens", "topic",
-    )  # fmt: skip
+        "acks",
+        "cancels",
+        "deletes",
+        "deliveries",
+        "enqueues",
+        "entries",
+        "extends",
+        "gets",
+        "id",
+        "nacks",
+        "redrives",
+        "releases",
+        "reschedules",
+        "run_agains",
+        "settles",
+        "snoozes",
+        "tokens",
+        "topic",
+    )
 
     def __init__(self, topic: str, task_id: str) -> None:
         self.topic = topic

@@ -33,9 +33,17 @@ LEGAL: dict[str, frozenset[str]] = {
 ENDS = frozenset({"ack", "nack", "release", "snooze"})
 """What ends a lease, once."""
 
-PAST = {"ack": "acked", "run_again": "acked and run again", "nack": "nacked",
-        "release": "released", "snooze": "snoozed", "lease": "leased",
-        "extend": "extended", "expire": "expired", "cancel": "cancelled"}  # fmt: skip
+PAST = {
+    "ack": "acked",
+    "run_again": "acked and run again",
+    "nack": "nacked",
+    "release": "released",
+    "snooze": "snoozed",
+    "lease": "leased",
+    "extend": "extended",
+    "expire": "expired",
+    "cancel": "cancelled",
+}
 
 
 def broken_links(view: RunView, promise: str) -> list[Anomaly]:

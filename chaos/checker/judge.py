@@ -172,13 +172,15 @@ def _results(
         events=history.events,
         operations=outcomes,
         unknowns={
-            "all": unknowns.unknown, "applied": unknowns.applied, "absent": unknowns.absent,
+            "all": unknowns.unknown,
+            "applied": unknowns.applied,
+            "absent": unknowns.absent,
             "open": unknowns.open,
         },
         failovers=len(view.timeline.failovers_ns),
         outage_ms={kind: ns / 1e6 for kind, ns in sorted(longest_outages(history.ops).items())},
         tasks=len(view.grouped.cases),
-    )  # fmt: skip
+    )
 
 
 def _run(view: RunView, checker: Checker) -> Found:
@@ -241,8 +243,10 @@ def format_anomaly(anomaly: Anomaly) -> dict[str, Any]:
 
 def _name(verdict: Verdict) -> Literal["VALID", "UNKNOWN", "INVALID"]:
     names: dict[Verdict, Literal["VALID", "UNKNOWN", "INVALID"]] = {
-        Verdict.VALID: "VALID", Verdict.UNKNOWN: "UNKNOWN", Verdict.INVALID: "INVALID",
-    }  # fmt: skip
+        Verdict.VALID: "VALID",
+        Verdict.UNKNOWN: "UNKNOWN",
+        Verdict.INVALID: "INVALID",
+    }
     return names[verdict]
 
 

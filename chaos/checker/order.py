@@ -14,17 +14,35 @@ from chaos.checker.view import RunView
 from chaos.history.reader import Op
 
 UNDONE = {
-    "enqueue": "G2", "get": "G2", "delete_dead": "G2", "cancel": "G4", "reschedule": "G5",
-    "retrieve": "G7", "extend": "G8", "nack": "G8", "release": "G8", "snooze": "G8",
-    "ack": "G9", "run_again": "G9",
-}  # fmt: skip
+    "enqueue": "G2",
+    "get": "G2",
+    "delete_dead": "G2",
+    "cancel": "G4",
+    "reschedule": "G5",
+    "retrieve": "G7",
+    "extend": "G8",
+    "nack": "G8",
+    "release": "G8",
+    "snooze": "G8",
+    "ack": "G9",
+    "run_again": "G9",
+}
 """What is broken when the effect of such an operation is undone."""
 
 DONE = {
-    "enqueue": "enqueued", "get": "seen", "delete_dead": "deleted", "cancel": "cancelled",
-    "reschedule": "rescheduled", "retrieve": "delivered", "extend": "extended", "nack": "nacked",
-    "release": "released", "snooze": "snoozed", "ack": "acked", "run_again": "run again",
-}  # fmt: skip
+    "enqueue": "enqueued",
+    "get": "seen",
+    "delete_dead": "deleted",
+    "cancel": "cancelled",
+    "reschedule": "rescheduled",
+    "retrieve": "delivered",
+    "extend": "extended",
+    "nack": "nacked",
+    "release": "released",
+    "snooze": "snoozed",
+    "ack": "acked",
+    "run_again": "run again",
+}
 
 
 def broken_order(view: RunView, promise: str) -> list[Anomaly]:

@@ -26,8 +26,10 @@ from models.operations import State
 from models.queue import Shard, Task, step
 
 STATUS = {
-    "TASK_NOT_FOUND": "NOT_FOUND", "TASK_LEASED": "LEASED", "TASK_FINISHED": "FINISHED",
-}  # fmt: skip
+    "TASK_NOT_FOUND": "NOT_FOUND",
+    "TASK_LEASED": "LEASED",
+    "TASK_FINISHED": "FINISHED",
+}
 """Errors that say something of the task at the moment of the reply."""
 
 
@@ -69,10 +71,17 @@ class Search:
         self._retention_ms = settings.retention_ms
         self._lease_ms = settings.lease_ms
         asked = (
-            *case.makers, *case.reschedules, *case.cancels, *case.acks, *case.nacks,
-            *case.extends, *case.releases, *case.snoozes, *case.deletes,
+            *case.makers,
+            *case.reschedules,
+            *case.cancels,
+            *case.acks,
+            *case.nacks,
+            *case.extends,
+            *case.releases,
+            *case.snoozes,
+            *case.deletes,
             *view.grouped.purges.get(case.topic, ()),
-        )  # fmt: skip
+        )
         doubt = {id(op) for op in doubted}
         ops = [
             (op.begin_ns, op.end_ns, op)
@@ -88,9 +97,8 @@ class Search:
         ghosts = [
             op
             for op in (*view.lost_retrieves, *self._lapsed_retrieves())
-            if op.fate != "absent" and op.index not in known
-            and case.topic in op.request.topics
-        ]  # fmt: skip
+            if op.fate != "absent" and op.index not in known and case.topic in op.request.topics
+        ]
         self._ghosts = [(op.begin_ns, self._ghost_until_ms(op)) for op in ghosts]
         self._ghost_ms = min((op.request.lease_ms or self._lease_ms for op in ghosts), default=0)
 
@@ -173,9 +181,11 @@ class Search:
             return
         if op.outcome == "ok" and not _fits(op, status):
             return
-        now = node.incarnation if after is not None and task is not None and (
-            after.incarnation == task.incarnation
-        ) else 0  # fmt: skip
+        now = (
+            node.incarnation
+            if after is not None and task is not None and (after.incarnation == task.incarnation)
+            else 0
+        )
         # The reply to a repeat may name when a later attempt was due, or a later incarnation.
         repeated = op.op == "enqueue" and op.ok and not op.reply.created
         if repeated and status == "CREATED" and len(self._case.makers) > 1:
@@ -186,9 +196,13 @@ class Search:
         if after is not None and after.state == State.SCHEDULED and due_ms:
             after = replace(after, due_ms=due_ms, at_ms=due_ms)
         yield _Node(
-            node.done | 1 << position, after, now_ms, incarnation or now,
-            max(node.revision, revision if _is_exact(op) else 0), node.ghosts,
-        )  # fmt: skip
+            node.done | 1 << position,
+            after,
+            now_ms,
+            incarnation or now,
+            max(node.revision, revision if _is_exact(op) else 0),
+            node.ghosts,
+        )
 
     def _same_token(self, op: Op) -> int:
         """The other run_agains with its token, as bits."""
@@ -231,14 +245,20 @@ class Search:
         if op.op == "enqueue":
             # A replacement also ends what was there, in whatever state its reply says it was.
             call: spec.Operation = spec.Enqueue(
-                task_id, request.payload.encode(), spec.When(request.delay_ms or 0),
+                task_id,
+                request.payload.encode(),
+                spec.When(request.delay_ms or 0),
                 spec.Policy(
-                    self._policy.max_attempts or 1, self._policy.initial_backoff_ms or 0,
+                    self._policy.max_attempts or 1,
+                    self._policy.initial_backoff_ms or 0,
                     self._policy.max_backoff_ms or 0,
-                    int((self._policy.multiplier or 1.0) * 1000), 0,
+                    int((self._policy.multiplier or 1.0) * 1000),
+                    0,
                 ),
-                request.on_conflict, None, request.debounce_limit_ms or 0,
-            )  # fmt: skip
+                request.on_conflict,
+                None,
+                request.debounce_limit_ms or 0,
+            )
         elif op.op == "retrieve":
             return self._leased(node.task, op)
         elif op.op == "ack":
@@ -271,13 +291,19 @@ class Search:
         if task is None or task.state != State.READY:
             return task, "EMPTY"
         if (lease.promotion, lease.run, lease.attempt) != (
-            task.promotion, task.run, task.attempt + 1
-        ):  # fmt: skip
+            task.promotion,
+            task.run,
+            task.attempt + 1,
+        ):
             return task, "ANOTHER"
         leased = replace(
-            task, state=State.LEASED, at_ms=lease.expire_ms, attempt=task.attempt + 1,
-            token=lease.token.encode(), settled=(b"", ""),
-        )  # fmt: skip
+            task,
+            state=State.LEASED,
+            at_ms=lease.expire_ms,
+            attempt=task.attempt + 1,
+            token=lease.token.encode(),
+            settled=(b"", ""),
+        )
         return leased, "LEASED"
 
     def _step(
@@ -315,9 +341,13 @@ class Search:
             begun = [until_ms for begin_ns, until_ms in self._ghosts if begin_ns <= limit_ns]
             if node.ghosts < len(begun) and node.mark_ms <= max(begun):
                 after = replace(
-                    task, state=State.LEASED, at_ms=node.mark_ms + self._ghost_ms,
-                    attempt=task.attempt + 1, token=b"ghost", settled=(b"", ""),
-                )  # fmt: skip
+                    task,
+                    state=State.LEASED,
+                    at_ms=node.mark_ms + self._ghost_ms,
+                    attempt=task.attempt + 1,
+                    token=b"ghost",
+                    settled=(b"", ""),
+                )
                 yield replace(node, task=after, ghosts=node.ghosts + 1)
         elif task.state == State.DEAD:
             if self._redriven:

@@ -107,9 +107,13 @@ def timeline(history: History) -> Timeline:
             key = (fault.kind, fault.target, fault.number)
             if fault.phase == "inject":
                 window = Window(
-                    fault.kind, fault.target, note.time_ns, history.end_ns, fault.verified,
+                    fault.kind,
+                    fault.target,
+                    note.time_ns,
+                    history.end_ns,
+                    fault.verified,
                     fault.detail,
-                )  # fmt: skip
+                )
                 found.windows.append(window)
                 open_faults[key] = window
             elif key in open_faults:

@@ -63,9 +63,13 @@ def run_procedure(procedure: Procedure, plan: ProcedurePlan, console: Console) -
 def _plan(name: str, durability: Mode, rate: float, down_after_ms: int) -> ProcedurePlan:
     arguments = f"{name} --durability {durability.value} --rate {rate:g}"
     return ProcedurePlan(
-        name.partition(" ")[0], 1, durability, rate=rate, down_after_ms=down_after_ms,
+        name.partition(" ")[0],
+        1,
+        durability,
+        rate=rate,
+        down_after_ms=down_after_ms,
         arguments=f"{arguments} --down-after-ms {down_after_ms}",
-    )  # fmt: skip
+    )
 
 
 def rolling(

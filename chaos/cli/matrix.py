@@ -80,9 +80,15 @@ def durability_matrix(  # noqa: PLR0917 - typer calls it by name
 ) -> None:
     """Measures what each durability loses under each fault, on local processes; takes hours."""
     _start(
-        "make durability-matrix", rows=rows, column=column, steps=steps, folder=folder,
-        down_after_ms=down_after_ms, fresh=fresh, cluster="process",
-    )  # fmt: skip
+        "make durability-matrix",
+        rows=rows,
+        column=column,
+        steps=steps,
+        folder=folder,
+        down_after_ms=down_after_ms,
+        fresh=fresh,
+        cluster="process",
+    )
 
 
 def matrix(  # noqa: PLR0917 - typer calls it by name
@@ -96,9 +102,15 @@ def matrix(  # noqa: PLR0917 - typer calls it by name
 ) -> None:
     """The same with a few steps per cell, in containers where an engine answers."""
     _start(
-        "make chaos-matrix", rows=rows, column=column, steps=steps, down_after_ms=down_after_ms,
-        folder=folder, fresh=fresh, cluster=cluster,
-    )  # fmt: skip
+        "make chaos-matrix",
+        rows=rows,
+        column=column,
+        steps=steps,
+        down_after_ms=down_after_ms,
+        folder=folder,
+        fresh=fresh,
+        cluster=cluster,
+    )
 
 
 def _start(

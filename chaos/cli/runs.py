@@ -67,9 +67,16 @@ def _template(
     number = random.SystemRandom().randrange(1_000_000) if seed is None else seed
     out.print(f"{why}; seed {number}", highlight=False, soft_wrap=True)
     return replace(
-        DEFAULTS, seed=number, duration_s=duration, rate=rate, fsync=fsync, cluster=kind,
-        down_after_ms=down_after_ms, workload=workload, mutation=mutation,
-    )  # fmt: skip
+        DEFAULTS,
+        seed=number,
+        duration_s=duration,
+        rate=rate,
+        fsync=fsync,
+        cluster=kind,
+        down_after_ms=down_after_ms,
+        workload=workload,
+        mutation=mutation,
+    )
 
 
 def run(  # noqa: PLR0917 - typer calls it by name
@@ -90,9 +97,16 @@ def run(  # noqa: PLR0917 - typer calls it by name
     """Runs scenarios, and judges each."""
     out = Console()
     template = _template(
-        out, seed=seed, cluster=cluster, rate=rate, down_after_ms=down_after_ms,
-        duration=duration, fsync=fsync, workload=workload, mutation=mutation,
-    )  # fmt: skip
+        out,
+        seed=seed,
+        cluster=cluster,
+        rate=rate,
+        down_after_ms=down_after_ms,
+        duration=duration,
+        fsync=fsync,
+        workload=workload,
+        mutation=mutation,
+    )
     plans = _plans(scenarios, durability, template, out)
     every = [replace(plan, seed=plan.seed + n) for n in range(seeds) for plan in plans]
     raise typer.Exit(exit_code(run_all(every, out)))
@@ -157,12 +171,15 @@ def nightly(  # noqa: PLR0917 - typer calls it by name
     ]
     plans += [
         replace(
-            template, scenario="exploratory", seed=template.seed + n, mode=mode,
+            template,
+            scenario="exploratory",
+            seed=template.seed + n,
+            mode=mode,
             duration_s=NIGHTLY_EXPLORATORY_S,
         )
         for n in range(NIGHTLY_EXPLORATORY)
         for mode in (Mode.QUORUM, Mode.ALL)
-    ]  # fmt: skip
+    ]
     if scenario and scenario not in {plan.scenario for plan in plans}:
         raise typer.BadParameter(f"no scenario is called {scenario!r}")
     plans = [

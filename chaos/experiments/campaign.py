@@ -173,9 +173,13 @@ def show_outcomes(outcomes: Sequence[RunOutcome], console: Console) -> None:
     for one in outcomes:
         colour = COLOURS.get(one.verdict, "red")
         table.add_row(
-            one.name, f"[bold {colour}]{one.verdict}[/]", " ".join(one.broken),
-            f"{one.operations:,}", str(one.failovers), f"{one.seconds:.0f}",
-        )  # fmt: skip
+            one.name,
+            f"[bold {colour}]{one.verdict}[/]",
+            " ".join(one.broken),
+            f"{one.operations:,}",
+            str(one.failovers),
+            f"{one.seconds:.0f}",
+        )
     console.print(table)
 
 

@@ -144,9 +144,13 @@ async def open_deployment(plan: RunPlan, folder: Path, needs: Needs) -> AsyncIte
     cluster = _cluster(plan, backend, folder / "store", needs)
     mutation, mutated_process = _mutation(plan)
     options = SystemOptions(
-        plan.mode, plan.fsync, leader_lease_ms=plan.leader_lease_ms, mutation=mutation,
-        mutated_process=mutated_process, previous=needs.previous,
-    )  # fmt: skip
+        plan.mode,
+        plan.fsync,
+        leader_lease_ms=plan.leader_lease_ms,
+        mutation=mutation,
+        mutated_process=mutated_process,
+        previous=needs.previous,
+    )
     (folder / "ddq").mkdir(parents=True, exist_ok=True)
     (folder / "store").mkdir(parents=True, exist_ok=True)
     async with contextlib.AsyncExitStack() as stack:
@@ -165,9 +169,11 @@ async def open_deployment(plan: RunPlan, folder: Path, needs: Needs) -> AsyncIte
                 apis = backend.system(cluster, folder / "ddq", options).addresses
                 links = await _links(toxiproxy, cluster, list(apis))
         system = backend.system(
-            cluster, folder / "ddq", options,
+            cluster,
+            folder / "ddq",
+            options,
             maps={name: link.address_map for name, link in links.items()},
-        )  # fmt: skip
+        )
         stack.push_async_callback(system.stop)
         await system.start()
         client_ips = backend.client_ips(system, toxiproxy)

@@ -96,15 +96,25 @@ def save_plan(
     run = {
         name: getattr(plan, name)
         for name in (
-            "scenario", "seed", "fsync", "rate", "duration_s", "cluster", "down_after_ms",
-            "leader_lease_ms", "workload",
+            "scenario",
+            "seed",
+            "fsync",
+            "rate",
+            "duration_s",
+            "cluster",
+            "down_after_ms",
+            "leader_lease_ms",
+            "workload",
         )
-    }  # fmt: skip
+    }
     run["bug"] = plan.mutation  # its name in this file
     saved = _Saved(
-        plan.command, {**run, "mode": plan.mode.value}, dict(gates), plan.bounds(timers_late_ms),
+        plan.command,
+        {**run, "mode": plan.mode.value},
+        dict(gates),
+        plan.bounds(timers_late_ms),
         [json.loads(schedule.to_json()) for schedule in played],
-    )  # fmt: skip
+    )
     path.write_bytes(msgspec.json.format(msgspec.json.encode(saved)) + b"\n")
 
 

@@ -102,9 +102,12 @@ class RecordedSession:
         self._workload = experiment.workload
         self._drained = False
         self._pool = ClientPool(
-            experiment.workload, writer, clients, seed=f"{plan.scenario}/{plan.seed}",
+            experiment.workload,
+            writer,
+            clients,
+            seed=f"{plan.scenario}/{plan.seed}",
             rate=plan.rate,
-        )  # fmt: skip
+        )
         self.topics = self._pool.topics
         progress.done = lambda: writer.events // 2
         progress.unknown = lambda: self._pool.unknowns
@@ -122,9 +125,13 @@ class RecordedSession:
         settings = topic_settings(self.plan.mode, shards=self._workload.shards, journal=True)
         for topic in self.topics:
             await create_topic(
-                self.client, topic, self.plan.mode, shards=self._workload.shards, retry=RETRY,
+                self.client,
+                topic,
+                self.plan.mode,
+                shards=self._workload.shards,
+                retry=RETRY,
                 journal=True,
-            )  # fmt: skip
+            )
         await create_topic(self.client, PROBE_TOPIC, self.plan.mode)
         topics = dict.fromkeys(self.topics, settings)
         topics |= dict.fromkeys(self._experiment.other_topics, TopicSettings(1, RETRY))

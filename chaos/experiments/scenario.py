@@ -45,17 +45,22 @@ class Scenario:
         """Its faults; equal arguments give equal ones."""
         if self.plan is None:
             return draw(
-                seed, duration_ms=round(self.duration_s * 1_000), down_after_ms=down_after_ms,
-                mode=mode, kinds=_ALONE, possible=possible,
+                seed,
+                duration_ms=round(self.duration_s * 1_000),
+                down_after_ms=down_after_ms,
+                mode=mode,
+                kinds=_ALONE,
+                possible=possible,
             ).beside(
                 draw(
-                    seed + 1, duration_ms=round(self.duration_s * 1_000),
-                    down_after_ms=down_after_ms, mode=mode, kinds=KINDS,
-                    possible=lambda each, target: (
-                        target in _PROCESSES and possible(each, target)
-                    ),
+                    seed + 1,
+                    duration_ms=round(self.duration_s * 1_000),
+                    down_after_ms=down_after_ms,
+                    mode=mode,
+                    kinds=KINDS,
+                    possible=lambda each, target: target in _PROCESSES and possible(each, target),
                 )
-            )  # fmt: skip
+            )
         tracks = self.plan(random.Random(f"{self.name}/{seed}"))
         scaled = tuple(tuple(_scaled(step, down_after_ms) for step in track) for track in tracks)
         return Schedule(scaled, down_after_ms, seed)
@@ -117,9 +122,13 @@ def step(
 
 def _scaled(step: Step, down_after_ms: int) -> Step:
     return Step(
-        step.kind, step.target, step.strength, step.wait_ms * down_after_ms // 1_000,
-        step.hold_ms * down_after_ms // 1_000, step.settle,
-    )  # fmt: skip
+        step.kind,
+        step.target,
+        step.strength,
+        step.wait_ms * down_after_ms // 1_000,
+        step.hold_ms * down_after_ms // 1_000,
+        step.settle,
+    )
 
 
 def times(rng: random.Random, count: int, low: float, high: float) -> list[float]:

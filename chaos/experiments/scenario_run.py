@@ -80,11 +80,13 @@ def nemesis(plan: RunPlan, chosen: Scenario) -> Driver[RecordedSession]:
 def _drawn(plan: RunPlan, chosen: Scenario, deployment: Deployment) -> Sequence[Schedule]:
     return [
         chosen.schedule(
-            plan.seed + 1_000 * again, plan.down_after_ms, plan.mode,
+            plan.seed + 1_000 * again,
+            plan.down_after_ms,
+            plan.mode,
             lambda kind, target: kind.unavailable(deployment.context, target) is None,
         )
         for again in range(_MOST_SCHEDULES if plan.duration_s else 1)
-    ]  # fmt: skip
+    ]
 
 
 __all__ = ["nemesis", "required_gates", "scenario_experiment"]

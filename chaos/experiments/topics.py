@@ -36,11 +36,15 @@ async def create_topic(
     Raises:
         DdqError: it could not be created.
     """
-    policy = None if retry is None else RetryPolicy(
-        retry.max_attempts,
-        timedelta(milliseconds=retry.initial_backoff_ms or 0),
-        timedelta(milliseconds=retry.max_backoff_ms or 0),
-    )  # fmt: skip
+    policy = (
+        None
+        if retry is None
+        else RetryPolicy(
+            retry.max_attempts,
+            timedelta(milliseconds=retry.initial_backoff_ms or 0),
+            timedelta(milliseconds=retry.max_backoff_ms or 0),
+        )
+    )
     settings = ClientSettings(
         default_retry_policy=policy,
         durability=Durability[mode.value.upper()],

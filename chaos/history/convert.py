@@ -108,11 +108,16 @@ def enqueue_request(given: SimpleNamespace) -> Enqueue:
     return new_task(
         given.topic,
         ddq.NewTask(
-            given.payload, given.task_id, delay=given.delay, due=given.due,
-            retry_policy=given.retry_policy, on_conflict=given.on_conflict,
-            expected_revision=given.expected_revision, debounce_limit=given.debounce_limit,
+            given.payload,
+            given.task_id,
+            delay=given.delay,
+            due=given.due,
+            retry_policy=given.retry_policy,
+            on_conflict=given.on_conflict,
+            expected_revision=given.expected_revision,
+            debounce_limit=given.debounce_limit,
         ),
-    )  # fmt: skip
+    )
 
 
 _ON_CONFLICT = {

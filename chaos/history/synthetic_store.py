@@ -93,13 +93,26 @@ class SyntheticStore:
         self._entry(op, old, new, tag)
 
     def _entry(self, op: str, old: Task | None, new: Task, tag: str) -> None:
-        self.journal.append({
-            "topic": self.topic, "shard": 0, "stream_id": f"{self.now_ms}-{len(self.journal)}",
-            "op": op, "id": new.id, "incarnation": new.incarnation, "revision": new.revision,
-            "from": old.state.name.lower() if old else "none", "to": new.state.name.lower(),
-            "promotion": new.promotion, "attempt": new.attempt, "run": new.run,
-            "due_ms": new.due_ms, "at_ms": self.now_ms, "epoch": self.epoch, "lineage": tag,
-        })  # fmt: skip
+        self.journal.append(
+            {
+                "topic": self.topic,
+                "shard": 0,
+                "stream_id": f"{self.now_ms}-{len(self.journal)}",
+                "op": op,
+                "id": new.id,
+                "incarnation": new.incarnation,
+                "revision": new.revision,
+                "from": old.state.name.lower() if old else "none",
+                "to": new.state.name.lower(),
+                "promotion": new.promotion,
+                "attempt": new.attempt,
+                "run": new.run,
+                "due_ms": new.due_ms,
+                "at_ms": self.now_ms,
+                "epoch": self.epoch,
+                "lineage": tag,
+            }
+        )
 
     def lead(self) -> None:
         """Another leader takes over."""

@@ -57,8 +57,12 @@ def page_data(judgement: Judgement) -> dict[str, Any]:
         "duration": view.history.end_ns / 1e9,
         "windows": [
             {
-                "kind": window.kind, "target": window.target, "begin": window.begin_ns / 1e9,
-                "end": window.end_ns / 1e9, "verified": window.verified, "detail": window.detail,
+                "kind": window.kind,
+                "target": window.target,
+                "begin": window.begin_ns / 1e9,
+                "end": window.end_ns / 1e9,
+                "verified": window.verified,
+                "detail": window.detail,
             }
             for window in view.timeline.windows
         ],
@@ -67,17 +71,19 @@ def page_data(judgement: Judgement) -> dict[str, Any]:
         "leaders": _spans(view.timeline.leaders),
         "curves": _curves(view),
         "timelines": _timelines(view, results["promises"]),
-    }  # fmt: skip
+    }
 
 
 def _spans(spans: Iterable[Span]) -> list[dict[str, Any]]:
     return [
         {
-            "process": span.process, "state": span.state, "begin": span.begin_ns / 1e9,
+            "process": span.process,
+            "state": span.state,
+            "begin": span.begin_ns / 1e9,
             "end": span.end_ns / 1e9,
         }
         for span in spans
-    ]  # fmt: skip
+    ]
 
 
 def _curves(view: RunView) -> dict[str, Any]:
@@ -146,11 +152,18 @@ def _timeline(view: RunView, case: Case) -> list[dict[str, Any]]:
             rows.append(_row(view, case, op))
     for position, entry in case.entries:
         at_ns = view.store_ns(entry.at_ms)
-        rows.append({
-            "begin": at_ns / 1e9, "end": at_ns / 1e9, "who": "journal", "what": entry.op,
-            "outcome": "journal", "events": [], "entry": position,
-            "detail": plain(entry),
-        })  # fmt: skip
+        rows.append(
+            {
+                "begin": at_ns / 1e9,
+                "end": at_ns / 1e9,
+                "who": "journal",
+                "what": entry.op,
+                "outcome": "journal",
+                "events": [],
+                "entry": position,
+                "detail": plain(entry),
+            }
+        )
     return sorted(rows, key=lambda row: float(row["begin"]))
 
 

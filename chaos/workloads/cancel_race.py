@@ -34,6 +34,9 @@ async def work(actor: Actor) -> None:
 
 
 CANCEL_RACE = Workload(
-    "cancel-race", "every task is cancelled at the moment of its promotion", produce, work,
+    "cancel-race",
+    "every task is cancelled at the moment of its promotion",
+    produce,
+    work,
     producers=24,
-)  # fmt: skip
+)

@@ -54,9 +54,12 @@ class ClientPool:
     ) -> Actor:
         recorder = Recorder(writer, clients[number % len(clients)], name)
         return Actor(
-            self.load, recorder, random.Random(f"{seed}/{name}"), number,
+            self.load,
+            recorder,
+            random.Random(f"{seed}/{name}"),
+            number,
             1 / self._workload.producers,
-        )  # fmt: skip
+        )
 
     @property
     def unknowns(self) -> int:

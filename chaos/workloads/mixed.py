@@ -53,9 +53,12 @@ async def _debounce(actor: Actor, topic: str, task_id: str) -> None:
     """A few events for one task, which may run between them."""
     for number in range(actor.rng.randrange(2, 6)):
         event = NewTask(
-            f"{task_id}/{number}".encode(), task_id, delay=ms(300),
-            on_conflict=OnConflict.DEBOUNCE, debounce_limit=ms(600),
-        )  # fmt: skip
+            f"{task_id}/{number}".encode(),
+            task_id,
+            delay=ms(300),
+            on_conflict=OnConflict.DEBOUNCE,
+            debounce_limit=ms(600),
+        )
         with refused():
             await actor.recorder.enqueue_task(topic, event, timeout_s=actor.patience_s())
         await asyncio.sleep(actor.rng.uniform(0.05, 0.35))

@@ -49,9 +49,13 @@ async def work(actor: Actor) -> None:
     leases: list[Lease] = []
     with refused():
         leases = await actor.recorder.retrieve(
-            actor.load.topics, max_tasks=_MAX_TASKS, lease=ms(LEASE_MS), wait=ms(WAIT_MS),
-            request_id=secrets.token_hex(8), timeout_s=PATIENCE_S,
-        )  # fmt: skip
+            actor.load.topics,
+            max_tasks=_MAX_TASKS,
+            lease=ms(LEASE_MS),
+            wait=ms(WAIT_MS),
+            request_id=secrets.token_hex(8),
+            timeout_s=PATIENCE_S,
+        )
     for lease in leases:
         await _treat(actor, lease)
 
@@ -72,6 +76,8 @@ async def _treat(actor: Actor, lease: Lease) -> None:
 
 
 PATIENT = Workload(
-    "patient", "every kind of request that the earlier release knows, each with 30 s to succeed",
-    produce, work,
-)  # fmt: skip
+    "patient",
+    "every kind of request that the earlier release knows, each with 30 s to succeed",
+    produce,
+    work,
+)

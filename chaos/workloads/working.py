@@ -18,15 +18,22 @@ async def retrieve(actor: Actor, max_tasks: int = 4, lease_ms: int = LEASE_MS) -
     leases: list[Lease] = []
     with refused():
         leases = await actor.recorder.retrieve(
-            actor.load.topics, max_tasks=max_tasks, lease=ms(lease_ms), wait=ms(WAIT_MS),
-            request_id=request_id, timeout_s=4.0,
-        )  # fmt: skip
+            actor.load.topics,
+            max_tasks=max_tasks,
+            lease=ms(lease_ms),
+            wait=ms(WAIT_MS),
+            request_id=request_id,
+            timeout_s=4.0,
+        )
         if leases and actor.rng.random() < 0.03 and not actor.load.draining:
             with refused():
                 await actor.recorder.retrieve(
-                    actor.load.topics, max_tasks=max_tasks, lease=ms(lease_ms),
-                    request_id=request_id, timeout_s=4.0,
-                )  # fmt: skip
+                    actor.load.topics,
+                    max_tasks=max_tasks,
+                    lease=ms(lease_ms),
+                    request_id=request_id,
+                    timeout_s=4.0,
+                )
     return leases
 
 

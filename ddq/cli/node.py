@@ -44,19 +44,31 @@ def _parse_announce(text: str) -> tuple[str, int]:
 def node(
     data: Annotated[
         Path,
-        typer.Option("--data", "-d", envvar="DDQ_NODE_DATA", metavar="FOLDER",
-                     help="Where the node keeps its data and its node.conf."),
+        typer.Option(
+            "--data",
+            "-d",
+            envvar="DDQ_NODE_DATA",
+            metavar="FOLDER",
+            help="Where the node keeps its data and its node.conf.",
+        ),
     ],
     announce: Annotated[
         str,
-        typer.Option("--announce", envvar="DDQ_NODE_ANNOUNCE", metavar="IP:PORT",
-                     help="The address by which the Sentinels know this node; it listens on the "
-                     "port."),
+        typer.Option(
+            "--announce",
+            envvar="DDQ_NODE_ANNOUNCE",
+            metavar="IP:PORT",
+            help="The address by which the Sentinels know this node; it listens on the port.",
+        ),
     ],
     sentinels: Annotated[
         str,
-        typer.Option("--sentinels", envvar="DDQ_NODE_SENTINELS", metavar="HOST:PORT,…",
-                     help="All Sentinels there are; a majority of them has to answer."),
+        typer.Option(
+            "--sentinels",
+            envvar="DDQ_NODE_SENTINELS",
+            metavar="HOST:PORT,…",
+            help="All Sentinels there are; a majority of them has to answer.",
+        ),
     ],
     master_name: Annotated[
         str,
@@ -64,46 +76,73 @@ def node(
     ] = "mymaster",
     config: Annotated[
         Path | None,
-        typer.Option("--config", "-c", envvar="DDQ_NODE_CONFIG", metavar="FILE",
-                     help="Settings of the server; without, those that ddq needs.",
-                     exists=True, dir_okay=False, readable=True),
+        typer.Option(
+            "--config",
+            "-c",
+            envvar="DDQ_NODE_CONFIG",
+            metavar="FILE",
+            help="Settings of the server; without, those that ddq needs.",
+            exists=True,
+            dir_okay=False,
+            readable=True,
+        ),
     ] = None,
     server: Annotated[
         Path | None,
-        typer.Option("--server", envvar="DDQ_NODE_SERVER", metavar="PROGRAM",
-                     help="The server; else valkey-server on the PATH, else the one that came "
-                     "with ddq.", exists=True, dir_okay=False),
+        typer.Option(
+            "--server",
+            envvar="DDQ_NODE_SERVER",
+            metavar="PROGRAM",
+            help="The server; else valkey-server on the PATH, else the one that came with ddq.",
+            exists=True,
+            dir_okay=False,
+        ),
     ] = None,
     bootstrap: Annotated[
         bool,
-        typer.Option("--bootstrap", envvar="DDQ_NODE_BOOTSTRAP",
-                     help="On the one node that the Sentinels name at first: start as master while "
-                     "the cluster is new. Has no effect later."),
+        typer.Option(
+            "--bootstrap",
+            envvar="DDQ_NODE_BOOTSTRAP",
+            help="On the one node that the Sentinels name at first: start as master while "
+            "the cluster is new. Has no effect later.",
+        ),
     ] = False,
     force_master: Annotated[
         bool,
-        typer.Option("--force-master",
-                     help="Start as master although no Sentinel confirms it. Loses what only other "
-                     "nodes hold; for once, never for good."),
+        typer.Option(
+            "--force-master",
+            help="Start as master although no Sentinel confirms it. Loses what only other "
+            "nodes hold; for once, never for good.",
+        ),
     ] = False,
     sentinel_username: Annotated[
         str | None, typer.Option(envvar="DDQ_NODE_SENTINEL_USERNAME", help="For the Sentinels.")
     ] = None,
     sentinel_password: Annotated[
         str | None,
-        typer.Option(envvar="DDQ_NODE_SENTINEL_PASSWORD", show_envvar=True,
-                     help="For the Sentinels; better in the environment."),
+        typer.Option(
+            envvar="DDQ_NODE_SENTINEL_PASSWORD",
+            show_envvar=True,
+            help="For the Sentinels; better in the environment.",
+        ),
     ] = None,
     sentinel_tls: Annotated[
-        bool, typer.Option("--sentinel-tls", envvar="DDQ_NODE_SENTINEL_TLS",
-                           help="The Sentinels speak TLS.")
+        bool,
+        typer.Option(
+            "--sentinel-tls", envvar="DDQ_NODE_SENTINEL_TLS", help="The Sentinels speak TLS."
+        ),
     ] = False,
     sentinel_ca: Annotated[
         Path | None,
-        typer.Option(envvar="DDQ_NODE_SENTINEL_CA", metavar="FILE",
-                     help="A certificate authority of your own.", exists=True, dir_okay=False),
+        typer.Option(
+            envvar="DDQ_NODE_SENTINEL_CA",
+            metavar="FILE",
+            help="A certificate authority of your own.",
+            exists=True,
+            dir_okay=False,
+        ),
     ] = None,
-) -> None:  # fmt: skip
+) -> None:
     """Start a data node of the store behind Sentinels, safely.
 
     It asks the Sentinels which node is the master. If that is another node, this one starts as its

@@ -135,18 +135,29 @@ class EmbeddedStore:
 
     def _options(self) -> list[str]:
         return [
-            "--port", "0",
-            "--unixsocket", str(self.socket_path),
-            "--unixsocketperm", "700",
-            "--dir", str(self.folder),
-            "--save", "",
-            "--appendonly", "yes",
-            "--appendfsync", "always" if self._sync_always else "everysec",
-            "--maxmemory", str(self._maxmemory_bytes),
-            "--maxmemory-policy", "noeviction",
-            "--databases", "16",
-            "--daemonize", "no",
-        ]  # fmt: skip
+            "--port",
+            "0",
+            "--unixsocket",
+            str(self.socket_path),
+            "--unixsocketperm",
+            "700",
+            "--dir",
+            str(self.folder),
+            "--save",
+            "",
+            "--appendonly",
+            "yes",
+            "--appendfsync",
+            "always" if self._sync_always else "everysec",
+            "--maxmemory",
+            str(self._maxmemory_bytes),
+            "--maxmemory-policy",
+            "noeviction",
+            "--databases",
+            "16",
+            "--daemonize",
+            "no",
+        ]
 
     async def _wait_until_ready(self) -> None:
         """Asks until it answers: a server that loads a large file has a socket but no answer."""
@@ -168,8 +179,10 @@ class EmbeddedStore:
                         left_s = began_s + self._ready_timeout_s - loop.time()
                         log.warning(
                             "waiting for the embedded store to load %s, for up to %.0f s more: %s",
-                            self.folder, left_s, self._log(),
-                        )  # fmt: skip
+                            self.folder,
+                            left_s,
+                            self._log(),
+                        )
         except TimeoutError:
             raise StoreStartError(
                 f"the embedded store did not answer within {self._ready_timeout_s:g} s; if it "

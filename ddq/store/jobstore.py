@@ -121,10 +121,15 @@ class JobStore:
             policy = task.retry_policy.over(now.settings.retry_policy)
             expected = "" if task.expected_revision is None else task.expected_revision
             return [
-                task.id, "at" if task.schedule.absolute else "delay", task.schedule.value_ms,
-                _CONFLICT_MODES[task.on_conflict], expected, task.debounce_limit_ms, task.digest,
+                task.id,
+                "at" if task.schedule.absolute else "delay",
+                task.schedule.value_ms,
+                _CONFLICT_MODES[task.on_conflict],
+                expected,
+                task.debounce_limit_ms,
+                task.digest,
                 pack_new_task(task, policy),
-            ]  # fmt: skip
+            ]
 
         def read(task: NewTask, result: Any) -> Enqueued | DdqError:
             status, state, revision, incarnation, due_ms = result
@@ -225,9 +230,15 @@ class JobStore:
             nonlocal current
             current = now
             return [
-                call.request_id, int(recall_only), lease_ms or now.settings.lease_ms, max_bytes,
-                ENVELOPE_BYTES, max_envelopes_bytes, int(first_may_exceed), *tokens,
-            ]  # fmt: skip
+                call.request_id,
+                int(recall_only),
+                lease_ms or now.settings.lease_ms,
+                max_bytes,
+                ENVELOPE_BYTES,
+                max_envelopes_bytes,
+                int(first_may_exceed),
+                *tokens,
+            ]
 
         reply = await self._scripts.run(topic, index, "retrieve", arguments, call)
         status, ready, results = reply.body[0]
@@ -267,11 +278,14 @@ class JobStore:
         def arguments(_: Topic, item: Continuation) -> Args:
             content = item.content
             return [
-                item.id, item.token, "at" if item.schedule.absolute else "delay",
+                item.id,
+                item.token,
+                "at" if item.schedule.absolute else "delay",
                 item.schedule.value_ms,
-                b"" if content is None
+                b""
+                if content is None
                 else pack_content(content.digest, content.headers, content.payload),
-            ]  # fmt: skip
+            ]
 
         def read(item: Continuation, result: Any) -> Continued | DdqError:
             status, revision, incarnation, due_ms = result
@@ -433,6 +447,13 @@ class JobStore:
     ) -> list[Outcome[T]]:
         """See run_batch."""
         return await run_batch(
-            self._scripts, topic, script, items, lambda item: item.id, arguments, read, call,
+            self._scripts,
+            topic,
+            script,
+            items,
+            lambda item: item.id,
+            arguments,
+            read,
+            call,
             head=head,
-        )  # fmt: skip
+        )

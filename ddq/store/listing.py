@@ -36,9 +36,14 @@ async def list_page(
     while len(tasks) < limit and cursor.shard < topic.shards:
         scripts_count += 1
         args: Args = [
-            int(state), int(full), limit - len(tasks),
-            LIMITS.retrieve_max_bytes - size_bytes, ENVELOPE_BYTES, cursor.score, cursor.id,
-        ]  # fmt: skip
+            int(state),
+            int(full),
+            limit - len(tasks),
+            LIMITS.retrieve_max_bytes - size_bytes,
+            ENVELOPE_BYTES,
+            cursor.score,
+            cursor.id,
+        ]
         own = call.half() if tasks else call
         try:
             reply = await scripts.run(topic, cursor.shard, "list", args, own)

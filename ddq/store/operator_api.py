@@ -173,10 +173,14 @@ class OperatorApi:
                     return Progress(progress.count, done=False)
                 reply = await steps.take(
                     self._scripts.run(
-                        topic, index, "erase", [self._settings.purge_batch_count], own,
+                        topic,
+                        index,
+                        "erase",
+                        [self._settings.purge_batch_count],
+                        own,
                         while_deleting=True,
                     )
-                )  # fmt: skip
+                )
                 (done,) = reply.body[0]
                 left -= not done
         await steps.take(self._topics.forget(topic, call))

@@ -136,9 +136,19 @@ def unpack_task(
         last_error, snoozes = _last_error_and_snoozes(state_record)
         if not payload_record:
             return Task(
-                topic, task_id, TaskState(state), revision, incarnation, promotion, attempt, run,
-                due_ms, updated_ms, last_error, snoozes,
-            )  # fmt: skip
+                topic,
+                task_id,
+                TaskState(state),
+                revision,
+                incarnation,
+                promotion,
+                attempt,
+                run,
+                due_ms,
+                updated_ms,
+                last_error,
+                snoozes,
+            )
         (_, _, created_ms, _, attempts, initial_ms, longest_ms, multiplier, jitter, _, size) = (
             _PAYLOAD_HEAD.unpack_from(payload_record)
         )

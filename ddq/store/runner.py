@@ -163,9 +163,13 @@ class ScriptRunner:
                 *(ledger.arguments(scope) if ledger else NO_PROCESS),
             ]
             committed = await self._router.run(
-                self._scripts[name], shard.keys, [*common, *args], call.deadline_s, barrier,
+                self._scripts[name],
+                shard.keys,
+                [*common, *args],
+                call.deadline_s,
+                barrier,
                 waits_for_slot=call.waits_for_slot,
-            )  # fmt: skip
+            )
             status, store_ms, sequence, lineage, *body = committed.reply
             # A store that was stopped reads its clock long after the send. The refusal changed
             # nothing, so the script is sent again; its deadline ends this.

@@ -117,11 +117,15 @@ class SchedulerApi:
             shard.index,
             "acquire",
             [
-                nonce, held.nonce if held else b"", held.epoch if held else 0,
-                self._settings.leader_lease_ms, rank, int(challenge),
+                nonce,
+                held.nonce if held else b"",
+                held.epoch if held else 0,
+                self._settings.leader_lease_ms,
+                rank,
+                int(challenge),
             ],
             call,
-        )  # fmt: skip
+        )
         status, epoch, remaining_ms, *times = reply.body[0]
         next_wake_up = _next_wake_up(reply.store_ms, times)
         if status == b"TAKEN":

@@ -48,11 +48,15 @@ class ShardSettings:
             shard,
             "configure",
             [
-                int(topic.paused), int(topic.deleting), share, settings.tombstone_retention_ms,
-                int(settings.journal), settings.journal_max_entries,
+                int(topic.paused),
+                int(topic.deleting),
+                share,
+                settings.tombstone_retention_ms,
+                int(settings.journal),
+                settings.journal_max_entries,
             ],
             call,
-        )  # fmt: skip
+        )
         if reply.body[0][0] == b"OTHER_TOPIC":
             raise StoreMalformed(
                 f"{shard.key('control')} belongs to an earlier topic of this name that was not "

@@ -95,10 +95,17 @@ def _vanished(view: RunView, found: Found, case: Case, acknowledged: dict[int, O
                 return
 
 
-DENIALS = frozenset({
-    "TASK_NOT_FOUND", "TASK_FINISHED", "TASK_LEASED", "TASK_READY", "LEASE_LOST",
-    "TASK_ID_CONFLICT", "TOPIC_NOT_FOUND",
-})  # fmt: skip
+DENIALS = frozenset(
+    {
+        "TASK_NOT_FOUND",
+        "TASK_FINISHED",
+        "TASK_LEASED",
+        "TASK_READY",
+        "LEASE_LOST",
+        "TASK_ID_CONFLICT",
+        "TOPIC_NOT_FOUND",
+    }
+)
 """Errors that state something about a task or topic."""
 
 

@@ -150,9 +150,10 @@ def _true_when_said(view: RunView, found: Found, case: Case, refused: list[Op]) 
         )
         return
     said = {
-        "TASK_NOT_FOUND": "not to be found", "TASK_LEASED": "to be leased",
+        "TASK_NOT_FOUND": "not to be found",
+        "TASK_LEASED": "to be leased",
         "TASK_FINISHED": "to have finished",
-    }[cancel.error]  # fmt: skip
+    }[cancel.error]
     witnesses = [op for op in case.all_ops() if op.ok and op.begin_ns < cancel.end_ns][-3:]
     summary = (
         f"was said {said} at {view.at(cancel)}, which was not true at any moment of that request"

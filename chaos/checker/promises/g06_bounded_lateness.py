@@ -56,10 +56,14 @@ def check(view: RunView) -> Found:
     ):
         late = sorted(sample.late_ms for sample in samples)
         found.figures[f"lateness {label} (ms)"] = {
-            "tasks": len(late), "p50": quantile(late, 0.5), "p99": quantile(late, 0.99),
-            "p99.9": quantile(late, 0.999), "max": quantile(late, 1.0),
-            "bound": bound_ms, "bound is for": name,
-        }  # fmt: skip
+            "tasks": len(late),
+            "p50": quantile(late, 0.5),
+            "p99": quantile(late, 0.99),
+            "p99.9": quantile(late, 0.999),
+            "max": quantile(late, 1.0),
+            "bound": bound_ms,
+            "bound is for": name,
+        }
         if quantile(late, bounds.lateness_quantile) > bound_ms:
             _too_late(view, found, samples, bound_ms, label)
     for case in view.cases:

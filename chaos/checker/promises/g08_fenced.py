@@ -52,9 +52,11 @@ def _two_verdicts(view: RunView, accepted: list[Op]) -> Iterator[Break]:
     for op in accepted:
         if op.op in VERDICTS and first is None:
             first = op
-        elif first is not None and op.op != first.op and (
-            op.op in VERDICTS or op.begin_ns > first.end_ns
-        ):  # fmt: skip
+        elif (
+            first is not None
+            and op.op != first.op
+            and (op.op in VERDICTS or op.begin_ns > first.end_ns)
+        ):
             summary = (
                 f"was {PAST[first.op]} at {view.at(first)}, and {PAST[op.op]} at {view.at(op)}"
             )

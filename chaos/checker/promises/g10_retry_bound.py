@@ -122,9 +122,11 @@ def _entries(view: RunView, found: Found, case: Case) -> None:
     policy = view.policy(case) if known else RetrySettings(sys.maxsize, 0)
     most = policy.max_attempts or 1
     # A nack that names a delay need not wait for the backoff.
-    waits = {"expire"} if any(op.request.delay_ms is not None for op in case.nacks) else {
-        "expire", "nack"
-    }  # fmt: skip
+    waits = (
+        {"expire"}
+        if any(op.request.delay_ms is not None for op in case.nacks)
+        else {"expire", "nack"}
+    )
     leases: dict[tuple[int, int], int] = {}
     snoozes: dict[tuple[int, int], int] = {}
     before: Entry | None = None

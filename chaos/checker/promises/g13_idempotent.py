@@ -159,8 +159,12 @@ def _more_than_asked(view: RunView, found: Found, case: Case) -> None:
             )
             found.anomalies.append(
                 Anomaly(
-                    "G13", anomaly.summary, case.topic, case.id,
-                    tuple(op.end if op.end >= 0 else op.index for op in able), anomaly.entries,
+                    "G13",
+                    anomaly.summary,
+                    case.topic,
+                    case.id,
+                    tuple(op.end if op.end >= 0 else op.index for op in able),
+                    anomaly.entries,
                 )
-            )  # fmt: skip
+            )
             return

@@ -136,16 +136,23 @@ class SentinelCluster(ProcessCluster):
         if node.kind is not NodeKind.DATA:
             return None
         return [
-            str(Path(sys.executable).parent / "ddq"), "node",
+            str(Path(sys.executable).parent / "ddq"),
+            "node",
             *(["--bootstrap"] if self._bootstrap and node == self.data[0] else []),
             *self._node_flags,
-            "--data", str(self.config(node).parent),
-            "--config", str(self.template(node)),
-            "--server", str(self.server),
-            "--announce", node.address,
-            "--sentinels", ",".join(sentinel.address for sentinel in self.sentinels),
-            "--master-name", MASTER_NAME,
-        ]  # fmt: skip
+            "--data",
+            str(self.config(node).parent),
+            "--config",
+            str(self.template(node)),
+            "--server",
+            str(self.server),
+            "--announce",
+            node.address,
+            "--sentinels",
+            ",".join(sentinel.address for sentinel in self.sentinels),
+            "--master-name",
+            MASTER_NAME,
+        ]
 
     def _data_config(self, node: StoreNode) -> list[str]:
         settings = {

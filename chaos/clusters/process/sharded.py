@@ -132,8 +132,16 @@ class ShardedCluster(ProcessCluster):
         followed by its replicas, also when its disk is empty.
         """
         delay_s = 2 * self.node_timeout_ms / 1_000 + 1
-        return [sys.executable, "-I", "-S", "-c", _LATER, str(delay_s), str(self.server),
-                str(self.config(node))]  # fmt: skip
+        return [
+            sys.executable,
+            "-I",
+            "-S",
+            "-c",
+            _LATER,
+            str(delay_s),
+            str(self.server),
+            str(self.config(node)),
+        ]
 
     def _config(self, node: StoreNode) -> list[str]:
         settings = {
@@ -245,9 +253,11 @@ class ShardedCluster(ProcessCluster):
         """Waits until the shard of the given node (else the first one) has another master."""
         shard = self.shard_of(other_than) if other_than else 0
         return await self.until_master(
-            partial(self.master, shard), other_than, timeout_s,
+            partial(self.master, shard),
+            other_than,
+            timeout_s,
             f"shard {_SHARDS[shard]} has no master",
-        )  # fmt: skip
+        )
 
     async def wait_until_in_sync(self, timeout_s: float = 30.0) -> None:
         """Waits until every node is there, and every replica at its master's end."""
@@ -327,9 +337,17 @@ class ShardedCluster(ProcessCluster):
             await self.command(source, "CLUSTER", "GETKEYSINSLOT", str(slot), number)
         ):
             await self.command(
-                source, "MIGRATE", target.ip, str(target.port), "", "0", str(_MIGRATE_TIMEOUT_MS),
-                "KEYS", *map(as_text, keys), timeout_s=_MIGRATE_TIMEOUT_MS / 1_000 + 1,
-            )  # fmt: skip
+                source,
+                "MIGRATE",
+                target.ip,
+                str(target.port),
+                "",
+                "0",
+                str(_MIGRATE_TIMEOUT_MS),
+                "KEYS",
+                *map(as_text, keys),
+                timeout_s=_MIGRATE_TIMEOUT_MS / 1_000 + 1,
+            )
 
     async def _id(self, node: StoreNode) -> str:
         return as_text(await self.command(node, "CLUSTER", "MYID"))

@@ -119,9 +119,13 @@ class NodeWatcher(ABC):
             ClusterError: ``otherwise``, when the time is over.
         """
         await eventually(
-            condition, timeout_s, otherwise, error=ClusterError, ignoring=(OSError, ReplyError),
+            condition,
+            timeout_s,
+            otherwise,
+            error=ClusterError,
+            ignoring=(OSError, ReplyError),
             poll_s=POLL_S,
-        )  # fmt: skip
+        )
 
     async def until_master(
         self,

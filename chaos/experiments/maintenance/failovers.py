@@ -131,15 +131,18 @@ class Measured:
         """What docs/OPERATIONS.md shows."""
         modes = list(Mode)
         table = Table(
-            "operation", *(f"{mode.name} p50/p95 (ms)" for mode in modes),
-            "ALL, once all are in sync", box=None,
-        )  # fmt: skip
+            "operation",
+            *(f"{mode.name} p50/p95 (ms)" for mode in modes),
+            "ALL, once all are in sync",
+            box=None,
+        )
         kinds = list(dict.fromkeys(kind for _, kind in self.again_ms))
         for kind in kinds:
             table.add_row(
-                kind, *(_cell(self.again_ms.get((mode, kind), [])) for mode in modes),
+                kind,
+                *(_cell(self.again_ms.get((mode, kind), [])) for mode in modes),
                 _cell(self.after_sync_ms.get((Mode.ALL, kind), [])),
-            )  # fmt: skip
+            )
         table.add_row("(kill to new master)", _cell(self.elected_ms))
         table.add_row("(new master to all in sync)", _cell(self.synced_ms))
         return table

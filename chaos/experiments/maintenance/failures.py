@@ -107,10 +107,18 @@ async def all_data_nodes_die(session: RecordedSession) -> None:
 
 
 FAILURES: tuple[Failure, ...] = (
-    an_api_dies, a_scheduler_dies, a_replica_dies, both_replicas_die, a_sentinel_dies,
-    a_majority_of_sentinels_dies, the_master_is_paused_shortly, the_master_is_paused_for_long,
-    the_master_dies, the_master_dies_without_a_majority_of_sentinels, all_data_nodes_die,
-)  # fmt: skip
+    an_api_dies,
+    a_scheduler_dies,
+    a_replica_dies,
+    both_replicas_die,
+    a_sentinel_dies,
+    a_majority_of_sentinels_dies,
+    the_master_is_paused_shortly,
+    the_master_is_paused_for_long,
+    the_master_dies,
+    the_master_dies_without_a_majority_of_sentinels,
+    all_data_nodes_die,
+)
 
 
 def topic_of(mode: Mode) -> str:

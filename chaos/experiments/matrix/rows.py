@@ -44,13 +44,17 @@ class MatrixRow:
         tracks = tuple(
             tuple(
                 Step(
-                    step.kind, step.target, step.strength, step.wait_ms * down_after_ms // 1_000,
-                    step.hold_ms * down_after_ms // 1_000, settle=False,
+                    step.kind,
+                    step.target,
+                    step.strength,
+                    step.wait_ms * down_after_ms // 1_000,
+                    step.hold_ms * down_after_ms // 1_000,
+                    settle=False,
                 )
                 for step in track
             )
             for track in self.tracks(at)
-        )  # fmt: skip
+        )
         return Schedule(tracks, down_after_ms)
 
     @property

@@ -100,9 +100,14 @@ async def _run_on_one_deployment(
     mode, rule, needs = jobs[0].setting
     folder = plan.folder / "deployments" / time.strftime("%H-%M-%S")
     run = RunPlan(
-        "durability-matrix", 0, mode, fsync=plan.fsync, cluster=plan.cluster,
-        down_after_ms=plan.down_after_ms, mutation="" if rule else RULE_OFF,
-    )  # fmt: skip
+        "durability-matrix",
+        0,
+        mode,
+        fsync=plan.fsync,
+        cluster=plan.cluster,
+        down_after_ms=plan.down_after_ms,
+        mutation="" if rule else RULE_OFF,
+    )
     count = 0
     try:
         async with (
@@ -149,9 +154,14 @@ def _named(step: StepResult, job: _Job) -> StepResult:
 
 def _failed(job: _Job, problem: str) -> StepResult:
     return StepResult(
-        job.row.name, job.mode.value, job.rule, job.number, job.of, happened=False,
+        job.row.name,
+        job.mode.value,
+        job.rule,
+        job.number,
+        job.of,
+        happened=False,
         problem=problem or "it failed",
-    )  # fmt: skip
+    )
 
 
 def _topic(deployment: Deployment, name: str) -> str:

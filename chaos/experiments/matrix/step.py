@@ -153,7 +153,11 @@ class StepSession:
         times = sorted([self._began_s, *written.acked_s.values(), self._ended_s])
         first_s = next((at for at in times[1:-1] if elected_s and at > elected_s[0]), None)
         return StepResult(
-            "", "", True, 0, 0,
+            "",
+            "",
+            True,
+            0,
+            0,
             happened=not self.did_not_happen,
             acked=len(written.acked_s),
             unknown=written.unknown,
@@ -162,7 +166,7 @@ class StepSession:
             back_s=round(first_s - elected_s[0], 3) if elected_s and first_s else None,
             refused=dict(written.refused),
             did_not_happen=self.did_not_happen,
-        )  # fmt: skip
+        )
 
 
 async def measure(

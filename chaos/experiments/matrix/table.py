@@ -125,9 +125,10 @@ def _cell_text(cell: Cell | None) -> str:
     if not cell.steps:
         return "not measured"
     what = (
-        "kept" if cell.kept else f"lost {cell.lost:,} of {cell.acked:,} in {cell.lossy_steps} of "
-        f"{cell.steps} steps"
-    )  # fmt: skip
+        "kept"
+        if cell.kept
+        else f"lost {cell.lost:,} of {cell.acked:,} in {cell.lossy_steps} of {cell.steps} steps"
+    )
     if cell.kept:
         what = f"{what} ({cell.acked:,} in {cell.steps} steps)"
     what = f"**{what}**" if cell.claimed else what

@@ -158,39 +158,67 @@ MUTATIONS: Mapping[str, SeededMutation] = {
     each.name: each
     for each in (
         SeededMutation(
-            "rule-off", "a majority under WAIT counts at any time",
-            frozenset({"G2", "G4", "G7", "G9"}), "old-master-believed", Mode.QUORUM, _rule_off,
+            "rule-off",
+            "a majority under WAIT counts at any time",
+            frozenset({"G2", "G4", "G7", "G9"}),
+            "old-master-believed",
+            Mode.QUORUM,
+            _rule_off,
             # Between its return and the moment at which its replicas hear of another.
             rate=200.0,
         ),
         SeededMutation(
-            "wait-left-out", "replies leave when the master has it",
-            frozenset({"G2", "G4", "G9"}), "old-master-believed", Mode.QUORUM, _wait_left_out,
+            "wait-left-out",
+            "replies leave when the master has it",
+            frozenset({"G2", "G4", "G9"}),
+            "old-master-believed",
+            Mode.QUORUM,
+            _wait_left_out,
         ),
         SeededMutation(
-            "wait-with-too-few", "ALL waits for one replica",
-            frozenset({"G2", "G4", "G9"}), "cut-through-a-host", Mode.ALL, _wait_with_too_few,
+            "wait-with-too-few",
+            "ALL waits for one replica",
+            frozenset({"G2", "G4", "G9"}),
+            "cut-through-a-host",
+            Mode.ALL,
+            _wait_with_too_few,
         ),
         SeededMutation(
-            "stale-master-believed", "the barrier is sent on a connection of its own",
-            frozenset({"G2", "G4", "G9"}), "master-cut-off", Mode.QUORUM, _stale_master_trusted,
+            "stale-master-believed",
+            "the barrier is sent on a connection of its own",
+            frozenset({"G2", "G4", "G9"}),
+            "master-cut-off",
+            Mode.QUORUM,
+            _stale_master_trusted,
         ),
         SeededMutation(
-            "timeout-is-failure", "a client that gets no reply takes it for a refusal",
-            frozenset({"G1", "G2", "G3", "G4", "G9"}), "half-open", Mode.QUORUM,
-            _timeout_is_failure, in_client=True,
+            "timeout-is-failure",
+            "a client that gets no reply takes it for a refusal",
+            frozenset({"G1", "G2", "G3", "G4", "G9"}),
+            "half-open",
+            Mode.QUORUM,
+            _timeout_is_failure,
+            in_client=True,
         ),
         SeededMutation(
-            "epoch-unchecked", "a scheduler that was deposed continues",
-            frozenset({"G3", "G8", "G12"}), "scheduler-leader-stopped", Mode.QUORUM,
+            "epoch-unchecked",
+            "a scheduler that was deposed continues",
+            frozenset({"G3", "G8", "G12"}),
+            "scheduler-leader-stopped",
+            Mode.QUORUM,
             _epoch_unchecked,
         ),
         SeededMutation(
-            "client-clock", "the client computes when a task is due, by a clock 3 s slow",
-            frozenset({"G5"}), "planned-failover", Mode.QUORUM, _client_clock, in_client=True,
+            "client-clock",
+            "the client computes when a task is due, by a clock 3 s slow",
+            frozenset({"G5"}),
+            "planned-failover",
+            Mode.QUORUM,
+            _client_clock,
+            in_client=True,
         ),
     )
-}  # fmt: skip
+}
 
 
 def find_mutation(name: str) -> SeededMutation:

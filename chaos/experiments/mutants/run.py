@@ -54,9 +54,13 @@ def _show(found: Sequence[tuple[SeededMutation, RunOutcome]], out: Console) -> N
     for mutation, outcome in found:
         by = " ".join(found_by(mutation, outcome)) or f"[red]not found ({outcome.verdict})[/]"
         table.add_row(
-            mutation.name, mutation.scenario, mutation.mode.value, by, f"{outcome.seconds:.0f}",
+            mutation.name,
+            mutation.scenario,
+            mutation.mode.value,
+            by,
+            f"{outcome.seconds:.0f}",
             outcome.folder,
-        )  # fmt: skip
+        )
     out.print(table)
 
 

@@ -28,10 +28,18 @@ def previous_server(listen: str, master: str, leader_lease_ms: int) -> Sequence[
         master: the store's address, as HOST:PORT.
     """
     return [
-        sys.executable, "-P", "-c", START, str(WHEEL),
-        "serve", "--listen", listen, "--store", f"redis://{master}",
+        sys.executable,
+        "-P",
+        "-c",
+        START,
+        str(WHEEL),
+        "serve",
+        "--listen",
+        listen,
+        "--store",
+        f"redis://{master}",
         f"--leader-lease-ms={leader_lease_ms}",
-    ]  # fmt: skip
+    ]
 
 
 __all__ = ["PREVIOUS", "START", "WHEEL", "previous_server"]

@@ -69,9 +69,11 @@ class DdqProcess:
     async def _launch(self) -> Child:
         self._log_start = self.log.stat().st_size if self.log.exists() else 0
         self._child = await self.launcher(
-            self.previous or self.command, log=self.log, cwd=self.folder,
+            self.previous or self.command,
+            log=self.log,
+            cwd=self.folder,
             env={"GRPC_VERBOSITY": "NONE", **(self.clock.environment() if self.clock else {})},
-        )  # fmt: skip
+        )
         return self._child
 
     async def _keep(self, child: Child) -> None:

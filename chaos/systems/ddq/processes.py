@@ -70,27 +70,38 @@ class ProcessSystem:
         ]
         self._schedulers = [
             self._process(
-                f"scheduler{n + 1}", cluster.net.ip(_FIRST_SCHEDULER + n), ["scheduler"],
+                f"scheduler{n + 1}",
+                cluster.net.ip(_FIRST_SCHEDULER + n),
+                ["scheduler"],
                 " schedules, store ",
             )
             for n in range(options.schedulers)
-        ]  # fmt: skip
+        ]
 
     def _process(self, name: str, ip: str, words: Sequence[str], says: str) -> DdqProcess:
         link = "api-store" if words[0] == "serve" else "scheduler-store"
         reached = ",".join(f"{a}={b}" for a, b in self._maps.get(link, {}).items())
         command = [
-            *self._program(name), *words,
-            "--store", self._cluster.store_url,
-            "--data-nodes", self._cluster.data_nodes,
-            "--metrics-listen", f"{ip}:{METRICS_PORT}",
+            *self._program(name),
+            *words,
+            "--store",
+            self._cluster.store_url,
+            "--data-nodes",
+            self._cluster.data_nodes,
+            "--metrics-listen",
+            f"{ip}:{METRICS_PORT}",
             *(["--store-address-map", reached] if reached else []),
             *self._options.flags(),
-        ]  # fmt: skip
+        ]
         return DdqProcess(
-            name, ip, command, self.folder, says, self._launcher(name, ip),
+            name,
+            ip,
+            command,
+            self.folder,
+            says,
+            self._launcher(name, ip),
             clock=self._cluster.clock(self.folder / f"{name}.clock"),
-        )  # fmt: skip
+        )
 
     def _program(self, name: str) -> list[str]:
         """The command in front of ddq's arguments, for the process of this name."""
@@ -183,10 +194,16 @@ class ProcessSystem:
     async def accept_rollback(self) -> None:
         """``ddq store accept-rollback``."""
         command = [
-            str(Path(sys.executable).parent / "ddq"), "store", "accept-rollback", "--yes",
-            "--store", self._cluster.store_url, "--data-nodes", self._cluster.data_nodes,
+            str(Path(sys.executable).parent / "ddq"),
+            "store",
+            "accept-rollback",
+            "--yes",
+            "--store",
+            self._cluster.store_url,
+            "--data-nodes",
+            self._cluster.data_nodes,
             *self._options.flags(),
-        ]  # fmt: skip
+        ]
         log = self.folder / "accept-rollback.log"
         child = await launch(command, log=log, cwd=self.folder)
         if await child.wait():

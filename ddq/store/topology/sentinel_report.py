@@ -104,13 +104,17 @@ async def ask_ballot(connection: Connection, sentinel: Node, name: str, node: No
                 ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", name),
                 ("SENTINEL", "MASTER", name),
                 (
-                    "SENTINEL", QUESTION_COMMAND, node.host, node.port, QUESTION_EPOCH,
+                    "SENTINEL",
+                    QUESTION_COMMAND,
+                    node.host,
+                    node.port,
+                    QUESTION_EPOCH,
                     QUESTION_NAME,
                 ),
                 ("SENTINEL", "MYID"),
             ],
             ANSWER_TIMEOUT_S,
-        )  # fmt: skip
+        )
     except (NotSentError, ReplyLostError) as error:
         raise _NoReportError(str(error)) from error
     for reply in (address, state, vote, run_id):
