@@ -33,8 +33,12 @@ RUN ?=
 SEED ?= $(shell date +%s)
 
 .PHONY: help
-help: ## list these targets
+help: ## list what there is to do every day
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: help-release
+help-release: ## list single checks, and what a release is made of
+	@awk -F ':.*#[+] ' '/^[a-z0-9-]+:.*#[+] / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # Bootstrap looks at the content of its inputs, so a touched file costs a tenth of a second. When
 # PYTHON is given it is asked every time, because that is an input which has no file; when it is not,
@@ -82,7 +86,7 @@ image: ## build the container images ddq:local and ddq-chaos:local (needs Docker
 	@tools/image.sh
 
 .PHONY: image-publish
-image-publish: ## build and push IMAGE:VERSION; only release.yaml may
+image-publish: #+ build and push IMAGE:VERSION; only release.yaml may
 	@tools/publish_image.sh "$(IMAGE)" "$(VERSION)"
 
 .PHONY: test-docker
@@ -90,11 +94,11 @@ test-docker: $(READY) image ## test the cluster in containers (needs Docker)
 	@$(BIN)/python -m pytest tests/docker $(ARGS)
 
 .PHONY: bugs
-bugs: $(READY) ## plant every known mistake, one at a time, and see it caught (minutes)
+bugs: $(READY) ## seed every known mutation, one at a time, and see it caught (minutes)
 	@$(BIN)/python -m tests.bugs $(ARGS)
 
 .PHONY: counterexamples
-counterexamples: $(READY) ## print the shortest simulations that break a promise without the replication barrier
+counterexamples: $(READY) #+ print the shortest simulations that break a promise without the replication barrier
 	@$(BIN)/python -m tests.stateful.counterexamples $(ARGS)
 
 .PHONY: stories
@@ -103,11 +107,11 @@ stories:
 	@$(MAKE) --no-print-directory counterexamples
 
 .PHONY: barrier-model
-barrier-model: $(READY) ## search the model of the barrier: make barrier-model ARGS='paused isolated --without votes'
+barrier-model: $(READY) #+ search the model of the barrier: make barrier-model ARGS='paused isolated --without votes'
 	@$(BIN)/python -m models.barrier $(ARGS)
 
 .PHONY: branches
-branches: $(READY) ## list the branches that levels 2 and 3 never visit, each with the reason
+branches: $(READY) #+ list the branches that levels 2 and 3 never visit, each with the reason
 	@$(BIN)/python -m tests.stateful.branches $(ARGS)
 
 .PHONY: bench
@@ -134,8 +138,8 @@ RUN ?=
 CHAOS_SEED = $(if $(filter command environment,$(firstword $(origin SEED))),$(SEED))
 CHAOS = $(BIN)/python -m chaos
 CHAOS_FLAGS = $(if $(CHAOS_SEED),--seed $(CHAOS_SEED)) $(if $(RATE),--rate $(RATE)) \
-	$(if $(CLUSTER),--cluster $(CLUSTER)) $(ARGS)
-CHAOS_MODE = $(if $(DURABILITY),--durability $(DURABILITY)) $(if $(FSYNC),--fsync)
+	$(if $(CLUSTER),--cluster $(CLUSTER)) $(if $(DURABILITY),--durability $(DURABILITY)) \
+	$(if $(FSYNC),--fsync) $(ARGS)
 
 # Containers run what is built in, so it is built first: always the code of this folder. Without
 # CLUSTER the program takes containers where an engine answers, and says what is missing where not.
@@ -154,69 +158,32 @@ endif
 .PHONY: chaos
 chaos: $(READY) chaos-image ## run the core scenarios, or SCENARIO=, and judge them (under ten minutes)
 	@$(CHAOS) $(if $(SCENARIO),run $(SCENARIO) $(if $(DURATION),--duration $(DURATION)),all) \
-		$(CHAOS_MODE) $(CHAOS_FLAGS)
+		$(CHAOS_FLAGS)
 
-.PHONY: chaos-smoke
-chaos-smoke: $(READY) chaos-image ## run the scenarios that say most in a minute or two
-	@$(CHAOS) smoke $(CHAOS_MODE) $(CHAOS_FLAGS)
+# The other commands of the harness by their names: make chaos-smoke, chaos-rolling, chaos-upgrade …
+.PHONY: chaos-help
+chaos-help: $(READY) ## list the commands behind make chaos-COMMAND, such as chaos-smoke
+	@$(CHAOS) --help
 
-.PHONY: chaos-nightly
-chaos-nightly: $(READY) chaos-image ## run every scenario in every mode, and many drawn ones (hours; can be resumed)
-	@$(CHAOS) nightly $(if $(SCENARIO),--scenario $(SCENARIO)) \
-		$(if $(DURABILITY),--durability $(DURABILITY)) $(CHAOS_FLAGS)
-
-.PHONY: chaos-replay
-chaos-replay: $(READY) chaos-image ## run the schedule of RUN= again
-	@$(CHAOS) replay "$(RUN)" $(if $(DURABILITY),--durability $(DURABILITY))
-
-.PHONY: chaos-check
-chaos-check: $(READY) ## judge the history of RUN= again
-	@$(CHAOS) check "$(RUN)" $(ARGS)
+chaos-%: $(READY) chaos-image
+	@$(CHAOS) $* $(RUN) $(if $(SCENARIO),--scenario $(SCENARIO)) $(CHAOS_FLAGS)
 
 .PHONY: failover
 failover: $(READY) ## fail the store and the processes over under traffic, and judge it (minutes)
 	@$(BIN)/python -m pytest tests/failover $(ARGS)
 
-.PHONY: chaos-mutations
-chaos-mutations: $(READY) chaos-image ## seed the mutations that only a cluster shows, and see each found (minutes)
-	@$(CHAOS) mutations $(if $(CLUSTER),--cluster $(CLUSTER)) $(ARGS)
-
-.PHONY: chaos-matrix
-chaos-matrix: $(READY) ## measure what each durability loses under each fault, a few times each
-	@$(CHAOS) matrix $(if $(CLUSTER),--cluster $(CLUSTER)) $(ARGS)
-
 .PHONY: durability-matrix
-durability-matrix: $(READY) ## the same with many steps, on local processes (hours; can be resumed)
+durability-matrix: $(READY) ## measure what each durability loses under each fault (hours; can be resumed)
 	@$(CHAOS) durability-matrix $(ARGS)
 
-# Names of 0.2.0, for one release; the program reports the new ones.
+# Names of 0.2.0, for one release; the current ones are reported.
 .PHONY: sweep
-sweep: $(READY)
-	@$(CHAOS) sweep $(ARGS)
+sweep: durability-matrix
+	@echo "make sweep is called make durability-matrix now" >&2
 
-.PHONY: chaos-bugs
-chaos-bugs: $(READY) chaos-image
-	@$(CHAOS) bugs $(if $(CLUSTER),--cluster $(CLUSTER)) $(ARGS)
-
-.PHONY: failover-rolling
-failover-rolling: $(READY) ## restart everything one after the other under traffic: nothing is lost or fails
-	@$(CHAOS) rolling $(if $(DURABILITY),--durability $(DURABILITY)) $(if $(RATE),--rate $(RATE)) $(ARGS)
-
-.PHONY: failover-upgrade
-failover-upgrade: $(READY) ## upgrade the previous release under traffic: nothing is lost or fails
-	@$(CHAOS) upgrade $(if $(RATE),--rate $(RATE)) $(ARGS)
-
-.PHONY: failover-latency
-failover-latency: $(READY) ## measure how long a failover interrupts each operation at each durability
-	@$(CHAOS) latency $(if $(RATE),--rate $(RATE)) $(ARGS)
-
-.PHONY: failover-failures
-failover-failures: $(READY) ## make each failure happen, and report what callers notice
-	@$(CHAOS) failures $(if $(RATE),--rate $(RATE)) $(ARGS)
-
-.PHONY: failover-migrate
-failover-migrate: $(READY) ## move a topic's slots between the masters of a Cluster under traffic
-	@$(CHAOS) migrate $(if $(RATE),--rate $(RATE)) $(ARGS)
+failover-%:
+	@echo "make $@ is called make chaos-$* now" >&2
+	@$(MAKE) --no-print-directory chaos-$*
 
 .PHONY: fmt
 fmt: $(READY) ## format the code and sort its imports
@@ -227,24 +194,24 @@ fmt: $(READY) ## format the code and sort its imports
 lint: lint-python lint-proto lint-workflows lint-documents ## run every check below that only reads
 
 .PHONY: lint-python
-lint-python: $(READY) ## check format, style and which package imports which
+lint-python: $(READY) #+ check format, style and which package imports which
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/lint-imports --no-logo >.import-linter.log || { cat .import-linter.log; exit 1; }
 	@rm -f .import-linter.log
 
 .PHONY: lint-proto
-lint-proto: $(READY) ## check the protos, that ddq/v1 is generated from them, that no client breaks
+lint-proto: $(READY) #+ check the protos, that ddq/v1 is generated from them, that no client breaks
 	@$(BIN)/buf lint proto
 	@$(BIN)/python -m tools.gen --check
 	@$(BIN)/python -m tools.proto_breaking
 
 .PHONY: lint-workflows
-lint-workflows: ## check .github/workflows (needs Go)
+lint-workflows: #+ check .github/workflows (needs Go)
 	@tool=$$(tools/gotool.sh actionlint); "$$tool"
 
 .PHONY: lint-documents
-lint-documents: $(READY) ## check the ADRs, their index, links, and what is generated from the code
+lint-documents: $(READY) #+ check the ADRs, their index, links, and what is generated from the code
 	@$(BIN)/python -m tools.release_readiness --documents
 	@$(BIN)/python -m tools.docs --check
 
@@ -258,32 +225,32 @@ gen: $(READY) ## generate ddq/v1 from proto/ddq/v1, and the tables of the docume
 	@$(BIN)/python -m tools.docs
 
 .PHONY: lock
-lock: $(READY) ## resolve the dependencies and write requirements.lock
+lock: $(READY) #+ resolve the dependencies and write requirements.lock
 	@$(BIN)/python -m tools.lock
 
 .PHONY: wheel
-wheel: $(READY) ## build the wheel and the sdist into dist/, install the wheel elsewhere, try it
+wheel: $(READY) #+ build the wheel and the sdist into dist/, install the wheel elsewhere, try it
 	@$(BIN)/python -m tools.check_wheel
 
 .PHONY: changelog
-changelog: $(READY) ## write VERSION's section of CHANGELOG.md from the commits (needs Go)
+changelog: $(READY) #+ write VERSION's section of CHANGELOG.md from the commits (needs Go)
 	@$(BIN)/python -m tools.changelog "$(VERSION)" $(ARGS)
 
 .PHONY: changelog-check
-changelog-check: $(READY) ## check that CHANGELOG.md is what `make changelog` writes (needs Go)
+changelog-check: $(READY) #+ check that CHANGELOG.md is what `make changelog` writes (needs Go)
 	@$(BIN)/python -m tools.changelog "$(VERSION)" --check
 
 .PHONY: changelog-preview
-changelog-preview: $(READY) ## write what the commits give into artifacts/ (needs Go)
+changelog-preview: $(READY) #+ write what the commits give into artifacts/ (needs Go)
 	@mkdir -p artifacts
 	@$(BIN)/python -m tools.changelog "$(VERSION)" --preview | tee artifacts/changelog-preview.md
 
 .PHONY: release-readiness
-release-readiness: $(READY) ## the gate before a release: make release-readiness BRANCH=release/v0.2.0
+release-readiness: $(READY) #+ the gate before a release: make release-readiness BRANCH=release/v0.2.0
 	@$(BIN)/python -m tools.release_readiness --branch "$(BRANCH)"
 
 .PHONY: release-notes
-release-notes: $(READY) ## print the notes of VERSION with its decisions
+release-notes: $(READY) #+ print the notes of VERSION with its decisions
 	@$(BIN)/python -m tools.release_notes "$(VERSION)" --base-url "$(BASE_URL)"
 
 .PHONY: release-notes-file
@@ -293,19 +260,19 @@ release-notes-file: $(READY)
 		>artifacts/release-notes.md
 
 .PHONY: check-commits
-check-commits: $(READY) ## check that the commits since the last release are Conventional Commits
+check-commits: $(READY) #+ check that the commits since the last release are Conventional Commits
 	@$(BIN)/python -m tools.check_commits $(ARGS)
 
 .PHONY: check-pr-body
-check-pr-body: $(READY) ## check that the text on standard input names an ADR that exists
+check-pr-body: $(READY) #+ check that the text on standard input names an ADR that exists
 	@$(BIN)/python -m tools.check_pr_body
 
 .PHONY: check-tag
-check-tag: $(READY) ## check TAG before it is published
+check-tag: $(READY) #+ check TAG before it is published
 	@$(BIN)/python -m tools.check_tag "$(TAG)"
 
 .PHONY: publish
-publish: $(READY) ## upload dist/ to the package index; only release.yaml may
+publish: $(READY) #+ upload dist/ to the package index; only release.yaml may
 	@$(BIN)/uv publish --trusted-publishing always dist/*
 
 .PHONY: clean

@@ -11,11 +11,12 @@ import pytest
 import yaml
 
 from chaos.experiments.scenarios import REGRESSION
+from tests.support.make_targets import make_targets
 from tools.repo import ROOT
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yaml"))
 PINNED = re.compile(r"uses: [\w.-]+/[\w./-]+@[0-9a-f]{40} # v\d+(\.\d+)*\s*")
-TARGETS = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+TARGETS = make_targets()
 
 
 def load(workflow: Path) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """A server of 0.1.0 beside one of this version, on one store: each serves what the other wrote.
 
-The program of 0.1.0 is the wheel that `make failover-upgrade` upgrades from; its scripts have the
+The program of 0.1.0 is the wheel that `make chaos-upgrade` upgrades from; its scripts have the
 record layout that 0.2.0 has too.
 """
 

@@ -9,6 +9,7 @@ import pytest
 
 from ddq.config import LIMITS, UNLIMITED_ATTEMPTS, Limits
 from ddq.store.keys import ROOTS
+from tests.support.make_targets import make_targets
 from tools import docs
 from tools.documents import links
 from tools.repo import ROOT, ToolError
@@ -183,9 +184,7 @@ def test_the_keys_in_the_page_are_those_of_the_code() -> None:
 
 
 def test_every_make_target_that_is_named_exists() -> None:
-    targets = set(
-        re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
-    )
+    targets = make_targets()
     for page in ALL:
         for line in re.findall(r"(?:`|\$ )make ([a-z0-9-]+)", page.read_text()):
             assert line in targets, f"{named(page)}: make {line}"
