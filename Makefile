@@ -165,6 +165,11 @@ chaos: $(READY) chaos-image ## run the core scenarios, or SCENARIO=, and judge t
 chaos-help: $(READY) ## list the commands behind make chaos-COMMAND, such as chaos-smoke
 	@$(CHAOS) --help
 
+# It needs neither an image nor a cluster.
+.PHONY: chaos-check
+chaos-check: $(READY)
+	@$(CHAOS) check $(RUN) $(ARGS)
+
 chaos-%: $(READY) chaos-image
 	@$(CHAOS) $* $(RUN) $(if $(SCENARIO),--scenario $(SCENARIO)) $(CHAOS_FLAGS)
 
