@@ -83,7 +83,7 @@ class RetryOverrides:
 
 
 NO_OVERRIDES = RetryOverrides()
-"""Of a task that leaves everything to its topic."""
+"""The overrides of a task that leaves everything to its topic."""
 
 
 @dataclass(frozen=True, slots=True)

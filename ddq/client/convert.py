@@ -163,7 +163,7 @@ def span(message: Message, field: str) -> timedelta | None:
 
 
 def receipt(message: task_pb2.Receipt) -> values.Receipt:
-    """Of any reply."""
+    """The receipt of a reply."""
     return values.Receipt(
         durability=enum(Durability, message.durability) if message.durability else None,
         replicas_acked=message.replicas_acked,

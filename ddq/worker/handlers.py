@@ -194,7 +194,7 @@ class Handlers:
         stopped = task.cancelled() or task.exception() is not None
         outcome = CANCELLED if stopped else task.result()
         # A program that ends cancels all tasks of its loop at once. One turn later the worker has
-        # been told to stop, and does not take the cancellation for a failure of the handler.
+        # been asked to stop, and does not take the cancellation for a failure of the handler.
         self._program.call_soon(execution.end, outcome)
 
     def _cancel_in_loop(self, execution: Execution) -> None:
