@@ -41,13 +41,13 @@ class Measured:
 
 async def produce(queue: Any, options: argparse.Namespace) -> int:
     """Enqueues at the rate that was asked for; how many."""
-    dice = random.Random(options.seed)
+    rng = random.Random(options.seed)
     loop = asyncio.get_running_loop()
     start_s = loop.time()
     total = int(options.rate * options.seconds)
     calls: set[asyncio.Task[Any]] = set()
     for i in range(total):
-        delay_s = dice.uniform(options.min_delay, options.max_delay)
+        delay_s = rng.uniform(options.min_delay, options.max_delay)
         spec = task_pb2.TaskSpec(
             id=f"t{i}", payload=bytes(options.payload_bytes), delay=seconds(delay_s)
         )

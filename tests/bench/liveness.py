@@ -1,4 +1,4 @@
-"""How late a task is while something else goes on: one that is due every 50 ms, side by side.
+"""How late a task is while the store does other work: a task that is due every 50 ms, side by side.
 
     make bench-liveness
     make bench-liveness ARGS='--quick'
@@ -75,7 +75,7 @@ async def single(
 
 
 async def idle(name: str, size: Size) -> Row:
-    """Nothing else goes on."""
+    """The store does no other work."""
     async with single() as (served, _):
         return await measure(name, served, size, nothing)
 

@@ -68,7 +68,7 @@ class Row:
 
 
 Trouble = Callable[[Served], Awaitable[float | None]]
-"""What goes on beside the probes; the time at which the store was back, in seconds since 1970."""
+"""The work beside the probes; returns when the store was back, in seconds since 1970."""
 
 
 async def create(store: Store, name: str, **settings: Any) -> None:
