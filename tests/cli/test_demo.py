@@ -67,11 +67,11 @@ def test_a_good_run_adds_up() -> None:
         (replace(OUTCOME, counts=replace(COUNTS, cancelled=0)), "what was cancelled never ran"),
     ],
 )
-def test_what_the_server_counts_has_to_agree(outcome: Outcome, claim: str) -> None:
+def test_counts_of_the_server_that_disagree_fail_the_demo(outcome: Outcome, claim: str) -> None:
     assert claim in failing(outcome, pool())
 
 
-def test_what_the_workers_saw_has_to_agree() -> None:
+def test_observations_of_the_workers_that_disagree_fail_the_demo() -> None:
     assert failing(OUTCOME, pool(cancelled=1)) == ["what was cancelled never ran"]
     again = ["no other task ran more often than it failed"]
     assert failing(OUTCOME, pool(fine=2)) == again
@@ -80,9 +80,9 @@ def test_what_the_workers_saw_has_to_agree() -> None:
     assert failing(OUTCOME, early) == ["nothing came early"]
     lost = ["the killed worker's tasks were run again"]
     assert lost[0] in failing(replace(OUTCOME, succeeded={"fine", "flaky"}), pool(orphan=1))
-    nobody = pool()
-    nobody.orphans = set()
-    assert lost[0] in failing(OUTCOME, nobody)
+    none = pool()
+    none.orphans = set()
+    assert lost[0] in failing(OUTCOME, none)
 
 
 def test_the_plan_is_the_same_each_time_and_has_all_kinds() -> None:
@@ -93,7 +93,7 @@ def test_the_plan_is_the_same_each_time_and_has_all_kinds() -> None:
 
 
 def processes_of(folder: Path) -> list[str]:
-    """Processes that were told of this temporary folder."""
+    """The processes whose environment names this temporary folder."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():

@@ -25,7 +25,7 @@ def test_spans_are_read(text: str, seconds: float) -> None:
 @pytest.mark.parametrize(
     "text", ["", "90", "s", "-5s", "5 s", "5s!", "1y", "five", "1e3s", "99999999999999999d"]
 )
-def test_what_is_no_span_is_refused(text: str) -> None:
+def test_an_invalid_span_is_refused(text: str) -> None:
     with pytest.raises(typer.BadParameter, match=r"duration|too long"):
         parse_span(text)
 
@@ -75,7 +75,7 @@ def test_times_are_read() -> None:
 
 
 @pytest.mark.parametrize("text", ["tomorrow", "", "2030-13-01", "90s"])
-def test_what_is_no_time_is_refused(text: str) -> None:
+def test_an_invalid_time_is_refused(text: str) -> None:
     with pytest.raises(typer.BadParameter, match="ISO 8601"):
         parse_time(text)
 

@@ -120,7 +120,7 @@ def test_bytes_of_the_command_line_stay_as_they_are(live: Cli, topic: str) -> No
     assert live.ok("get", topic, "a", "--json", "--utf8").documents[0]["payload_base64"] == "//4="
 
 
-def test_what_is_too_large_is_named_and_the_rest_goes(
+def test_an_oversized_file_is_named_and_the_others_are_enqueued(
     live: Cli, topic: str, tmp_path: Path
 ) -> None:
     (tmp_path / "large").write_bytes(b"x" * 1_048_577)
@@ -163,17 +163,17 @@ def test_a_command_that_fails_is_run_again_until_the_task_is_dead(
     }
 
 
-def test_what_a_command_is_told(live: Cli, topic: str) -> None:
+def test_a_command_gets_its_task_in_its_environment(live: Cli, topic: str) -> None:
     live.ok("enqueue", topic, "x", "--id", "a", "-H", "subject=two words")
     script = "import os, json; print(json.dumps({k: v for k, v in os.environ.items()}))"
     ran = live.ok("work", topic, "--count", "1", *python(script))
-    told = json.loads(ran.out)
-    assert (told["DDQ_TOPIC"], told["DDQ_ID"], told["DDQ_ATTEMPT"]) == (topic, "a", "1")
-    assert json.loads(told["DDQ_HEADERS"]) == {"subject": "two words"}
-    assert told["DDQ_DUE_TIME"].startswith("20")
+    given = json.loads(ran.out)
+    assert (given["DDQ_TOPIC"], given["DDQ_ID"], given["DDQ_ATTEMPT"]) == (topic, "a", "1")
+    assert json.loads(given["DDQ_HEADERS"]) == {"subject": "two words"}
+    assert given["DDQ_DUE_TIME"].startswith("20")
 
 
-def test_what_a_command_prints_does_not_mix_with_json(live: Cli, topic: str) -> None:
+def test_output_of_a_command_does_not_mix_with_json(live: Cli, topic: str) -> None:
     live.ok("enqueue", topic, "said", "--id", "a")
     ran = live.ok("work", topic, "--count", "1", "--json", "--exec", "cat")
     assert summary(ran.documents) == {"delivered": 1, "acked": 1}
@@ -353,7 +353,7 @@ def test_a_reader_that_goes_away_ends_it_quietly(live: Cli, topic: str) -> None:
     assert worker.wait(TIMEOUT_S) == 141
     assert worker.stderr.read() == b""
     worker.stderr.close()
-    # What nobody has read is there for the next one.
+    # A task that was not printed is still there for the next worker.
     assert "0 acked" not in live.ok("work", topic, *IDLE).err
 
 
@@ -378,7 +378,7 @@ def test_ctrl_c_lets_the_command_finish(live: Cli, topic: str, tmp_path: Path) -
     assert b"delivered 1: 1 acked" in err
 
 
-def test_what_outlasts_the_grace_time_is_ended_and_handed_back(
+def test_a_command_that_outlasts_the_grace_time_is_ended_and_its_task_released(
     live: Cli, topic: str, tmp_path: Path
 ) -> None:
     started = tmp_path / "started"
@@ -441,7 +441,7 @@ def test_dev_finds_its_data_again(tmp_path: Path, cli: Cli) -> None:
 
 
 @pytest.mark.parametrize("offset_ms", [-30_000, 30_000, -3_600_000])
-def test_a_machine_whose_clock_is_wrong_works_and_is_told(
+def test_a_worker_on_a_machine_with_a_wrong_clock_works_and_warns(
     offset_ms: int, live: Cli, topic: str, tmp_path: Path
 ) -> None:
     """It repeated without end, and --until-idle never ended."""

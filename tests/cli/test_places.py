@@ -66,9 +66,7 @@ def test_umlauts_are_shown_as_the_locale_writes_them(
     assert (status, out) == (0, f"{topic}/Übung: Grüße\n".encode("latin-1"))
 
 
-def test_a_command_is_told_of_its_task_in_utf_8(
-    germany: dict[str, str], live: Cli, topic: str
-) -> None:
+def test_a_command_gets_its_task_in_utf_8(germany: dict[str, str], live: Cli, topic: str) -> None:
     """The command was not started, and the attempt failed."""
     live.ok("enqueue", topic, CYRILLIC, "--id", ID, "-H", f"{ID}={ID}", "--max-attempts", "1")
     script = 'printf %s "$DDQ_ID"; cat; echo "нет" >&2'
@@ -76,7 +74,7 @@ def test_a_command_is_told_of_its_task_in_utf_8(
     assert (status, out.decode(), "1 acked" in err) == (0, ID + CYRILLIC, True), err
 
 
-def test_what_a_command_says_is_kept_whatever_the_locale(
+def test_errors_of_a_command_are_kept_in_any_locale(
     germany: dict[str, str], live: Cli, topic: str
 ) -> None:
     live.ok("enqueue", topic, "x", "--id", ID, "--max-attempts", "1")

@@ -25,7 +25,7 @@ from ddq.scheduler.process import SchedulerInfo, SchedulerOptions
 from ddq.server import ServerInfo, ServerOptions
 from tests.cli.conftest import TIMEOUT_S, Cli, spawn
 
-NOBODY = ("--address", "127.0.0.1:1")
+NO_SERVER = ("--address", "127.0.0.1:1")
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ NOBODY = ("--address", "127.0.0.1:1")
         (["enqueue"], 2, "topic"),
         (["enqueue", "mail"], 2, "give a payload"),
         (["enqueue", "mail", "x", "--file", "y"], 2, "not both"),
-        (["enqueue", "mail", "--file", "/nonexistent", *NOBODY], 5, "cannot connect"),
+        (["enqueue", "mail", "--file", "/nonexistent", *NO_SERVER], 5, "cannot connect"),
         (["enqueue", "mail", "x", "--delay", "90"], 2, "'90' is no duration"),
         (["enqueue", "mail", "x", "--at", "soon"], 2, "'soon' is no time"),
         (["enqueue", "mail", "x", "--delay", "1s", "--at", "2030-01-01"], 2, "not both"),
@@ -48,7 +48,7 @@ NOBODY = ("--address", "127.0.0.1:1")
         (["enqueue", "mail", "x", "--address", "localhost"], 2, "HOST:PORT"),
         (["enqueue", "mail", "x", "--address", "localhost:http"], 2, "HOST:PORT"),
         (["enqueue", "mail", "x", "--address", "localhost:70000"], 2, "HOST:PORT"),
-        (["enqueue", "mail", "x", *NOBODY], 5, "cannot connect to 127.0.0.1:1"),
+        (["enqueue", "mail", "x", *NO_SERVER], 5, "cannot connect to 127.0.0.1:1"),
         (["reschedule", "mail", "x", "--delay", "1s", "--at", "2030-01-01"], 2, "not both"),
         (["work"], 2, "TOPIC"),
         (["work", "mail", "--exec", "/nonexistent"], 2, "no program"),
@@ -58,8 +58,8 @@ NOBODY = ("--address", "127.0.0.1:1")
         (["work", "mail", "--raw", "--json"], 2, "--raw"),
         (["work", "mail", "--count", "0"], 2, "--count"),
         (["work", "mail", "--max-run", "0s"], 2, "--max-run"),
-        (["work", "mail", *NOBODY], 5, "cannot connect"),
-        (["stats", *NOBODY], 5, "cannot connect"),
+        (["work", "mail", *NO_SERVER], 5, "cannot connect"),
+        (["stats", *NO_SERVER], 5, "cannot connect"),
         (
             ["node", "--data", "x", "--announce", "a:1", "--sentinels", "b:1"],
             2,
@@ -253,7 +253,9 @@ def test_metrics_are_shown_where_it_is_asked_for(
     assert (refused.status, "HOST:PORT" in refused.err) == (ExitCode.USAGE, True)
 
 
-def test_what_serve_is_told(cli: Cli, options: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_serve_passes_its_flags_and_the_environment_on(
+    cli: Cli, options: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DDQ_STORE", "redis://db/3")
     cli.ok("serve", "--listen", "[::1]:0")
     cli.ok("serve", "--no-scheduler")
