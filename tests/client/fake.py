@@ -1,4 +1,4 @@
-"""A server that does what a script says, and a clock that moves only when somebody sleeps."""
+"""A server that follows a script, and a clock that moves only during sleeps."""
 
 from __future__ import annotations
 

@@ -137,6 +137,6 @@ async def test_batches_stay_within_their_bytes(client: Client, server: FakeServe
     assert sizes == [3, 3, 1]
 
 
-async def test_an_empty_batch_asks_nobody(client: Client, server: FakeServer) -> None:
+async def test_an_empty_batch_sends_no_request(client: Client, server: FakeServer) -> None:
     assert await client.ack_batch([]) == []
     assert not server.requests["BatchAck"]

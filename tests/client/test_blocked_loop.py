@@ -69,7 +69,7 @@ async def test_heartbeats_come_while_a_handler_blocks_the_loop() -> None:
     assert counted(made) == {Verdict.ACKED: 1}
 
 
-async def test_what_waits_behind_a_blocked_loop_is_handed_back_and_nothing_starts_late() -> None:
+async def test_tasks_behind_a_blocked_loop_are_released_and_none_starts_late() -> None:
     queue = WatchedQueue(*(lease(str(index)) for index in range(4)))
     queue.expect_released_count = 3
     late: list[str] = []

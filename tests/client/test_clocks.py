@@ -138,7 +138,7 @@ async def test_requests_succeed_whatever_the_clock_says(
         assert said[0].startswith(f"this machine's clock is {expected} the store's")
 
 
-async def test_a_request_that_may_have_acted_is_not_dated_anew(
+async def test_a_request_that_may_have_acted_keeps_its_date(
     client: Client, server: FakeServer, timing: FakeTiming
 ) -> None:
     """The store may have forgotten what the first attempt did by the later date."""
@@ -169,7 +169,7 @@ def test_a_reply_that_came_late_says_nothing_against_the_clock() -> None:
     assert times.now_ms() == timing.wall_ms()
 
 
-def test_a_clock_that_is_set_right_is_believed_again() -> None:
+def test_a_clock_that_is_set_right_is_trusted_again() -> None:
     class Stepped(FakeTiming):
         step_ms = -30_000
 

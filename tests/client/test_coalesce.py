@@ -128,7 +128,7 @@ async def test_callers_of_the_same_moment_share_a_request_and_each_gets_its_own_
     assert wire.sent == [ids(0, 50)]
 
 
-async def test_what_waits_goes_out_together_when_a_request_returns() -> None:
+async def test_waiting_items_are_sent_together_when_a_request_returns() -> None:
     wire = Wire()
     wire.hold()
     for number in range(IN_FLIGHT_MAX_COUNT):

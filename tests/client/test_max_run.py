@@ -90,7 +90,7 @@ async def test_a_plain_function_that_looks_at_its_job_can_finish() -> None:
         (DeadLetter("never"), "never", True),
     ],
 )
-async def test_what_a_handler_raises_when_it_is_asked_to_stop(
+async def test_an_exception_of_a_handler_that_is_asked_to_stop_is_its_verdict(
     raised: Exception, error: str, dead: bool
 ) -> None:
     queue = FakeQueue(lease("a", span=timedelta(seconds=60)))

@@ -34,7 +34,7 @@ from tests.client.fake import FakeServer
         ("[2001:db8::1]:50051", False),
     ],
 )
-def test_what_is_this_machine(address: str, loopback: bool) -> None:
+def test_loopback_addresses_are_recognized(address: str, loopback: bool) -> None:
     assert is_loopback(address) is loopback
 
 
@@ -68,7 +68,7 @@ def test_a_password_is_not_shown() -> None:
 
 @asynccontextmanager
 async def refusing_proxy() -> AsyncIterator[tuple[str, asyncio.Event]]:
-    """A proxy that refuses, and an event: somebody asked it."""
+    """A proxy that refuses, and an event that is set when it is asked."""
     asked = asyncio.Event()
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -201,7 +201,7 @@ async def test_reasons_of_a_newer_server_belong_to_their_code(
     assert type(caught.value) is errors.AlreadyExists
 
 
-async def test_what_no_server_takes_is_not_sent(client: Client, server: FakeServer) -> None:
+async def test_a_payload_over_the_limit_is_not_sent(client: Client, server: FakeServer) -> None:
     with pytest.raises(errors.PayloadTooLarge, match="4194304"):
         await client.enqueue("mail", b"x" * 5_000_000)
     assert not server.requests["Enqueue"]

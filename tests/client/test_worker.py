@@ -64,7 +64,7 @@ async def test_a_return_acknowledges() -> None:
 
 
 @pytest.mark.parametrize(
-    ("raised", "told"),
+    ("raised", "expected"),
     [
         (ValueError("no such address"), ("ValueError: no such address", None, False)),
         (KeyError(), ("KeyError", None, False)),
@@ -74,7 +74,7 @@ async def test_a_return_acknowledges() -> None:
     ],
 )
 async def test_a_raise_ends_the_attempt(
-    raised: Exception, told: tuple[str, timedelta | None, bool]
+    raised: Exception, expected: tuple[str, timedelta | None, bool]
 ) -> None:
     queue = FakeQueue(lease("a"))
 
@@ -83,7 +83,7 @@ async def test_a_raise_ends_the_attempt(
 
     made = await run(queue, handler)
     (verdict,) = queue.nacks
-    assert (verdict["error"], verdict["delay"], verdict["dead_letter"]) == told
+    assert (verdict["error"], verdict["delay"], verdict["dead_letter"]) == expected
     assert counted(made) == {Verdict.NACKED: 1}
 
 
@@ -185,7 +185,7 @@ async def test_it_stops_after_max_jobs() -> None:
     assert len(queue.ready) == 3
 
 
-async def test_what_was_early_is_counted() -> None:
+async def test_an_early_delivery_is_counted() -> None:
     now = datetime.now(UTC)
     queue = FakeQueue(
         lease("early", due=now + timedelta(milliseconds=1), store_time=now),
@@ -382,7 +382,7 @@ async def test_stop_lets_handlers_finish_and_hands_back_the_rest() -> None:
     assert counted(made) == {Verdict.RELEASED: 1, Verdict.ACKED: 1}
 
 
-async def test_what_outlasts_the_grace_time_is_handed_back() -> None:
+async def test_a_handler_that_outlasts_the_grace_time_is_stopped_and_its_task_released() -> None:
     queue = FakeQueue(lease("a", span=timedelta(seconds=60)))
     started = asyncio.Event()
 

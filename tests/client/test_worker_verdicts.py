@@ -45,20 +45,20 @@ async def test_a_snooze_of_a_plain_function_puts_the_task_off() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "told", "delay"),
+    ("error", "message", "delay"),
     [
         (errors.SnoozeLimit("too often"), "too often", FIVE_MINUTES),
         (errors.InvalidArgument("delay: is 0"), "the snooze was refused: delay: is 0", None),
     ],
 )
 async def test_a_snooze_that_is_refused_is_a_failed_attempt(
-    error: errors.DdqError, told: str, delay: timedelta | None
+    error: errors.DdqError, message: str, delay: timedelta | None
 ) -> None:
     queue = FakeQueue(lease("a"))
     queue.snooze_error = error
     assert await run(queue, snoozing) == {Verdict.NACKED: 1}
     (nack,) = queue.nacks
-    assert (nack["error"], nack["delay"]) == (told, delay)
+    assert (nack["error"], nack["delay"]) == (message, delay)
 
 
 async def test_a_snooze_without_an_answer_is_unknown() -> None:
@@ -117,7 +117,9 @@ async def test_a_next_run_that_is_refused_is_a_failed_attempt() -> None:
         {"delay": FIVE_MINUTES, "due": datetime(2030, 1, 1, tzinfo=UTC)},
     ],
 )
-async def test_what_cannot_be_planned_fails_in_the_handler(planned: dict[str, Any]) -> None:
+async def test_an_invalid_plan_of_the_next_run_fails_in_the_handler(
+    planned: dict[str, Any],
+) -> None:
     queue = FakeQueue(lease("a"))
 
     async def handler(job: Job) -> None:
