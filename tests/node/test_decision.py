@@ -22,13 +22,13 @@ def views(*masters: str, replicas: int = 2, epoch: int = 0) -> list[SentinelAnsw
 
 
 @pytest.mark.parametrize(
-    ("heard", "flags", "expected"),
+    ("answers", "flags", "expected"),
     [
-        # Who is down already follows whom a majority names.
+        # A node that is down already follows the master that a majority names.
         (views(OTHER, OTHER, OTHER), {}, Follow(OTHER)),
         (views(OTHER, OTHER, OWN), {}, Follow(OTHER)),
         (views(OTHER, OTHER), {}, Follow(OTHER)),
-        # One Sentinel alone, cut off from the others, may name anybody.
+        # One Sentinel alone, cut off from the others, may name any node.
         (views(OTHER), {}, Wait),
         (views(), {}, Wait),
         (views(OTHER, THIRD, OWN), {}, Wait),
@@ -51,10 +51,10 @@ def views(*masters: str, replicas: int = 2, epoch: int = 0) -> list[SentinelAnsw
         (views(OTHER, OTHER), {"force_master": True}, Refuse),
     ],
 )
-def test_what_a_node_may_start_as(
-    heard: list[SentinelAnswer], flags: dict[str, bool], expected: Follow | type
+def test_role_of_a_starting_node(
+    answers: list[SentinelAnswer], flags: dict[str, bool], expected: Follow | type
 ) -> None:
-    decision = decide(heard, sentinels_count=3, own=OWN, **flags)
+    decision = decide(answers, sentinels_count=3, own=OWN, **flags)
     if isinstance(expected, type):
         assert isinstance(decision, expected), decision
     else:
@@ -62,7 +62,7 @@ def test_what_a_node_may_start_as(
 
 
 class FakeSentinel:
-    """Says what it is told to; a ``master`` of None means that it hangs."""
+    """Names the ``master`` that it was given; None means that it hangs."""
 
     def __init__(self, master: str | None) -> None:
         self.master = master
@@ -130,13 +130,13 @@ async def test_it_waits_until_a_majority_names_another(caplog: pytest.LogCapture
     assert any("no majority" in line and "does not answer" in line for line in lines)
 
 
-async def test_who_is_told_to_lead_against_a_majority_is_refused() -> None:
+async def test_a_node_that_is_forced_to_lead_against_a_majority_is_refused() -> None:
     async with three(OTHER, OTHER, OTHER) as (_, sentinels):
         with pytest.raises(NodeStartError, match=f"names {OTHER}"):
             await wait_for_role(options(sentinels, force_master=True))
 
 
-def test_what_a_node_is_comes_from_the_sentinels_and_not_from_its_file(tmp_path: Path) -> None:
+def test_role_of_a_node_comes_from_the_sentinels_and_not_from_its_file(tmp_path: Path) -> None:
     template = "REPLICAOF 9.9.9.9 1\nport 1\nappendfsync always\ndir /elsewhere\n# a remark\n"
     data = tmp_path / 'with "quotes"'
     data.mkdir()

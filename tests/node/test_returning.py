@@ -1,4 +1,4 @@
-"""A master that is back before anybody missed it, on real nodes and Sentinels."""
+"""A master that returns before its absence was noticed, on real nodes and Sentinels."""
 
 from __future__ import annotations
 
