@@ -156,7 +156,7 @@ class Project:
 
 
 def environment() -> dict[str, str]:
-    """Without the configuration of whoever runs the tests, and at a time that stands still."""
+    """The environment at a fixed time, without the configuration of the user."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     return kept | {
         "GIT_CONFIG_GLOBAL": os.devnull,
@@ -199,7 +199,7 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def project(pristine: Path, tmp_path: Path) -> Project:
-    """A copy for one test; making it anew each time would cost a dozen git processes."""
+    """A copy for one test; building it for each test would cost a dozen git processes."""
     root = tmp_path / "project"
     shutil.copytree(pristine, root)
     return Project(root)

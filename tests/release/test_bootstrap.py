@@ -14,7 +14,7 @@ from tools import bootstrap
 from tools.repo import ROOT
 
 
-def test_an_old_python_is_told_which_one_is_needed() -> None:
+def test_an_old_python_is_refused_and_the_required_version_named() -> None:
     code = (
         "import sys; sys.version_info = (3, 8, 18); sys.argv = ['tools/bootstrap.py'];"
         "exec(open('tools/bootstrap.py').read())"

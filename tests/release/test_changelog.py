@@ -189,7 +189,7 @@ def test_bad_input_is_one_line_and_changes_nothing(
     assert project.read("CHANGELOG.md") == before
 
 
-def test_what_git_chglog_says_is_passed_on(
+def test_errors_of_git_chglog_are_passed_on(
     project: Project, chglog: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     chglog.write_text("#!/bin/sh\necho noise >&2\necho ' ERROR  no luck' >&2\nexit 1\n")

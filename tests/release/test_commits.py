@@ -48,7 +48,7 @@ def test_a_conventional_commit_passes(subject: str) -> None:
         ("feat!: wait", "add a line 'BREAKING CHANGE: what users must do'"),
     ],
 )
-def test_another_commit_is_told_what_to_do(subject: str, remedy: str) -> None:
+def test_an_invalid_commit_message_is_refused_with_its_remedy(subject: str, remedy: str) -> None:
     found = check_commits.problem(commit(subject))
     assert found is not None
     assert remedy in found

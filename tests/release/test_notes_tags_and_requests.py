@@ -45,7 +45,7 @@ def test_notes_name_only_the_decisions_that_changed(project: Project) -> None:
     assert release_notes.notes(Repo(project.root), Version(0, 2, 0), "") == NOTES
 
 
-def test_notes_of_the_first_release_name_all_and_point_where_they_are_told(
+def test_notes_of_the_first_release_name_all_decisions_and_link_to_the_given_base(
     project: Project,
 ) -> None:
     notes = release_notes.notes(Repo(project.root), Version(0, 1, 0), "https://example.org/x/")
@@ -124,7 +124,7 @@ def test_a_tag_on_another_version_is_refused(
 @pytest.mark.parametrize(
     ("tag", "remedy"), [("0.2.0", "name it vX.Y.Z"), ("v0.9.0", "there is no tag v0.9.0")]
 )
-def test_what_is_no_tag_is_refused(
+def test_an_invalid_tag_is_refused(
     tag: str, remedy: str, project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (line,) = faults(project, tag, capsys)
@@ -161,7 +161,7 @@ def test_a_request_that_names_its_adr_passes(body: str, project: Project) -> Non
         ("ADR 000", "names ADR 000, which is not in docs/adr"),
     ],
 )
-def test_another_request_is_told_what_to_do(
+def test_an_incomplete_merge_request_is_refused_with_its_remedy(
     body: str,
     remedy: str,
     project: Project,

@@ -9,7 +9,7 @@ from tools import release_readiness
 from tools.documents import CHANGELOG, parse_changelog
 from tools.repo import ROOT, Repo, Version
 
-# Where packages and images come from is the business of whoever installs them: a mirror must do.
+# The user who installs chooses where packages and images come from: a mirror must work.
 HOSTS = ("pypi" + ".org", "pythonhosted" + ".org", "npmjs" + ".org", "proxy.golang" + ".org")
 
 

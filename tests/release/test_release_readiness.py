@@ -271,7 +271,7 @@ def test_a_hotfix_changes_only_the_last_number(
     assert "rename the branch to hotfix/v0.1.1" in line
 
 
-def test_a_hotfix_behind_the_last_tag_is_told_only_that(
+def test_a_hotfix_behind_the_last_tag_has_only_that_fault(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     project.git("branch", "--force", "main", "develop")

@@ -1,4 +1,4 @@
-"""The workflows call what exists, decide nothing, and run nobody else's moving code."""
+"""The workflows call what exists, decide nothing, and run no unpinned code of others."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ class TestWorkflow:
             assert len(set(re.findall(rf"uses: {action}@(\S+)", everywhere))) == 1, action
 
     def test_a_step_is_one_call(self, workflow: Path) -> None:
-        # What stands here runs nowhere else, so nobody can try it before it is needed.
+        # Commands in a workflow run nowhere else, so they cannot be tried before they are needed.
         for command in commands(workflow):
             assert "\n" not in command.strip(), command
             assert not re.search(r"&&|;|\bif\b|\$\(", command), command
 
-    def test_what_is_called_exists(self, workflow: Path) -> None:
+    def test_called_targets_and_scripts_exist(self, workflow: Path) -> None:
         for command in commands(workflow):
             for target in re.findall(r"\bmake (?:--silent )?([a-z0-9-]+)", command):
                 assert target in TARGETS, command
