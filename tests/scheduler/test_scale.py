@@ -98,8 +98,8 @@ def test_idle_topics_make_no_other_topic_late(crowded: Simulation) -> None:
     assert max(late_s) < BOUND_S, f"G6 bounded lateness: {max(late_s):.3f} s"
 
 
-def test_what_is_due_does_not_wait_while_all_shards_are_looked_at(crowded: Simulation) -> None:
-    """After each connection that is made anew: each of 10,000 surveys is a script."""
+def test_a_due_task_does_not_wait_while_all_shards_are_surveyed(crowded: Simulation) -> None:
+    """A survey follows each new connection, and each of the 10,000 is a script."""
     crowded.hint(Reset())
     crowded.probe("probe", until_s=25.0)
     late_s = crowded.lateness_s("probe")
