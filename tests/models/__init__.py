@@ -1,1 +1,1 @@
-"""Level 1: the specification by hand-worked stories, and its uncertain form."""
+"""Level 1: the specification by hand-worked traces, and its uncertain form."""

@@ -34,7 +34,7 @@ def test_an_unknown_outcome_forks_and_an_observation_decides() -> None:
     assert len(maybe.observe(look, 1_000, absent).shards) == 1
 
 
-def test_what_no_state_explains_is_an_error() -> None:
+def test_a_reply_that_no_state_explains_is_an_error() -> None:
     known = UncertainShard().maybe(_request(ops.Cancel("a")), [1_000])
     look = _request(ops.Get("a"))
     with pytest.raises(UnexplainedError, match="was answered"):
@@ -46,7 +46,7 @@ class LossyMachine(RuleBasedStateMachine):
 
     Attributes:
         socket: of the server.
-        lies: the store runs requests whose sender was told that they certainly failed.
+        lies: the store runs requests whose sender got a definite error.
     """
 
     socket: ClassVar[str]
