@@ -1,4 +1,4 @@
-"""The recipe of docs/OPERATIONS.md for saving one topic and putting it back, as it stands there."""
+"""The program of docs/OPERATIONS.md that saves one topic and restores it, as printed there."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.store import StoreServer
 PAGE = Path(__file__).parent.parent.parent / "docs" / "OPERATIONS.md"
 
 
-def recipe() -> dict[str, Any]:
+def backup() -> dict[str, Any]:
     """The functions of the page's program."""
     (program,) = re.findall(r"```python\n# backup.py\n(.*?)```", PAGE.read_text(), re.DOTALL)
     names: dict[str, Any] = {"__name__": "backup"}
@@ -34,9 +34,9 @@ async def test_a_topic_is_put_back_as_it_was_saved(
     await before.add("later", b"bytes \x00\xff", delay_ms=1_000)
     await before.add("cancelled")
     await before.cancel("cancelled")
-    recipe()["save"](store_server.sync, "jobs", saved)
+    backup()["save"](store_server.sync, "jobs", saved)
     store_server.sync.flushdb()
-    recipe()["restore"](store_server.sync, saved)
+    backup()["restore"](store_server.sync, saved)
     # A process that starts afterwards; who ran before the loss is refused, as below.
     after = Queue(open_store_here())
     after.clock.advance(1_001)
@@ -55,19 +55,19 @@ async def test_a_topic_is_put_back_as_it_was_saved(
 
 async def test_a_topic_that_is_there_is_not_written_over(queue: Queue, tmp_path: Path) -> None:
     await queue.add("a")
-    recipe()["save"](queue.server.sync, "jobs", tmp_path / "saved")
+    backup()["save"](queue.server.sync, "jobs", tmp_path / "saved")
     with pytest.raises(SystemExit, match="jobs is there"):
-        recipe()["restore"](queue.server.sync, tmp_path / "saved")
+        backup()["restore"](queue.server.sync, tmp_path / "saved")
 
 
-async def test_who_was_told_of_more_is_refused_until_an_operator_accepts_it(
+async def test_a_process_with_newer_confirmed_writes_is_refused_until_the_rollback_is_accepted(
     queue: Queue, open_store_here: OpenStoreHere, store_server: StoreServer, tmp_path: Path
 ) -> None:
     await queue.add("a")
-    recipe()["save"](store_server.sync, "jobs", tmp_path / "saved")
-    await queue.add("told of, and gone")
+    backup()["save"](store_server.sync, "jobs", tmp_path / "saved")
+    await queue.add("confirmed, and lost")
     store_server.sync.hdel("ddq:topics", "jobs")
-    recipe()["restore"](store_server.sync, tmp_path / "saved")
+    backup()["restore"](store_server.sync, tmp_path / "saved")
     assert (await error_of(queue.add("b"))).reason == "ROLLBACK_DETECTED"
     operator = open_store_here().store
     for topic in await operator.recovery_api.topics(["jobs"], call()):

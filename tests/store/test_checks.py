@@ -78,15 +78,15 @@ async def test_a_cluster_that_is_set_well_and_each_way_in_which_it_is_not(
     two = ",".join(nodes.split(",")[:2])
     assert any("does not name" in finding.found for finding in (await look(cluster, two)).findings)
 
-    def told() -> tuple[int, str]:
+    def checked() -> tuple[int, str]:
         command = [*PROGRAM, "store", "check", "--store", cluster.store_url, "--data-nodes", nodes]
         ran = subprocess.run(command, capture_output=True, text=True, check=False)
         return ran.returncode, ran.stdout + ran.stderr
 
-    status, said = await asyncio.to_thread(told)
+    status, said = await asyncio.to_thread(checked)
     assert (status, "as its durability needs it" in said) == (0, True)
     await cluster.command(replica, "CONFIG", "SET", "appendonly", "no")
-    status, said = await asyncio.to_thread(told)
+    status, said = await asyncio.to_thread(checked)
     assert (status, "appendonly is no" in said) == (1, True)
 
 

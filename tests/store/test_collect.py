@@ -27,7 +27,7 @@ async def test_a_tombstone_is_kept_for_the_retention_and_no_longer(queue: Queue)
     assert (await queue.add("a", b"other")).created
 
 
-async def test_a_dead_task_is_kept_until_somebody_decides(queue: Queue) -> None:
+async def test_a_dead_task_is_kept_until_an_operator_decides(queue: Queue) -> None:
     await queue.add_dead("a")
     queue.clock.advance(100 * RETENTION_MS)
     assert await queue.collect() == 0

@@ -57,7 +57,7 @@ async def settled() -> None:
         await asyncio.sleep(0)
 
 
-async def test_what_arrives_while_a_pipeline_is_under_way_goes_out_together() -> None:
+async def test_requests_that_arrive_during_a_pipeline_are_sent_together() -> None:
     connection = HeldConnection()
     commit = GroupCommit(connection, 5.0, 100)
     tasks = [run(commit, "a")]
@@ -123,7 +123,7 @@ async def test_a_lost_answer_is_unknown_and_an_unsent_request_is_not(
     connection.answers.put_nowait(failure)
     error = await error_of(task)
     assert (error.reason, error.definite) == (reason, definite)
-    # It goes on with the next.
+    # It continues with the next.
     connection.answers.put_nowait([])
     await run(commit, "b")
     await commit.close()
@@ -187,7 +187,7 @@ async def test_an_unknown_script_is_sent_with_its_text_and_only_that() -> None:
     await commit.close()
 
 
-async def test_what_waits_when_the_server_stops_is_told_so() -> None:
+async def test_requests_that_wait_when_the_server_stops_are_refused_as_not_sent() -> None:
     connection = HeldConnection()
     commit = GroupCommit(connection, 5.0, 100)
     under_way = run(commit, "a")

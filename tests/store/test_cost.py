@@ -184,7 +184,7 @@ async def costs(queue: Queue, name: str) -> dict[str, dict[str, int]]:
 
 
 @pytest.mark.timeout(300)
-async def test_what_is_issued_does_not_grow_with_the_number_of_pending_tasks(
+async def test_commands_issued_do_not_grow_with_the_number_of_pending_tasks(
     queue: Queue,
 ) -> None:
     await fill(queue, "scheduled", 0, FEW)
@@ -228,7 +228,7 @@ async def test_a_long_backlog_costs_its_operations_nothing(queue: Queue, state: 
     assert await measure() == few
 
 
-async def test_what_waits_together_shares_a_barrier(store_server: StoreServer) -> None:
+async def test_requests_that_wait_together_share_a_barrier(store_server: StoreServer) -> None:
     """Group commit is real: the barriers are far fewer than the replies that waited for them."""
     settings = Settings(fsync=True)
     controlled = ControlledStore(store_server, settings)

@@ -78,7 +78,7 @@ async def test_a_mixed_batch_of_ids_has_one_answer_each(queue: Queue) -> None:
     assert errors(outcomes) == ["OK", "TASK_NOT_FOUND", "TASK_NOT_DEAD"]
 
 
-async def test_what_died_after_a_redrive_began_is_answered_as_it_was_at_first(
+async def test_a_repeated_redrive_reports_a_task_that_died_later_as_at_first(
     queue: Queue,
 ) -> None:
     await queue.add_dead("a")

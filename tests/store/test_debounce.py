@@ -72,7 +72,7 @@ async def test_a_task_that_a_worker_holds_is_left_to_it(queue: Queue) -> None:
 
 
 @pytest.mark.parametrize("end", ["acked", "cancelled", "dead"])
-async def test_what_has_ended_is_followed_by_a_task_with_a_limit_of_its_own(
+async def test_a_task_that_has_ended_is_followed_by_one_with_a_limit_of_its_own(
     queue: Queue, end: str
 ) -> None:
     if end == "dead":

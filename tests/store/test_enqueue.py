@@ -88,7 +88,7 @@ async def test_a_repeated_replacement_does_not_replace_again(queue: Queue) -> No
     options = {"delay_ms": 9_000, "on_conflict": SCHEDULED}
     first = await queue.add("a", b"new", request_id="one", **options)
     assert await queue.add("a", b"new", request_id="one", **options) == first
-    # Somebody else replaces it; the repeat of the first must not undo that.
+    # Another client replaces it; the repeat of the first must not undo that.
     third = await queue.add("a", b"third", request_id="two", **options)
     assert await queue.add("a", b"new", request_id="one", **options) == first
     task = await queue.get("a")
@@ -125,7 +125,7 @@ async def test_request_ids_and_ids_with_colons_are_not_mixed_up(queue: Queue) ->
     assert (await queue.get("c")).due_ms == queue.clock.store_ms + 7_000
 
 
-async def test_reschedule_moves_both_ways_and_a_ready_task_is_promoted_anew(
+async def test_reschedule_moves_both_ways_and_a_ready_task_is_promoted_again(
     queue: Queue,
 ) -> None:
     await queue.add("a", delay_ms=5_000)

@@ -11,13 +11,13 @@ from ddq.store.hints import DueHint, FreeHint, Hint, ReadyHint, parse_hint
 from ddq.store.job_values import Rejection
 from tests.support.queue import Queue, call, new_task
 
-Told = Callable[[], list[Hint]]
+Published = Callable[[], list[Hint]]
 LEASE_MS = 10_000
 
 
 @pytest.fixture
-def told(queue: Queue) -> Iterator[Told]:
-    """What was published since it was called last."""
+def published(queue: Queue) -> Iterator[Published]:
+    """Returns the hints that were published since its last call."""
     with queue.server.sync.pubsub() as listener:  # type: ignore[no-untyped-call]
         listener.subscribe("ddq:hints")
         listener.get_message(timeout=5)
@@ -37,50 +37,50 @@ def told(queue: Queue) -> Iterator[Told]:
         yield read
 
 
-async def test_only_an_earlier_due_time_is_told(queue: Queue, told: Told) -> None:
+async def test_only_an_earlier_due_time_is_published(queue: Queue, published: Published) -> None:
     await queue.create()
-    told()
+    published()
     now_ms = queue.clock.store_ms
     for delay_ms, expected in ((500, [500]), (900, []), (500, []), (499, [499])):
         await queue.add(f"t{delay_ms}{expected}", delay_ms=delay_ms)
-        assert told() == [DueHint(queue.shard, now_ms + ms) for ms in expected], delay_ms
+        assert published() == [DueHint(queue.shard, now_ms + ms) for ms in expected], delay_ms
 
 
-async def test_the_earliest_of_a_batch_is_told(queue: Queue, told: Told) -> None:
+async def test_the_earliest_of_a_batch_is_published(queue: Queue, published: Published) -> None:
     await queue.create()
-    told()
+    published()
     await queue.enqueue(*(new_task(f"t{ms}", delay_ms=ms) for ms in (700, 300, 500)))
-    assert told() == [DueHint(queue.shard, queue.clock.store_ms + 300)]
+    assert published() == [DueHint(queue.shard, queue.clock.store_ms + 300)]
 
 
-async def test_a_promotion_tells_how_many_are_ready(queue: Queue, told: Told) -> None:
+async def test_a_promotion_publishes_how_many_are_ready(queue: Queue, published: Published) -> None:
     await queue.add("a")
     await queue.add("b")
-    told()
+    published()
     await queue.promote()
-    assert told() == [ReadyHint(queue.shard, 2)]
+    assert published() == [ReadyHint(queue.shard, 2)]
     await queue.promote()
-    assert told() == []
+    assert published() == []
 
 
-async def test_the_first_expiry_is_told(queue: Queue, told: Told) -> None:
+async def test_the_first_expiry_is_published(queue: Queue, published: Published) -> None:
     await queue.add("a")
     await queue.add("b")
     await queue.promote()
-    told()
+    published()
     await queue.retrieve(1, lease_ms=LEASE_MS)
-    assert told() == [DueHint(queue.shard, queue.clock.store_ms + LEASE_MS)]
+    assert published() == [DueHint(queue.shard, queue.clock.store_ms + LEASE_MS)]
     await queue.retrieve(1, lease_ms=LEASE_MS + 1)
-    assert told() == [], "it expires after the other"
+    assert published() == [], "it expires after the other"
 
 
-async def test_what_is_handed_back_is_told_to_who_waits(queue: Queue, told: Told) -> None:
+async def test_a_released_task_is_published_as_ready(queue: Queue, published: Published) -> None:
     lease = await queue.add_leased("a")
-    told()
+    published()
     await queue.release(lease)
-    assert told() == [ReadyHint(queue.shard, 1)]
+    assert published() == [ReadyHint(queue.shard, 1)]
     await queue.release(lease)
-    assert told() == [], "a repeat hands nothing back"
+    assert published() == [], "a repeat hands nothing back"
 
 
 async def _nack(queue: Queue) -> None:
@@ -122,43 +122,49 @@ async def _redrive_all(queue: Queue) -> None:
         (_redrive_all, 0),
     ],
 )
-async def test_what_comes_back_earlier_than_the_others_is_told(
-    queue: Queue, told: Told, act: Callable[[Queue], Awaitable[Any]], delay_ms: int
+async def test_a_task_that_comes_back_earlier_than_the_others_is_published(
+    queue: Queue, published: Published, act: Callable[[Queue], Awaitable[Any]], delay_ms: int
 ) -> None:
     await queue.add("later", delay_ms=90_000)
     await queue.add("a")
-    told()
+    published()
     await act(queue)
-    assert told()[-1] == DueHint(queue.shard, queue.clock.store_ms + delay_ms)
+    assert published()[-1] == DueHint(queue.shard, queue.clock.store_ms + delay_ms)
 
 
-async def test_the_earliest_of_a_batch_of_nacks_is_told(queue: Queue, told: Told) -> None:
+async def test_the_earliest_of_a_batch_of_nacks_is_published(
+    queue: Queue, published: Published
+) -> None:
     leases = [await queue.add_leased(task_id) for task_id in "abc"]
-    told()
+    published()
     rejections = [
         Rejection(lease.task.id, lease.token, delay_ms)
         for lease, delay_ms in zip(leases, (700, 300, 500), strict=True)
     ]
     await queue.store.jobs.nack(queue.name, rejections, call())
-    assert told() == [DueHint(queue.shard, queue.clock.store_ms + 300)]
+    assert published() == [DueHint(queue.shard, queue.clock.store_ms + 300)]
 
 
-async def test_a_due_time_that_moves_behind_others_is_not_told(queue: Queue, told: Told) -> None:
+async def test_a_due_time_that_moves_behind_others_is_not_published(
+    queue: Queue, published: Published
+) -> None:
     await queue.add("first", delay_ms=50)
     await queue.add("a", delay_ms=60)
-    told()
+    published()
     await queue.reschedule("a", 70)
-    assert told() == []
+    assert published() == []
 
 
-async def test_resuming_tells_what_is_due_and_what_is_ready(queue: Queue, told: Told) -> None:
+async def test_resuming_publishes_the_next_due_time_and_the_ready_tasks(
+    queue: Queue, published: Published
+) -> None:
     await queue.add("ready")
     await queue.promote()
     await queue.add("due", delay_ms=50)
     await queue.pause()
-    told()
+    published()
     await queue.pause(paused=False)
-    assert told() == [
+    assert published() == [
         DueHint(queue.shard, queue.clock.store_ms + 50),
         ReadyHint(queue.shard, 1),
     ]
@@ -186,7 +192,7 @@ async def test_the_earlier_of_two_collections_is_next(queue: Queue) -> None:
     assert tombstone_ms > record_ms
 
 
-async def test_the_oldest_that_is_ready_is_told_and_not_the_oldest_of_all(queue: Queue) -> None:
+async def test_the_oldest_ready_task_is_reported_and_not_the_oldest_of_all(queue: Queue) -> None:
     await queue.add("ready", delay_ms=10)
     queue.clock.advance(10)
     await queue.promote()
@@ -197,16 +203,18 @@ async def test_the_oldest_that_is_ready_is_told_and_not_the_oldest_of_all(queue:
     assert (await queue.survey()).oldest_ready_due_ms is None
 
 
-async def test_a_leader_that_resigns_tells_what_is_next(queue: Queue, told: Told) -> None:
+async def test_a_leader_that_resigns_publishes_the_next_wake_up(
+    queue: Queue, published: Published
+) -> None:
     topic, scheduler_api = await queue.topic(), queue.store.scheduler_api
 
     async def next_ms() -> list[Hint]:
         held = await queue.lead()
         queue.leadership = None
-        told()
+        published()
         assert await scheduler_api.resign(topic, queue.shard, held, call())
         assert not await scheduler_api.resign(topic, queue.shard, held, call())
-        return told()
+        return published()
 
     nothing = FreeHint(queue.shard, 2**53 - 1)
     assert await next_ms() == [nothing], "others wait no longer for its lease"

@@ -1,4 +1,4 @@
-"""The journal: one entry a transition, written by the script that makes it."""
+"""The journal: one entry per transition, written by the script that makes it."""
 
 from __future__ import annotations
 

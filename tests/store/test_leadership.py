@@ -32,7 +32,7 @@ async def test_a_leadership_is_left_alone_until_the_moment_it_lapses(queue: Queu
     assert await acquire(queue) is not None
 
 
-async def test_who_leads_keeps_leading_by_asking_or_by_working(queue: Queue) -> None:
+async def test_a_leader_stays_leader_by_asking_or_by_working(queue: Queue) -> None:
     lease_ms = queue.store.settings.leader_lease_ms
     held = await acquire(queue)
     assert held is not None
@@ -83,7 +83,7 @@ async def test_a_lapsed_leadership_holds_until_another_takes_it(queue: Queue) ->
     assert (moved.deposed, moved.count) == (False, 1)
 
 
-async def test_who_resigned_is_deposed_and_the_next_leads_at_once(queue: Queue) -> None:
+async def test_a_leader_that_resigned_is_deposed_and_the_next_leads_at_once(queue: Queue) -> None:
     held = await queue.lead()
     topic, scheduler_api = await queue.topic(), queue.store.scheduler_api
     await queue.add("a")
@@ -112,7 +112,7 @@ async def test_only_a_challenger_of_higher_rank_takes_it_from_a_living_leader(
     assert [await epoch(8), await epoch(7), await epoch(greatest)] == [2, None, 3]
     queue.clock.advance(queue.store.settings.leader_lease_ms)
     assert await epoch(0, challenge=False) == 4, "its time is over, whatever its rank was"
-    # What somebody wrote by hand is no rank, and does not keep anybody out.
+    # A value written by hand is not a rank, and keeps no scheduler out.
     for nonsense in ("x", "nan", "-1"):
         queue.server.sync.hset(queue.key("control"), "leader_rank", nonsense)
         assert await epoch(0) == (5 if nonsense == "-1" else None)
@@ -135,7 +135,7 @@ async def test_a_promotion_says_how_late_its_first_task_was(queue: Queue) -> Non
     assert (await scheduler_api.reap(topic, queue.shard, held, call())).late_ms is None
 
 
-async def test_a_shard_that_nobody_leads_obeys_no_empty_nonce(queue: Queue) -> None:
+async def test_a_shard_without_a_leader_refuses_an_empty_nonce(queue: Queue) -> None:
     await queue.add("a")
     moved = await queue.store.scheduler_api.promote(
         await queue.topic(), queue.shard, Leadership(b"", 0), call()

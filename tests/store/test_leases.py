@@ -97,10 +97,10 @@ async def test_a_repeated_settlement_gets_its_old_verdict(queue: Queue) -> None:
     assert await queue.nack(nacked) == retried
     assert (await error_of(queue.ack(nacked))).reason == "LEASE_LOST"
 
-    buried = await queue.add_leased("c")
-    dead = await queue.nack(buried, dead=True)
+    dead_lettered = await queue.add_leased("c")
+    dead = await queue.nack(dead_lettered, dead=True)
     assert dead.state is TaskState.DEAD
-    assert await queue.nack(buried) == dead
+    assert await queue.nack(dead_lettered) == dead
 
     released = await queue.add_leased("d")
     ready = await queue.release(released)
@@ -108,7 +108,7 @@ async def test_a_repeated_settlement_gets_its_old_verdict(queue: Queue) -> None:
     assert (await error_of(queue.nack(released))).reason == "LEASE_LOST"
 
 
-async def test_a_repeated_nack_is_told_the_old_verdict_while_the_task_goes_on(
+async def test_a_repeated_nack_gets_the_old_verdict_while_the_task_continues(
     queue: Queue,
 ) -> None:
     lease = await queue.add_leased("a")

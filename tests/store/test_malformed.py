@@ -1,6 +1,6 @@
-"""What somebody wrote into the store by hand: a clear error, or out of the way and counted.
+"""Records that were damaged by hand: a clear error, or quarantined and counted.
 
-It never wedges a shard: all other tasks go on and none that was acknowledged is lost.
+They never block a shard: all other tasks continue and none that was acknowledged is lost.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ async def assert_flows(queue: Queue) -> None:
     while await queue.collect():
         pass
     await queue.survey()
-    # What is damaged ends too when everything is told to.
+    # A damaged task is purged too, with all the others.
     assert (await queue.purge("all of it")).done
 
 
@@ -309,7 +309,7 @@ async def test_headers_that_cannot_be_read_cost_no_other_task_an_attempt(
     assert recount(client, queue.shard).problems == []
 
 
-# Tasks that nobody enqueued ----------------------------------------------------------------
+# Tasks that no client enqueued --------------------------------------------------------------
 
 
 async def test_a_copied_record_does_not_wedge_the_shard_by_its_counters(
@@ -331,7 +331,7 @@ async def test_a_copied_record_does_not_wedge_the_shard_by_its_counters(
     assert (await queue.add("c")).created
 
 
-async def test_an_id_that_is_no_text_is_shown_escaped_and_harms_nobody(
+async def test_an_id_that_is_not_text_is_shown_escaped_and_harms_no_other_task(
     damaged_queue: Queue,
 ) -> None:
     queue, client = damaged_queue, damaged_queue.server.sync
@@ -458,22 +458,22 @@ async def test_a_registry_of_another_type_is_named(damaged_queue: Queue) -> None
 # Everything at once ------------------------------------------------------------------------
 
 
-def mutate(record: bytes, dice: random.Random) -> bytes:
+def mutate(record: bytes, rng: random.Random) -> bytes:
     """A record with one kind of damage."""
     data = bytearray(record)
-    kind = dice.randrange(5)
+    kind = rng.randrange(5)
     if kind == 0:
-        for _ in range(dice.randint(1, 4)):
-            data[dice.randrange(len(data))] = dice.randrange(256)
+        for _ in range(rng.randint(1, 4)):
+            data[rng.randrange(len(data))] = rng.randrange(256)
     elif kind == 1:
-        del data[dice.randrange(len(data)) :]
+        del data[rng.randrange(len(data)) :]
     elif kind == 2:
-        data += dice.randbytes(dice.randint(1, 50))
+        data += rng.randbytes(rng.randint(1, 50))
     elif kind == 3:
-        at = dice.randrange(len(data))
-        data[at : at + 8] = struct.pack(">Q", dice.choice([0, 1, 2**53, 2**63, 2**64 - 1]))
+        at = rng.randrange(len(data))
+        data[at : at + 8] = struct.pack(">Q", rng.choice([0, 1, 2**53, 2**63, 2**64 - 1]))
     else:
-        data = bytearray(dice.randbytes(len(data)))
+        data = bytearray(rng.randbytes(len(data)))
     return bytes(data)
 
 
@@ -481,13 +481,13 @@ def mutate(record: bytes, dice: random.Random) -> bytes:
 async def test_damaged_records_never_reach_their_neighbours(
     damaged_queue: Queue, seed: int
 ) -> None:
-    queue, client, dice = damaged_queue, damaged_queue.server.sync, random.Random(seed)
+    queue, client, rng = damaged_queue, damaged_queue.server.sync, random.Random(seed)
     await fill(queue)
     for state in STATES:
-        for root in dice.choice([("payloads",), ("states",), ("payloads", "states")]):
+        for root in rng.choice([("payloads",), ("states",), ("payloads", "states")]):
             record = client.hget(queue.key(root), f"bad-{state}")
             if isinstance(record, bytes):
-                client.hset(queue.key(root), f"bad-{state}", mutate(record, dice))
+                client.hset(queue.key(root), f"bad-{state}", mutate(record, rng))
     operations: list[Callable[[str], Any]] = [
         lambda i: queue.cancel(i, revoke=True),
         lambda i: queue.reschedule(i, 0, request_id=f"reschedule {i}"),
@@ -497,7 +497,7 @@ async def test_damaged_records_never_reach_their_neighbours(
         queue.get,
     ]
     for task_id in (f"bad-{state}" for state in STATES):
-        for operation in dice.sample(operations, 2):
+        for operation in rng.sample(operations, 2):
             with contextlib.suppress(DdqError):
                 await operation(task_id)
     await assert_flows(queue)

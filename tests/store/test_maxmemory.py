@@ -1,4 +1,4 @@
-"""A store at its maxmemory refuses new tasks, and lets everything that it holds go on and end."""
+"""A store at its maxmemory refuses new tasks, and lets all tasks that it holds continue and end."""
 
 from __future__ import annotations
 

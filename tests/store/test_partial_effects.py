@@ -151,7 +151,7 @@ def claims_no_effect(answer: Any) -> bool:
 
 
 @pytest.mark.parametrize("request_", REQUESTS, ids=lambda request: request.__name__)
-async def test_what_is_refused_in_the_middle_is_not_said_to_have_had_no_effect(
+async def test_a_refusal_in_the_middle_is_not_reported_as_without_effect(
     open_store_here: OpenStoreHere, monkeypatch: pytest.MonkeyPatch, request_: Request
 ) -> None:
     at = 0
@@ -198,7 +198,7 @@ async def test_a_purge_that_does_not_come_further_is_an_error(
 async def test_a_batch_whose_topic_was_deleted_on_one_shard_repeats_only_those_tasks(
     open_store_here: OpenStoreHere, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The others would be told that somebody else had made them."""
+    """The others would get the reply that another client had made them."""
     queue = await prepared(open_store_here)
     runner = queue.store.topics._runner
     run = runner.run

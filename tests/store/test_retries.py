@@ -109,7 +109,7 @@ async def test_a_task_with_unlimited_attempts_is_tried_beyond_any_limit(queue: Q
 
 
 async def test_the_count_of_unlimited_attempts_ends_where_the_record_does(queue: Queue) -> None:
-    # A count that went on would begin again at 0, and so would the backoff.
+    # A count that continued would begin again at 0, and so would the backoff.
     await queue.add("a", max_attempts=UNLIMITED_ATTEMPTS)
     await queue.nack(await queue.lease("a"), delay_ms=0)
     record = queue.server.sync.hget(queue.key("states"), "a")

@@ -147,7 +147,7 @@ async def test_a_record_that_cannot_be_read_is_named_and_nothing_is_made(queue: 
     assert queue.server.sync.hexists(queue.key("requests"), field)
 
 
-async def test_what_the_token_made_is_forgotten_when_no_repeat_can_come(queue: Queue) -> None:
+async def test_a_run_planned_by_a_token_is_forgotten_when_no_repeat_can_come(queue: Queue) -> None:
     lease = await queue.add_leased("a")
     await queue.run_again(lease, 60_000)
     queue.clock.advance(3_000)

@@ -35,7 +35,7 @@ async def test_a_life_on_the_last_shard(queue: Queue) -> None:
     assert (await queue.survey(3)).counts["purged"] == 1
 
 
-async def test_what_no_shard_has_is_not_found(queue: Queue) -> None:
+async def test_a_task_that_no_shard_has_is_not_found(queue: Queue) -> None:
     queue = Queue(queue.controlled_store, "sharded")
     await queue.create(shards=SHARDS_COUNT)
     assert (await error_of(queue.reschedule(ON_THE_LAST, 0))).reason == "TASK_NOT_FOUND"

@@ -1,4 +1,4 @@
-"""Every status that a script's header promises is reached by a story, and no story is missing."""
+"""Every status that a script's header lists is reached by a case, and no case is missing."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from ddq.store.scripts import load_scripts, script_texts
 from ddq.task import OnConflict, Schedule, TaskState
 from tests.support.queue import Queue, call, error_of, errors
 
-Story = Callable[[Queue], Awaitable[None]]
+Case = Callable[[Queue], Awaitable[None]]
 
-STORIES: dict[tuple[str, str], Story] = {}
+CASES: dict[tuple[str, str], Case] = {}
 TOKEN = bytes(16)
 DAY_MS = 86_400_000
 
 
-def reaches(script: str, status: str) -> Callable[[Story], Story]:
-    """The story ends with this script answering this status."""
+def reaches(script: str, status: str) -> Callable[[Case], Case]:
+    """Registers the case that ends with this script answering this status."""
 
-    def register(story: Story) -> Story:
-        assert (script, status) not in STORIES
-        STORIES[script, status] = story
-        return story
+    def register(case: Case) -> Case:
+        assert (script, status) not in CASES
+        CASES[script, status] = case
+        return case
 
     return register
 
@@ -67,10 +67,10 @@ def refusals_of_the_prelude() -> set[str]:
 def test_every_promised_status_has_a_case() -> None:
     promised = promised_statuses()
     assert len(promised) > 60
-    assert set(STORIES) == promised
+    assert set(CASES) == promised
 
 
-def test_every_refusal_has_a_story() -> None:
+def test_every_refusal_has_a_case() -> None:
     assert refusals_of_the_prelude() == set(REFUSALS)
 
 
@@ -665,9 +665,9 @@ async def test_a_changed_topic_is_read_again_and_the_request_served(queue: Queue
     assert queue.server.sync.hget(queue.key("control"), "settings_revision") == b"1"
 
 
-# Last, when all stories are told.
-@pytest.mark.parametrize(("script", "status"), sorted(STORIES))
+# Last, when all cases are registered.
+@pytest.mark.parametrize(("script", "status"), sorted(CASES))
 async def test_status(queue: Queue, script: str, status: str) -> None:
-    await STORIES[script, status](queue)
+    await CASES[script, status](queue)
     assert (script, status) in queue.controlled_store.connection.seen
     queue.server.sync.hdel(queue.key("payloads"), "junk")

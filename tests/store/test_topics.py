@@ -104,7 +104,7 @@ async def test_a_process_that_is_behind_cannot_bring_a_deleted_topic_back(
     assert queue.server.sync.hget(queue.key("control"), "erased") == b"1"
 
 
-async def test_the_first_enqueue_after_a_deletion_elsewhere_makes_the_topic_anew(
+async def test_the_first_enqueue_after_a_deletion_elsewhere_recreates_the_topic(
     queue: Queue, open_store_here: OpenStoreHere
 ) -> None:
     behind = Queue(open_store_here())
@@ -155,7 +155,7 @@ async def test_settings_reach_shards_through_a_caller_that_is_behind(
 async def test_a_retrieve_that_is_behind_leases_for_as_long_as_the_topic_says_now(
     queue: Queue, open_store_here: OpenStoreHere
 ) -> None:
-    """What it made of the old settings is made anew when the shard says that they are old."""
+    """Objects made from the old settings are recreated when the shard reports newer ones."""
     behind = Queue(open_store_here())
     old = await behind.topic()
     await queue.add("a")
@@ -202,7 +202,7 @@ async def test_settings_that_keep_changing_are_said_to(queue: Queue) -> None:
     async def run(*args: object, **kwargs: object) -> object:
         nonlocal bumps
         if args[2] != "configure":
-            # Somebody else is always one step ahead.
+            # Another client is always one step ahead.
             bumps += 1
             queue.server.sync.hset(queue.key("control"), "settings_revision", 1_000 + bumps)
         return await inner(*args, **kwargs)  # type: ignore[arg-type]

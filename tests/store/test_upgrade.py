@@ -128,7 +128,7 @@ async def test_its_tasks_are_snoozed_debounced_and_run_again(old: Queue) -> None
     assert_all_conserved(old.server.sync)
 
 
-async def test_what_is_written_beside_its_table_is_no_topic_to_it(old: Queue) -> None:
+async def test_fields_beside_the_table_of_topics_are_not_taken_for_topics(old: Queue) -> None:
     # 0.1 takes every field but '#' for a topic, and one that it cannot read for damage.
     await Queue(old.controlled_store, "new").create(durability=Durability.QUORUM)
     fields = old.server.sync.hgetall(TOPICS)
