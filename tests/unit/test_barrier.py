@@ -76,7 +76,7 @@ class Connection:
 
 def test_all_replicas_count_at_once_and_a_majority_only_once_the_chain_has_settled() -> None:
     """A new connection may lead to a master that was replaced a moment ago, and whose other replica
-    nobody has told yet."""
+    does not know yet."""
     connection = Connection()
     assert connection.barrier(2, B, C)
     started_s = connection.now_s
@@ -87,7 +87,7 @@ def test_all_replicas_count_at_once_and_a_majority_only_once_the_chain_has_settl
     assert not connection.chain.wants_all(connection.now_s)
 
 
-def test_who_was_silent_for_long_enough_to_be_replaced_starts_again() -> None:
+def test_a_chain_silent_for_long_enough_for_a_replacement_starts_again() -> None:
     """The master was paused: meanwhile b was promoted, and c still follows the old one."""
     connection = Connection()
     connection.settle(C)
@@ -97,7 +97,7 @@ def test_who_was_silent_for_long_enough_to_be_replaced_starts_again() -> None:
     assert "passed without a confirmed barrier" in connection.chain.broken_because
 
 
-def test_nobody_asked_for_a_while_is_a_silence_too() -> None:
+def test_a_while_without_requests_is_a_silence_too() -> None:
     connection = Connection()
     connection.settle(B, C)
     assert not connection.barrier(1, B, C, after_s=WINDOW_S)
@@ -105,7 +105,7 @@ def test_nobody_asked_for_a_while_is_a_silence_too() -> None:
 
 
 def test_two_slow_barriers_in_a_row_are_a_silence() -> None:
-    """Each within the window, and yet nobody may have confirmed anything for longer: the first may
+    """Each within the window, and yet the last confirmation may be older than it: the first may
     have been confirmed right when it was sent, the second only when it was answered."""
     connection = Connection()
     connection.settle(B, C)
@@ -120,7 +120,7 @@ def test_a_replica_that_leaves_may_have_been_promoted() -> None:
     assert not connection.barrier(1, C)
     assert connection.chain.broken_because == "a replica has left"
     connection.settle(C)
-    assert connection.barrier(1, B, C), "one that comes back harms nobody"
+    assert connection.barrier(1, B, C), "one that comes back does no harm"
 
 
 def test_less_than_a_majority_starts_again() -> None:
@@ -131,15 +131,15 @@ def test_less_than_a_majority_starts_again() -> None:
 
 
 def test_a_stranger_voids_every_count() -> None:
-    """WAIT cannot choose whom it counts."""
+    """WAIT cannot choose which replicas it counts."""
     for mode in (Durability.QUORUM, Durability.ALL):
         connection = Connection(mode)
-        assert not connection.barrier(2, B, ("stray", 1))
-        assert not connection.barrier(3, B, C, ("stray", 1))
-        assert "stray:1" in connection.chain.broken_because
+        assert not connection.barrier(2, B, ("stranger", 1))
+        assert not connection.barrier(3, B, C, ("stranger", 1))
+        assert "stranger:1" in connection.chain.broken_because
         assert connection.barrier(2, B, C)
     counted = Connection(nodes=DataNodes(3))
-    assert not counted.barrier(3, B, C, ("stray", 1))
+    assert not counted.barrier(3, B, C, ("stranger", 1))
     assert "3 replicas instead of 2" in counted.chain.broken_because
 
 
@@ -156,7 +156,7 @@ def test_all_waits_for_all_however_settled() -> None:
 
 def test_an_election_that_outlives_its_cause_keeps_a_majority_from_counting() -> None:
     """Pause, then isolate: the master's host was paused until a Sentinel had selected b; then b's
-    host was cut off. b becomes master behind the cut, and a and c go on as if nothing were."""
+    host was cut off. b becomes master behind the cut, and a and c continue as if nothing were."""
     connection = Connection(elections=PENDING)
     connection.never_settles(C)
     assert connection.chain.broken_because == PENDING.pending
@@ -166,7 +166,7 @@ def test_an_election_that_outlives_its_cause_keeps_a_majority_from_counting() ->
 
 
 def test_the_sentinels_are_asked_only_once_the_settling_time_is_over() -> None:
-    """Elections begin until a Sentinel has heard from the master again: an answer from before says
+    """Elections begin until the master has answered a Sentinel again: an answer from before says
     nothing about those."""
     connection = Connection()
     connection.barrier(1, B, C)
@@ -216,8 +216,8 @@ def test_a_barrier_counts_by_its_sending_not_by_its_answer() -> None:
 
 
 def test_a_sentinel_that_does_not_answer_may_have_begun_an_election_after_a_long_silence() -> None:
-    """It voted for itself in the milliseconds before its host was cut off, and nobody has heard of
-    it. It gives up after its election time-out."""
+    """It voted for itself in the milliseconds before its host was cut off, and no other has
+    received the vote. It gives up after its election time-out."""
     connection = Connection()
     connection.settle(B, C)
     connection.elections = INCOMPLETE

@@ -203,7 +203,7 @@ def test_an_election_is_the_reason_that_callers_are_given() -> None:
 
 
 class FakeTopology:
-    """One node; says what down-after it has heard of."""
+    """A topology of one node that reports a down-after period."""
 
     kind = "sentinel"
 
@@ -248,7 +248,7 @@ def test_the_window_narrows_at_once_and_widens_only_without_findings() -> None:
 
         topology.hear(1_000)
         assert router.timing == Timing.of(1.0)
-        assert not router.connections(), "open chains would go on with the wider window"
+        assert not router.connections(), "open chains would keep the wider window"
 
         router.keep_time(Timing.of(5.0))
         assert router.timing == Timing.of(5.0)

@@ -82,7 +82,7 @@ def run(commit: GroupCommit, value: str, timeout_s: float = 30) -> asyncio.Task[
 
 
 async def turns() -> None:
-    """Lets everything that can go on go on."""
+    """Lets all tasks run that can."""
     for _ in range(10):
         await asyncio.sleep(0)
 
@@ -94,7 +94,7 @@ async def failure(commit: GroupCommit, timeout_s: float = 30) -> DdqError:
     return caught.value
 
 
-async def test_what_waits_together_goes_out_together() -> None:
+async def test_waiting_requests_are_sent_together() -> None:
     connection = FakeConnection()
     connection.free.clear()
     commit = GroupCommit(connection, 5, 100)
@@ -144,7 +144,7 @@ async def test_one_send_takes_so_many_bytes_and_one_larger_request_alone(
     await commit.close()
 
 
-async def test_who_is_in_a_hurry_takes_no_time_from_the_others() -> None:
+async def test_a_short_deadline_takes_no_time_from_the_others() -> None:
     """A send that ended with a caller's deadline would cost its neighbours their answers, and the
     connection its chain of barriers."""
 
@@ -171,7 +171,7 @@ async def test_the_barrier_is_in_the_same_send_and_last() -> None:
     await commit.close()
 
 
-async def test_without_replicas_nobody_waits() -> None:
+async def test_without_replicas_no_request_waits() -> None:
     connection = FakeConnection()
     commit = GroupCommit(connection, 5, 100)
     assert await run(commit, "a") == Committed("a", 0)
@@ -189,7 +189,7 @@ async def test_too_few_replicas_is_unknown(acked: object) -> None:
 
 
 @pytest.mark.parametrize("answer", [[b"slave", b"h", 1, b"connected", 7], RuntimeError("closed")])
-async def test_who_is_no_master_any_more_confirms_nothing(answer: object) -> None:
+async def test_a_demoted_node_confirms_nothing(answer: object) -> None:
     connection = FakeConnection(lambda commands: [*["done"] * (len(commands) - 2), 1, answer])
     troubles: list[str] = []
     commit = GroupCommit(
@@ -205,7 +205,7 @@ async def test_who_is_no_master_any_more_confirms_nothing(answer: object) -> Non
     "refusal",
     [redis.exceptions.ReadOnlyError("READONLY You can't write"), redis.exceptions.NoScriptError()],
 )
-async def test_what_a_deposed_master_refused_to_run_is_no_riddle(refusal: Exception) -> None:
+async def test_a_refusal_of_a_deposed_master_is_definite(refusal: Exception) -> None:
     # A coordinated failover pauses writes, and refuses those that waited when it is over.
     def answer(commands: Sequence[Command]) -> list[Reply]:
         return ["done", refusal, 0, [b"slave", b"ip", 1, b"connected", 7]]
@@ -317,7 +317,9 @@ async def test_a_heartbeat_that_is_refused_is_not_sent_again_at_once() -> None:
         await held
 
 
-async def test_a_mistake_of_ours_leaves_nobody_waiting(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_internal_error_leaves_no_request_waiting(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     def broken(_: Sequence[Command]) -> list[Reply]:
         raise KeyError("a mistake")
 
@@ -347,7 +349,7 @@ async def test_fsync_waits_for_disks_and_the_masters_own_counts() -> None:
     await commit.close()
 
 
-async def test_what_was_not_sent_yet_is_taken_elsewhere() -> None:
+async def test_a_request_that_was_not_sent_is_moved_to_another_connection() -> None:
     connection = FakeConnection()
     connection.free.clear()
     commit = GroupCommit(connection, 5, 100)
@@ -536,7 +538,7 @@ async def test_one_script_that_fails_harms_no_other() -> None:
         (redis.exceptions.ResponseError("user_script:7: attempt to index"), StoreMalformed),
     ],
 )
-def test_what_the_store_says_about_a_script(
+def test_an_error_of_the_store_for_a_script_has_its_kind(
     error: redis.exceptions.RedisError, kind: type[DdqError]
 ) -> None:
     assert type(store_error(SCRIPT, error)) is kind

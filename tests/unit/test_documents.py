@@ -216,5 +216,5 @@ def test_every_limit_in_the_protos_is_that_of_the_code() -> None:
 
 @pytest.mark.parametrize("page", ALL, ids=named)
 def test_no_page_names_a_machine(page: Path) -> None:
-    # Where somebody's checkout lies is nobody's business and wrong on every other machine.
+    # The path of one user's checkout is wrong on every other machine.
     assert not re.search(r"(?<![\w/.])/(work|root|home|Users|tmp)/", page.read_text())

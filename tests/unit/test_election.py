@@ -64,7 +64,7 @@ def test_an_election_that_was_given_up_is_over_and_stays_over() -> None:
     assert "epoch 8" in elections.read(A, newer, 3).pending
 
 
-def test_what_is_over_is_remembered_by_sentinel() -> None:
+def test_a_finished_election_is_remembered_by_sentinel() -> None:
     """One that was set up again counts its epochs from the start, under another run id."""
     elections = Elections()
     elections.read(A, [replace(S1, vote_epoch=9), S2, S3], 3)
@@ -79,7 +79,7 @@ def test_a_sentinel_that_names_another_master_as_late_or_later(epoch: int) -> No
     assert f"names {B} as master since epoch {epoch}" in Elections().read(A, [S1, other], 3).pending
 
 
-def test_a_sentinel_that_is_behind_is_not_believed() -> None:
+def test_a_sentinel_that_is_behind_is_not_trusted() -> None:
     behind = replace(S2, master=B, config_epoch=5, vote_epoch=5)
     assert Elections().read(A, [S1, behind, S3], 3).pending == ""
 
@@ -90,7 +90,7 @@ def test_sentinels_that_no_url_names_count() -> None:
 
 
 def test_a_vote_counts_without_its_leader() -> None:
-    """A Sentinel that was restarted has kept the epoch, and not for whom it voted."""
+    """A Sentinel that was restarted has kept the epoch, and not the candidate of its vote."""
     assert read_vote([0, b"*", 7]) == (False, 7)
     assert read_vote([1, b"0123", 7]) == (True, 7)
     for reply in ([0, b"*", b"7"], [0, b"*"]):

@@ -54,7 +54,7 @@ async def test_every_write_is_synced_and_no_port_is_open(tmp_path: Path) -> None
     assert not store.socket_path.exists()
 
 
-async def test_what_was_written_is_found_again(tmp_path: Path) -> None:
+async def test_data_of_the_store_survives_a_restart(tmp_path: Path) -> None:
     for expected in (None, b"1"):
         store = EmbeddedStore(tmp_path)
         await store.start()
@@ -88,7 +88,7 @@ async def test_the_store_dies_with_its_killed_parent(tmp_path: Path) -> None:
     os.kill(parent.pid, signal.SIGKILL)
     await parent.wait()
     async with asyncio.timeout(10):
-        while is_alive(pid):  # noqa: ASYNC110 - nobody tells of the end of a grandchild
+        while is_alive(pid):  # noqa: ASYNC110 - the end of a grandchild has no event
             await asyncio.sleep(0.01)
 
 

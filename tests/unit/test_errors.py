@@ -57,7 +57,7 @@ def test_the_codes_beside_the_tree_are_those_of_the_classes(name: str, note: str
 
 
 @pytest.mark.parametrize("cls", DEFINED[1:], ids=lambda cls: cls.__name__)
-def test_each_error_is_told_apart_by_its_reason(cls: type[DdqError]) -> None:
+def test_each_error_has_a_reason_of_its_own(cls: type[DdqError]) -> None:
     assert errors.BY_REASON[cls.reason] is cls
     assert re.fullmatch(r"[A-Z][A-Z_]+", cls.reason)
     # A program reads the reason, a person the class: they are the same words.
@@ -70,7 +70,7 @@ def test_a_wait_is_asked_for_where_a_repeat_may_succeed(cls: type[DdqError]) -> 
     assert cls.__doc__, f"{cls.__name__} needs a sentence for the table"
 
 
-def test_what_may_have_had_an_effect_is_never_definite() -> None:
+def test_an_error_after_a_possible_effect_is_never_definite() -> None:
     indefinite = {cls.__name__ for cls in DEFINED if not cls.definite}
     assert indefinite == {
         "DdqError", "Unavailable", "WriteOutcomeUnknown", "OutcomeUnknown", "TransportError",

@@ -61,5 +61,5 @@ def test_a_tag_is_read_back(topic: str, index: int) -> None:
 @pytest.mark.parametrize(
     "tag", ["", "mail", "{mail", "mail}", "{}", "{:1}", "{mail:x}", "{mail:-1}"]
 )
-def test_what_is_no_tag_is_none(tag: str) -> None:
+def test_an_invalid_tag_is_parsed_as_none(tag: str) -> None:
     assert ShardId.parse(tag) is None

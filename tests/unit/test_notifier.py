@@ -35,7 +35,7 @@ async def test_as_many_are_woken_as_there_are_tasks_the_longest_waiting_first() 
         assert notified(one, two, three) == [True, True, False]
 
 
-async def test_who_leaves_without_looking_passes_the_ring_on() -> None:
+async def test_a_waiter_that_leaves_without_taking_passes_its_notification_on() -> None:
     notifier = ReadyNotifier(NoHints())
     with notifier.waiting(["mail"]) as second:
         with notifier.waiting(["mail"]) as first:
@@ -47,7 +47,7 @@ async def test_who_leaves_without_looking_passes_the_ring_on() -> None:
         assert second.take() == {MAIL_1}
 
 
-async def test_after_a_reset_everybody_looks_at_everything() -> None:
+async def test_after_a_reset_all_waiters_look_at_everything() -> None:
     notifier = ReadyNotifier(NoHints())
     with notifier.waiting(["mail"]) as one, notifier.waiting(["jobs"]) as two:
         notifier.notify(MAIL, 1)

@@ -45,7 +45,7 @@ async def test_open_calls_are_ended_and_so_are_those_that_arrive_later() -> None
     await step()
     calls.end()
     await running
-    assert not running.cancelling(), "the call is ended, its task is not cancelled any more"
+    assert not running.cancelling(), "the call is ended, and its task is no longer cancelled"
     await calls.run(after, endless)
     assert before.aborted == after.aborted == [grpc.StatusCode.UNAVAILABLE]
 

@@ -31,7 +31,7 @@ ANSWERS: dict[object, Reply] = {"WAIT": 0, "ROLE": [b"master", 1, []]}
 
 
 class FakeConnection:
-    """Answers when it is told to; knows whether it is open."""
+    """Answers when ``free`` is set, and knows whether it is open."""
 
     def __init__(self, node: Node, free: asyncio.Event) -> None:
         self.node = node
@@ -106,7 +106,7 @@ class Scene:
             self.asked.append(asyncio.create_task(run))
 
     async def settle(self) -> None:
-        """Lets everything that can go on go on."""
+        """Lets all tasks run that can."""
         for _ in range(50):
             await asyncio.sleep(0)
 
@@ -126,7 +126,7 @@ def play(scene: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 
 def test_requests_that_waited_for_a_closed_connection_share_the_next_one() -> None:
-    async def story() -> None:
+    async def scenario() -> None:
         scene = Scene()
         scene.ask(3 * PIPELINE_MAX_COUNT)
         await scene.settle()
@@ -143,7 +143,7 @@ def test_requests_that_waited_for_a_closed_connection_share_the_next_one() -> No
         await scene.router.close()
         assert not scene.topology.open
 
-    play(story)
+    play(scenario)
 
 
 Step = tuple[str, int, int]
@@ -159,7 +159,7 @@ STEPS = st.lists(
 
 @given(steps=STEPS)
 def test_connections_stay_bounded_and_are_closed_with_their_node(steps: list[Step]) -> None:
-    async def story() -> None:
+    async def scenario() -> None:
         scene = Scene()
         topology, router = scene.topology, scene.router
         for kind, which, count in steps:
@@ -187,11 +187,11 @@ def test_connections_stay_bounded_and_are_closed_with_their_node(steps: list[Ste
 
     # So that some always wait behind those that were sent.
     with mock.patch("ddq.store.commit.PIPELINE_MAX_COUNT", 2):
-        play(story)
+        play(scenario)
 
 
 def test_a_request_that_comes_after_the_end_opens_nothing() -> None:
-    async def story() -> None:
+    async def scenario() -> None:
         scene = Scene()
         scene.ask(3)
         await scene.settle()
@@ -203,13 +203,13 @@ def test_a_request_that_comes_after_the_end_opens_nothing() -> None:
         assert isinstance(outcomes[3], StoreUnreachable)
         assert not scene.topology.open
 
-    play(story)
+    play(scenario)
 
 
 def test_metrics_may_be_read_while_the_table_changes() -> None:
     """In a thread of Prometheus's: here the change comes in the middle of the reading."""
 
-    async def story() -> None:
+    async def scenario() -> None:
         scene = Scene()
         scene.topology.free.set()
         scene.ask(1)
@@ -227,12 +227,12 @@ def test_metrics_may_be_read_while_the_table_changes() -> None:
         first._unconfirmed = UnconfirmedReplies()
         await scene.router.close()
 
-    play(story)
+    play(scenario)
 
 
 @pytest.mark.parametrize("barrier", BARRIERS)
 def test_a_late_request_removes_no_connection_but_the_one_it_had(barrier: Barrier) -> None:
-    async def story() -> None:
+    async def scenario() -> None:
         scene = Scene()
         for _ in ("sent", "waits"):
             scene.ask(1, barrier)
@@ -247,4 +247,4 @@ def test_a_late_request_removes_no_connection_but_the_one_it_had(barrier: Barrie
         await asyncio.gather(*scene.asked, return_exceptions=True)
         await scene.router.close()
 
-    play(story)
+    play(scenario)

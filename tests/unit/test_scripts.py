@@ -80,7 +80,7 @@ def test_no_loop_reads_tasks_without_a_bound_in_bytes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [*NAMES, *PRELUDE])
-def test_what_a_script_unpacks_is_bounded(name: str) -> None:
+def test_lists_that_a_script_unpacks_are_bounded(name: str) -> None:
     """Lua unpacks about 8,000 values, and fails beyond: that would end every such call."""
     known = {
         # As many as there are fields, counters, or names in one step.

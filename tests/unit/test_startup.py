@@ -44,7 +44,7 @@ async def outcome(
 
 
 @pytest.mark.parametrize("kind", [StoreUnreachable, NotEnoughReplicas, WriteOutcomeUnknown])
-def test_what_a_starting_store_answers_is_waited_for(
+def test_errors_of_a_starting_store_are_waited_for(
     kind: type[DdqError], caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
@@ -72,7 +72,7 @@ def test_a_wait_of_nothing_is_one_try() -> None:
 
 
 @pytest.mark.parametrize("kind", [RollbackDetected, ClockUnsafe, StoreMalformed])
-def test_what_needs_a_person_is_not_waited_for(kind: type[DdqError]) -> None:
+def test_errors_that_need_an_operator_are_not_waited_for(kind: type[DdqError]) -> None:
     ended_s, said, tries = run_virtually(outcome(kind("look"), until_s=1e9))
     assert (ended_s, tries) == (0.0, 1)
     assert "look" in said

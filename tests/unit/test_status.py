@@ -93,7 +93,7 @@ def test_an_error_fits_into_the_trailers_whatever_it_says(
     assert size_bytes < TRAILERS_MAX_BYTES - 1_024, "the keys and the other trailers need some too"
 
 
-def test_what_is_cut_stays_readable() -> None:
+def test_text_that_is_cut_stays_readable() -> None:
     assert cut("short", 5) == "short"
     assert cut("longer", 5) == "lo…"
     assert cut("\u00e9" * 4, 7) == "\u00e9\u00e9…", "no half of a character"

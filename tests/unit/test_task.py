@@ -64,7 +64,7 @@ def test_a_policy_that_applies_is_sound(
     assert longest_ms is None or policy.max_backoff_ms == longest_ms
 
 
-def test_what_is_unset_comes_from_the_topic() -> None:
+def test_an_unset_override_comes_from_the_topic() -> None:
     topic = RetryPolicy(7, 8, 9, 10.0, 0.11)
     assert RetryOverrides().over(topic) == topic
     # Zero is a value, not "unset".

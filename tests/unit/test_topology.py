@@ -162,7 +162,7 @@ def test_each_form_is_read(text: str, url: StoreUrl) -> None:
         ("cluster://a?db=0", "unknown options: db; known: map"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(text: str, complaint: str) -> None:
+def test_an_invalid_store_url_is_reported_in_one_line(text: str, complaint: str) -> None:
     with pytest.raises(StoreUrlError) as caught:
         parse_store_url(text)
     assert complaint in str(caught.value)
@@ -226,7 +226,7 @@ def test_a_password_is_not_in_a_complaint_either(text: str) -> None:
         "clusters://a:1?cert_file=/c.pem&key_file=/k.pem&check_hostname=false",
     ],
 )
-def test_what_is_shown_can_be_given_again(text: str) -> None:
+def test_a_printed_store_url_can_be_parsed_again(text: str) -> None:
     assert str(parse_store_url(text)) == text
 
 

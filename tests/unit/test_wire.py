@@ -1,4 +1,4 @@
-"""Page tokens: opaque, read back as they were, and refused when they are somebody's own."""
+"""Page tokens: opaque, read back as they were, and refused when a client made them up."""
 
 from __future__ import annotations
 
@@ -58,5 +58,5 @@ def test_times_are_read_back(ms: int) -> None:
     assert wire.duration(ms).ToMilliseconds() == ms
 
 
-def test_what_has_passed_is_no_negative_duration() -> None:
+def test_a_passed_time_is_a_duration_of_zero() -> None:
     assert wire.duration(-5).ToMilliseconds() == 0
