@@ -120,7 +120,7 @@ def test_one_call_over_64_shards_on_a_node_that_hangs_is_bounded() -> None:
 
 @pytest.mark.parametrize("mode", [Mode.MOVING, Mode.AWAY])
 def test_a_waiting_call_gets_the_task_of_a_shard_that_comes_back(mode: Mode) -> None:
-    """No hint says so: its node may have moved, and the hint been published to nobody."""
+    """No hint says so: its node may have moved, and the hint had no subscribers."""
 
     async def scenario(store: FakeShards) -> None:
         shard = store.shards[A0]
@@ -252,9 +252,7 @@ def test_a_call_that_has_little_time_does_not_make_others_skip_a_shard() -> None
 @pytest.mark.parametrize(
     "error", [StoreMalformed("control is a list"), Overloaded("20000 requests wait")]
 )
-def test_what_is_wrong_with_one_shard_does_not_stop_the_others(
-    error: DdqError, request_id: str
-) -> None:
+def test_an_error_of_one_shard_does_not_stop_the_others(error: DdqError, request_id: str) -> None:
     async def scenario(store: FakeShards) -> None:
         store.shards[A0].error = error
         store.shards[A1].ready = ["x"]

@@ -474,7 +474,7 @@ async def test_a_batch_of_nothing_but_bad_items_makes_no_topic(server: RunningSe
 
 
 async def test_a_bad_item_of_a_settling_batch_refuses_the_batch(server: RunningServer) -> None:
-    """An id or a token that nobody can have been given is a mistake of the caller's code."""
+    """An id or a token that no reply can have contained is a mistake of the caller's code."""
     request = acks(3)
     request.items[1].lease_token = b"short"
     failure = await send(server, request)

@@ -85,7 +85,7 @@ async def test_the_figures_of_a_server_and_a_scheduler(store_server: StoreServer
         assert figures["ddq_scheduler_sweeps_total"] > 1
         assert figures['ddq_tasks{state="ready"}'] == 0
 
-        # Somebody else leads now, by the keys themselves.
+        # Another scheduler leads now, as the keys say.
         store_server.sync.hset(
             "ddq:control:{jobs}", mapping={"nonce": "other", "leader_until_ms": 0}
         )
@@ -126,7 +126,7 @@ async def test_a_store_that_refuses_is_counted_by_its_reason(
 
 async def test_barriers_and_sends_that_failed_are_counted() -> None:
     class Inner:
-        """Fails as it is told."""
+        """A runner that raises ``error``, if there is one."""
 
         error: Exception | None = None
 

@@ -94,7 +94,7 @@ async def test_each_serves_what_the_other_wrote(
         nacked = await old.nack(lease, delay=SOON)
         assert nacked.state is TaskState.SCHEDULED
 
-    # And this version goes on with them.
+    # This version continues with them.
     leases = await take(new, "unlimited", "snoozed", "again")
     assert (leases["snoozed"].attempt, leases["unlimited"].attempt) == (2, 3)
     policy = leases["unlimited"].task.retry_policy

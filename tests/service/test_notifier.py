@@ -1,4 +1,4 @@
-"""Who is woken by a hint: as many as there are tasks, and never nobody while somebody waits."""
+"""Waiters that a hint notifies: as many as there are tasks, and at least one if any waits."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def test_many_tasks_wake_as_many_as_wait() -> None:
         assert second.notified
 
 
-def test_who_is_woken_for_one_topic_also_looks_at_another_that_rings_meanwhile() -> None:
-    """Else the second task would lie until somebody looks by himself."""
+def test_a_waiter_notified_of_one_topic_also_takes_another_that_is_notified_meanwhile() -> None:
+    """Else the second task would wait until a call polls by itself."""
     notifier = ReadyNotifier(NoHints())
     with notifier.waiting(["a", "b"]) as waiter:
         notifier.on_hint(ReadyHint(A, 1))
@@ -38,7 +38,7 @@ def test_who_is_woken_for_one_topic_also_looks_at_another_that_rings_meanwhile()
         assert not waiter.notified
 
 
-def test_who_is_idle_is_woken_before_who_is_woken_already() -> None:
+def test_an_idle_waiter_is_notified_before_one_that_was_notified_already() -> None:
     notifier = ReadyNotifier(NoHints())
     with notifier.waiting(["a", "b"]) as both, notifier.waiting(["b"]) as idle:
         notifier.on_hint(ReadyHint(A, 1))
@@ -47,7 +47,7 @@ def test_who_is_idle_is_woken_before_who_is_woken_already() -> None:
         assert idle.take() == {B}
 
 
-def test_who_goes_without_looking_passes_it_on() -> None:
+def test_a_waiter_that_leaves_without_taking_passes_the_notification_on() -> None:
     notifier = ReadyNotifier(NoHints())
     with notifier.waiting(["a"]) as second:
         with notifier.waiting(["a"]):
@@ -73,7 +73,7 @@ def test_a_new_topic_and_a_reset_wake_all_to_look_everywhere() -> None:
             assert first.take() == second.take() == frozenset()
 
 
-def test_a_topic_that_nobody_waits_for_rings_in_vain() -> None:
+def test_a_hint_of_a_topic_without_waiters_notifies_none() -> None:
     notifier = ReadyNotifier(NoHints())
     with notifier.waiting(["a"]) as waiter:
         notifier.on_hint(ReadyHint(B, 1))

@@ -157,7 +157,7 @@ if pid == 0:
     # As multiprocessing's children end: what gRPC would do at the interpreter's end is its own.
     os._exit(0)
 print("status", os.waitpid(pid, 0)[1])
-# The parent goes on as if nothing had happened.
+# The parent continues as if nothing had happened.
 if {kind!r} == "Client":
     print(runner.run(main(client)).created)
     runner.run(client.close())

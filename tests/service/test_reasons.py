@@ -21,8 +21,8 @@ from tests.support.rpc import DEADLINE_S, Failure, Producer, failure_in, failure
 from tests.support.server import RunningServer, serving
 from tests.support.store import StoreServer, own_store
 
-Story = Callable[[StoreServer], Awaitable[Failure]]
-STORIES: dict[str, Story] = {}
+Case = Callable[[StoreServer], Awaitable[Failure]]
+CASES: dict[str, Case] = {}
 TOKEN = bytes(16)
 QUICK = Settings(drain_ms=1, store_timeout_ms=500)
 
@@ -47,30 +47,30 @@ NOT_FROM_THIS_SERVER = {
 }
 
 
-def reason(story: Story) -> Story:
-    """A story named as its reason, in lower case."""
-    STORIES[story.__name__.upper()] = story
-    return story
+def reason(case: Case) -> Case:
+    """Registers the case of the reason of its name, which is in lower case."""
+    CASES[case.__name__.upper()] = case
+    return case
 
 
-def test_every_reason_has_a_story() -> None:
-    assert set(STORIES) == set(BY_REASON) - NOT_FROM_THIS_SERVER
+def test_every_reason_has_a_case() -> None:
+    assert set(CASES) == set(BY_REASON) - NOT_FROM_THIS_SERVER
 
 
-async def with_server(store: StoreServer, story: Callable[[RunningServer], Any]) -> Failure:
+async def with_server(store: StoreServer, case: Callable[[RunningServer], Any]) -> Failure:
     async with serving(store) as server:
-        failure: Failure = await story(server)
+        failure: Failure = await case(server)
         return failure
 
 
-def plain(story: Callable[[RunningServer], Awaitable[Failure]]) -> Story:
-    """A story that needs nothing but a server."""
+def plain(inner: Callable[[RunningServer], Awaitable[Failure]]) -> Case:
+    """Registers a case that needs nothing but a server."""
 
-    async def told(store: StoreServer) -> Failure:
-        return await with_server(store, story)
+    async def case(store: StoreServer) -> Failure:
+        return await with_server(store, inner)
 
-    told.__name__ = story.__name__
-    return reason(told)
+    case.__name__ = inner.__name__
+    return reason(case)
 
 
 def one(task_id: str = "a", **values: Any) -> pb.EnqueueRequest:
@@ -282,7 +282,7 @@ async def store_malformed(server: RunningServer) -> Failure:
     await Producer(server.queue).add("a", delay=seconds(600))
     server.store.sync.hset(ShardId("jobs", 0).key("payloads"), "a", b"\xff")
     failure = await failure_of(server.queue.GetTask(pb.GetTaskRequest(topic="jobs", id="a")))
-    # A store that was repaired by nobody does not stop the next test's server from starting.
+    # A store that is still damaged must not stop the next test's server from starting.
     server.store.sync.flushall()
     return failure
 
@@ -299,7 +299,7 @@ async def not_enough_replicas(server: RunningServer) -> Failure:
 
 @asynccontextmanager
 async def frozen(store: StoreServer) -> AsyncIterator[None]:
-    """A store that hangs, and goes on in the end."""
+    """A store that hangs, and continues in the end."""
     info: Any = store.sync.info("server")
     os.kill(info["process_id"], signal.SIGSTOP)
     try:
@@ -340,10 +340,10 @@ async def store_unreachable(store: StoreServer) -> Failure:
         return failure
 
 
-# Last, when all stories are told.
-@pytest.mark.parametrize("name", sorted(STORIES))
+# Last, when all cases are registered.
+@pytest.mark.parametrize("name", sorted(CASES))
 async def test_reason(store_server: StoreServer, name: str) -> None:
-    failure = await STORIES[name](store_server)
+    failure = await CASES[name](store_server)
     assert failure.reason == name
     kind = BY_REASON[name]
     assert failure.code == kind.code.name

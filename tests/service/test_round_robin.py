@@ -1,4 +1,4 @@
-"""Retrieve is fair: whoever is busy, no shard and no topic waits for ever, or for long."""
+"""Retrieve is fair: with any others busy, no shard and no topic waits for ever, or for long."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ async def test_a_shard_whose_master_is_away_does_not_stop_the_others(
     taken = await take(service, many.name, count=9, request_id=request_id)
     assert taken == {(many.name, 1): 2, (many.name, 2): 2}
     error = await error_of(take(service, many.name, request_id=request_id and "s"))
-    assert error.message == "its master is away", "there may be tasks where nobody looked"
+    assert error.message == "its master is away", "there may be tasks on shards that were not asked"
 
 
 async def test_an_unknown_outcome_ends_a_retrieve(

@@ -14,24 +14,24 @@ from ddq.v1 import task_pb2, topic_pb2
 from tests.support.rpc import Producer, failure_in, moment, seconds
 from tests.support.server import RunningServer
 
-Story = Callable[[RunningServer], Awaitable[None]]
-STORIES: dict[str, Story] = {}
+Case = Callable[[RunningServer], Awaitable[None]]
+CASES: dict[str, Case] = {}
 
 
-def rpc(story: Story) -> Story:
-    """A story named as its RPC."""
-    STORIES[story.__name__] = story
-    return story
+def rpc(case: Case) -> Case:
+    """Registers the case of the RPC of its name."""
+    CASES[case.__name__] = case
+    return case
 
 
-def test_every_rpc_has_a_story() -> None:
+def test_every_rpc_has_a_case() -> None:
     services = (
         pb.DESCRIPTOR.services_by_name["DelayQueueService"],
         admin_pb.DESCRIPTOR.services_by_name["DelayQueueAdminService"],
     )
     names = [method.name for service in services for method in service.methods]
     assert len(names) > 25
-    assert set(STORIES) == set(names)
+    assert set(CASES) == set(names)
 
 
 def ok(*results: object) -> None:
@@ -375,7 +375,7 @@ async def PurgeTopic(server: RunningServer) -> None:  # noqa: N802
 
 @rpc
 async def ListDeadTasks(server: RunningServer) -> None:  # noqa: N802
-    await Producer(server.queue).bury("a", payload=b"xyz")
+    await Producer(server.queue).dead_letter("a", payload=b"xyz")
     request = admin_pb.ListDeadTasksRequest(topic="jobs", view=task_pb2.TASK_VIEW_FULL)
     (task,) = (await server.admin.ListDeadTasks(request)).tasks
     assert (task.id, task.payload, task.last_error) == ("a", b"xyz", "poison")
@@ -385,7 +385,7 @@ async def ListDeadTasks(server: RunningServer) -> None:  # noqa: N802
 async def RedriveDeadTasks(server: RunningServer) -> None:  # noqa: N802
     producer = Producer(server.queue)
     for task_id in "ab":
-        await producer.bury(task_id)
+        await producer.dead_letter(task_id)
     request = admin_pb.RedriveDeadTasksRequest(topic="jobs", ids=["a", "x"], request_id="r")
     reply = await server.admin.RedriveDeadTasks(request)
     assert (reply.redriven, reply.done) == (1, True)
@@ -398,7 +398,7 @@ async def RedriveDeadTasks(server: RunningServer) -> None:  # noqa: N802
 
 @rpc
 async def DeleteDeadTask(server: RunningServer) -> None:  # noqa: N802
-    await Producer(server.queue).bury("a")
+    await Producer(server.queue).dead_letter("a")
     request = admin_pb.DeleteDeadTaskRequest(topic="jobs", id="a")
     first = await server.admin.DeleteDeadTask(request)
     assert (await server.admin.DeleteDeadTask(request)).revision == first.revision
@@ -409,7 +409,7 @@ async def DeleteDeadTask(server: RunningServer) -> None:  # noqa: N802
 async def GetTopicStats(server: RunningServer) -> None:  # noqa: N802
     await server.admin.CreateTopic(admin_pb.CreateTopicRequest(name="jobs", shards=2))
     producer = Producer(server.queue)
-    await producer.bury("dead")
+    await producer.dead_letter("dead")
     await producer.take_one("leased")
     for i in range(6):
         await producer.add(f"t{i}", delay=seconds(600))
@@ -425,7 +425,7 @@ async def GetTopicStats(server: RunningServer) -> None:  # noqa: N802
     assert all(shard.HasField("next_due_time") for shard in reply.shards)
 
 
-# Last, when all stories are told.
-@pytest.mark.parametrize("name", sorted(STORIES))
+# Last, when all cases are registered.
+@pytest.mark.parametrize("name", sorted(CASES))
 async def test_rpc(server: RunningServer, name: str) -> None:
-    await STORIES[name](server)
+    await CASES[name](server)

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.timeout(3 * TIMEOUT_S)
 
 
 async def until(condition: Callable[[], Awaitable[bool]], what: str) -> None:
-    """Waits for something that tells nobody when it happens."""
+    """Polls for a condition that has no event."""
     try:
         async with asyncio.timeout(TIMEOUT_S):
             while not await condition():  # noqa: ASYNC110 - bounded by the line above
@@ -130,7 +130,7 @@ def promotions(server: StoreServer, queue: Queue) -> list[dict[str, str]]:
 async def test_a_leader_that_was_stopped_promotes_nothing_after_its_successors_epoch(
     store_server: StoreServer, start: Start, work: ControlledStore
 ) -> None:
-    """SIGSTOP for longer than its lease: it goes on believing that it leads, and is refused."""
+    """SIGSTOP for longer than its lease: it still believes that it leads, and is refused."""
     count = 1_000
     old = await start(leader_lease_ms=300)
     queue = await add_due_tasks(work, "jobs", count, 5)
@@ -182,7 +182,7 @@ async def test_a_leader_that_was_stopped_promotes_nothing_after_its_successors_e
 async def test_a_leader_that_is_asked_to_stop_hands_over(
     store_server: StoreServer, start: Start, work: ControlledStore
 ) -> None:
-    """Its lease is longer than this test may take, so nobody waits for it."""
+    """Its lease is longer than this test may take, so the next leader must not wait for it."""
     lease_ms = round(10 * TIMEOUT_S * 1_000)
     old = await start(leader_lease_ms=lease_ms)
     queue = await add_due_tasks(work, "jobs", 2_000, 20)

@@ -186,7 +186,7 @@ async def test_streams_without_an_end_do_not_keep_a_stopping_server(
         await reflect.write(b"\x3a\x00")
         await reflect.read()
         server.stop.set()
-        assert await watch.read() == b"\x08\x02", "it is said that nothing is served any more"
+        assert await watch.read() == b"\x08\x02", "the health service reports NOT_SERVING"
         async with asyncio.timeout(DEADLINE_S):
             for stream in (watch, reflect):
                 assert await stream.code() == grpc.StatusCode.UNAVAILABLE
@@ -197,7 +197,7 @@ async def test_streams_without_an_end_do_not_keep_a_stopping_server(
 async def test_a_stopping_server_hands_its_shards_over_before_it_has_drained(
     store_server: StoreServer,
 ) -> None:
-    """Whoever stops it may kill it while a call still runs."""
+    """A supervisor may kill it while a call still runs."""
     with held_call() as (reached, go_on):
         async with serving(store_server, Settings(drain_ms=FOR_EVER_MS)) as server:
             producer = Producer(server.queue)
@@ -240,7 +240,7 @@ async def test_two_schedulers_share_the_work_and_one_takes_over(store_server: St
 
 
 async def test_a_server_leaves_scheduling_to_schedulers(store_server: StoreServer) -> None:
-    """Unless it is told to, or has a store of its own as in `ddq demo`."""
+    """Unless it is asked to schedule, or has a store of its own as in `ddq demo`."""
     async with serving(store_server, scheduler=None) as server:
         await Producer(server.queue).add("a")
         request = pb.RetrieveRequest(topics=["jobs"], wait=seconds(0.3))
@@ -377,7 +377,7 @@ async def run(listen: str, store_url: str, settings: Settings | None = None) -> 
         ("127.0.0.1:0", "unix", Settings(max_request_age_ms=10**10), "max_request_age_ms"),
     ],
 )
-async def test_what_cannot_be_used_is_said_in_one_line(
+async def test_invalid_settings_are_reported_in_one_line(
     store_server: StoreServer, listen: str, store_url: str, settings: Settings, words: str
 ) -> None:
     url = store_server.url if store_url == "unix" else store_url

@@ -35,7 +35,7 @@ def wait_for(server: RunningServer, *topics: str, wait_s: float = 25.0, **option
 async def scripts_settled(server: RunningServer, more_than: int) -> None:
     """Waits until the store has run more scripts than that: the calls have begun."""
     async with asyncio.timeout(DEADLINE_S):
-        while server.store.script_calls() <= more_than:  # noqa: ASYNC110 - the store tells nobody
+        while server.store.script_calls() <= more_than:  # noqa: ASYNC110 - there is no event
             await asyncio.sleep(0.01)
 
 
@@ -149,7 +149,7 @@ async def test_a_cancelled_wait_claims_nothing(server: RunningServer) -> None:
     assert stats.counts.leased == 1
 
 
-async def test_who_waits_for_several_topics_gets_whichever_is_first(
+async def test_a_call_that_waits_for_several_topics_gets_the_first_task_of_any(
     server: RunningServer,
 ) -> None:
     for name in ("a", "b", "c"):
@@ -280,7 +280,7 @@ async def test_a_topic_deleted_elsewhere_is_like_an_empty_one(store_server: Stor
         assert [leased.task.id for leased in (await waiting).tasks] == ["b"]
 
 
-async def test_a_topic_deleted_while_somebody_waits_is_like_an_empty_one(
+async def test_a_topic_deleted_during_a_wait_is_like_an_empty_one(
     store_server: StoreServer,
 ) -> None:
     async with serving(store_server) as here, serving(store_server) as there:
@@ -312,7 +312,7 @@ class Gate:
 async def test_a_task_is_passed_on_by_who_is_cancelled_while_fetching_it(
     open_store_here: OpenStoreHere,
 ) -> None:
-    """Woken for the only task, and cancelled before the store heard of it."""
+    """Woken for the only task, and cancelled before the request reached the store."""
     queue = Queue(open_store_here())
     await queue.create()
     notifier = ReadyNotifier(queue.store.hints)
@@ -343,7 +343,7 @@ async def test_a_task_is_passed_on_by_who_is_cancelled_while_fetching_it(
 async def test_a_task_that_is_due_later_costs_a_handful_of_scripts(
     store_server: StoreServer, delay_s: float
 ) -> None:
-    """Nothing ticks: what the store hears while everybody waits is counted, not timed."""
+    """Nothing polls: the scripts that run while all calls wait are counted, not timed."""
     settings = Settings(drain_ms=1)
     async with serving(store_server, settings) as server:
         producer = Producer(server.queue)

@@ -89,7 +89,7 @@ class FakeRedis:
             writer.transport.abort()
 
     def publish(self, channel: str, message: str) -> None:
-        """To whoever subscribed."""
+        """Sends the message to the subscribers of the channel."""
         for writer, channels in self._writers.items():
             if channel in channels:
                 writer.write(encode(["message", channel, message]))
@@ -283,7 +283,7 @@ async def running(*servers: FakeRedis) -> AsyncIterator[None]:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Lets the loop run until the condition holds; the test's own time-out is the bound."""
-    while not condition():  # noqa: ASYNC110 - what is waited for tells nobody
+    while not condition():  # noqa: ASYNC110 - the condition has no event
         await asyncio.sleep(0.001)
 
 

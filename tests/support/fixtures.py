@@ -66,7 +66,7 @@ async def queue(controlled_store: ControlledStore) -> AsyncIterator[Queue]:
 
 @pytest.fixture
 async def damaged_queue(controlled_store: ControlledStore) -> Queue:
-    """A topic that the test damages by hand, so that nobody recounts it at the end."""
+    """A topic that the test damages by hand; it is not recounted at the end."""
     queue = Queue(controlled_store)
     await queue.create()
     return queue

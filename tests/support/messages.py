@@ -1,4 +1,4 @@
-"""Protobuf messages full of values that nobody means, made from their descriptors."""
+"""Protobuf messages with arbitrary values in all fields, made from their descriptors."""
 
 from __future__ import annotations
 

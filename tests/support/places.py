@@ -38,7 +38,7 @@ END LC_COLLATE
 
 
 def latin_1(folder: Path) -> dict[str, str]:
-    """The environment of a process in Germany that has never heard of UTF-8.
+    """The environment of a process in Germany whose locale is not UTF-8.
 
     Args:
         folder: where the locale is made.

@@ -306,7 +306,7 @@ class Queue:
         return count
 
     def forget_confirmed(self) -> None:
-        """As a process that has just started: it was told nothing yet that could be lost."""
+        """Forgets the confirmed writes, as a process does that has just started."""
         self.store.topics._runner._ledgers._current = None
 
     # Operating -----------------------------------------------------------------------------
@@ -334,10 +334,10 @@ class Queue:
         """One call of a deletion."""
         return await self.store.operator_api.delete_topic(await self.topic(), call())
 
-    # Short stories -------------------------------------------------------------------------
+    # Common procedures ---------------------------------------------------------------------
 
     async def add_leased(self, task_id: str = "a", **options: Any) -> Leased:
-        """A task that somebody holds."""
+        """Enqueues a task and leases it."""
         await self.add(task_id, **options)
         return await self.lease(task_id)
 

@@ -120,7 +120,7 @@ class Producer:
         assert leased.task.id == task_id
         return leased
 
-    async def bury(self, task_id: str = "a", **spec: Any) -> None:
+    async def dead_letter(self, task_id: str = "a", **spec: Any) -> None:
         """Enqueues a task and dead-letters it."""
         leased = await self.take_one(task_id, **spec)
         await self.stub.Nack(

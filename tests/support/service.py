@@ -47,7 +47,7 @@ class Service:
         return self._child
 
     async def start(self) -> None:
-        """Starts it; whether it is ready is for whoever knows what it is."""
+        """Starts it; the caller knows how to check that it is ready."""
         if self.alive():
             raise ClusterError(f"{self.name} runs already")
         self._child = await launch(self._command, log=self.log, cwd=self._folder, env=self._env)

@@ -82,7 +82,7 @@ class StoreServer:
         }
 
     def reset_stats(self) -> None:
-        """Starts commandstats anew."""
+        """Resets commandstats."""
         self.sync.config_resetstat()
 
 
@@ -140,11 +140,11 @@ class ManualClock:
     def set(self, ms: int) -> None:
         """Both clocks say ``ms``."""
         self._ms = ms
-        # Time goes on where memory is used up.
+        # Time advances even where memory is used up.
         self._client.eval(SET_CLOCK_LUA, 1, CLOCK_KEY, ms)
 
     def advance(self, ms: int) -> None:
-        """Both clocks go on, or back if negative."""
+        """Advances both clocks, or sets them back if ``ms`` is negative."""
         self.set(self._ms + ms)
 
     def set_apart(self, ms: int) -> None:

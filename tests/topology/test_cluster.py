@@ -51,7 +51,7 @@ class Scene:
         self.map.ranges = [(0, border - 1, low.node, replicas), (border, 16_383, high.node, ())]
 
     def fail_over(self) -> None:
-        """The replica has taken the low half, and everybody knows."""
+        """The replica has taken the low half, and all nodes know."""
         self.low.role, self.replica.role = "slave", "master"
         self.share(self.replica, self.high)
         self.map.epoch = self.map.epochs[self.replica.node] = 2
@@ -82,7 +82,7 @@ async def scene() -> AsyncIterator[Scene]:
 
 
 async def look_again(scene: Scene, key: str) -> None:
-    """Asks the Cluster anew."""
+    """Asks the Cluster again."""
     scene.topology.suspect(await scene.find(key), "a barrier came up short")
     await scene.find(key)
 
@@ -133,7 +133,7 @@ async def test_a_redirect_without_a_host_means_the_one_that_was_asked(scene: Sce
     )
 
 
-async def test_a_failover_is_seen_and_told(scene: Scene) -> None:
+async def test_a_failover_is_noticed_and_reported(scene: Scene) -> None:
     await scene.find(LOW)
     scene.fail_over()
     scene.topology.suspect(scene.low.node, "READONLY")
@@ -256,7 +256,7 @@ async def test_a_redirect_from_a_demoted_node_reports_a_failover(scene: Scene) -
     assert scene.changes == [(scene.high.node, "it was deposed in between, and is master again")]
 
 
-async def test_a_slot_that_nobody_serves_is_said(scene: Scene) -> None:
+async def test_a_slot_without_a_master_is_reported(scene: Scene) -> None:
     scene.map.ranges.pop()
     scene.map.state = "fail"
     with pytest.raises(StoreUnreachable) as caught:
@@ -301,7 +301,7 @@ async def test_a_connection_is_to_masters_only(scene: Scene) -> None:
     await connection.close()
 
 
-async def test_hints_are_heard_at_another_master_each_time(scene: Scene) -> None:
+async def test_hints_are_subscribed_at_another_master_each_time(scene: Scene) -> None:
     deadline_s = asyncio.get_running_loop().time() + 20
     await scene.find(LOW)
     ports = {

@@ -24,7 +24,7 @@ class Scene:
         self.sentinel = FakeSentinel()
         self.old = FakeNode("master")
         self.new = FakeNode("slave")
-        self.heard: list[Hint] = []
+        self.received: list[Hint] = []
         self.topology: SentinelTopology
 
     def fail_over(self) -> None:
@@ -44,11 +44,11 @@ async def scene() -> AsyncIterator[Scene]:
         assert isinstance(topology, SentinelTopology)
         scene.topology = topology
         feed = HintFeed(topology)
-        feed.listen(scene.heard.append)
+        feed.listen(scene.received.append)
         task = asyncio.create_task(feed.run())
         try:
             await scene.old.subscribed.wait()
-            await until(lambda: scene.heard == [Reset()])
+            await until(lambda: scene.received == [Reset()])
             yield scene
         finally:
             task.cancel()
@@ -59,14 +59,14 @@ async def scene() -> AsyncIterator[Scene]:
 async def test_hints_arrive_and_noise_does_not(scene: Scene) -> None:
     scene.old.publish("ddq:hints", "noise")
     scene.old.publish("ddq:hints", "ready {mail} 1")
-    await until(lambda: scene.heard == [Reset(), READY])
+    await until(lambda: scene.received == [Reset(), READY])
 
 
-async def test_a_lost_connection_is_made_anew_and_everything_is_looked_at(scene: Scene) -> None:
+async def test_a_lost_connection_is_reopened_and_everything_is_looked_at(scene: Scene) -> None:
     scene.old.drop()
-    await until(lambda: scene.heard == [Reset(), Reset()])
+    await until(lambda: scene.received == [Reset(), Reset()])
     scene.old.publish("ddq:hints", "ready {mail} 1")
-    await until(lambda: scene.heard[-1] == READY)
+    await until(lambda: scene.received[-1] == READY)
 
 
 async def test_a_change_of_master_is_followed_at_once(scene: Scene) -> None:
@@ -74,22 +74,22 @@ async def test_a_change_of_master_is_followed_at_once(scene: Scene) -> None:
     scene.topology.suspect(scene.old.node, "READONLY")
     await scene.find()
     await scene.new.subscribed.wait()
-    await until(lambda: scene.heard == [Reset(), Reset()])
+    await until(lambda: scene.received == [Reset(), Reset()])
     scene.new.publish("ddq:hints", "ready {mail} 1")
-    await until(lambda: scene.heard[-1] == READY)
+    await until(lambda: scene.received[-1] == READY)
 
 
 async def test_a_connection_that_fell_silent_is_given_up(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
-    # Of the next subscription; this one goes on with the long patience that it has.
+    # These apply to the next subscription; this one keeps its long time-out.
     monkeypatch.setattr(subscription, "SILENCE_MAX_S", 0.2)
     monkeypatch.setattr(subscription, "PING_INTERVAL_S", 0.02)
     scene.old.drop()
     await until(lambda: scene.old.commands.count(("PING",)) >= 20)
-    assert scene.heard == [Reset(), Reset()], "what answers is not silent"
+    assert scene.received == [Reset(), Reset()], "what answers is not silent"
     scene.old.hangs = True
     await until(lambda: "silent for 0.2 s" in caplog.text)
     scene.old.hangs = False
-    await until(lambda: len(scene.heard) == 3)
+    await until(lambda: len(scene.received) == 3)

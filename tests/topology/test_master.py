@@ -18,7 +18,7 @@ MASTER = [b"master", 1, []]
 
 
 class Wire:
-    """A lower seam that answers ROLE as it is told, and everything else with OK."""
+    """A lower seam that answers ROLE with ``role``, and all other commands with OK."""
 
     def __init__(self, role: Any = MASTER) -> None:
         self.role = role

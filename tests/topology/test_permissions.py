@@ -49,7 +49,7 @@ async def test_the_documented_permissions_are_enough_and_needed(cluster: Sentine
         leased = await producer.take_one("a", delay=seconds(0.1))
         request = pb.AckRequest(topic="jobs", id="a", lease_token=leased.lease_token)
         await server.queue.Ack(request, timeout=DEADLINE_S)
-        await producer.bury("b")
+        await producer.dead_letter("b")
         await server.queue.Cancel(
             pb.CancelRequest(topic="jobs", id=(await producer.add("c")).result.id),
             timeout=DEADLINE_S,

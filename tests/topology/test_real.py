@@ -1,4 +1,4 @@
-"""Real Sentinels and a real Cluster, hurt while requests flow."""
+"""Real Sentinels and a real Cluster, with faults while requests flow."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Traffic:
 
     Attributes:
         answered: by which node each write was.
-        changes: what the topology told.
+        changes: the changes that the topology reported.
         task: that writes.
     """
 
@@ -193,12 +193,14 @@ async def test_the_master_of_sentinels_is_killed_and_its_successor_stopped(
 
 
 async def _epoch(cluster: SentinelCluster) -> int:
-    """Of the newest election that a Sentinel knows of."""
+    """The epoch of the newest election that a Sentinel knows of."""
     states = [as_pairs(await _state(cluster, each)) for each in cluster.sentinels]
     return max(int(state["config-epoch"]) for state in states)
 
 
-async def test_sentinels_say_how_they_watch_and_whom(sentinels: SentinelCluster) -> None:
+async def test_sentinels_report_their_settings_and_the_replicas_they_watch(
+    sentinels: SentinelCluster,
+) -> None:
     topology = open_topology(parse_store_url(sentinels.store_url))
     try:
         deadline_s = asyncio.get_running_loop().time() + 20
@@ -269,7 +271,9 @@ async def _pause(cluster: ShardedCluster, node: ClusterNode) -> Callable[[], Awa
     return lambda: cluster.resume(node)
 
 
-async def test_a_topic_spread_over_a_cluster_goes_on(sharded: ShardedCluster) -> None:
+async def test_a_topic_spread_over_a_cluster_continues_through_failures(
+    sharded: ShardedCluster,
+) -> None:
     keys = [ShardId("orders", index).key("control") for index in range(8)]
     slots = {key: sharded.slot_of(key) for key in keys}
     owners = {key: await sharded.owner(slot) for key, slot in slots.items()}
@@ -283,18 +287,18 @@ async def test_a_topic_spread_over_a_cluster_goes_on(sharded: ShardedCluster) ->
             return await asyncio.gather(*(each.answers_from(owner_of(each)) for each in by))
 
         await answered(writers)
-        for hurt in (_kill, _pause):
-            victim = await sharded.owner(slots[keys[0]])
-            others = [each for each in writers if await owner_of(each)() != victim]
-            undo = await hurt(sharded, victim)
+        for inject in (_kill, _pause):
+            target = await sharded.owner(slots[keys[0]])
+            others = [each for each in writers if await owner_of(each)() != target]
+            undo = await inject(sharded, target)
             # The other shards of the topic do not wait for the heir.
             await answered(others)
-            await sharded.wait_for_master(other_than=victim)
-            assert victim not in await answered(writers)
+            await sharded.wait_for_master(other_than=target)
+            assert target not in await answered(writers)
             await undo()
             await sharded.wait_until_in_sync()
             await answered(writers)
-            assert all(Node(victim.ip, victim.port) in writer.changes for writer in writers)
+            assert all(Node(target.ip, target.port) in writer.changes for writer in writers)
 
         writer = writers[0]
         present = await sharded.owner(slots[writer.key])

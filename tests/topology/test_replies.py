@@ -32,6 +32,6 @@ def test_errors_of_a_deposed_node(text: str, tells: bool) -> None:
     assert is_lost_role(parsed) is tells
 
 
-def test_what_is_no_error_tells_nothing() -> None:
+def test_a_reply_that_is_not_an_error_is_not_a_lost_role() -> None:
     for reply in (None, 1, b"READONLY", [b"READONLY"]):
         assert not is_lost_role(reply)

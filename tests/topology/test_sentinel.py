@@ -150,7 +150,7 @@ async def test_one_that_hangs_does_not_block_the_others(
     assert await scene.find() == scene.old.node
 
 
-async def test_what_is_named_has_to_call_itself_master(scene: Scene) -> None:
+async def test_a_named_node_must_report_the_role_of_a_master(scene: Scene) -> None:
     scene.old.role = "slave"
     with pytest.raises(StoreUnreachable) as caught:
         await scene.find()
@@ -172,7 +172,7 @@ async def test_a_master_that_hangs_is_not_handed_out(scene: Scene) -> None:
     assert [node for node, _ in scene.changes] == [scene.old.node]
 
 
-async def test_sentinels_that_contradict_each_other_are_not_believed(scene: Scene) -> None:
+async def test_sentinels_that_contradict_each_other_are_not_trusted(scene: Scene) -> None:
     await scene.sentinels[2].stop()
     scene.new.role = "master"
     scene.say(scene.new, 1, 1)
@@ -208,7 +208,7 @@ async def test_a_minority_that_is_behind_does_not_turn_the_clock_back(scene: Sce
         await scene.find()
 
 
-async def test_most_sentinels_together_may_have_been_set_up_anew(scene: Scene) -> None:
+async def test_a_majority_of_sentinels_may_have_been_recreated(scene: Scene) -> None:
     await scene.find()
     scene.old.role, scene.new.role = "slave", "master"
     scene.say(scene.new, 0)
@@ -260,7 +260,7 @@ async def test_a_deadline_ends_the_wait(scene: Scene) -> None:
         await scene.topology.node_of("any", asyncio.get_running_loop().time())
 
 
-async def test_when_it_closes_who_waits_is_told(scene: Scene) -> None:
+async def test_closing_ends_waiting_requests_with_an_error(scene: Scene) -> None:
     for sentinel in scene.sentinels:
         sentinel.hangs = True
     waiting = asyncio.create_task(scene.find())

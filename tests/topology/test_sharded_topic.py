@@ -22,7 +22,7 @@ from tests.support.server import RunningServer, serving
 TOPIC = "orders"
 SHARDS_COUNT = 8
 PER_SHARD_COUNT = 5
-# Durability has its own tests; here a shard is to go on as soon as it has a master.
+# Durability has its own tests; here a shard must continue as soon as it has a master.
 SETTINGS = Settings(durability="fast", store_checks=False, drain_ms=1, sweep_interval_ms=1_000)
 
 
@@ -115,21 +115,21 @@ async def test_a_topic_lives_on_three_masters_and_loses_one_at_a_time(
             assert isinstance(held, int)
             assert held > 0, "the shard is where its slot is"
 
-        victim = owners[0]
-        hit = [shard for shard in shards if owners[shard] == victim]
-        well = [shard for shard in shards if owners[shard] != victim]
-        await sharded.kill(victim)
+        target = owners[0]
+        hit = [shard for shard in shards if owners[shard] == target]
+        well = [shard for shard in shards if owners[shard] != target]
+        await sharded.kill(target)
         during = [name for shard in well for name in ids_of(shard, "during")]
         for name in during:
             await producer.add(name)
         await consume(server, {*during})
 
-        await sharded.wait_for_master(other_than=victim)
+        await sharded.wait_for_master(other_than=target)
         after = [name for shard in hit for name in ids_of(shard, "after")]
         for name in after:
             await persist(lambda name=name: producer.add(name))
         await consume(server, {*after})
-        await sharded.restart(victim)
+        await sharded.restart(target)
         await sharded.wait_until_in_sync()
 
         target = await sharded.owner(slots[well[0]])

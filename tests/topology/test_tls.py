@@ -102,7 +102,7 @@ async def test_a_cluster_and_a_single_node() -> None:
         assert await reach(f"rediss://{node.node}?{CA}") == node.node
 
 
-async def test_who_nobody_vouches_for_is_not_spoken_to() -> None:
+async def test_a_peer_without_a_trusted_certificate_gets_no_request() -> None:
     async with deployment(server_context(), server_context()) as (sentinel, node):
         with pytest.raises(StoreUnreachable, match="certificate verify failed"):
             await reach(f"sentinels://{sentinel.node}/main")
@@ -111,7 +111,7 @@ async def test_who_nobody_vouches_for_is_not_spoken_to() -> None:
         assert not node.commands
 
 
-async def test_the_name_has_to_be_right_unless_told_otherwise() -> None:
+async def test_the_certificate_must_match_the_name_unless_check_hostname_is_off() -> None:
     async with deployment(server_context(), None) as (_, node):
         # The certificate is for 127.0.0.1 and localhost, and not for this form of the address.
         other = node.node.port
@@ -130,7 +130,7 @@ async def test_a_client_proves_who_it_is() -> None:
         assert await reach(url) == node.node
 
 
-async def test_each_is_told_its_own_password() -> None:
+async def test_sentinels_and_nodes_each_get_their_own_password() -> None:
     async with deployment(None, None) as (sentinel, node):
         url = f"sentinel://me:one@{sentinel.node}/main?sentinel_username=s&sentinel_password=two"
         await reach(url)

@@ -1,4 +1,4 @@
-"""A slot moves to a master whose replicas lack what it takes over: nobody should do that."""
+"""A slot moves to a master whose replicas lack what it takes over: no operator should do that."""
 
 from __future__ import annotations
 
@@ -87,14 +87,14 @@ async def test_keys_that_die_on_their_way_are_a_rollback_and_no_empty_topic(
         for node in replicas:
             await sharded.resume(node)
         await sharded.wait_for_master(other_than=target)
-        # What somebody may do who sees a slot that is stuck.
+        # An operator may do this who sees a slot that is stuck.
         await sharded.command(source, "CLUSTER", "SETSLOT", str(slot), "STABLE")
         # Until then the call may have been sent on to the target, or was on its way when it died.
         while (await failure_of(producer.add("gone"))).reason != "ROLLBACK_DETECTED":
             pass
 
 
-def test_a_slot_on_its_way_here_is_told_from_one_on_its_way_away() -> None:
+def test_importing_and_migrating_slots_are_distinguished() -> None:
     nodes = (
         "aa 127.0.0.1:1@2 master - 0 0 1 connected 0-5\n"
         "bb 127.0.0.1:3@4 myself,master - 0 0 2 connected 6-9 [7->-aa] [3-<-aa] [12-<-aa]\n"
