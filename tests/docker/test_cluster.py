@@ -52,7 +52,7 @@ async def started(**options: Any) -> AsyncIterator[DockerCluster]:
         await cluster.stop()
 
 
-async def test_processes_and_hosts_are_hurt_one_at_a_time_and_nothing_is_left(
+async def test_faults_of_processes_and_hosts_are_injected_one_at_a_time_and_removed(
     client: Any,
 ) -> None:
     async with started(sentinel_periods_ms=FAST_PERIODS_MS) as cluster:
@@ -76,7 +76,7 @@ async def test_processes_and_hosts_are_hurt_one_at_a_time_and_nothing_is_left(
         await cluster.resume(second)
         await cluster.wait_until_in_sync()
 
-        # A host is cut off from the others, while whoever watches still sees it.
+        # A host is cut off from the others, while the observer still reaches it.
         inside = [node for node in cluster.nodes if node.host == third.host]
         outside = [node for node in cluster.nodes if node.host != third.host]
         name = await cluster.cut(

@@ -18,7 +18,7 @@ CONNECTIONS = ("slow", "stalled", "cut", "reset", "sliced", "throttled")
 LINKS = ("api-store", "scheduler-store", "client-api")
 
 
-async def hurt(deployment: Deployment, name: str, target: str, **strength: str | int) -> None:
+async def inject(deployment: Deployment, name: str, target: str, **strength: str | int) -> None:
     """One fault, verified to have happened, and healed."""
     fault = kind(name).make(deployment.context, target, strength)
     try:
@@ -47,7 +47,7 @@ async def enqueue(deployment: Deployment) -> None:
         await client.enqueue("orders", b"x")
 
 
-async def test_every_process_of_ddq_can_be_hurt(tmp_path: Path) -> None:
+async def test_faults_can_be_injected_into_every_process_of_ddq(tmp_path: Path) -> None:
     async with open_deployment(PLAN, tmp_path, Needs()) as deployment:
         # Clients go through Toxiproxy, and so does what the APIs and schedulers ask the store.
         assert isinstance(deployment.system, ProcessSystem)
@@ -57,8 +57,8 @@ async def test_every_process_of_ddq_can_be_hurt(tmp_path: Path) -> None:
         for target in ("api", "scheduler", "scheduler-leader"):
             for name in ("kill", "pause"):
                 await until_led(deployment)
-                await hurt(deployment, name, target)
-        await hurt(deployment, "cable", "replica-host")
+                await inject(deployment, name, target)
+        await inject(deployment, "cable", "replica-host")
         await enqueue(deployment)
         store_logs = {path.name for path in (tmp_path / "store").glob("*.log")}
         assert store_logs == {"d1.log", "d2.log", "d3.log", "s1.log", "s2.log", "s3.log"}
@@ -75,7 +75,7 @@ async def test_every_process_of_ddq_can_be_given_the_wrong_time(tmp_path: Path) 
         ):
             await enqueue(deployment)
             await until_led(deployment)
-            await hurt(deployment, "clock-jump", target, offset_ms=offset_ms)
+            await inject(deployment, "clock-jump", target, offset_ms=offset_ms)
         await enqueue(deployment)
 
 
@@ -84,7 +84,7 @@ async def test_every_kind_of_connection_can_be_spoilt(tmp_path: Path) -> None:
         for target in LINKS:
             for name in CONNECTIONS:
                 strength = {"latency_ms": 200} if name == "slow" else {"rate_kib_s": 64}
-                await hurt(deployment, name, target, **strength)
+                await inject(deployment, name, target, **strength)
         await enqueue(deployment)
 
 
