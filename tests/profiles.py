@@ -44,4 +44,4 @@ PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "ci")
 settings.load_profile(PROFILE)
 
 LONG = pytest.mark.timeout(0 if PROFILE == "nightly" else 900)
-"""For tests that play as many stories as the profile says; the nightly one for hours."""
+"""The time-out of tests that run as many simulations as the profile says; nightly, for hours."""

@@ -21,9 +21,9 @@ def test_the_status_is_the_verdict(tmp_path: Path, capsys: pytest.CaptureFixture
     assert main(["check", str(valid.folder)]) == 0
     assert "verdict: VALID" in capsys.readouterr().out
 
-    tale = once()
-    g1(tale)
-    invalid = write_run(tmp_path / "invalid", tale)
+    history = once()
+    g1(history)
+    invalid = write_run(tmp_path / "invalid", history)
     assert main(["check", str(invalid.folder)]) == 1
     shown = capsys.readouterr().out
     assert "G1 no phantom: task work/a was delivered with 'another' at 3.1" in shown
@@ -58,7 +58,7 @@ def test_a_journal_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         (["check", "run"], "history.jsonl line 2: JSON is malformed"),
     ],
 )
-def test_what_cannot_be_judged_is_no_verdict(
+def test_a_malformed_run_gets_no_verdict(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     arguments: list[str], says: str,
 ) -> None:  # fmt: skip

@@ -195,7 +195,7 @@ async def jumped(context: FaultContext, target: str, by_ms: int) -> AsyncIterato
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(60):
-        while not await condition():  # noqa: ASYNC110 - nobody tells
+        while not await condition():  # noqa: ASYNC110 - there is no event
             await asyncio.sleep(0.05)
 
 
@@ -231,7 +231,7 @@ async def test_the_clock_of_a_process_of_ddq_is_shifted_and_right_again(tmp_path
             async with jumped(context, "api", 3_600_000):
                 with pytest.raises(ClockUnsafe):
                     await client.enqueue("orders", b"x", timeout_s=0.5)
-                # Nobody else's clock has moved.
+                # No other clock has moved.
                 assert abs(await scheduler.clock_offset_ms()) < 1_000
                 assert await _is_off_by(cluster, cluster.data[0], 0)
                 # A host's clock is not set right by starting a process again.
@@ -350,7 +350,7 @@ async def test_dates_in_whole_seconds_tell_an_offset_to_a_tenth(
 async def test_answers_that_take_longer_than_the_width_still_give_an_offset(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """On a busy machine the loop went on until the fault was said not to have happened."""
+    """On a busy machine the loop continued until the fault was reported as not having happened."""
     monkeypatch.setattr("chaos.systems.ddq.http._STEP_S", 0)
     now_ms = 1_800_000_000_321.0
     asked = 0
@@ -446,7 +446,7 @@ async def test_nothing_outlives_a_harness_that_is_killed_and_the_next_start() ->
     assert all(process_state(pid) is not None for pid in pids)
     harness.send_signal(signal.SIGKILL)
     await harness.wait()
-    # Reaped by whoever inherits them, sooner or later; a zombie runs nothing any more.
+    # Their new parent reaps them, sooner or later; a zombie runs nothing.
     async with asyncio.timeout(10):
         while True:
             if all(process_state(pid) in {None, "Z"} for pid in pids):
@@ -470,7 +470,7 @@ async def test_the_master_asks_for_a_majority_of_the_configured_nodes(
         name, value = await _setting(cluster, master, "min-replicas-to-write")
         assert (name, value) == ("min-replicas-to-write", needed)
         assert len(cluster.data_nodes.split(",")) == data_nodes
-        # The stray one is attached, though nobody configured it.
+        # The replica that is not in the configuration is attached.
         assert (await cluster.replication(master))["connected_slaves"] == str(data_nodes)
     finally:
         await cluster.stop()

@@ -26,7 +26,7 @@ from chaos.systems.ddq.journal import write_journal
 from ddq.client import Client, Lease, NewTask, OnConflict, RetryPolicy
 from ddq.client import TopicSettings as Settings
 from ddq.errors import DdqError
-from tests.chaos.test_promises import broken, stories
+from tests.chaos.test_promises import broken, explanation
 from tests.support.server import RunningServer
 
 TOPIC, SHARDS = "work", 2
@@ -43,7 +43,7 @@ def ms(value: float) -> timedelta:
 
 @contextlib.contextmanager
 def refused() -> Iterator[None]:
-    """Refusals are part of the story."""
+    """Expects that a request may be refused."""
     with contextlib.suppress(DdqError):
         yield
 
@@ -78,7 +78,7 @@ async def produce(one: Recorder, seed: int) -> None:
             with refused():
                 await one.enqueue_task(TOPIC, again)
     with refused():
-        await one.get_task(TOPIC, "nobody")
+        await one.get_task(TOPIC, "unknown")
 
 
 async def work(one: Recorder, seed: int, stop: asyncio.Event) -> None:
@@ -156,11 +156,11 @@ async def test_a_run_of_the_real_queue_keeps_every_promise(
     run = Run(tmp_path)
     await run_once(server, run)
     results = judge(run, BOUNDS).results
-    assert results.verdict == "VALID", stories(results)
+    assert results.verdict == "VALID", explanation(results)
     judged = {promise.id: promise.judged for promise in results.promises}
     assert all(judged.values()), judged
 
-    # The same run without one ack: the task ended, and nobody had ended it.
+    # The same run without one ack: the task ended, and no client had ended it.
     lines = run.history.read_bytes().splitlines(keepends=True)
     ops = read_history(run.history).ops
     tokens = [op.request.token for op in ops if op.op == "ack"]
@@ -172,4 +172,4 @@ async def test_a_run_of_the_real_queue_keeps_every_promise(
         b"".join(line for at, line in enumerate(lines) if at not in {alone.index, alone.end})
     )
     results = judge(run, BOUNDS).results
-    assert "G2" in broken(results), stories(results)
+    assert "G2" in broken(results), explanation(results)

@@ -26,13 +26,15 @@ async def judged(plan: RunPlan, folder: Path) -> Results:
     return conclude(plan, folder, problems).results
 
 
-def stories(results: Results) -> str:
-    """What to read when it fails."""
-    told = [anomaly["summary"] for promise in results.promises for anomaly in promise.anomalies[:3]]
+def explanation(results: Results) -> str:
+    """The verdict, anomalies, unmet gates and problems of a run, as an assertion's message."""
+    anomalies = [
+        anomaly["summary"] for promise in results.promises for anomaly in promise.anomalies[:3]
+    ]
     unmet = [f"{gate.name}: {gate.measured:g} of {gate.required:g}" for gate in results.gates
              if not gate.met]  # fmt: skip
     unknown = [reason for promise in results.promises for reason in promise.unknown]
-    return "\n".join([results.verdict, *told, *unmet, *unknown, *results.problems])
+    return "\n".join([results.verdict, *anomalies, *unmet, *unknown, *results.problems])
 
 
 @pytest.mark.parametrize("mode", [Mode.FAST, Mode.QUORUM])
@@ -46,11 +48,11 @@ async def test_a_killed_master_comes_back_as_a_replica_and_the_promises_of_the_m
     )  # fmt: skip
     results = await judged(plan, tmp_path)
     kept = {promise.id for promise in results.promises if promise.verdict == "VALID"}
-    told = stories(results)
-    assert results.failovers >= 1, told
-    assert next(gate for gate in results.gates if gate.name == "faults verified").met, told
+    explained = explanation(results)
+    assert results.failovers >= 1, explained
+    assert next(gate for gate in results.gates if gate.name == "faults verified").met, explained
     if mode is Mode.FAST:
         # What the others say is not promised across a failover.
-        assert kept >= ALWAYS, told
+        assert kept >= ALWAYS, explained
     else:
-        assert results.verdict == "VALID", told
+        assert results.verdict == "VALID", explained

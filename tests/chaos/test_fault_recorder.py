@@ -45,7 +45,7 @@ async def recorded(path: Path, *events: FaultEvent | None) -> tuple[Timeline, Fa
                     recorder.record(event)
                     continue
                 client.serves.set()
-                while len(asyncio.all_tasks()) > 1:  # noqa: ASYNC110 - nobody tells
+                while len(asyncio.all_tasks()) > 1:  # noqa: ASYNC110 - there is no event
                     await asyncio.sleep(0)
                 client.serves.clear()
     return timeline(read_history(path)), recorder
@@ -121,7 +121,7 @@ async def test_a_fault_that_begins_before_the_last_of_its_kind_is_over_has_a_win
     assert second.verified
 
 
-async def test_what_cannot_be_had_after_all_leaves_no_window_open(tmp_path: Path) -> None:
+async def test_a_fault_that_is_not_available_leaves_no_window_open(tmp_path: Path) -> None:
     found, recorder = await recorded(
         tmp_path / "h.jsonl",
         at(FaultPhase.BEGUN),

@@ -45,7 +45,7 @@ def test_the_catalogue_has_every_row_once_and_says_who_bears_what() -> None:
         kind("meteor")
 
 
-def test_what_a_run_does_not_have_is_said() -> None:
+def test_targets_that_a_run_lacks_are_reported() -> None:
     context = FaultContext(_NoCluster())  # type: ignore[arg-type]
     for target in PROCESS_TARGETS:
         assert "no such process" in str(kind("kill").unavailable(context, target))
@@ -153,7 +153,7 @@ async def test_a_second_host_is_hit_between_the_selection_and_the_promotion(
             if second == "isolate":
                 leader = next(n for n in cluster.sentinels if n.name == evidence["leader"])
                 assert leader.host == selected.host
-                # The election goes on behind the cut.
+                # The election continues behind the cut.
                 await cluster.until(
                     lambda: _is(cluster, selected, Role.MASTER), 30, "nothing was promoted"
                 )
@@ -207,24 +207,24 @@ async def test_a_cut_through_a_host_leaves_the_master_a_replica_and_its_clients(
         assert await cluster.command(new, "GET", "key") is None
 
 
-async def test_what_was_not_there_to_be_hit_did_not_happen(tmp_path: Path) -> None:
+async def test_a_fault_without_a_target_did_not_happen(tmp_path: Path) -> None:
     cluster = ShardedCluster(folder=tmp_path)
     async with running(cluster) as context:
         events = await run(
             context,
             Step("kill", "sentinel"),
-            # Nobody but the watcher is connected, and he is not counted among clients.
+            # Only the observer is connected, which is not counted as a client.
             Step("partition-clients", "master"),
             Step("stray-replica", "master"),
         )
-        told = {event.step.kind: event for event in events if "why" in event.evidence}
+        reasons = {event.step.kind: event for event in events if "why" in event.evidence}
         assert [event.phase for event in events if event.step.kind == "kill"] == [
             FaultPhase.BEGUN, FaultPhase.NOT_AVAILABLE
         ]  # fmt: skip
-        assert told["kill"].phase is FaultPhase.NOT_AVAILABLE
-        assert told["stray-replica"].phase is FaultPhase.NOT_AVAILABLE
+        assert reasons["kill"].phase is FaultPhase.NOT_AVAILABLE
+        assert reasons["stray-replica"].phase is FaultPhase.NOT_AVAILABLE
         if kind("partition-clients").unavailable(context, "master") is None:
-            assert told["partition-clients"].phase is FaultPhase.DID_NOT_HAPPEN
+            assert reasons["partition-clients"].phase is FaultPhase.DID_NOT_HAPPEN
 
 
 async def test_a_process_of_ddq_is_hit_by_the_same_faults(tmp_path: Path) -> None:
@@ -256,7 +256,7 @@ async def _given(service: Service) -> Target:
     return service
 
 
-class FakeVictim:
+class FakeTarget:
     """A process that notes what is done to it."""
 
     def __init__(self, done: list[str]) -> None:
@@ -282,7 +282,7 @@ class FakeVictim:
         return "pause" in self._done
 
 
-class FakeClocked(FakeVictim):
+class FakeClocked(FakeTarget):
     """A process that says these offsets, the last one for ever; None: it does not answer."""
 
     def __init__(self, done: list[str], *says_ms: int | None) -> None:
@@ -368,7 +368,7 @@ async def test_a_run_that_is_cancelled_heals_first() -> None:
 
 
 async def _found(done: list[str]) -> Target:
-    return FakeVictim(done)
+    return FakeTarget(done)
 
 
 class _NoCluster:

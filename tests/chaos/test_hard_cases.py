@@ -18,293 +18,295 @@ from chaos.history.run_folder import Run
 from chaos.history.synthetic import SyntheticHistory, write_run
 from models import operations as spec
 from models import queue
-from tests.chaos.test_promises import broken, found, judged, once, stories
+from tests.chaos.test_promises import broken, explanation, found, judged, once
 
 QUICK = RetrySettings(5, 0, 0, 1.0, 0.0)
 
 
 def handed_back() -> SyntheticHistory:
     """A released lease gives its attempt back: five releases, then as many attempts as allowed."""
-    tale = SyntheticHistory(policy=RetrySettings(2, 0, 0, 1.0, 0.0))
-    tale.enqueue("a")
-    tale.promote()
+    history = SyntheticHistory(policy=RetrySettings(2, 0, 0, 1.0, 0.0))
+    history.enqueue("a")
+    history.promote()
     for _ in range(5):
-        lease = tale.lease()
-        tale.release(lease)
-        tale.release(lease)
-    tale.nack(tale.lease())
-    tale.promote()
-    tale.ack(tale.lease())
-    return tale
+        lease = history.lease()
+        history.release(lease)
+        history.release(lease)
+    history.nack(history.lease())
+    history.promote()
+    history.ack(history.lease())
+    return history
 
 
 def snoozed() -> SyntheticHistory:
     """A snoozed lease gives its attempt back, and its delay is not a backoff."""
-    tale = SyntheticHistory(policy=RetrySettings(2, 5_000, 5_000, 1.0, 0.0))
-    tale.enqueue("a")
-    tale.promote()
+    history = SyntheticHistory(policy=RetrySettings(2, 5_000, 5_000, 1.0, 0.0))
+    history.enqueue("a")
+    history.promote()
     for number in range(5):
-        lease = tale.lease()
-        tale.snooze(lease, delay_ms=100, lost=number == 3)
-        tale.snooze(lease, delay_ms=100)
-        tale.wait(0.15)
-        tale.promote()
-    tale.nack(tale.lease())
-    tale.wait(5.1)
-    tale.promote()
-    tale.ack(tale.lease())
-    return tale
+        lease = history.lease()
+        history.snooze(lease, delay_ms=100, lost=number == 3)
+        history.snooze(lease, delay_ms=100)
+        history.wait(0.15)
+        history.promote()
+    history.nack(history.lease())
+    history.wait(5.1)
+    history.promote()
+    history.ack(history.lease())
+    return history
 
 
 def run_again() -> SyntheticHistory:
     """Each run plans the next; replies are lost, and repeats come when that is leased or done."""
-    tale = SyntheticHistory(policy=QUICK)
-    tale.enqueue("a")
-    tale.promote()
-    first = tale.lease()
-    tale.run_again(first, delay_ms=50, process="w.1", lost=True)
-    tale.wait(0.1)
-    tale.promote()
-    second = tale.lease()
-    tale.run_again(first, delay_ms=50, process="w.2")
-    tale.run_again(second, payload="another", delay_ms=50, process="w.3", lost=True, arrives=False)
-    tale.run_again(second, payload="another", delay_ms=50, process="w.4")
-    tale.run_again(second, payload="another", delay_ms=50, process="w.4")
-    tale.cancel("a")
-    tale.cancel("a")
-    return tale
+    history = SyntheticHistory(policy=QUICK)
+    history.enqueue("a")
+    history.promote()
+    first = history.lease()
+    history.run_again(first, delay_ms=50, process="w.1", lost=True)
+    history.wait(0.1)
+    history.promote()
+    second = history.lease()
+    history.run_again(first, delay_ms=50, process="w.2")
+    history.run_again(
+        second, payload="another", delay_ms=50, process="w.3", lost=True, arrives=False
+    )
+    history.run_again(second, payload="another", delay_ms=50, process="w.4")
+    history.run_again(second, payload="another", delay_ms=50, process="w.4")
+    history.cancel("a")
+    history.cancel("a")
+    return history
 
 
 def debounced() -> SyntheticHistory:
     """Events push the task back up to the limit; one is lost, and one comes when it has run."""
-    tale = SyntheticHistory(policy=QUICK)
+    history = SyntheticHistory(policy=QUICK)
     for number in range(5):
-        tale.enqueue(
+        history.enqueue(
             "a", f"event {number}", delay_ms=200, limit_ms=400, on_conflict="debounce",
             process=f"p.{number}", lost=number == 2,
         )  # fmt: skip
-        tale.wait(0.12)
-    tale.promote()
-    tale.enqueue("a", "ready by now", delay_ms=200, limit_ms=400, on_conflict="debounce")
-    tale.promote()
-    lease = tale.lease()
-    tale.enqueue("a", "too late", delay_ms=200, limit_ms=400, on_conflict="debounce")
-    tale.ack(lease)
-    tale.enqueue("a", "the next", delay_ms=200, limit_ms=400, on_conflict="debounce")
-    tale.wait(0.3)
-    tale.promote()
-    tale.ack(tale.lease())
-    return tale
+        history.wait(0.12)
+    history.promote()
+    history.enqueue("a", "ready by now", delay_ms=200, limit_ms=400, on_conflict="debounce")
+    history.promote()
+    lease = history.lease()
+    history.enqueue("a", "too late", delay_ms=200, limit_ms=400, on_conflict="debounce")
+    history.ack(lease)
+    history.enqueue("a", "the next", delay_ms=200, limit_ms=400, on_conflict="debounce")
+    history.wait(0.3)
+    history.promote()
+    history.ack(history.lease())
+    return history
 
 
 def redriven() -> SyntheticHistory:
     """A dead task gets a new run, with attempts from 1."""
-    tale = SyntheticHistory(policy=RetrySettings(1, 0, 0, 1.0, 0.0))
-    tale.enqueue("a")
-    tale.promote()
-    tale.nack(tale.lease())
-    tale.redrive("a")
-    tale.promote()
-    tale.nack(tale.lease())
-    tale.redrive("a")
-    tale.promote()
-    tale.ack(tale.lease())
-    return tale
+    history = SyntheticHistory(policy=RetrySettings(1, 0, 0, 1.0, 0.0))
+    history.enqueue("a")
+    history.promote()
+    history.nack(history.lease())
+    history.redrive("a")
+    history.promote()
+    history.nack(history.lease())
+    history.redrive("a")
+    history.promote()
+    history.ack(history.lease())
+    return history
 
 
 def moved() -> SyntheticHistory:
     """Rescheduled while ready: another promotion; rescheduled to sooner: due sooner."""
-    tale = SyntheticHistory()
-    tale.enqueue("a")
-    tale.promote()
-    tale.reschedule("a", delay_ms=20_000)
-    tale.reschedule("a", delay_ms=100)
-    tale.wait(0.15)
-    tale.promote()
-    tale.ack(tale.lease())
-    tale.reschedule("a")
-    return tale
+    history = SyntheticHistory()
+    history.enqueue("a")
+    history.promote()
+    history.reschedule("a", delay_ms=20_000)
+    history.reschedule("a", delay_ms=100)
+    history.wait(0.15)
+    history.promote()
+    history.ack(history.lease())
+    history.reschedule("a")
+    return history
 
 
 def replaced() -> SyntheticHistory:
     """Another incarnation under the same id, delivered after the cancel of the first."""
-    tale = SyntheticHistory()
-    tale.enqueue("a", "first")
-    tale.cancel("a")
-    tale.enqueue("a", "second", on_conflict="replace_finished")
-    tale.promote()
-    tale.ack(tale.lease())
-    tale.enqueue("b", "first", delay_ms=60_000)
-    tale.enqueue("b", "second", on_conflict="replace_scheduled")
-    tale.promote()
-    tale.ack(tale.lease())
-    return tale
+    history = SyntheticHistory()
+    history.enqueue("a", "first")
+    history.cancel("a")
+    history.enqueue("a", "second", on_conflict="replace_finished")
+    history.promote()
+    history.ack(history.lease())
+    history.enqueue("b", "first", delay_ms=60_000)
+    history.enqueue("b", "second", on_conflict="replace_scheduled")
+    history.promote()
+    history.ack(history.lease())
+    return history
 
 
 def revoked() -> SyntheticHistory:
     """A cancel that takes the lease away; its holder is refused, a repeat finds it cancelled."""
-    tale = SyntheticHistory()
-    tale.enqueue("a")
-    tale.promote()
-    lease = tale.lease()
-    tale.cancel("a")
-    tale.cancel("a", revoke=True)
-    tale.cancel("a", revoke=True)
-    tale.ack(lease)
-    tale.extend(lease)
-    return tale
+    history = SyntheticHistory()
+    history.enqueue("a")
+    history.promote()
+    lease = history.lease()
+    history.cancel("a")
+    history.cancel("a", revoke=True)
+    history.cancel("a", revoke=True)
+    history.ack(lease)
+    history.extend(lease)
+    return history
 
 
 def repeated_enqueue() -> SyntheticHistory:
     """The same enqueue again, also when the task has ended: no second one."""
-    tale = SyntheticHistory()
+    history = SyntheticHistory()
     for _ in range(3):
-        tale.enqueue("a")
-    tale.promote()
-    tale.ack(tale.lease())
-    tale.enqueue("a")
-    tale.enqueue("a", "other content")
-    return tale
+        history.enqueue("a")
+    history.promote()
+    history.ack(history.lease())
+    history.enqueue("a")
+    history.enqueue("a", "other content")
+    return history
 
 
 def late_but_unsuperseded() -> SyntheticHistory:
-    """Acked after its lease expired and was reaped, before anybody else got it."""
-    tale = SyntheticHistory(policy=QUICK)
-    tale.enqueue("a")
-    tale.promote()
-    lease = tale.lease(lease_ms=500)
-    tale.wait(1)
-    tale.reap()
-    tale.promote()
-    tale.ack(lease)
-    tale.ack(lease)
-    return tale
+    """Acked after its lease expired and was reaped, before another client got it."""
+    history = SyntheticHistory(policy=QUICK)
+    history.enqueue("a")
+    history.promote()
+    lease = history.lease(lease_ms=500)
+    history.wait(1)
+    history.reap()
+    history.promote()
+    history.ack(lease)
+    history.ack(lease)
+    return history
 
 
 def lost_retrieve() -> SyntheticHistory:
-    """Nobody knows of the lease; it expires, counts as an attempt, and the next one is the 2nd."""
-    tale = SyntheticHistory(policy=QUICK)
-    tale.enqueue("a")
-    tale.promote()
-    tale.retrieve(lease_ms=500, lost=True)
-    tale.cancel("a", process="q")
-    tale.wait(1)
-    tale.reap()
-    tale.promote()
-    tale.ack(tale.lease(process="v"), process="v")
-    return tale
+    """No client knows of the lease; it expires and counts as an attempt; the next is the 2nd."""
+    history = SyntheticHistory(policy=QUICK)
+    history.enqueue("a")
+    history.promote()
+    history.retrieve(lease_ms=500, lost=True)
+    history.cancel("a", process="q")
+    history.wait(1)
+    history.reap()
+    history.promote()
+    history.ack(history.lease(process="v"), process="v")
+    return history
 
 
 def repeated_behind_a_lost_lease() -> SyntheticHistory:
-    """An enqueue is repeated by the client library, and answered when nobody's lease has run out:
+    """An enqueue is repeated by the client library, and answered when the lost lease has expired:
     when the task is due by that reply is when it was to be retried."""
-    tale = SyntheticHistory(policy=RetrySettings(5, 1_000, 1_000, 1.0, 0.0))
-    tale.enqueue("a", lost=True)
-    tale.events.pop()
-    tale.promote()
-    tale.retrieve(lease_ms=500, lost=True)
-    tale.wait(1)
-    tale.reap()
-    tale.wait(1)
-    tale.promote()
-    tale.enqueue("a")
-    del tale.events[-2]
-    lease = tale.lease(process="v")
-    tale.cancel("a", process="q")
-    tale.ack(lease, process="v")
-    return tale
+    history = SyntheticHistory(policy=RetrySettings(5, 1_000, 1_000, 1.0, 0.0))
+    history.enqueue("a", lost=True)
+    history.events.pop()
+    history.promote()
+    history.retrieve(lease_ms=500, lost=True)
+    history.wait(1)
+    history.reap()
+    history.wait(1)
+    history.promote()
+    history.enqueue("a")
+    del history.events[-2]
+    lease = history.lease(process="v")
+    history.cancel("a", process="q")
+    history.ack(lease, process="v")
+    return history
 
 
 def repeated_behind_a_snooze() -> SyntheticHistory:
     """An enqueue is repeated by the client library, and answered when the task has been snoozed:
     the due time of that reply is the snooze's."""
-    tale = SyntheticHistory(policy=QUICK)
-    tale.enqueue("a", lost=True)
-    tale.events.pop()
-    tale.promote()
-    tale.snooze(tale.lease(), delay_ms=400)
-    tale.enqueue("a")
-    del tale.events[-2]
-    tale.wait(0.5)
-    tale.promote()
-    tale.ack(tale.lease())
-    return tale
+    history = SyntheticHistory(policy=QUICK)
+    history.enqueue("a", lost=True)
+    history.events.pop()
+    history.promote()
+    history.snooze(history.lease(), delay_ms=400)
+    history.enqueue("a")
+    del history.events[-2]
+    history.wait(0.5)
+    history.promote()
+    history.ack(history.lease())
+    return history
 
 
 def repeated_behind_the_next_run() -> SyntheticHistory:
     """An enqueue is repeated by the client library, and answered when the task's next run is there:
     the incarnation of that reply is not the one that the enqueue made."""
-    tale = SyntheticHistory(policy=QUICK)
-    tale.enqueue("a", lost=True)
-    tale.events.pop()
-    tale.promote()
-    lease = tale.lease()
-    tale.cancel("a", process="q")
-    tale.run_again(lease, delay_ms=50)
-    tale.enqueue("a")
-    del tale.events[-2]
-    return tale
+    history = SyntheticHistory(policy=QUICK)
+    history.enqueue("a", lost=True)
+    history.events.pop()
+    history.promote()
+    lease = history.lease()
+    history.cancel("a", process="q")
+    history.run_again(lease, delay_ms=50)
+    history.enqueue("a")
+    del history.events[-2]
+    return history
 
 
 def lapsed_before_the_repeat() -> SyntheticHistory:
     """A Retrieve is repeated by the client library when its lease has expired: its reply names no
     lease, and yet a cancel was refused because of it."""
-    tale = SyntheticHistory(policy=QUICK)
-    tale.enqueue("a")
-    tale.promote()
-    tale.retrieve(lease_ms=500, request_id="r", lost=True)
-    tale.events.pop()
-    tale.cancel("a", process="q")
-    tale.wait(1)
-    tale.reap()
-    tale.retrieve(lease_ms=500, request_id="r")
-    del tale.events[-2]
-    tale.promote()
-    tale.ack(tale.lease())
-    return tale
+    history = SyntheticHistory(policy=QUICK)
+    history.enqueue("a")
+    history.promote()
+    history.retrieve(lease_ms=500, request_id="r", lost=True)
+    history.events.pop()
+    history.cancel("a", process="q")
+    history.wait(1)
+    history.reap()
+    history.retrieve(lease_ms=500, request_id="r")
+    del history.events[-2]
+    history.promote()
+    history.ack(history.lease())
+    return history
 
 
 def lost_and_asked_again() -> SyntheticHistory:
     """The lost reply's leases are asked for again, after a wait, with the same request_id."""
-    tale = SyntheticHistory()
-    tale.enqueue("a")
-    tale.promote()
-    tale.retrieve(request_id="r", lost=True)
-    tale.wait(5)
-    (lease,) = tale.retrieve(process="w.1", request_id="r")
-    tale.ack(lease, process="w.1")
-    return tale
+    history = SyntheticHistory()
+    history.enqueue("a")
+    history.promote()
+    history.retrieve(request_id="r", lost=True)
+    history.wait(5)
+    (lease,) = history.retrieve(process="w.1", request_id="r")
+    history.ack(lease, process="w.1")
+    return history
 
 
 def lost_replies() -> SyntheticHistory:
     """Every kind of operation took effect without its caller knowing."""
-    tale = SyntheticHistory(policy=QUICK)
-    tale.enqueue("a", lost=True)
-    tale.enqueue("b", process="p.1", delay_ms=100, lost=True)
-    tale.cancel("b", process="p.2", lost=True)
-    tale.cancel("b", process="p.3")
-    tale.promote()
-    tale.nack(tale.lease(), lost=True)
-    tale.promote()
-    tale.release(tale.lease(process="w.1"), process="w.1", lost=True)
-    tale.ack(tale.lease(process="w.2"), process="w.2", lost=True)
-    return tale
+    history = SyntheticHistory(policy=QUICK)
+    history.enqueue("a", lost=True)
+    history.enqueue("b", process="p.1", delay_ms=100, lost=True)
+    history.cancel("b", process="p.2", lost=True)
+    history.cancel("b", process="p.3")
+    history.promote()
+    history.nack(history.lease(), lost=True)
+    history.promote()
+    history.release(history.lease(process="w.1"), process="w.1", lost=True)
+    history.ack(history.lease(process="w.2"), process="w.2", lost=True)
+    return history
 
 
 def lost_requests() -> SyntheticHistory:
     """None of these ever arrived."""
-    tale = SyntheticHistory(policy=QUICK)
-    tale.enqueue("a", lost=True, arrives=False)
-    tale.enqueue("b", process="p.1")
-    tale.cancel("b", process="p.1", lost=True, arrives=False)
-    tale.promote()
-    lease = tale.lease()
-    tale.ack(lease, lost=True, arrives=False)
-    tale.extend(lease, process="w.1")
-    tale.nack(lease, process="w.1", lost=True, arrives=False)
-    tale.retrieve(process="w.2", lost=True, arrives=False)
-    tale.ack(lease, process="w.3")
-    return tale
+    history = SyntheticHistory(policy=QUICK)
+    history.enqueue("a", lost=True, arrives=False)
+    history.enqueue("b", process="p.1")
+    history.cancel("b", process="p.1", lost=True, arrives=False)
+    history.promote()
+    lease = history.lease()
+    history.ack(lease, lost=True, arrives=False)
+    history.extend(lease, process="w.1")
+    history.nack(lease, process="w.1", lost=True, arrives=False)
+    history.retrieve(process="w.2", lost=True, arrives=False)
+    history.ack(lease, process="w.3")
+    return history
 
 
 BENIGN = [
@@ -321,24 +323,26 @@ def test_a_debounce_beyond_its_limit_is_named(
     def unlimited(shard: Any, op: Any, context: Any) -> Any:
         return queue.enqueue(shard, replace(op, limit_ms=10**9), context)
 
-    with monkeypatch.context() as planted:
-        planted.setitem(queue.TRANSITIONS, spec.Enqueue, unlimited)
-        tale = SyntheticHistory(policy=QUICK)
+    with monkeypatch.context() as mutated:
+        mutated.setitem(queue.TRANSITIONS, spec.Enqueue, unlimited)
+        history = SyntheticHistory(policy=QUICK)
         for number in range(4):
-            tale.enqueue("a", f"event {number}", delay_ms=200, limit_ms=400, on_conflict="debounce")
-            tale.wait(0.12)
-    results = judged(tmp_path, tale)
-    assert "G6" in broken(results), stories(results)
-    assert "its limit is 400 ms" in stories(results)
+            history.enqueue(
+                "a", f"event {number}", delay_ms=200, limit_ms=400, on_conflict="debounce"
+            )
+            history.wait(0.12)
+    results = judged(tmp_path, history)
+    assert "G6" in broken(results), explanation(results)
+    assert "its limit is 400 ms" in explanation(results)
 
 
 @pytest.mark.parametrize("with_journal", [True, False], ids=["journal", "replies"])
-@pytest.mark.parametrize("tale", BENIGN)
-def test_what_is_right_is_found_right(tmp_path: Path, tale: Any, with_journal: bool) -> None:
-    results = judged(tmp_path, tale(), journal=with_journal)
-    assert not broken(results), stories(results)
+@pytest.mark.parametrize("history", BENIGN)
+def test_correct_histories_are_valid(tmp_path: Path, history: Any, with_journal: bool) -> None:
+    results = judged(tmp_path, history(), journal=with_journal)
+    assert not broken(results), explanation(results)
     unknown = {p.id for p in results.promises if p.verdict == "UNKNOWN"}
-    assert unknown == (set() if with_journal else {"G3", "G12"}), stories(results)
+    assert unknown == (set() if with_journal else {"G3", "G12"}), explanation(results)
 
 
 def test_unknowns_are_resolved_by_the_journal(tmp_path: Path) -> None:
@@ -354,60 +358,60 @@ def test_unknowns_are_resolved_by_the_journal(tmp_path: Path) -> None:
 
 def test_an_unknown_ack_that_was_none_is_no_excuse(tmp_path: Path) -> None:
     """The task is gone; the only ack that may have ended it is not in the journal."""
-    tale = once()
-    event = found(tale, "ack")
+    history = once()
+    event = found(history, "ack")
     event["type"], event["reply"] = "info", {"error": "OUTCOME_UNKNOWN"}
-    assert judged(tmp_path / "may", tale).verdict == "VALID"
-    tale.journal = [e for e in tale.journal if e["op"] != "ack"]
-    assert "G2" in broken(judged(tmp_path / "not", tale))
+    assert judged(tmp_path / "may", history).verdict == "VALID"
+    history.journal = [e for e in history.journal if e["op"] != "ack"]
+    assert "G2" in broken(judged(tmp_path / "not", history))
 
 
 def test_a_moved_delivery_is_noticed(tmp_path: Path) -> None:
     """After the ack of its own lease, in time as well as before the enqueue."""
     for shift_s, promise in ((5, "G9"), (-3.2, "G1")):
-        tale = once()
-        for event in tale.events:
+        history = once()
+        for event in history.events:
             if event["op"] == "retrieve":
                 event["time_ns"] += int(shift_s * 1e9)
-        tale.events.sort(key=lambda event: event["time_ns"])
-        assert promise in broken(judged(tmp_path / promise, tale)), promise
+        history.events.sort(key=lambda event: event["time_ns"])
+        assert promise in broken(judged(tmp_path / promise, history)), promise
 
 
 def test_a_reordered_cancel_is_noticed(tmp_path: Path) -> None:
-    """It came after the delivery and says so by its revision; in the history it comes before."""
-    tale = SyntheticHistory(policy=RetrySettings(5, 10_000, 10_000, 1.0, 0.0))
-    tale.enqueue("a", delay_ms=900)
-    tale.wait(1)
-    tale.promote()
-    tale.nack(tale.lease())
-    tale.cancel("a")
-    assert judged(tmp_path / "whole", tale).verdict == "VALID"
-    begin, end = found(tale, "cancel", "invoke"), found(tale, "cancel")
+    """It came after the delivery and says so by its revision; by its time it comes before."""
+    history = SyntheticHistory(policy=RetrySettings(5, 10_000, 10_000, 1.0, 0.0))
+    history.enqueue("a", delay_ms=900)
+    history.wait(1)
+    history.promote()
+    history.nack(history.lease())
+    history.cancel("a")
+    assert judged(tmp_path / "whole", history).verdict == "VALID"
+    begin, end = found(history, "cancel", "invoke"), found(history, "cancel")
     begin["time_ns"], end["time_ns"] = 500_000_000, 502_000_000
-    results = judged(tmp_path / "moved", tale)
-    assert broken(results) == {"G4"}, stories(results)
+    results = judged(tmp_path / "moved", history)
+    assert broken(results) == {"G4"}, explanation(results)
 
 
 def test_a_replayed_lease_after_the_end_is_a_delivery(tmp_path: Path) -> None:
     """A repeat of a Retrieve that still hands out what was cancelled or acked meanwhile."""
-    tale = SyntheticHistory()
-    tale.enqueue("a")
-    tale.promote()
-    lease = tale.lease(request_id="r")
-    tale.ack(lease)
-    tale.retrieve(request_id="r")
-    found(tale, "retrieve", nth=1)["reply"] = found(tale, "retrieve")["reply"]
-    assert "G9" in broken(judged(tmp_path, tale))
+    history = SyntheticHistory()
+    history.enqueue("a")
+    history.promote()
+    lease = history.lease(request_id="r")
+    history.ack(lease)
+    history.retrieve(request_id="r")
+    found(history, "retrieve", nth=1)["reply"] = found(history, "retrieve")["reply"]
+    assert "G9" in broken(judged(tmp_path, history))
 
 
 def test_in_a_lost_lineage_acknowledged_writes_are_lost(tmp_path: Path) -> None:
     """As FAST does it: the deposed master acknowledged a task that the surviving store lacks."""
-    tale = once()
-    kept, lost = SyntheticHistory(seed=3), [e for e in tale.events if e["op"] == "enqueue"]
+    history = once()
+    kept, lost = SyntheticHistory(seed=3), [e for e in history.events if e["op"] == "enqueue"]
     lost[1]["reply"]["lineage"] = "dead"
     kept.events = lost
     results = judged(tmp_path, kept)
-    assert broken(results) == {"G2"}, stories(results)
+    assert broken(results) == {"G2"}, explanation(results)
     (g2,) = [p for p in results.promises if p.id == "G2"]
     assert g2.lost_lineage_count == 1
 
@@ -424,7 +428,7 @@ def test_less_than_a_whole_run_is_never_green(tmp_path: Path) -> None:
     cut = write_run(tmp_path / "5", once())
     cut.history.write_bytes(cut.history.read_bytes()[:-20])
     results = judge(cut).results
-    assert results.verdict == "UNKNOWN", stories(results)
+    assert results.verdict == "UNKNOWN", explanation(results)
     assert "cut off" in results.problems[0]
 
     trimmed = once()
@@ -458,7 +462,7 @@ def test_a_gate_that_is_not_met_is_unknown(tmp_path: Path) -> None:
     run = write_run(tmp_path, lost_requests())
     run.schedule.write_text('{"gates": {"unknowns later proved absent": 4, "operations": 3}}')
     results = judge(run).results
-    assert results.verdict == "VALID", stories(results)
+    assert results.verdict == "VALID", explanation(results)
     assert [gate.measured for gate in results.gates] == [9, 4]
     run.schedule.write_text('{"gates": {"unknowns later proved absent": 5}}')
     assert judge(run).results.verdict == "UNKNOWN"
@@ -483,12 +487,12 @@ JOURNAL_BREAKS = {
 
 @pytest.mark.parametrize("promise", JOURNAL_BREAKS)
 def test_a_journal_is_judged_by_itself(tmp_path: Path, promise: str) -> None:
-    tale = once()
-    run = write_run(tmp_path / "whole", tale)
+    history = once()
+    run = write_run(tmp_path / "whole", history)
     assert judge_journal(run.journal, max_attempts=5).results.verdict == "VALID"
-    JOURNAL_BREAKS[promise](tale)
-    results = judge_journal(write_run(tmp_path / "broken", tale).journal).results
-    assert promise in broken(results), stories(results)
+    JOURNAL_BREAKS[promise](history)
+    results = judge_journal(write_run(tmp_path / "broken", history).journal).results
+    assert promise in broken(results), explanation(results)
     summary = next(p.anomalies[0]["summary"] for p in results.promises if p.id == promise)
     assert "work/a" in summary
 

@@ -90,7 +90,7 @@ def test_a_line_that_does_not_fit_is_named(
         read_history(path)
 
 
-def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+def test_a_written_history_is_read_back(tmp_path: Path) -> None:
     path = tmp_path / "history.jsonl"
     with HistoryWriter(path) as writer:
         writer.note("nemesis", "fault", FaultNote("kill", "n1", "inject"))

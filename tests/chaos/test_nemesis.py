@@ -52,7 +52,7 @@ def test_a_draw_says_when_nothing_is_left() -> None:
         ('{"format": 1, "down_after_ms": 1, "tracks": [[{"kind": "kill", "colour": "y"}]]}', "col"),
     ],
 )
-def test_what_is_no_schedule_is_refused_in_one_line(text: str, says: str) -> None:
+def test_an_invalid_schedule_is_refused_in_one_line(text: str, says: str) -> None:
     with pytest.raises(ValueError, match=says) as caught:
         Schedule.from_json(text)
     assert "\n" not in str(caught.value)

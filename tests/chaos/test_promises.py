@@ -1,6 +1,6 @@
 """Each promise: the smallest history that keeps it, and the smallest that breaks it and no other.
 
-The unbroken ones are told by the specification, so whatever the checkers find in them is the
+The specification generates the correct ones, so any finding of the checkers in them is the
 checkers' mistake. Each is then broken by hand, and exactly the one promise must be named: with its
 checker left out, nothing may notice.
 """
@@ -27,8 +27,10 @@ from models.promises import PROMISES
 Events = list[dict[str, Any]]
 
 
-def judged(folder: Path, tale: SyntheticHistory, *, without: str = "", **options: bool) -> Results:
-    run = write_run(folder, tale, **options)
+def judged(
+    folder: Path, history: SyntheticHistory, *, without: str = "", **options: bool
+) -> Results:
+    run = write_run(folder, history, **options)
     return judge(run, checkers=[c for c in CHECKERS if c.promise != without]).results
 
 
@@ -36,7 +38,7 @@ def broken(results: Results) -> set[str]:
     return {promise.id for promise in results.promises if promise.verdict == "INVALID"}
 
 
-def stories(results: Results) -> str:
+def explanation(results: Results) -> str:
     return "\n".join(
         [a["summary"] for p in results.promises for a in p.anomalies]
         + [f"{p.id}: {why}" for p in results.promises for why in p.unknown]
@@ -44,222 +46,222 @@ def stories(results: Results) -> str:
     )
 
 
-def found(tale: SyntheticHistory, op: str, kind: str = "ok", nth: int = 0) -> dict[str, Any]:
+def found(history: SyntheticHistory, op: str, kind: str = "ok", nth: int = 0) -> dict[str, Any]:
     """The nth event of this operation."""
-    return [e for e in tale.events if e["op"] == op and e["type"] == kind][nth]
+    return [e for e in history.events if e["op"] == op and e["type"] == kind][nth]
 
 
-def both(tale: SyntheticHistory, op: str, nth: int = 0) -> Events:
+def both(history: SyntheticHistory, op: str, nth: int = 0) -> Events:
     """An operation's two events."""
-    return [found(tale, op, "invoke", nth), found(tale, op, "ok", nth)]
+    return [found(history, op, "invoke", nth), found(history, op, "ok", nth)]
 
 
-def entry(tale: SyntheticHistory, op: str, nth: int = 0) -> dict[str, Any]:
-    return [e for e in tale.journal if e["op"] == op][nth]
+def entry(history: SyntheticHistory, op: str, nth: int = 0) -> dict[str, Any]:
+    return [e for e in history.journal if e["op"] == op][nth]
 
 
 def once(**options: Any) -> SyntheticHistory:
     """One task: enqueued, promoted, delivered, acked."""
-    tale = SyntheticHistory(**options)
-    tale.enqueue("a", delay_ms=3_000)
-    tale.wait(3.1)
-    tale.promote()
-    tale.ack(tale.lease())
-    return tale
+    history = SyntheticHistory(**options)
+    history.enqueue("a", delay_ms=3_000)
+    history.wait(3.1)
+    history.promote()
+    history.ack(history.lease())
+    return history
 
 
 # How each promise is broken ------------------------------------------------------------------
 
 
-def g1(tale: SyntheticHistory) -> None:
-    found(tale, "retrieve")["reply"]["leases"][0]["payload"] = "another"
+def g1(history: SyntheticHistory) -> None:
+    found(history, "retrieve")["reply"]["leases"][0]["payload"] = "another"
 
 
-def g2_nobody_acked(tale: SyntheticHistory) -> None:
-    for event in both(tale, "ack"):
-        tale.events.remove(event)
+def g2_without_ack(history: SyntheticHistory) -> None:
+    for event in both(history, "ack"):
+        history.events.remove(event)
 
 
-def g3(tale: SyntheticHistory) -> None:
-    entry(tale, "promote")["promotion"] = 2
-    found(tale, "retrieve")["reply"]["leases"][0]["promotion"] = 2
+def g3(history: SyntheticHistory) -> None:
+    entry(history, "promote")["promotion"] = 2
+    found(history, "retrieve")["reply"]["leases"][0]["promotion"] = 2
 
 
 def cancelled() -> SyntheticHistory:
-    tale = SyntheticHistory()
-    tale.enqueue("a")
-    tale.cancel("a")
-    return tale
+    history = SyntheticHistory()
+    history.enqueue("a")
+    history.cancel("a")
+    return history
 
 
-def g4_delivered(tale: SyntheticHistory) -> None:
+def g4_delivered(history: SyntheticHistory) -> None:
     """A delivery that only its worker knows of, as from a deposed master."""
     other = SyntheticHistory(seed=2)
     other.enqueue("a")
     other.promote()
     lease = other.lease()
     lease.revision = 1
-    cancel = found(tale, "cancel")
+    cancel = found(history, "cancel")
     lease.revision = cancel["reply"]["revision"]
     lease.incarnation = cancel["reply"]["incarnation"]
     for event in both(other, "retrieve"):
         event["time_ns"] += 5_000_000
-        tale.events.append(event)
-    found(tale, "retrieve")["reply"]["leases"][0] |= {
+        history.events.append(event)
+    found(history, "retrieve")["reply"]["leases"][0] |= {
         "revision": lease.revision, "incarnation": lease.incarnation, "lineage": "",
     }  # fmt: skip
 
 
 def refused_cancel() -> SyntheticHistory:
-    tale = SyntheticHistory()
-    tale.enqueue("a")
-    tale.promote()
-    lease = tale.lease()
-    tale.cancel("a")
-    tale.nack(lease)
-    tale.cancel("a")
-    return tale
+    history = SyntheticHistory()
+    history.enqueue("a")
+    history.promote()
+    lease = history.lease()
+    history.cancel("a")
+    history.nack(lease)
+    history.cancel("a")
+    return history
 
 
-def g4_said_too_late(tale: SyntheticHistory) -> None:
-    found(tale, "cancel", "fail")["reply"]["error"] = "TASK_FINISHED"
+def g4_said_too_late(history: SyntheticHistory) -> None:
+    found(history, "cancel", "fail")["reply"]["error"] = "TASK_FINISHED"
 
 
-def g5(tale: SyntheticHistory) -> None:
+def g5(history: SyntheticHistory) -> None:
     """The store's clock ran ahead: by its own time all is well."""
-    for event in tale.events:
+    for event in history.events:
         if event["op"] in {"retrieve", "ack"}:
             event["time_ns"] -= 2_000_000_000
 
 
-def g6(tale: SyntheticHistory) -> None:
+def g6(history: SyntheticHistory) -> None:
     for name in ("promote", "lease", "ack"):
-        entry(tale, name)["at_ms"] += 400
+        entry(history, name)["at_ms"] += 400
 
 
 def two_leases() -> SyntheticHistory:
     """The second worker gets it when the first one's lease has expired."""
-    tale = SyntheticHistory(policy=RetrySettings(5, 0, 0, 1.0, 0.0))
-    tale.enqueue("a")
-    tale.promote()
-    tale.lease(lease_ms=2_000)
-    tale.wait(2.1)
-    tale.reap()
-    tale.promote()
-    tale.ack(tale.lease(process="v"), process="v")
-    return tale
+    history = SyntheticHistory(policy=RetrySettings(5, 0, 0, 1.0, 0.0))
+    history.enqueue("a")
+    history.promote()
+    history.lease(lease_ms=2_000)
+    history.wait(2.1)
+    history.reap()
+    history.promote()
+    history.ack(history.lease(process="v"), process="v")
+    return history
 
 
-def g7(tale: SyntheticHistory) -> None:
-    """The first worker had been told that its lease is longer, and the journal knew of neither."""
-    found(tale, "retrieve")["reply"]["leases"][0]["expire_ms"] += 60_000
-    found(tale, "retrieve", "invoke")["request"]["lease_ms"] += 60_000
+def g7(history: SyntheticHistory) -> None:
+    """The reply gave the first worker a longer lease, which the journal does not have."""
+    found(history, "retrieve")["reply"]["leases"][0]["expire_ms"] += 60_000
+    found(history, "retrieve", "invoke")["request"]["lease_ms"] += 60_000
 
 
 def late_ack() -> SyntheticHistory:
     """An ack with an expired token that nothing has superseded is accepted."""
-    tale = SyntheticHistory(policy=RetrySettings(5, 0, 0, 1.0, 0.0))
-    tale.enqueue("a")
-    tale.promote()
-    lease = tale.lease(lease_ms=1_000)
-    tale.wait(1.1)
-    tale.reap()
-    tale.promote()
-    second = tale.lease(process="v")
-    tale.nack(lease)
-    tale.ack(second, process="v")
-    return tale
+    history = SyntheticHistory(policy=RetrySettings(5, 0, 0, 1.0, 0.0))
+    history.enqueue("a")
+    history.promote()
+    lease = history.lease(lease_ms=1_000)
+    history.wait(1.1)
+    history.reap()
+    history.promote()
+    second = history.lease(process="v")
+    history.nack(lease)
+    history.ack(second, process="v")
+    return history
 
 
-def g8(tale: SyntheticHistory) -> None:
-    """The stale token's nack is accepted, though it changed nothing that anybody saw."""
-    event = found(tale, "nack", "fail")
+def g8(history: SyntheticHistory) -> None:
+    """The stale token's nack is accepted, though it changed nothing that a client saw."""
+    event = found(history, "nack", "fail")
     event["type"] = "ok"
-    event["reply"] = {"revision": found(tale, "ack")["reply"]["revision"], "state": "dead"}
+    event["reply"] = {"revision": found(history, "ack")["reply"]["revision"], "state": "dead"}
 
 
 def acked_and_seen() -> SyntheticHistory:
-    tale = once()
-    tale.get("a")
-    return tale
+    history = once()
+    history.get("a")
+    return history
 
 
-def g9(tale: SyntheticHistory) -> None:
-    found(tale, "get")["reply"]["state"] = "ready"
+def g9(history: SyntheticHistory) -> None:
+    found(history, "get")["reply"]["state"] = "ready"
 
 
 def tried_twice() -> SyntheticHistory:
-    tale = SyntheticHistory(policy=RetrySettings(2, 500, 500, 1.0, 0.0))
-    tale.enqueue("a")
-    tale.promote()
-    tale.nack(tale.lease())
-    tale.wait(0.6)
-    tale.promote()
-    tale.ack(tale.lease())
-    return tale
+    history = SyntheticHistory(policy=RetrySettings(2, 500, 500, 1.0, 0.0))
+    history.enqueue("a")
+    history.promote()
+    history.nack(history.lease())
+    history.wait(0.6)
+    history.promote()
+    history.ack(history.lease())
+    return history
 
 
-def g10_too_often(tale: SyntheticHistory) -> None:
-    tale.settings.policy.max_attempts = 1
+def g10_too_often(history: SyntheticHistory) -> None:
+    history.settings.policy.max_attempts = 1
 
 
-def g10_too_soon(tale: SyntheticHistory) -> None:
-    tale.settings.policy.initial_backoff_ms = tale.settings.policy.max_backoff_ms = 1_000
+def g10_too_soon(history: SyntheticHistory) -> None:
+    history.settings.policy.initial_backoff_ms = history.settings.policy.max_backoff_ms = 1_000
 
 
-def g11(tale: SyntheticHistory) -> None:
-    del tale.shard.counts["succeeded"]  # type: ignore[attr-defined]
+def g11(history: SyntheticHistory) -> None:
+    del history.shard.counts["succeeded"]  # type: ignore[attr-defined]
 
 
 def led_twice() -> SyntheticHistory:
-    tale = once()
-    tale.lead()
-    tale.enqueue("b")
-    tale.promote()
-    tale.ack(tale.lease())
-    return tale
+    history = once()
+    history.lead()
+    history.enqueue("b")
+    history.promote()
+    history.ack(history.lease())
+    return history
 
 
-def g12(tale: SyntheticHistory) -> None:
+def g12(history: SyntheticHistory) -> None:
     """A deposed leader's number turns up again."""
-    entry(tale, "promote", 1)["epoch"] = 1
-    entry(tale, "enqueue", 1)["epoch"] = 2
+    entry(history, "promote", 1)["epoch"] = 1
+    entry(history, "enqueue", 1)["epoch"] = 2
 
 
 def claimed() -> SyntheticHistory:
-    tale = once()
+    history = once()
     for name, epoch in (("s1", 1), ("s2", 2)):
-        tale.note(name, "leader", LeaderNote("work", 0, epoch, lineage=tale.lineage))
-    return tale
+        history.note(name, "leader", LeaderNote("work", 0, epoch, lineage=history.lineage))
+    return history
 
 
-def g12_two_owners(tale: SyntheticHistory) -> None:
-    found(tale, "leader", "info", 1)["reply"]["epoch"] = 1
+def g12_two_owners(history: SyntheticHistory) -> None:
+    found(history, "leader", "info", 1)["reply"]["epoch"] = 1
 
 
 def repeated() -> SyntheticHistory:
     """A Retrieve whose reply was lost for its caller, asked again with the same id."""
-    tale = SyntheticHistory()
-    tale.enqueue("a")
-    tale.promote()
-    tale.retrieve(request_id="r")
-    (lease,) = tale.retrieve(request_id="r")
-    tale.ack(lease)
-    tale.ack(lease)
-    return tale
+    history = SyntheticHistory()
+    history.enqueue("a")
+    history.promote()
+    history.retrieve(request_id="r")
+    (lease,) = history.retrieve(request_id="r")
+    history.ack(lease)
+    history.ack(lease)
+    return history
 
 
-def g13_ack(tale: SyntheticHistory) -> None:
-    found(tale, "ack", nth=1)["reply"]["revision"] += 2
+def g13_ack(history: SyntheticHistory) -> None:
+    found(history, "ack", nth=1)["reply"]["revision"] += 2
 
 
-def g13_retrieve(tale: SyntheticHistory) -> None:
+def g13_retrieve(history: SyntheticHistory) -> None:
     """The repeat brings another task's lease instead."""
-    tale.enqueue("b", process="q")
-    tale.promote()
-    lease = tale.lease(process="v", request_id="s")
-    tale.ack(lease, process="v")
-    for event in both(tale, "retrieve", 2):
+    history.enqueue("b", process="q")
+    history.promote()
+    lease = history.lease(process="v", request_id="s")
+    history.ack(lease, process="v")
+    for event in both(history, "retrieve", 2):
         if event["type"] == "invoke":
             event["request"]["request_id"] = "r"
 
@@ -267,14 +269,14 @@ def g13_retrieve(tale: SyntheticHistory) -> None:
 @dataclass(frozen=True)
 class Break:
     promise: str
-    tale: Callable[[], SyntheticHistory]
+    history: Callable[[], SyntheticHistory]
     edit: Callable[[SyntheticHistory], None]
     says: str
 
 
 BREAKS = [
     Break("G1", once, g1, "delivered with 'another'.*no client had enqueued"),
-    Break("G2", once, g2_nobody_acked, "never ended, and is not held"),
+    Break("G2", once, g2_without_ack, "never ended, and is not held"),
     Break("G3", once, g3, "promoted as number 2 after number 0"),
     Break("G4", cancelled, g4_delivered, r"was cancelled at .*, delivered at"),
     Break("G4", refused_cancel, g4_said_too_late, "said to have finished.*not true"),
@@ -296,19 +298,19 @@ IDS = [f"{one.promise}-{one.edit.__name__}" for one in BREAKS]
 
 @pytest.mark.parametrize("one", BREAKS, ids=IDS)
 def test_the_smallest_history_that_breaks_it_breaks_only_it(tmp_path: Path, one: Break) -> None:
-    whole = judged(tmp_path / "whole", one.tale())
-    assert whole.verdict == "VALID", stories(whole)
-    assert all(promise.verdict == "VALID" for promise in whole.promises), stories(whole)
+    whole = judged(tmp_path / "whole", one.history())
+    assert whole.verdict == "VALID", explanation(whole)
+    assert all(promise.verdict == "VALID" for promise in whole.promises), explanation(whole)
 
-    tale = one.tale()
-    one.edit(tale)
-    results = judged(tmp_path / "broken", tale)
-    assert broken(results) == {one.promise}, stories(results)
+    history = one.history()
+    one.edit(history)
+    results = judged(tmp_path / "broken", history)
+    assert broken(results) == {one.promise}, explanation(results)
     assert results.verdict == "INVALID"
     (anomalies,) = [p.anomalies for p in results.promises if p.id == one.promise]
     assert re.search(one.says, anomalies[0]["summary"]), anomalies
-    blind = judged(tmp_path / "blind", tale, without=one.promise)
-    assert blind.verdict == "VALID", stories(blind)
+    blind = judged(tmp_path / "blind", history, without=one.promise)
+    assert blind.verdict == "VALID", explanation(blind)
 
 
 def test_every_promise_has_a_checker_and_a_history_that_breaks_it() -> None:

@@ -1,7 +1,4 @@
-"""Whatever the specification does is found right: random tales, with replies and requests lost.
-
-And a lie in any one reply is never taken for a whole truth by all of the checkers at once.
-"""
+"""Random histories of the specification, with lost replies and requests, are found valid."""
 
 from __future__ import annotations
 
@@ -16,24 +13,24 @@ from chaos.history.operations import (
     RetrySettings,
 )
 from chaos.history.synthetic import SyntheticHistory
-from tests.chaos.test_promises import broken, judged, stories
+from tests.chaos.test_promises import broken, explanation, judged
 
 STEPS = 120
 SEEDS = range(25)
 SETTLING = (
     "ack", "ack", "ack", "run_again", "run_again", "nack", "nack", "release", "snooze", "extend",
 )  # fmt: skip
-"""How leases are ended, as often as each is needed for every planted mistake to meet something."""
+"""How leases are ended, as often as each is needed for every seeded mutation to take effect."""
 
 
-class Teller:
-    """Does something at random, under a process that does one thing at a time."""
+class HistoryGenerator:
+    """Issues random operations, by processes that have one operation under way at a time."""
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
         retention_ms = self.rng.choice([3_600_000, 3_600_000, 2_000])
         policy = RetrySettings(self.rng.choice([1, 2, 4]), self.rng.choice([0, 100]), 400, 2.0, 0.1)
-        self.tale = SyntheticHistory(seed=seed, policy=policy, retention_ms=retention_ms)
+        self.history = SyntheticHistory(seed=seed, policy=policy, retention_ms=retention_ms)
         self.leases: list[Lease] = []
         self.requests: list[str] = []
         self.lives = 0
@@ -56,17 +53,17 @@ class Teller:
         return self.rng.choice(self.leases[-6:]) if self.leases else None
 
     def act(self) -> None:
-        tale, rng = self.tale, self.rng
+        history, rng = self.history, self.rng
         chosen = rng.choice([self.produce, self.deliver, self.settle, self.settle, self.operate])
         chosen()
         self.acts += 1
-        tale.wait(rng.choice([0.0, 0.01, 0.1, 0.3]))
+        history.wait(rng.choice([0.0, 0.01, 0.1, 0.3]))
         if rng.random() < 0.7:
-            tale.reap()
-            tale.promote()
+            history.reap()
+            history.promote()
 
     def produce(self) -> None:
-        tale, rng, task = self.tale, self.rng, self.task()
+        history, rng, task = self.history, self.rng, self.task()
         kind = rng.random()
         if kind < 0.4:
             mode = rng.choice(
@@ -75,15 +72,15 @@ class Teller:
             content = rng.choice(["one", "two"])
             delay_ms = rng.choice([0, 100])
             limit_ms = rng.choice([50, 150]) if mode == "debounce" else None
-            tale.enqueue(
+            history.enqueue(
                 task, content, delay_ms=delay_ms, on_conflict=mode, limit_ms=limit_ms, **self.how()
             )
         elif kind < 0.7:
-            tale.cancel(task, revoke=rng.random() < 0.3, **self.how())
+            history.cancel(task, revoke=rng.random() < 0.3, **self.how())
         elif kind < 0.85:
-            tale.reschedule(task, delay_ms=rng.choice([0, 150]), **self.how())
+            history.reschedule(task, delay_ms=rng.choice([0, 150]), **self.how())
         else:
-            tale.get(task, process=f"x.{self.lives}")
+            history.get(task, process=f"x.{self.lives}")
 
     def deliver(self) -> None:
         rng = self.rng
@@ -91,7 +88,7 @@ class Teller:
         if self.requests and rng.random() < 0.25:
             request_id = rng.choice(self.requests[-2:])
         self.requests.append(request_id)
-        self.leases += self.tale.retrieve(
+        self.leases += self.history.retrieve(
             max_tasks=rng.choice([1, 2]), lease_ms=rng.choice([200, 2_000]),
             request_id=request_id, **self.how(),
         )  # fmt: skip
@@ -101,26 +98,26 @@ class Teller:
         if lease is None:
             return
         name = self.rng.choice(SETTLING)
-        getattr(self.tale, name)(lease, **self.how())
+        getattr(self.history, name)(lease, **self.how())
 
     def operate(self) -> None:
         if self.rng.random() < 0.3:
-            self.tale.redrive(self.task())
+            self.history.redrive(self.task())
 
 
-def tell(seed: int) -> SyntheticHistory:
-    teller = Teller(seed)
+def generate(seed: int) -> SyntheticHistory:
+    generator = HistoryGenerator(seed)
     for _ in range(STEPS):
-        teller.act()
-    return teller.tale
+        generator.act()
+    return generator.history
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_what_the_specification_does_is_right(tmp_path: Path, seed: int) -> None:
-    tale = tell(seed)
+def test_histories_of_the_specification_are_valid(tmp_path: Path, seed: int) -> None:
+    history = generate(seed)
     for journal in (True, False):
-        results = judged(tmp_path / str(journal), tale, journal=journal)
-        # Nothing is drained here, and nobody leads all the time: G6 is another test's.
-        assert broken(results) <= {"G6"}, stories(results)
+        results = judged(tmp_path / str(journal), history, journal=journal)
+        # Nothing is drained here, and no scheduler leads all the time: G6 has another test.
+        assert broken(results) <= {"G6"}, explanation(results)
         unknown = {p.id for p in results.promises if p.verdict == "UNKNOWN"}
-        assert unknown <= ({"G6"} if journal else {"G3", "G6", "G12"}), stories(results)
+        assert unknown <= ({"G6"} if journal else {"G3", "G6", "G12"}), explanation(results)

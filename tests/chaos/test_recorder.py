@@ -77,7 +77,9 @@ async def test_every_operation_is_written_down_as_it_was(
     assert ops[16].reply.shards[0].accounted == ops[16].reply.shards[0].enqueued == 2
 
 
-async def test_what_is_not_known_makes_a_new_process(server: RunningServer, tmp_path: Path) -> None:
+async def test_an_unknown_outcome_makes_a_new_process(
+    server: RunningServer, tmp_path: Path
+) -> None:
     path = tmp_path / "history.jsonl"
     with HistoryWriter(path) as writer:
         async with Client(server.address) as client:

@@ -18,139 +18,139 @@ from tests.chaos.test_promises import (
     broken,
     claimed,
     entry,
+    explanation,
     found,
     g12_two_owners,
     judged,
     once,
-    stories,
     two_leases,
 )  # fmt: skip
 
 
-def accept(tale: SyntheticHistory, op: str, **reply: object) -> None:
-    event = found(tale, op, "fail")
+def accept(history: SyntheticHistory, op: str, **reply: object) -> None:
+    event = found(history, op, "fail")
     event["type"], event["reply"] = "ok", {"revision": 99, **reply}
 
 
 def order() -> SyntheticHistory:
-    tale = once()
-    tale.get("a")
-    found(tale, "get")["reply"]["revision"] = 1
-    return tale
+    history = once()
+    history.get("a")
+    found(history, "get")["reply"]["revision"] = 1
+    return history
 
 
 def early_by_the_store() -> SyntheticHistory:
-    tale = once()
-    found(tale, "retrieve")["reply"]["leases"][0]["due_ms"] += 5_000
-    return tale
+    history = once()
+    found(history, "retrieve")["reply"]["leases"][0]["due_ms"] += 5_000
+    return history
 
 
 def shared_by_the_store() -> SyntheticHistory:
-    tale = two_leases()
-    del found(tale, "retrieve", "invoke")["request"]["lease_ms"]
-    found(tale, "retrieve")["reply"]["leases"][0]["expire_ms"] += 60_000
-    return tale
+    history = two_leases()
+    del found(history, "retrieve", "invoke")["request"]["lease_ms"]
+    found(history, "retrieve")["reply"]["leases"][0]["expire_ms"] += 60_000
+    return history
 
 
 def shared_by_the_controller() -> SyntheticHistory:
-    tale = two_leases()
-    found(tale, "retrieve", "invoke")["request"]["lease_ms"] += 60_000
-    return tale
+    history = two_leases()
+    found(history, "retrieve", "invoke")["request"]["lease_ms"] += 60_000
+    return history
 
 
 def rescheduled() -> SyntheticHistory:
-    tale = SyntheticHistory(policy=RetrySettings(5, 0, 0, 1.0, 0.0))
-    tale.enqueue("a")
-    tale.promote()
-    lease = tale.lease(lease_ms=500)
-    tale.wait(1)
-    tale.reap()
-    tale.reschedule("a", delay_ms=60_000)
-    tale.ack(lease)
-    accept(tale, "ack")
-    return tale
+    history = SyntheticHistory(policy=RetrySettings(5, 0, 0, 1.0, 0.0))
+    history.enqueue("a")
+    history.promote()
+    lease = history.lease(lease_ms=500)
+    history.wait(1)
+    history.reap()
+    history.reschedule("a", delay_ms=60_000)
+    history.ack(lease)
+    accept(history, "ack")
+    return history
 
 
 def revoked() -> SyntheticHistory:
-    tale = SyntheticHistory()
-    tale.enqueue("a")
-    tale.promote()
-    lease = tale.lease()
-    tale.cancel("a", revoke=True)
-    tale.extend(lease)
-    accept(tale, "extend")
-    return tale
+    history = SyntheticHistory()
+    history.enqueue("a")
+    history.promote()
+    lease = history.lease()
+    history.cancel("a", revoke=True)
+    history.extend(lease)
+    accept(history, "extend")
+    return history
 
 
 def two_verdicts() -> SyntheticHistory:
-    tale = once()
-    (lease,) = found(tale, "retrieve")["reply"]["leases"]
-    tale.nack(_lease(lease))
-    accept(tale, "nack", state="dead")
-    return tale
+    history = once()
+    (lease,) = found(history, "retrieve")["reply"]["leases"]
+    history.nack(_lease(lease))
+    accept(history, "nack", state="dead")
+    return history
 
 
-def told_again() -> SyntheticHistory:
-    tale = SyntheticHistory()
-    tale.enqueue("a")
-    tale.promote()
-    tale.ack(tale.lease(request_id="r"))
-    tale.retrieve(request_id="r")
-    lease = found(tale, "retrieve")["reply"]["leases"][0]
-    revision = found(tale, "ack")["reply"]["revision"]
-    found(tale, "retrieve", nth=1)["reply"] = {"leases": [lease | {"revision": revision}]}
-    return tale
+def delivered_after_its_ack() -> SyntheticHistory:
+    history = SyntheticHistory()
+    history.enqueue("a")
+    history.promote()
+    history.ack(history.lease(request_id="r"))
+    history.retrieve(request_id="r")
+    lease = found(history, "retrieve")["reply"]["leases"][0]
+    revision = found(history, "ack")["reply"]["revision"]
+    found(history, "retrieve", nth=1)["reply"] = {"leases": [lease | {"revision": revision}]}
+    return history
 
 
 def moved_twice() -> SyntheticHistory:
-    tale = moved()
-    again = entry(tale, "reschedule")
+    history = moved()
+    again = entry(history, "reschedule")
     for _ in range(2):
-        tale.journal.insert(tale.journal.index(again) + 1, dict(again))
-    return tale
+        history.journal.insert(history.journal.index(again) + 1, dict(again))
+    return history
 
 
 def late_long_after_a_fault() -> SyntheticHistory:
-    tale = SyntheticHistory()
-    tale.fault("kill", "n1", "inject")
-    tale.fault("kill", "n1", "heal")
-    tale.wait(30)
-    tale.enqueue("a")
-    tale.wait(0.6)
-    tale.promote()
-    tale.ack(tale.lease())
-    return tale
+    history = SyntheticHistory()
+    history.fault("kill", "n1", "inject")
+    history.fault("kill", "n1", "heal")
+    history.wait(30)
+    history.enqueue("a")
+    history.wait(0.6)
+    history.promote()
+    history.ack(history.lease())
+    return history
 
 
 def delivered_twice_by_one_promotion() -> SyntheticHistory:
     """The second delivery is of a lineage that the surviving journal does not hold."""
-    tale = SyntheticHistory(policy=RetrySettings(5, 0, 0, 1.0, 0.0))
-    tale.enqueue("a")
-    tale.promote()
-    tale.lease(lease_ms=500)
-    tale.wait(1)
-    tale.reap()
-    tale.promote()
-    tale.ack(tale.lease())
-    found(tale, "retrieve", nth=1)["reply"]["leases"][0] |= {"promotion": 1, "lineage": ""}
-    return tale
+    history = SyntheticHistory(policy=RetrySettings(5, 0, 0, 1.0, 0.0))
+    history.enqueue("a")
+    history.promote()
+    history.lease(lease_ms=500)
+    history.wait(1)
+    history.reap()
+    history.promote()
+    history.ack(history.lease())
+    found(history, "retrieve", nth=1)["reply"]["leases"][0] |= {"promotion": 1, "lineage": ""}
+    return history
 
 
 def not_found_while_its_tombstone_lives() -> SyntheticHistory:
-    tale = once()
-    tale.get("a")
-    event = found(tale, "get")
+    history = once()
+    history.get("a")
+    event = found(history, "get")
     event["type"], event["reply"] = "fail", {"error": "TASK_NOT_FOUND"}
-    return tale
+    return history
 
 
 def served_after_a_loss() -> SyntheticHistory:
     """The read is of another task: nothing about itself contradicts what was lost."""
-    tale = SyntheticHistory()
-    tale.enqueue("a", delay_ms=60_000)
-    tale.note("harness", "loss", LossNote("work", 0))
-    tale.enqueue("b", delay_ms=60_000)
-    return tale
+    history = SyntheticHistory()
+    history.enqueue("a", delay_ms=60_000)
+    history.note("harness", "loss", LossNote("work", 0))
+    history.enqueue("b", delay_ms=60_000)
+    return history
 
 
 def delivered_as_two_incarnations() -> SyntheticHistory:
@@ -188,19 +188,19 @@ def cancelled_and_not_found() -> SyntheticHistory:
 
 
 def debounced_beyond_its_limit() -> SyntheticHistory:
-    tale = SyntheticHistory()
-    tale.enqueue("a", delay_ms=200, limit_ms=400, on_conflict="debounce")
-    found(tale, "enqueue")["reply"]["due_ms"] += 300
-    return tale
+    history = SyntheticHistory()
+    history.enqueue("a", delay_ms=200, limit_ms=400, on_conflict="debounce")
+    found(history, "enqueue")["reply"]["due_ms"] += 300
+    return history
 
 
 def due_and_never_promoted() -> SyntheticHistory:
     """The journal ends with the enqueue."""
-    tale = SyntheticHistory()
-    tale.enqueue("a")
-    tale.wait(2)
-    tale.get("a")
-    return tale
+    history = SyntheticHistory()
+    history.enqueue("a")
+    history.wait(2)
+    history.get("a")
+    return history
 
 
 def _lease(lease: dict[str, object]) -> Lease:
@@ -215,7 +215,7 @@ RULES: list[tuple[str, Callable[[], SyntheticHistory], bool]] = [
     ("G8", rescheduled, False),
     ("G8", revoked, False),
     ("G8", two_verdicts, False),
-    ("G9", told_again, False),
+    ("G9", delivered_after_its_ack, False),
     ("G13", moved_twice, True),
     ("G6", late_long_after_a_fault, True),
     ("G3", delivered_twice_by_one_promotion, True),
@@ -230,26 +230,26 @@ RULES: list[tuple[str, Callable[[], SyntheticHistory], bool]] = [
 
 
 @pytest.mark.parametrize(
-    ("promise", "tale", "journal"), RULES, ids=[f"{p}-{t.__name__}" for p, t, _ in RULES]
+    ("promise", "history", "journal"), RULES, ids=[f"{p}-{t.__name__}" for p, t, _ in RULES]
 )
 def test_each_rule_finds_what_it_is_for(
-    tmp_path: Path, promise: str, tale: Callable[[], SyntheticHistory], journal: bool
+    tmp_path: Path, promise: str, history: Callable[[], SyntheticHistory], journal: bool
 ) -> None:
-    results = judged(tmp_path, tale(), journal=journal)
-    assert promise in broken(results), stories(results)
+    results = judged(tmp_path, history(), journal=journal)
+    assert promise in broken(results), explanation(results)
 
 
-def test_what_a_lost_lineage_claimed_is_void(tmp_path: Path) -> None:
-    tale = claimed()
-    g12_two_owners(tale)
-    found(tale, "leader", "info", 0)["reply"]["lineage"] = "dead"
-    assert not broken(judged(tmp_path, tale))
+def test_claims_of_a_lost_lineage_are_void(tmp_path: Path) -> None:
+    history = claimed()
+    g12_two_owners(history)
+    found(history, "leader", "info", 0)["reply"]["lineage"] = "dead"
+    assert not broken(judged(tmp_path, history))
 
 
 def test_a_store_that_refuses_after_a_loss_is_not_blamed(tmp_path: Path) -> None:
-    tale = SyntheticHistory()
-    tale.enqueue("a", delay_ms=60_000)
-    tale.note("harness", "loss", LossNote("work", 0))
-    tale.enqueue("b", delay_ms=60_000, lost=True, arrives=False)
-    found(tale, "enqueue", "info")["reply"] = {"error": "ROLLBACK_DETECTED"}
-    assert not broken(judged(tmp_path, tale))
+    history = SyntheticHistory()
+    history.enqueue("a", delay_ms=60_000)
+    history.note("harness", "loss", LossNote("work", 0))
+    history.enqueue("b", delay_ms=60_000, lost=True, arrives=False)
+    found(history, "enqueue", "info")["reply"] = {"error": "ROLLBACK_DETECTED"}
+    assert not broken(judged(tmp_path, history))

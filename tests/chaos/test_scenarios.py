@@ -76,7 +76,7 @@ def test_a_plan_comes_back_from_disk_with_what_was_played(tmp_path: Path) -> Non
         read_plan(path)
 
 
-def test_what_was_found_outweighs_what_could_not_be_found() -> None:
+def test_an_anomaly_outweighs_an_unknown_verdict() -> None:
     valid, unknown, invalid, failed = (
         RunOutcome(word, word) for word in ("VALID", "UNKNOWN", "INVALID", "FAILED")
     )
@@ -122,11 +122,11 @@ def test_a_campaign_goes_on_where_it_was_stopped(
 def test_junit_has_a_failure_for_what_is_invalid_and_an_error_for_what_is_not_known(
     tmp_path: Path,
 ) -> None:
-    told = {"summary": 'G2 no loss: task <1> & "2"', "lost_lineage": False}
+    anomaly = {"summary": 'G2 no loss: task <1> & "2"', "lost_lineage": False}
     results = Results(
         "INVALID",
         [
-            PromiseResult("G2", "no loss", "INVALID", anomaly_count=1, anomalies=[told]),
+            PromiseResult("G2", "no loss", "INVALID", anomaly_count=1, anomalies=[anomaly]),
             PromiseResult("G3", "promote once", "UNKNOWN", unknown=["no journal"]),
             PromiseResult("G4", "cancel is final", "VALID"),
         ],
@@ -138,7 +138,7 @@ def test_junit_has_a_failure_for_what_is_invalid_and_an_error_for_what_is_not_kn
     assert (suite.attrib["failures"], suite.attrib["errors"]) == ("1", "2")
     failure = suite.find(".//failure")
     assert failure is not None
-    assert failure.attrib["message"] == told["summary"]
+    assert failure.attrib["message"] == anomaly["summary"]
 
 
 def test_a_fault_that_was_not_seen_to_happen_does_not_count() -> None:
@@ -169,11 +169,11 @@ async def test_an_actor_keeps_its_share_of_the_rate_and_does_not_catch_up_in_one
         slept.append(seconds)
 
     monkeypatch.setattr("chaos.workloads.actor.asyncio.sleep", sleep)
-    recorder = type("Nobody", (), {"process": "p0.3"})()
+    recorder = type("NamedRecorder", (), {"process": "p0.3"})()
     actor = Actor(Load(["t"], rate=10.0), recorder, random.Random(1), 0, share=0.1)
     for _ in range(50):
         await actor.pace()
-    # One a second, less what may be caught up: nobody waited for the sleeps here.
+    # One operation per second, less what may be caught up: the sleeps took no time here.
     assert 45 < slept[-1] < 55
     assert [actor.new_id(), actor.new_id()] == ["p0-1", "p0-2"]
 

@@ -1,9 +1,9 @@
-"""Mistakes planted into the specification that tells the tales: the broken promise is named.
+"""Mutations of the specification that generates histories: the broken promise is named.
 
 History, journal and counts then all come from the same wrong store, and agree with each other. A
-mistake shows only where something meets it, so each is told under several seeds, and one that few
-tales meet under more; wherever anything showed, it must mostly have been the promise that the
-mistake is known to break.
+mutation has an effect only in some histories, so each is tried with several seeds, and with more
+if few histories show it. Most of the histories with an anomaly must name the promise that the
+mutation is known to break.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from models import queue
 from models.operations import State
 from models.queue import Context, Shard
 from tests.chaos.test_promises import broken, judged
-from tests.chaos.test_random_histories import tell
+from tests.chaos.test_random_histories import generate
 
 Step = Callable[[Shard, Any, Context], tuple[Shard, Any]]
-LEAST_TALES = 18
-MOST_TALES = 144
+LEAST_HISTORIES = 18
+MOST_HISTORIES = 144
 NAMED = 4
-"""Tales that name the promise. The rarest mistakes show in about one tale of fifteen."""
+"""Histories that name the promise; the rarest mutations show in about one of fifteen."""
 
 
 def set_task(shard: Shard, task_id: str, **changes: Any) -> Shard:
@@ -41,7 +41,7 @@ def enqueue_is_dropped(shard: Shard, op: spec.Enqueue, context: Context) -> tupl
 
 
 def enqueue_ignores_tombstones(shard: Shard, op: spec.Enqueue, context: Context) -> Any:
-    """A finished id is made anew by a plain repeat."""
+    """A plain repeat recreates a task whose id is finished."""
     task = shard.tasks.get(op.id)
     if task is not None and task.state in {State.SUCCEEDED, State.CANCELLED}:
         tasks = {key: value for key, value in shard.tasks.items() if key != op.id}
@@ -169,7 +169,7 @@ def ack_counts_nothing(shard: Shard, op: spec.Ack, context: Context) -> tuple[Sh
     return replace(after, counts=counts), result
 
 
-PLANTED: list[tuple[type, Step, str]] = [
+MUTATIONS: list[tuple[type, Step, str]] = [
     (spec.Enqueue, enqueue_is_dropped, "G2"),
     (spec.Promote, promote_takes_ready_ones, "G3"),
     (spec.Cancel, cancel_is_forgotten, "G4"),
@@ -200,24 +200,24 @@ ONLY_IN_THE_JOURNAL = {promote_takes_ready_ones, nack_without_backoff}
 
 @pytest.mark.parametrize("with_journal", [True, False], ids=["journal", "replies"])
 @pytest.mark.parametrize(
-    ("kind", "step", "promise"), PLANTED, ids=[f"{p}-{step.__name__}" for _, step, p in PLANTED]
+    ("kind", "step", "promise"), MUTATIONS, ids=[f"{p}-{step.__name__}" for _, step, p in MUTATIONS]
 )
-def test_a_planted_mistake_is_named(
+def test_a_seeded_mutation_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type, step: Step, promise: str,
     with_journal: bool,
 ) -> None:  # fmt: skip
     if step in ONLY_IN_THE_JOURNAL and not with_journal:
         return
     shown, named = [], 0
-    for seed in range(MOST_TALES):
+    for seed in range(MOST_HISTORIES):
         # The judge asks the specification too, and that one has to be right.
-        with monkeypatch.context() as planted:
-            planted.setitem(queue.TRANSITIONS, kind, step)
-            tale = tell(seed)
-        promises = broken(judged(tmp_path / str(seed), tale, journal=with_journal)) - {"G6"}
+        with monkeypatch.context() as mutated:
+            mutated.setitem(queue.TRANSITIONS, kind, step)
+            history = generate(seed)
+        promises = broken(judged(tmp_path / str(seed), history, journal=with_journal)) - {"G6"}
         shown += [promises] if promises else []
         named += promise in promises
-        if seed + 1 >= LEAST_TALES and named >= NAMED:
+        if seed + 1 >= LEAST_HISTORIES and named >= NAMED:
             break
     assert named >= NAMED, shown
     assert named * 2 >= len(shown), shown

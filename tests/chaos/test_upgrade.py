@@ -12,14 +12,14 @@ from chaos.experiments.maintenance.upgrade import UPGRADE
 from chaos.experiments.recorded import perform
 from chaos.faults import Mode
 from chaos.systems.ddq.previous_release import PREVIOUS
-from tests.chaos.test_failover import stories
+from tests.chaos.test_failover import explanation
 
 
 async def test_a_rolling_upgrade_loses_nothing_and_fails_no_patient_request(tmp_path: Path) -> None:
     plan = ProcedurePlan("upgrade", 1, Mode.FAST, rate=40)
     problems = await perform(UPGRADE.experiment, plan, tmp_path, Console(quiet=True))
     results = conclude(plan, tmp_path, problems).results
-    assert results.verdict == "VALID", stories(results)
+    assert results.verdict == "VALID", explanation(results)
     assert failed_lines(tmp_path) == []
     for log in (tmp_path / "ddq").glob("api*.log"):
         before, after = (line for line in log.read_text().splitlines() if line.startswith("ddq "))

@@ -58,7 +58,7 @@ class Dev:
 
     @property
     def store_pid(self) -> int:
-        """Of its store."""
+        """The process id of its store."""
         (pid,) = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
         return int(pid)
 

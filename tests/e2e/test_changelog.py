@@ -16,7 +16,7 @@ from tools.repo import ROOT
 
 HISTORY = (
     "feat: first of two",
-    "docs: nobody notices",
+    "docs: correct a sentence",
     "fix(store): lose nothing",
     "perf: wait less",
     "feat(client, worker): second of two",

@@ -97,8 +97,8 @@ def browser() -> Iterator[Browser]:
             process.terminate()
 
 
-def report(folder: Path, tale: SyntheticHistory) -> tuple[Path, int]:
-    run = write_run(folder, tale)
+def report(folder: Path, history: SyntheticHistory) -> tuple[Path, int]:
+    run = write_run(folder, history)
     status = main(["check", str(folder)])
     return run.report, status
 
@@ -116,15 +116,15 @@ def test_a_valid_run(browser: Browser, tmp_path: Path) -> None:
 
 
 def test_the_first_anomaly_opens_its_task(browser: Browser, tmp_path: Path) -> None:
-    tale = cancelled()
-    g4_delivered(tale)
-    for event in tale.events:
+    history = cancelled()
+    g4_delivered(history)
+    for event in history.events:
         for part in (event.get("request", {}), *event.get("reply", {}).get("leases", [])):
             if "id" in part:
                 part["id"] = "</script><b>a"
-    for entry in tale.journal:
+    for entry in history.journal:
         entry["id"] = "</script><b>a"
-    page, status = report(tmp_path, tale)
+    page, status = report(tmp_path, history)
     assert status == 1
     browser.open(page)
     (verdict,) = browser.texts("h1")

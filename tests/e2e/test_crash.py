@@ -30,8 +30,8 @@ def payload_of(task_id: str) -> bytes:
     return f"the bytes of {task_id}".encode()
 
 
-class Story:
-    """What clients did, and what they were told."""
+class Load:
+    """The requests of the clients, and the replies that they got."""
 
     def __init__(self) -> None:
         self.batches = [
@@ -125,37 +125,37 @@ async def until_broken(worker: Awaitable[None]) -> None:
             raise
 
 
-async def play(dev: Dev, story: Story, kill: Callable[[], None] | None) -> None:
-    """Producers and consumers at once, and perhaps somebody with a SIGKILL."""
+async def play(dev: Dev, load: Load, kill: Callable[[], None] | None) -> None:
+    """Runs producers and consumers at once, and ``kill`` half way."""
     async with grpc.aio.insecure_channel(dev.address) as channel:
         queue: Any = queue_grpc.DelayQueueServiceStub(channel)
         admin: Any = admin_grpc.DelayQueueAdminServiceStub(channel)
         # The first task makes the topic.
-        await story.produce(queue, most=1)
+        await load.produce(queue, most=1)
         async with asyncio.timeout(PLAY_TIMEOUT_S), asyncio.TaskGroup() as group:
             for _ in range(4):
-                group.create_task(until_broken(story.produce(queue)))
-                group.create_task(until_broken(story.consume(queue, admin)))
+                group.create_task(until_broken(load.produce(queue)))
+                group.create_task(until_broken(load.consume(queue, admin)))
             if kill is not None:
-                await story.half_way.wait()
-                assert story.batches, "there is still something to do"
+                await load.half_way.wait()
+                assert load.batches, "there is still something to do"
                 await asyncio.to_thread(kill)
 
 
-@pytest.mark.parametrize("victim", ["ddq", "store"])
+@pytest.mark.parametrize("target", ["ddq", "store"])
 async def test_nothing_acknowledged_is_lost_and_nothing_finished_comes_back(
-    dev: Dev, victim: str
+    dev: Dev, target: str
 ) -> None:
-    story = Story()
+    load = Load()
     statuses: list[int] = []
 
     def kill() -> None:
-        statuses.append(dev.kill(dev.pid if victim == "ddq" else dev.store_pid))
+        statuses.append(dev.kill(dev.pid if target == "ddq" else dev.store_pid))
 
-    await play(dev, story, kill)
-    # Without its store ddq says so and ends; nothing goes on without anybody noticing.
+    await play(dev, load, kill)
+    # Without its store ddq reports so and ends; it does not continue silently.
     assert statuses[0] != 0
-    before = len(story.finished)
+    before = len(load.finished)
     assert before < TASKS_COUNT
     await asyncio.to_thread(dev.start)
 
@@ -163,15 +163,15 @@ async def test_nothing_acknowledged_is_lost_and_nothing_finished_comes_back(
         admin: Any = admin_grpc.DelayQueueAdminServiceStub(channel)
         request = admin_pb.GetTopicStatsRequest(topic=TOPIC)
         counts = (await admin.GetTopicStats(request)).counts
-        assert counts.enqueued >= len(story.enqueued)
+        assert counts.enqueued >= len(load.enqueued)
         assert counts.succeeded >= before
         assert counts.enqueued == (
             counts.scheduled + counts.ready + counts.leased + counts.succeeded + counts.dead
         )
 
-        await play(dev, story, None)
-        assert story.wrong == []
-        assert len(story.enqueued) == len(story.delivered) == TASKS_COUNT
+        await play(dev, load, None)
+        assert load.wrong == []
+        assert len(load.enqueued) == len(load.delivered) == TASKS_COUNT
         counts = (await admin.GetTopicStats(request)).counts
         # An ack whose answer was lost counts as well: the task did not come back.
         assert counts.enqueued == counts.succeeded == TASKS_COUNT

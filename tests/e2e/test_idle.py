@@ -47,7 +47,7 @@ async def test_one_task_due_in_a_minute_costs_fewer_than_ten_commands(dev: Dev) 
         await queue.Retrieve(pb.RetrieveRequest(topics=["idle"], wait=seconds(2)))
         assert seen, "MONITOR sees what is sent"
         creation = len(seen)
-        # Nobody waits for it: the minute belongs to the server alone.
+        # No client waits for it: what is seen in this minute comes from the server alone.
         await asyncio.sleep(DELAY_S - 3)
         minute = seen[creation:]
         reply = await queue.Retrieve(pb.RetrieveRequest(topics=["idle"], wait=seconds(20)))

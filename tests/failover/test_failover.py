@@ -16,7 +16,7 @@ from chaos.experiments.plan import RunPlan
 from chaos.faults import Mode
 from chaos.systems.ddq.processes import ProcessSystem
 from ddq.client import Client, Durability, TopicSettings
-from tests.chaos.test_failover import ALWAYS, judged, stories
+from tests.chaos.test_failover import ALWAYS, explanation, judged
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -26,13 +26,13 @@ PATIENCE_S = 30.0
 @pytest.mark.parametrize("mode", [Mode.FAST, Mode.QUORUM, Mode.ALL])
 async def test_the_master_is_killed_five_times(mode: Mode, tmp_path: Path) -> None:
     results = await judged(RunPlan("failover", 5, mode, rate=80), tmp_path)
-    told = stories(results)
-    assert results.failovers >= 5, told
+    explained = explanation(results)
+    assert results.failovers >= 5, explained
     if mode is Mode.FAST:
         kept = {promise.id for promise in results.promises if promise.verdict == "VALID"}
-        assert kept >= ALWAYS, told
+        assert kept >= ALWAYS, explained
     else:
-        assert results.verdict == "VALID", told
+        assert results.verdict == "VALID", explained
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ async def test_the_master_is_killed_five_times(mode: Mode, tmp_path: Path) -> No
 )  # fmt: skip
 async def test_whatever_else_dies_or_hangs(scenario: str, tmp_path: Path) -> None:
     results = await judged(RunPlan(scenario, 6, Mode.QUORUM, rate=80), tmp_path)
-    assert results.verdict == "VALID", stories(results)
+    assert results.verdict == "VALID", explanation(results)
 
 
 async def test_a_rolling_restart_loses_nothing_and_fails_no_patient_request(tmp_path: Path) -> None:
