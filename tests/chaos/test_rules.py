@@ -155,36 +155,36 @@ def served_after_a_loss() -> SyntheticHistory:
 
 def delivered_as_two_incarnations() -> SyntheticHistory:
     """The second is of a lineage that the surviving journal does not hold."""
-    tale = SyntheticHistory(policy=RetrySettings(5, 0, 0, 1.0, 0.0))
-    tale.enqueue("a")
-    tale.promote()
-    tale.release(tale.lease())
-    tale.ack(tale.lease())
-    found(tale, "retrieve", nth=1)["reply"]["leases"][0] |= {"incarnation": 99, "lineage": ""}
-    return tale
+    history = SyntheticHistory(policy=RetrySettings(5, 0, 0, 1.0, 0.0))
+    history.enqueue("a")
+    history.promote()
+    history.release(history.lease())
+    history.ack(history.lease())
+    found(history, "retrieve", nth=1)["reply"]["leases"][0] |= {"incarnation": 99, "lineage": ""}
+    return history
 
 
 def handed_back_twice() -> SyntheticHistory:
     """The next attempt follows from the wrong count, so that only the release shows it."""
-    tale = SyntheticHistory(policy=RetrySettings(5, 0, 0, 1.0, 0.0))
-    tale.enqueue("a")
-    tale.promote()
-    tale.nack(tale.lease())
-    tale.promote()
-    tale.release(tale.lease())
-    entry(tale, "release")["attempt"] = 0
-    return tale
+    history = SyntheticHistory(policy=RetrySettings(5, 0, 0, 1.0, 0.0))
+    history.enqueue("a")
+    history.promote()
+    history.nack(history.lease())
+    history.promote()
+    history.release(history.lease())
+    entry(history, "release")["attempt"] = 0
+    return history
 
 
 def cancelled_and_not_found() -> SyntheticHistory:
     """Only the cancel was acknowledged."""
-    tale = SyntheticHistory()
-    tale.enqueue("a", lost=True)
-    tale.cancel("a", process="q")
-    tale.get("a", process="q")
-    event = found(tale, "get")
+    history = SyntheticHistory()
+    history.enqueue("a", lost=True)
+    history.cancel("a", process="q")
+    history.get("a", process="q")
+    event = found(history, "get")
     event["type"], event["reply"] = "fail", {"error": "TASK_NOT_FOUND"}
-    return tale
+    return history
 
 
 def debounced_beyond_its_limit() -> SyntheticHistory:

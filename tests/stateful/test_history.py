@@ -93,7 +93,7 @@ def test_a_store_that_does_not_come_to_rest_breaks_g6() -> None:
     assert broken.value.summaries.keys() == {"G6"}
 
 
-def test_what_cannot_be_judged_is_an_error_without_a_promise() -> None:
+def test_an_unjudged_history_is_an_error_without_a_promise() -> None:
     task = Task("x", b"p", Policy(), State.SCHEDULED, 3, 3, 9_000_000, 9_000_000, 0)
     shard = Shard(tasks={"x": task}, counts={"enqueued": 1, "scheduled": 1})
     history = exchanged(("Enqueue", ENQUEUE, CREATED)).history(RUN)
