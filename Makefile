@@ -216,9 +216,10 @@ lint-workflows: #+ check .github/workflows (needs Go)
 	@tool=$$(tools/gotool.sh actionlint); "$$tool"
 
 .PHONY: lint-documents
-lint-documents: $(READY) #+ check the ADRs, their index, links, and what is generated from the code
+lint-documents: $(READY) #+ check the ADRs, their index, links, what is generated, and the words
 	@$(BIN)/python -m tools.release_readiness --documents
 	@$(BIN)/python -m tools.docs --check
+	@$(BIN)/python -m tools.words
 
 .PHONY: types
 types: $(READY) ## check the types (mypy --strict)
