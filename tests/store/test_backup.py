@@ -56,7 +56,7 @@ async def test_a_topic_is_put_back_as_it_was_saved(
 async def test_a_topic_that_is_there_is_not_written_over(queue: Queue, tmp_path: Path) -> None:
     await queue.add("a")
     backup()["save"](queue.server.sync, "jobs", tmp_path / "saved")
-    with pytest.raises(SystemExit, match="jobs is there"):
+    with pytest.raises(SystemExit, match="jobs exists"):
         backup()["restore"](queue.server.sync, tmp_path / "saved")
 
 
