@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -188,6 +189,35 @@ def test_every_make_target_that_is_named_exists() -> None:
     for page in ALL:
         for line in re.findall(r"(?:`|\$ )make ([a-z0-9-]+)", page.read_text()):
             assert line in targets, f"{named(page)}: make {line}"
+
+
+def _test_commands() -> list[tuple[str, str]]:
+    """The arguments of each `make test` in the documents, with the page."""
+    return sorted(
+        {
+            (arguments, named(page))
+            for page in ALL
+            for arguments in re.findall(r"make test ARGS='([^']*)'", page.read_text())
+        }
+    )
+
+
+@pytest.mark.parametrize(("arguments", "page"), _test_commands())
+def test_a_command_of_the_documents_selects_tests(arguments: str, page: str) -> None:
+    """A test that was renamed would leave its command without an effect.
+
+    Each word of `-k` has to occur in a test file of the paths that are named; parametrized names
+    count, so the text is searched and not the names of functions.
+    """
+    words = shlex.split(arguments)
+    paths = [ROOT / word.partition("::")[0] for word in words if word.startswith("tests/")]
+    paths = paths or [ROOT / "tests"]
+    assert all(path.exists() for path in paths), f"{page}: {arguments}"
+    files = [file for path in paths for file in (path.rglob("*.py") if path.is_dir() else [path])]
+    text = "\n".join(f"{file.name}\n{file.read_text()}" for file in files).lower()
+    expression = words[words.index("-k") + 1] if "-k" in words else ""
+    for name in re.findall(r"[\w-]+", expression):
+        assert name in {"and", "or", "not"} or name.lower() in text, f"{page}: {arguments}: {name}"
 
 
 def test_every_limit_in_the_protos_is_that_of_the_code() -> None:
