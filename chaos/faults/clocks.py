@@ -13,9 +13,8 @@ from chaos.faults.targets import find_targets
 _POLL_S = 0.05
 # A process sees its new time within a second; its answers may take long on a busy machine.
 _SEEN_TIMEOUT_S = 30.0
-# Less than half of the smallest jump; of a large one a tenth says as surely that it happened.
+# Less than half of the smallest jump.
 _TOLERANCE_MS = 200
-_TOLERANCE_SHARE = 0.1
 _DRIFT_STEP_S = 0.25
 
 
@@ -27,13 +26,12 @@ async def _clocked(context: FaultContext, target: str) -> list[Clocked]:
 async def _until_off(one: Clocked, offset_ms: int) -> None:
     """Returns when the process itself tells the wrong time."""
     seen = "it does not answer"
-    tolerance_ms = max(_TOLERANCE_MS, _TOLERANCE_SHARE * abs(offset_ms))
 
     async def off() -> bool:
         nonlocal seen
         seen_ms = await one.clock_offset_ms()
         seen = f"it is off by {seen_ms} ms"
-        return abs(seen_ms - offset_ms) < tolerance_ms
+        return abs(seen_ms - offset_ms) < _TOLERANCE_MS
 
     try:
         # Beside another fault a process may not answer each time.
