@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from chaos.eventually import eventually
 from ddq.config import Settings
 from tests.cli.conftest import PROGRAM
 from tests.service.test_metrics import Figures, scrape
@@ -27,13 +28,8 @@ pytestmark = pytest.mark.timeout(3 * TIMEOUT_S)
 
 
 async def until(condition: Callable[[], Awaitable[bool]], what: str) -> None:
-    """Polls for a condition that has no event."""
-    try:
-        async with asyncio.timeout(TIMEOUT_S):
-            while not await condition():  # noqa: ASYNC110 - bounded by the line above
-                await asyncio.sleep(0.02)
-    except TimeoutError:
-        raise AssertionError(f"it never came to pass that {what}") from None
+    """Waits for a condition that has no event."""
+    await eventually(condition, TIMEOUT_S, f"it did not happen that {what}", error=AssertionError)
 
 
 class SchedulerProcess:
