@@ -82,9 +82,11 @@ def with_uv(*, keep: bool) -> bool:
     # Found is not enough: a version manager's shim is found, and fails when it is called.
     if uv is None or not run([uv, "--version"], quiet=True):
         return False
+    if not keep:
+        remove_environment()
     into = ["--quiet", "--python", str(venv_python())]
     return (
-        (keep or (cleared() and run([uv, "venv", "--quiet", "--python", PYTHON, str(VENV)])))
+        (keep or run([uv, "venv", "--quiet", "--python", PYTHON, str(VENV)]))
         and run([uv, "pip", "sync", *into, "--require-hashes", str(LOCK)])
         and run([uv, "pip", "install", *into, *PROJECT])
     )
@@ -100,16 +102,16 @@ def with_venv(*, keep: bool) -> bool:
     if not (keep and run([*pip, "--version"], quiet=True)):
         if not run([PYTHON, "-c", "import ensurepip, venv"], quiet=True):
             raise BootstrapError(remedy())
-        if not (cleared() and run([PYTHON, "-m", "venv", str(VENV)])):
+        remove_environment()
+        if not run([PYTHON, "-m", "venv", str(VENV)]):
             return False
     install = [*pip, "install", "--disable-pip-version-check", "--no-input", "--quiet"]
     return run([*install, "--require-hashes", "-r", str(LOCK)]) and run([*install, *PROJECT])
 
 
-def cleared() -> bool:
-    """Removes what is there: another Python's environment, or half of one. Always true."""
+def remove_environment() -> None:
+    """Removes the environment of another Python, or half of one."""
     shutil.rmtree(VENV, ignore_errors=True)
-    return True
 
 
 def inputs() -> dict[str, str]:

@@ -79,7 +79,7 @@ def on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> On:
 @pytest.fixture
 def keep_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     """The fake machine makes no folder, so what there is stays for the stamp."""
-    monkeypatch.setattr(bootstrap, "cleared", lambda: True)
+    monkeypatch.setattr(bootstrap, "remove_environment", lambda: None)
 
 
 def test_uv_comes_first_and_removes_what_the_lock_does_not_name(on: On, keep_folder: None) -> None:
