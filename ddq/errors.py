@@ -47,7 +47,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import grpc
 
@@ -96,6 +96,13 @@ class DdqError(Exception):
         self.message = message
         self.metadata = dict(metadata or {})
         self.violations = violations
+
+    def copy(self) -> Self:
+        """The same error without a traceback, for an error that several callers raise.
+
+        One object that they all raised would collect the frames of every call that it ended.
+        """
+        return type(self)(self.message, metadata=self.metadata, violations=self.violations)
 
     def __str__(self) -> str:
         return self.message

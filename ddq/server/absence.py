@@ -26,14 +26,6 @@ def is_trouble(error: BaseException) -> bool:
     return isinstance(error, _TROUBLE)
 
 
-def _fresh(error: DdqError) -> DdqError:
-    """The same error without a traceback.
-
-    One that is kept and raised again would collect the frames of every call that it ended.
-    """
-    return type(error)(error.message, metadata=error.metadata)
-
-
 @dataclass(frozen=True, slots=True)
 class Watch:
     """How a shard or record that does not answer is probed.
@@ -70,16 +62,16 @@ class Absences:
         if absence is None:
             return None
         absence.asked = True
-        return _fresh(absence.error)
+        return absence.error.copy()
 
     def note(self, name: str, error: DdqError, watch: Watch) -> None:
         """It did not answer. Calls skip it until it does, or until no call asks for it."""
         absence = self._absences.get(name)
         if absence is not None:
-            absence.error = _fresh(error)
+            absence.error = error.copy()
             return
         log.warning("%s is skipped until it answers: %s", name, error)
-        absence = self._absences[name] = _Absence(_fresh(error), watch)
+        absence = self._absences[name] = _Absence(error.copy(), watch)
         absence.task = asyncio.create_task(self._probe(name, absence), name=f"ddq {name}")
 
     async def _probe(self, name: str, absence: _Absence) -> None:
@@ -95,7 +87,7 @@ class Absences:
                     ready = await absence.watch.probe()
                 except DdqError as error:
                     if is_trouble(error):
-                        absence.error = _fresh(error)
+                        absence.error = error.copy()
                         continue
                 log.info("%s answers again", name)
                 break
