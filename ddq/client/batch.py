@@ -31,16 +31,26 @@ I = TypeVar("I", bound=Message)  # noqa: E741 - an item of a request
 B = TypeVar("B", bound=BatchAnswer)
 V = TypeVar("V")
 
-_OK = grpc.StatusCode.OK.value[0]
+_OK_CODE = grpc.StatusCode.OK.value[0]
+
+
+def is_ok(answer: BatchAnswer) -> bool:
+    """Whether the reply about one item is its result, and not an error."""
+    return bool(answer.status.code == _OK_CODE)
 
 
 @dataclass(frozen=True, slots=True)
 class Item(Generic[I]):
-    """What is sent about one task."""
+    """What is sent about one task.
+
+    Attributes:
+        request_id: of a request for it by itself; a batch has one for all of its items.
+    """
 
     topic: str
     id: str
     message: I
+    request_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +113,7 @@ class DatedExchange(Generic[I, B]):
                 raise
             return await self._send(items, self._not_after, remaining_s)
         failures = [
-            failure_of_status(answer.status) if answer.status.code != _OK else None
-            for answer in answers
+            None if is_ok(answer) else failure_of_status(answer.status) for answer in answers
         ]
         late = [
             index
@@ -164,7 +173,7 @@ async def run_batch(
         else:
             answered = True
             for index, answer in zip(waiting, answers, strict=True):
-                if answer.status.code == _OK:
+                if is_ok(answer):
                     results[index] = ItemResult(items[index].id, value=read(answer))
                 else:
                     failed(index, histories[index].record(failure_of_status(answer.status)))

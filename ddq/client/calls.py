@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Generic, Self, TypeAlias, TypeVar, cast
+from typing import Any, Self, TypeAlias, TypeVar, cast
 
 import grpc
 import grpc.aio
@@ -18,6 +18,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from ddq.client import convert
 from ddq.client.batch import B, DatedExchange, I, Item, V, run_batch, split
 from ddq.client.coalesce import Coalescer, Form
+from ddq.client.items import ItemRpc
 from ddq.client.process import check_process, claim_process
 from ddq.client.proxy import is_loopback
 from ddq.client.repeat import Backoff, Repeater, SystemTiming, Timing
@@ -75,20 +76,6 @@ class Deadline:
     """
 
     at_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Coalesced(Generic[I]):
-    """A request as an item of a batch.
-
-    Attributes:
-        request: makes the message for some items of one topic and their ``not_after``.
-        method: of the batch.
-    """
-
-    item: Item[I]
-    request: Callable[[str, Sequence[I], Timestamp], Message]
-    method: Method[Any, Any]
 
 
 class Caller:
@@ -213,32 +200,53 @@ class Caller:
         method: Method[Q, A],
         request: Q,
         deadline: Deadline,
-        *,
-        coalesced: Coalesced[Any] | None = None,
     ) -> A:
         """Makes one request, repeated as need be. ``what`` names its subject in messages.
 
         A request that can say so has no effect after its deadline.
-
-        Args:
-            coalesced: the same request as an item of a batch: attempts of concurrent calls are sent
-                together. The answer is then a reply, or a part of a batch's reply.
         """
         dated = "not_after" in request.DESCRIPTOR.fields_by_name
-        if dated:
-            request.not_after.CopyFrom(self._not_after(deadline))  # type: ignore[attr-defined]
-        _check_size(request)
+
+        async def send(not_after: Timestamp, remaining_s: float) -> A:
+            if dated:
+                request.not_after.CopyFrom(not_after)  # type: ignore[attr-defined]
+            _check_size(request)
+            return await self._attempt(method, request, remaining_s)
+
+        return await self._repeat(rpc, what, send, deadline, dated=dated)
+
+    async def _call_item(self, kind: ItemRpc[I, V], item: Item[I], deadline: Deadline) -> V:
+        """Makes one request, repeated as need be; the attempts of concurrent calls share one."""
+
+        async def send(not_after: Timestamp, remaining_s: float) -> Any:
+            return await self._coalescer(kind, item.topic).attempt(item, not_after, remaining_s)
+
+        what = f"{item.topic}/{item.id}"
+        return kind.value(await self._repeat(kind.rpc, what, send, deadline, dated=True))
+
+    async def _repeat(
+        self,
+        rpc: Rpc,
+        what: str,
+        send: Callable[[Timestamp, float], Awaitable[A]],
+        deadline: Deadline,
+        *,
+        dated: bool,
+    ) -> A:
+        """Sends until there is an answer, or no time is left.
+
+        Args:
+            send: one attempt, with ``not_after`` and the seconds that are left.
+            dated: whether the request says ``not_after``.
+        """
+        not_after = self._not_after(deadline)
         may_have_acted = False
 
         async def attempt(remaining_s: float) -> A:
-            nonlocal may_have_acted
+            nonlocal may_have_acted, not_after
             asked = self._store_time.asked()
             try:
-                if coalesced is not None:
-                    return await self._attempt_coalesced(
-                        rpc, coalesced, method, request, remaining_s
-                    )
-                return await self._attempt(method, request, remaining_s)
+                return await send(not_after, remaining_s)
             except AttemptFailedError as failed:
                 may_have_acted = may_have_acted or not failed.failure.definite
                 learned = self._store_time.learn_from(failed.failure.error, asked)
@@ -246,8 +254,8 @@ class Caller:
                 # the first can have had an effect.
                 if not learned or not dated or may_have_acted:
                     raise
-            request.not_after.CopyFrom(self._not_after(deadline))  # type: ignore[attr-defined]
-            return await self._attempt(method, request, self._repeater.remaining_s(deadline.at_s))
+            not_after = self._not_after(deadline)
+            return await send(not_after, self._repeater.remaining_s(deadline.at_s))
 
         return await self._repeater.run(rpc, f"{rpc.name} {what}", attempt, deadline.at_s)
 
@@ -281,27 +289,23 @@ class Caller:
             self._store_time.observe(store_ms, asked)
         return answer
 
-    async def _attempt_coalesced(
-        self,
-        rpc: Rpc,
-        coalesced: Coalesced[I],
-        method: Method[Q, A],
-        request: Q,
-        remaining_s: float,
-    ) -> A:
-        key = (rpc.name, coalesced.item.topic)
-        coalescer = self._coalescers.get(key)
-        if coalescer is None:
-            form: Form[I, A] = Form(
-                functools.partial(self._attempt, method),
-                functools.partial(
-                    self._exchange, coalesced.request, coalesced.method, coalesced.item.topic
-                ),
+    def _coalescer(self, kind: ItemRpc[I, V], topic: str) -> Coalescer[I, Any]:
+        """What shares the requests of one RPC on one topic; kept while any of them is under way."""
+        key = (kind.rpc.name, topic)
+        if key not in self._coalescers:
+
+            async def alone(item: Item[I], not_after: Timestamp, remaining_s: float) -> Any:
+                request = kind.request(item, not_after)
+                _check_size(request)
+                return await self._attempt(kind.method, request, remaining_s)
+
+            together = functools.partial(
+                self._exchange, kind.batch_request, kind.batch_method, topic
             )
-            coalescer = Coalescer(form, lambda: self._forget_coalescer(key))
-            self._coalescers[key] = coalescer
-        # A part of a batch's reply has the fields of a reply that are read: result and receipt.
-        return cast("A", await coalescer.attempt(coalesced.item, request, remaining_s))
+            self._coalescers[key] = Coalescer(
+                Form(alone, together), lambda: self._forget_coalescer(key)
+            )
+        return self._coalescers[key]
 
     def _forget_coalescer(self, key: tuple[str, str]) -> None:
         """Nothing of this RPC and topic is under way: a client may see any number of topics."""

@@ -13,7 +13,6 @@ as one of those has returned. So nothing waits in an idle client, and a batch gr
 from __future__ import annotations
 
 import asyncio
-import copy
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,7 +22,7 @@ import grpc
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from ddq.client.batch import BatchAnswer, I, Item
+from ddq.client.batch import BatchAnswer, I, Item, is_ok
 from ddq.client.status import (
     AttemptFailedError,
     Failure,
@@ -40,20 +39,18 @@ IN_FLIGHT_MAX_COUNT = 3
 SPREAD_MAX_S = 1.0
 """Deadlines in one batch are at most this far apart, because the earliest one ends the batch."""
 
-_OK = grpc.StatusCode.OK.value[0]
-
 
 @dataclass(frozen=True, slots=True)
 class Form(Generic[I, A]):
     """How attempts are sent.
 
     Attributes:
-        alone: sends the request of one call within so many seconds.
-        together: sends several items that have no effect after a moment, within so many seconds;
-            one answer per item, in order. Both raise AttemptFailedError.
+        alone: sends one item that has no effect after a moment, within so many seconds.
+        together: sends several items likewise; one answer per item, in order. Both raise
+            AttemptFailedError.
     """
 
-    alone: Callable[[Message, float], Awaitable[A]]
+    alone: Callable[[Item[I], Timestamp, float], Awaitable[A]]
     together: Callable[[Sequence[I], Timestamp, float], Awaitable[Sequence[BatchAnswer]]]
 
 
@@ -62,7 +59,7 @@ class _Attempt(Generic[I]):
     """One attempt of one call.
 
     Attributes:
-        request: as it is sent alone; has ``not_after``.
+        not_after: it has no effect afterwards, by the store's clock.
         ends_s: the call's deadline in the event loop's time.
         answer: a message with ``result`` and ``receipt``, or AttemptFailedError.
         timeout: ends the wait in the queue; a request that was sent ends by its own time-out.
@@ -70,7 +67,7 @@ class _Attempt(Generic[I]):
     """
 
     item: Item[I]
-    request: Any
+    not_after: Timestamp
     ends_s: float
     answer: asyncio.Future[Any]
     timeout: asyncio.Timeout = field(init=False)
@@ -78,8 +75,7 @@ class _Attempt(Generic[I]):
 
     @property
     def not_after_ms(self) -> int:
-        not_after: Timestamp = self.request.not_after
-        return not_after.ToMilliseconds()
+        return self.not_after.ToMilliseconds()
 
     def fail(self, failure: Failure) -> None:
         if not self.answer.done():
@@ -101,11 +97,8 @@ class Coalescer(Generic[I, A]):
         self._in_flight: set[asyncio.Task[None]] = set()
         self._woken = False
 
-    async def attempt(self, item: Item[I], request: Message, remaining_s: float) -> Any:
+    async def attempt(self, item: Item[I], not_after: Timestamp, remaining_s: float) -> Any:
         """One attempt of a call.
-
-        Args:
-            item: the same as ``request``, as an item of a batch.
 
         Returns:
             A message that has ``result`` and ``receipt``: a reply, or a part of a batch's reply.
@@ -114,7 +107,7 @@ class Coalescer(Generic[I, A]):
             AttemptFailedError: definite if the attempt had not been sent by its deadline.
         """
         loop = asyncio.get_running_loop()
-        entry = _Attempt(item, request, loop.time() + remaining_s, loop.create_future())
+        entry = _Attempt(item, not_after, loop.time() + remaining_s, loop.create_future())
         self._waiting.append(entry)
         self._wake()
         try:
@@ -193,7 +186,7 @@ class Coalescer(Generic[I, A]):
 
     async def _send_alone(self, entry: _Attempt[I]) -> None:
         try:
-            answer = await self._form.alone(entry.request, _left_s(entry.ends_s))
+            answer = await self._form.alone(entry.item, entry.not_after, _left_s(entry.ends_s))
         except AttemptFailedError as failed:
             entry.fail(failed.failure)
         else:
@@ -206,7 +199,7 @@ class Coalescer(Generic[I, A]):
         try:
             answers = await self._form.together(
                 [entry.item.message for entry in batch],
-                first.request.not_after,
+                first.not_after,
                 _left_s(min(entry.ends_s for entry in batch)),
             )
         except AttemptFailedError as failed:
@@ -218,7 +211,7 @@ class Coalescer(Generic[I, A]):
                 entry.fail(_for_one(failed.failure, entry, not_after_ms))
             return
         for entry, answer in zip(batch, answers, strict=True):
-            if answer.status.code != _OK:
+            if not is_ok(answer):
                 entry.fail(_for_one(failure_of_status(answer.status), entry, not_after_ms))
             elif not entry.answer.done():
                 entry.answer.set_result(answer)
@@ -226,8 +219,7 @@ class Coalescer(Generic[I, A]):
 
 def _for_one(failure: Failure, entry: _Attempt[Any], not_after_ms: int) -> Failure:
     """A failure of a batch as one of its calls has to take it."""
-    # Each caller raises an error of its own: one that many raise collects all their tracebacks.
-    failure = replace(failure, error=copy.copy(failure.error))
+    failure = replace(failure, error=failure.error.copy())
     if isinstance(failure.error, RequestExpired) and entry.not_after_ms > not_after_ms:
         # It was another call's time that was over.
         return replace(failure, repeatable=True)

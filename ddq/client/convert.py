@@ -66,6 +66,15 @@ def put_duration(target: duration_pb2.Duration, value: timedelta | None) -> None
         target.FromTimedelta(value)
 
 
+def duration(value: timedelta | None) -> duration_pb2.Duration | None:
+    """A duration as a message; None stays None: the field is then unset, the default."""
+    if value is None:
+        return None
+    message = duration_pb2.Duration()
+    message.FromTimedelta(value)
+    return message
+
+
 def put_schedule(target: _Scheduled, delay: timedelta | None, due: datetime | None) -> None:
     """Sets the oneof ``schedule``; neither means now."""
     if delay is not None and due is not None:

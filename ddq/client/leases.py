@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
-
-from google.protobuf.message import Message
+from typing import Any
 
 from ddq.client import convert, rpcs
-from ddq.client.batch import Item
-from ddq.client.calls import Caller, Coalesced
-from ddq.client.rpcs import Rpc
+from ddq.client.batch import I, Item
+from ddq.client.calls import Caller
+from ddq.client.items import ItemRpc, V
 from ddq.client.values import (
     Acked,
     Extended,
@@ -24,9 +23,6 @@ from ddq.client.values import (
 )
 from ddq.v1 import delay_queue_service_pb2 as pb
 
-M = TypeVar("M", bound=Message)
-V = TypeVar("V")
-
 
 class LeaseCalls(Caller):
     """Leases: ack, run again, nack, extend, release, snooze."""
@@ -38,17 +34,7 @@ class LeaseCalls(Caller):
             LeaseLost: the token no longer holds.
             TaskNotFound, OutcomeUnknown
         """
-        request = pb.AckRequest(topic=lease.topic, id=lease.id, lease_token=lease.token)
-        return await self._settle(
-            rpcs.ACK,
-            lease,
-            request,
-            self._queue.Ack,
-            convert.acked,
-            timeout_s,
-            item=pb.BatchAckItem(id=lease.id, lease_token=lease.token),
-            batch=(pb.BatchAckRequest, self._queue.BatchAck),
-        )
+        return await self._settle(self._acks, lease, timeout_s)
 
     async def ack_batch(
         self, leases: Sequence[LeaseRef], *, timeout_s: float | None = None
@@ -58,15 +44,7 @@ class LeaseCalls(Caller):
         Raises:
             DdqError: all of them failed in the same way.
         """
-        return await self._settle_batch(
-            rpcs.ACK,
-            leases,
-            lambda lease: pb.BatchAckItem(id=lease.id, lease_token=lease.token),
-            pb.BatchAckRequest,
-            self._queue.BatchAck,
-            convert.acked,
-            timeout_s,
-        )
+        return await self._settle_batch(self._acks, leases, timeout_s)
 
     async def run_again(
         self,
@@ -95,9 +73,14 @@ class LeaseCalls(Caller):
         convert.put_schedule(request.next, delay, due)
         if payload is not None or headers is not None:
             request.next.content.CopyFrom(convert.content(payload or b"", headers or {}))
-        return await self._settle(
-            rpcs.RUN_AGAIN, lease, request, self._queue.RunAgain, convert.ran_again, timeout_s
+        reply = await self._call(
+            rpcs.RUN_AGAIN,
+            f"{lease.topic}/{lease.id}",
+            self._queue.RunAgain,
+            request,
+            self._deadline(timeout_s),
         )
+        return convert.ran_again(reply.result, reply.receipt)
 
     async def nack(
         self,
@@ -118,22 +101,8 @@ class LeaseCalls(Caller):
         Raises:
             LeaseLost, TaskNotFound, OutcomeUnknown
         """
-        request = pb.NackRequest(
-            topic=lease.topic,
-            id=lease.id,
-            lease_token=lease.token,
-            verdict=convert.verdict(error, delay, dead_letter=dead_letter),
-        )
-        return await self._settle(
-            rpcs.NACK,
-            lease,
-            request,
-            self._queue.Nack,
-            convert.nacked,
-            timeout_s,
-            item=pb.BatchNackItem(id=lease.id, lease_token=lease.token, verdict=request.verdict),
-            batch=(pb.BatchNackRequest, self._queue.BatchNack),
-        )
+        verdict = convert.verdict(error, delay, dead_letter=dead_letter)
+        return await self._settle(self._nacks, lease, timeout_s, verdict=verdict)
 
     async def nack_batch(
         self,
@@ -150,15 +119,7 @@ class LeaseCalls(Caller):
             DdqError: all of them failed in the same way.
         """
         verdict = convert.verdict(error, delay, dead_letter=dead_letter)
-        return await self._settle_batch(
-            rpcs.NACK,
-            leases,
-            lambda lease: pb.BatchNackItem(id=lease.id, lease_token=lease.token, verdict=verdict),
-            pb.BatchNackRequest,
-            self._queue.BatchNack,
-            convert.nacked,
-            timeout_s,
-        )
+        return await self._settle_batch(self._nacks, leases, timeout_s, verdict=verdict)
 
     async def extend(
         self,
@@ -173,22 +134,8 @@ class LeaseCalls(Caller):
             LeaseLost, TaskNotFound: the lease is gone for good, whatever came before.
             OutcomeUnknown
         """
-        request = pb.ExtendRequest(topic=lease.topic, id=lease.id, lease_token=lease.token)
-        convert.put_duration(request.lease_duration, duration)
-        return await self._settle(
-            rpcs.EXTEND,
-            lease,
-            request,
-            self._queue.Extend,
-            convert.extended,
-            timeout_s,
-            item=pb.BatchExtendItem(
-                id=lease.id, lease_token=lease.token, lease_duration=request.lease_duration
-            )
-            if duration is not None
-            else pb.BatchExtendItem(id=lease.id, lease_token=lease.token),
-            batch=(pb.BatchExtendRequest, self._queue.BatchExtend),
-        )
+        lasts = convert.duration(duration)
+        return await self._settle(self._extends, lease, timeout_s, lease_duration=lasts)
 
     async def extend_batch(
         self,
@@ -202,21 +149,8 @@ class LeaseCalls(Caller):
         Raises:
             DdqError: all of them failed in the same way.
         """
-
-        def item(lease: LeaseRef) -> pb.BatchExtendItem:
-            message = pb.BatchExtendItem(id=lease.id, lease_token=lease.token)
-            convert.put_duration(message.lease_duration, duration)
-            return message
-
-        return await self._settle_batch(
-            rpcs.EXTEND,
-            leases,
-            item,
-            pb.BatchExtendRequest,
-            self._queue.BatchExtend,
-            convert.extended,
-            timeout_s,
-        )
+        lasts = convert.duration(duration)
+        return await self._settle_batch(self._extends, leases, timeout_s, lease_duration=lasts)
 
     async def release(self, lease: LeaseRef, *, timeout_s: float | None = None) -> Released:
         """Hands a lease back: the task is ready again, the attempt does not count.
@@ -224,17 +158,7 @@ class LeaseCalls(Caller):
         Raises:
             LeaseLost, TaskNotFound, OutcomeUnknown
         """
-        request = pb.ReleaseRequest(topic=lease.topic, id=lease.id, lease_token=lease.token)
-        return await self._settle(
-            rpcs.RELEASE,
-            lease,
-            request,
-            self._queue.Release,
-            convert.released,
-            timeout_s,
-            item=pb.BatchReleaseItem(id=lease.id, lease_token=lease.token),
-            batch=(pb.BatchReleaseRequest, self._queue.BatchRelease),
-        )
+        return await self._settle(self._releases, lease, timeout_s)
 
     async def release_batch(
         self, leases: Sequence[LeaseRef], *, timeout_s: float | None = None
@@ -244,15 +168,7 @@ class LeaseCalls(Caller):
         Raises:
             DdqError: all of them failed in the same way.
         """
-        return await self._settle_batch(
-            rpcs.RELEASE,
-            leases,
-            lambda lease: pb.BatchReleaseItem(id=lease.id, lease_token=lease.token),
-            pb.BatchReleaseRequest,
-            self._queue.BatchRelease,
-            convert.released,
-            timeout_s,
-        )
+        return await self._settle_batch(self._releases, leases, timeout_s)
 
     async def snooze(
         self, lease: LeaseRef, delay: timedelta, *, timeout_s: float | None = None
@@ -266,18 +182,7 @@ class LeaseCalls(Caller):
             SnoozeLimit: the run was snoozed 10,000 times; the lease still holds.
             LeaseLost, TaskNotFound, OutcomeUnknown
         """
-        request = pb.SnoozeRequest(topic=lease.topic, id=lease.id, lease_token=lease.token)
-        convert.put_duration(request.delay, delay)
-        return await self._settle(
-            rpcs.SNOOZE,
-            lease,
-            request,
-            self._queue.Snooze,
-            convert.snoozed,
-            timeout_s,
-            item=pb.BatchSnoozeItem(id=lease.id, lease_token=lease.token, delay=request.delay),
-            batch=(pb.BatchSnoozeRequest, self._queue.BatchSnooze),
-        )
+        return await self._settle(self._snoozes, lease, timeout_s, delay=convert.duration(delay))
 
     async def snooze_batch(
         self, leases: Sequence[LeaseRef], delay: timedelta, *, timeout_s: float | None = None
@@ -287,78 +192,96 @@ class LeaseCalls(Caller):
         Raises:
             DdqError: all of them failed in the same way.
         """
-
-        def item(lease: LeaseRef) -> pb.BatchSnoozeItem:
-            message = pb.BatchSnoozeItem(id=lease.id, lease_token=lease.token)
-            convert.put_duration(message.delay, delay)
-            return message
-
         return await self._settle_batch(
-            rpcs.SNOOZE,
-            leases,
-            item,
-            pb.BatchSnoozeRequest,
-            self._queue.BatchSnooze,
-            convert.snoozed,
-            timeout_s,
+            self._snoozes, leases, timeout_s, delay=convert.duration(delay)
         )
 
     # What all of them share ----------------------------------------------------------------
 
     async def _settle(
-        self,
-        rpc: Rpc,
-        lease: LeaseRef,
-        request: M,
-        method: Any,
-        read: Callable[[Any, Any], V],
-        timeout_s: float | None,
-        *,
-        item: Message | None = None,
-        batch: tuple[Callable[..., Message], Any] | None = None,
+        self, kind: ItemRpc[I, V], lease: LeaseRef, timeout_s: float | None, **fields: Any
     ) -> V:
-        """One request for one lease; ``read`` makes its value of result and receipt.
-
-        Args:
-            item: the same request as an item of a batch; None: there is no batch of this kind.
-            batch: makes the batch's message; its method.
-        """
-        name = f"{lease.topic}/{lease.id}"
-        coalesced = None
-        if item is not None and batch is not None:
-            make, batch_method = batch
-            coalesced = Coalesced(
-                Item(lease.topic, lease.id, item),
-                lambda topic, items, not_after: make(topic=topic, items=items, not_after=not_after),
-                batch_method,
-            )
-        reply = await self._call(
-            rpc, name, method, request, self._deadline(timeout_s), coalesced=coalesced
-        )
-        return read(reply.result, reply.receipt)
+        """One request for one lease, with what is given beside its id and token."""
+        return await self._call_item(kind, _item(kind, lease, fields), self._deadline(timeout_s))
 
     async def _settle_batch(
         self,
-        rpc: Rpc,
+        kind: ItemRpc[I, V],
         leases: Sequence[LeaseRef],
-        item: Callable[[LeaseRef], M],
-        request: Callable[..., Message],
-        method: Any,
-        read: Callable[[Any, Any], V],
         timeout_s: float | None,
+        **fields: Any,
     ) -> list[ItemResult[V]]:
         """As many requests as the leases need, one after the other; results in their order."""
-
-        def value(answer: Any) -> V:
-            return read(answer.result, answer.receipt)
-
         return await self._call_batches(
-            rpc,
-            [Item(lease.topic, lease.id, item(lease)) for lease in leases],
-            request=lambda topic, items, not_after: request(
-                topic=topic, items=items, not_after=not_after
-            ),
-            method=method,
-            read=value,
+            kind.rpc,
+            [_item(kind, lease, fields) for lease in leases],
+            request=kind.batch_request,
+            method=kind.batch_method,
+            read=kind.value,
             deadline=self._deadline(timeout_s),
         )
+
+    @functools.cached_property
+    def _acks(self) -> ItemRpc[pb.BatchAckItem, Acked]:
+        return ItemRpc(
+            rpcs.ACK,
+            pb.BatchAckItem,
+            pb.AckRequest,
+            self._queue.Ack,
+            pb.BatchAckRequest,
+            self._queue.BatchAck,
+            convert.acked,
+        )
+
+    @functools.cached_property
+    def _nacks(self) -> ItemRpc[pb.BatchNackItem, Nacked]:
+        return ItemRpc(
+            rpcs.NACK,
+            pb.BatchNackItem,
+            pb.NackRequest,
+            self._queue.Nack,
+            pb.BatchNackRequest,
+            self._queue.BatchNack,
+            convert.nacked,
+        )
+
+    @functools.cached_property
+    def _extends(self) -> ItemRpc[pb.BatchExtendItem, Extended]:
+        return ItemRpc(
+            rpcs.EXTEND,
+            pb.BatchExtendItem,
+            pb.ExtendRequest,
+            self._queue.Extend,
+            pb.BatchExtendRequest,
+            self._queue.BatchExtend,
+            convert.extended,
+        )
+
+    @functools.cached_property
+    def _releases(self) -> ItemRpc[pb.BatchReleaseItem, Released]:
+        return ItemRpc(
+            rpcs.RELEASE,
+            pb.BatchReleaseItem,
+            pb.ReleaseRequest,
+            self._queue.Release,
+            pb.BatchReleaseRequest,
+            self._queue.BatchRelease,
+            convert.released,
+        )
+
+    @functools.cached_property
+    def _snoozes(self) -> ItemRpc[pb.BatchSnoozeItem, Snoozed]:
+        return ItemRpc(
+            rpcs.SNOOZE,
+            pb.BatchSnoozeItem,
+            pb.SnoozeRequest,
+            self._queue.Snooze,
+            pb.BatchSnoozeRequest,
+            self._queue.BatchSnooze,
+            convert.snoozed,
+        )
+
+
+def _item(kind: ItemRpc[I, V], lease: LeaseRef, fields: Mapping[str, Any]) -> Item[I]:
+    message = kind.item(id=lease.id, lease_token=lease.token, **fields)
+    return Item(lease.topic, lease.id, message)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from ddq.client import convert, rpcs
 from ddq.client.batch import Item
-from ddq.client.calls import Caller, Coalesced
+from ddq.client.calls import Caller
+from ddq.client.items import ItemRpc
 from ddq.client.values import (
     Cancelled,
     Enqueued,
@@ -75,33 +75,15 @@ class TaskCalls(Caller):
             debounce_limit=debounce_limit,
         )
         deadline = self._deadline(timeout_s)
-        item = self._enqueue_item(topic, task)
-        request = pb.EnqueueRequest(
-            topic=convert.text("topic", topic),
-            task=item.message.task,
-            on_conflict=item.message.on_conflict,
-            request_id=self._new_id(),
+        item = self._enqueue_item(topic, task, request_id=self._new_id())
+        if item.message.on_conflict in {pb.ON_CONFLICT_FAIL, pb.ON_CONFLICT_RETURN_EXISTING}:
+            return await self._call_item(self._enqueues, item, deadline)
+        # The repeats of a replacement are known by its request_id, and a batch has one for all.
+        kind = self._enqueues
+        what = f"{item.topic}/{item.id}"
+        return kind.value(
+            await self._call(kind.rpc, what, kind.method, kind.request(item), deadline)
         )
-        if item.message.HasField("expected_revision"):
-            request.expected_revision = item.message.expected_revision
-        convert.put_duration(request.debounce_limit, debounce_limit)
-        reply = await self._call(
-            rpcs.ENQUEUE,
-            f"{topic}/{item.id}",
-            self._queue.Enqueue,
-            request,
-            deadline,
-            coalesced=self._coalesced_enqueue(item),
-        )
-        return convert.enqueued(reply.result, reply.receipt)
-
-    def _coalesced_enqueue(
-        self, item: Item[pb.BatchEnqueueItem]
-    ) -> Coalesced[pb.BatchEnqueueItem] | None:
-        """The item of a batch; None for a replacement, whose repeats are known by a request_id."""
-        if item.message.on_conflict not in (pb.ON_CONFLICT_FAIL, pb.ON_CONFLICT_RETURN_EXISTING):
-            return None
-        return Coalesced(item, _batch_of_new_tasks, self._queue.BatchEnqueue)
 
     async def enqueue_batch(
         self, topic: str, tasks: Sequence[NewTask], *, timeout_s: float | None = None
@@ -122,12 +104,26 @@ class TaskCalls(Caller):
             request=lambda name, items, not_after: pb.BatchEnqueueRequest(
                 topic=name, items=items, request_id=request_id, not_after=not_after
             ),
-            method=self._queue.BatchEnqueue,
-            read=_enqueued,
+            method=self._enqueues.batch_method,
+            read=self._enqueues.value,
             deadline=deadline,
         )
 
-    def _enqueue_item(self, topic: str, task: NewTask) -> Item[pb.BatchEnqueueItem]:
+    @functools.cached_property
+    def _enqueues(self) -> ItemRpc[pb.BatchEnqueueItem, Enqueued]:
+        return ItemRpc(
+            rpcs.ENQUEUE,
+            pb.BatchEnqueueItem,
+            pb.EnqueueRequest,
+            self._queue.Enqueue,
+            pb.BatchEnqueueRequest,
+            self._queue.BatchEnqueue,
+            convert.enqueued,
+        )
+
+    def _enqueue_item(
+        self, topic: str, task: NewTask, request_id: str = ""
+    ) -> Item[pb.BatchEnqueueItem]:
         task_id = convert.given_id("task.id", task.id) or self._new_id()
         message = pb.BatchEnqueueItem(
             task=convert.task_spec(task, task_id),
@@ -136,7 +132,7 @@ class TaskCalls(Caller):
         if task.expected_revision is not None:
             message.expected_revision = convert.uint("expected_revision", task.expected_revision)
         convert.put_duration(message.debounce_limit, task.debounce_limit)
-        return Item(convert.text("topic", topic), task_id, message)
+        return Item(convert.text("topic", topic), task_id, message, request_id)
 
     async def retrieve(
         self,
@@ -335,18 +331,8 @@ class TaskCalls(Caller):
             request.page_token = reply.next_page_token
 
 
-def _batch_of_new_tasks(
-    topic: str, items: Sequence[pb.BatchEnqueueItem], not_after: Timestamp
-) -> pb.BatchEnqueueRequest:
-    return pb.BatchEnqueueRequest(topic=topic, items=items, not_after=not_after)
-
-
 def _view(*, with_payload: bool) -> task_pb2.TaskView.ValueType:
     return task_pb2.TASK_VIEW_FULL if with_payload else task_pb2.TASK_VIEW_BASIC
-
-
-def _enqueued(answer: pb.BatchEnqueueResult) -> Enqueued:
-    return convert.enqueued(answer.result, answer.receipt)
 
 
 def _cancelled(answer: pb.BatchCancelResult) -> Cancelled:

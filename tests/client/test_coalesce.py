@@ -26,10 +26,10 @@ from tests.client.fake import FakeServer, refusal
 OK = status_pb2.Status()
 
 
-def request(task_id: str, not_after_ms: int = 60_000) -> pb.AckRequest:
-    made = pb.AckRequest(topic="t", id=task_id)
-    made.not_after.FromMilliseconds(not_after_ms)
-    return made
+def not_after(at_ms: int) -> Timestamp:
+    moment = Timestamp()
+    moment.FromMilliseconds(at_ms)
+    return moment
 
 
 def answer(task_id: str, status: status_pb2.Status = OK) -> pb.BatchAckResult:
@@ -76,12 +76,12 @@ class Wire:
         if failure is not None:
             raise AttemptFailedError(failure)
 
-    async def _alone(self, message: Any, remaining_s: float) -> Any:
-        await self._note([message.id], message.not_after, remaining_s)
-        status = self.answers.get(message.id, OK)
+    async def _alone(self, item: Item[Any], not_after: Timestamp, remaining_s: float) -> Any:
+        await self._note([item.id], not_after, remaining_s)
+        status = self.answers.get(item.id, OK)
         if status.code:
             raise AttemptFailedError(failure_of_status(status))
-        return pb.AckResponse(result=pb.AckResult(revision=int(message.id)))
+        return pb.AckResponse(result=pb.AckResult(revision=int(item.id)))
 
     async def _together(
         self, items: Sequence[Any], not_after: Timestamp, remaining_s: float
@@ -94,7 +94,7 @@ class Wire:
         self, task_id: str, *, not_after_ms: int = 60_000, remaining_s: float = 60.0, size: int = 0
     ) -> int:
         item = Item("t", task_id, pb.BatchAckItem(id=task_id, lease_token=b"x" * size))
-        reply = await self.coalescer.attempt(item, request(task_id, not_after_ms), remaining_s)
+        reply = await self.coalescer.attempt(item, not_after(not_after_ms), remaining_s)
         return int(reply.result.revision)
 
     def start(self, *task_ids: str, **options: Any) -> list[asyncio.Task[int]]:
