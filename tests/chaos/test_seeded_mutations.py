@@ -27,7 +27,7 @@ LEAST_HISTORIES = 18
 MOST_HISTORIES = 144
 NAMED = 4
 NAMED_OF_LEAST = 2
-"""Of the first LEAST_HISTORIES; more histories make the count surer, and excuse no rare finding."""
+"""How often within the first LEAST_HISTORIES: more of them do not lower the rate that is required."""
 """Histories that name the promise; the rarest mutations show in about one of fifteen."""
 
 
