@@ -26,9 +26,9 @@ Step = Callable[[Shard, Any, Context], tuple[Shard, Any]]
 LEAST_HISTORIES = 18
 MOST_HISTORIES = 144
 NAMED = 4
-NAMED_OF_LEAST = 2
-"""How often within the first LEAST_HISTORIES: more of them do not lower the rate that is required."""
 """Histories that name the promise; the rarest mutations show in about one of fifteen."""
+NAMED_OF_LEAST = 2
+"""The same within the first LEAST_HISTORIES, however many follow."""
 
 
 def set_task(shard: Shard, task_id: str, **changes: Any) -> Shard:
