@@ -34,6 +34,8 @@ WORDS: dict[str, str] = {
     "victims": "targets",
     "crowd": "client pool",
     "faulting": "fault recorder",
+    "patient": "long time-out",
+    "patience": "time-out, silence",
     "recipe": "maintenance procedure",
     "recipes": "maintenance procedures",
     "upkeep": "scheduler API",
@@ -84,6 +86,9 @@ PHRASES: dict[str, str] = {
 ALLOWED: tuple[tuple[str, str, str], ...] = (
     ("tools/words.py", "*", "this table"),
     ("tests/release/test_words.py", "*", "the tests of this table"),
+    ("chaos/workloads/__init__.py", "patient", "a name of 0.2.0, in schedules and commands"),
+    ("tests/chaos/test_scenarios.py", "patient", "the same"),
+    ("CHANGELOG.md", "patient", "the same"),
     ("ddq/store/lua/*.lua", "stray", "a counter in the control record of a shard"),
     ("ddq/scheduler/gauges.py", "stray", "that counter, and a label of ddq_malformed_entries"),
     ("ddq/server/wire.py", "stray", "that counter"),

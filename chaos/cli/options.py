@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from chaos.workloads import WORKLOADS
+from chaos.workloads import RETIRED_NAMES, WORKLOADS
 
 
 def known(kind: str, names: Callable[[], list[str]]) -> Callable[[str], str]:
@@ -50,7 +50,7 @@ WorkloadName = Annotated[
     str,
     typer.Option(
         "--workload",
-        callback=known("workload", lambda: [*WORKLOADS]),
+        callback=known("workload", lambda: [*WORKLOADS, *RETIRED_NAMES]),
         help="Instead of the scenario's own.",
     ),
 ]

@@ -15,7 +15,7 @@ from chaos.experiments.recorded import Experiment, RecordedSession
 from chaos.experiments.scenario import Scenario
 from chaos.experiments.scenarios import scenario
 from chaos.faults.nemesis import Schedule, play
-from chaos.workloads import WORKLOADS
+from chaos.workloads import find_workload
 
 TIMING = Timing(before_s=1.0, after_s=1.0)
 SERVED_SHARE = 0.95
@@ -35,7 +35,7 @@ def scenario_experiment(plan: RunPlan) -> Experiment:
     return Experiment(
         title=f"{plan.name}: {chosen.guards}",
         driver=nemesis(plan, chosen),
-        workload=WORKLOADS[plan.workload or chosen.workload],
+        workload=find_workload(plan.workload or chosen.workload),
         gates=required_gates(plan, chosen),
         timing=TIMING,
         needs=Needs(chosen.needs, chosen.links),

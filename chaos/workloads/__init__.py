@@ -7,9 +7,27 @@ from chaos.workloads.bank import BANK
 from chaos.workloads.bursts import BURSTS
 from chaos.workloads.cancel_race import CANCEL_RACE
 from chaos.workloads.lease_race import LEASE_RACE
+from chaos.workloads.long_timeouts import LONG_TIMEOUTS
 from chaos.workloads.mixed import MIXED
-from chaos.workloads.patient import PATIENT
 
-WORKLOADS = {each.name: each for each in (MIXED, CANCEL_RACE, LEASE_RACE, BANK, BURSTS, PATIENT)}
+WORKLOADS = {
+    each.name: each for each in (MIXED, CANCEL_RACE, LEASE_RACE, BANK, BURSTS, LONG_TIMEOUTS)
+}
+RETIRED_NAMES = {"patient": LONG_TIMEOUTS.name}
+"""Names of 0.2.0, in commands of users and in schedules on disk."""
 
-__all__ = ["WORKLOADS", "Actor", "Load", "Workload"]
+
+def find_workload(name: str) -> Workload:
+    """A workload by its name, or by the one that it had in 0.2.0; KeyError if there is none."""
+    return WORKLOADS[RETIRED_NAMES.get(name, name)]
+
+
+__all__ = [
+    "LONG_TIMEOUTS",
+    "RETIRED_NAMES",
+    "WORKLOADS",
+    "Actor",
+    "Load",
+    "Workload",
+    "find_workload",
+]

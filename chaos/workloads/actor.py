@@ -13,7 +13,7 @@ from datetime import timedelta
 from chaos.history.recorder import Recorder
 from ddq.errors import DdqError
 
-PATIENCE_S = (1.5, 4.0, 10.0)
+TIMEOUTS_S = (1.5, 4.0, 10.0)
 """How long callers wait: the short ones see unknown outcomes, the long ones repeat through it."""
 
 
@@ -72,9 +72,9 @@ class Actor:
         self._count += 1
         return f"{self.name}-{self._count}"
 
-    def patience_s(self) -> float:
+    def timeout_s(self) -> float:
         """How long this request may take."""
-        return self.rng.choice(PATIENCE_S)
+        return self.rng.choice(TIMEOUTS_S)
 
     async def pace(self, operations: int = 1) -> None:
         """Waits for its turn: so many operations at the share of the rate that is its own."""

@@ -16,7 +16,7 @@ async def produce(actor: Actor) -> None:
         tasks.append(NewTask(task_id.encode(), task_id, delay=ms(rng.randrange(0, 4_000))))
     await actor.pace(len(tasks) + 1)
     with refused():
-        await recorder.enqueue_batch(topic, tasks, timeout_s=actor.patience_s())
+        await recorder.enqueue_batch(topic, tasks, timeout_s=actor.timeout_s())
     with refused():
         await recorder.stats(topic, timeout_s=4.0)
     chance = rng.random()

@@ -21,7 +21,7 @@ async def produce(actor: Actor) -> None:
         tasks.append(NewTask(task_id.encode(), task_id, due=due))
     await actor.pace(BURST)
     with refused():
-        await recorder.enqueue_batch(topic, tasks, timeout_s=actor.patience_s())
+        await recorder.enqueue_batch(topic, tasks, timeout_s=actor.timeout_s())
     if rng.random() < 0.2:
         with refused():
             await recorder.enqueue_batch(topic, tasks, timeout_s=4.0)
@@ -34,7 +34,7 @@ async def work(actor: Actor) -> None:
         return
     if actor.load.draining or actor.rng.random() < 0.8:
         with refused():
-            await actor.recorder.ack_batch(leases, timeout_s=actor.patience_s())
+            await actor.recorder.ack_batch(leases, timeout_s=actor.timeout_s())
         return
     for lease in leases:
         if actor.rng.random() < 0.3:

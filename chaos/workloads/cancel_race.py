@@ -22,7 +22,7 @@ async def produce(actor: Actor) -> None:
     await asyncio.sleep(max(0.0, (delay_ms + rng.uniform(-15, 15)) / 1_000))
     with refused():
         await recorder.cancel(
-            topic, task_id, revoke_lease=rng.random() < 0.2, timeout_s=actor.patience_s()
+            topic, task_id, revoke_lease=rng.random() < 0.2, timeout_s=actor.timeout_s()
         )
 
 

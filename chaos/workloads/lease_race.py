@@ -19,7 +19,7 @@ async def produce(actor: Actor) -> None:
         await actor.recorder.enqueue_task(
             actor.topic(),
             NewTask(task_id.encode(), task_id, delay=ms(actor.rng.randrange(0, 300))),
-            timeout_s=actor.patience_s(),
+            timeout_s=actor.timeout_s(),
         )
 
 
@@ -37,7 +37,7 @@ async def work(actor: Actor) -> None:
         chance = rng.random()
         with refused():
             if chance < 0.5:
-                await recorder.ack(lease, timeout_s=actor.patience_s())
+                await recorder.ack(lease, timeout_s=actor.timeout_s())
             elif chance < 0.6:
                 await run_again(actor, lease)
             elif chance < 0.75:

@@ -11,7 +11,7 @@ import secrets
 from chaos.workloads.actor import Actor, Workload, ms, refused
 from ddq.client import Lease, NewTask
 
-PATIENCE_S = 30.0
+TIMEOUT_S = 30.0
 # Longer than its holder waits: an ack that is refused for its expiry would not be a failure.
 LEASE_MS = 45_000
 WAIT_MS = 500
@@ -27,21 +27,21 @@ async def produce(actor: Actor) -> None:
     task = NewTask(task_id.encode(), task_id, delay=ms(delay_ms))
     await actor.pace()
     with refused():
-        await recorder.enqueue_task(topic, task, timeout_s=PATIENCE_S)
+        await recorder.enqueue_task(topic, task, timeout_s=TIMEOUT_S)
     if kind < 0.25:
         await asyncio.sleep(rng.uniform(0, delay_ms) / 1_000)
         with refused():
-            await recorder.cancel(topic, task_id, timeout_s=PATIENCE_S)
+            await recorder.cancel(topic, task_id, timeout_s=TIMEOUT_S)
     elif kind < 0.35:
         delay = ms(rng.randrange(0, _MOST_DELAY_MS))
         with refused():
-            await recorder.reschedule(topic, task_id, delay=delay, timeout_s=PATIENCE_S)
+            await recorder.reschedule(topic, task_id, delay=delay, timeout_s=TIMEOUT_S)
     elif kind < 0.45:
         with refused():
-            await recorder.enqueue_task(topic, task, timeout_s=PATIENCE_S)
+            await recorder.enqueue_task(topic, task, timeout_s=TIMEOUT_S)
     elif kind < 0.55:
         with refused():
-            await recorder.get_task(topic, task_id, timeout_s=PATIENCE_S)
+            await recorder.get_task(topic, task_id, timeout_s=TIMEOUT_S)
 
 
 async def work(actor: Actor) -> None:
@@ -54,7 +54,7 @@ async def work(actor: Actor) -> None:
             lease=ms(LEASE_MS),
             wait=ms(WAIT_MS),
             request_id=secrets.token_hex(8),
-            timeout_s=PATIENCE_S,
+            timeout_s=TIMEOUT_S,
         )
     for lease in leases:
         await _treat(actor, lease)
@@ -65,18 +65,18 @@ async def _treat(actor: Actor, lease: Lease) -> None:
     chance = 1.0 if actor.load.draining else actor.rng.random()
     with refused():
         if chance < 0.08:
-            await recorder.nack(lease, error="on purpose", timeout_s=PATIENCE_S)
+            await recorder.nack(lease, error="on purpose", timeout_s=TIMEOUT_S)
             return
         if chance < 0.14:
-            await recorder.release(lease, timeout_s=PATIENCE_S)
+            await recorder.release(lease, timeout_s=TIMEOUT_S)
             return
         if chance < 0.24:
-            await recorder.extend(lease, ms(LEASE_MS), timeout_s=PATIENCE_S)
-        await recorder.ack(lease, timeout_s=PATIENCE_S)
+            await recorder.extend(lease, ms(LEASE_MS), timeout_s=TIMEOUT_S)
+        await recorder.ack(lease, timeout_s=TIMEOUT_S)
 
 
-PATIENT = Workload(
-    "patient",
+LONG_TIMEOUTS = Workload(
+    "long-timeouts",
     "every kind of request that the earlier release knows, each with 30 s to succeed",
     produce,
     work,

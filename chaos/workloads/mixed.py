@@ -22,13 +22,13 @@ async def produce(actor: Actor) -> None:
     task = NewTask(task_id.encode(), task_id, delay=ms(delay_ms), retry_policy=policy)
     await actor.pace()
     with refused():
-        await recorder.enqueue_task(topic, task, timeout_s=actor.patience_s())
+        await recorder.enqueue_task(topic, task, timeout_s=actor.timeout_s())
         actor.load.recent.append((topic, task_id))
     if kind < 0.30:
         await asyncio.sleep(max(0.0, (delay_ms + rng.uniform(-12, 12)) / 1_000))
         with refused():
             await recorder.cancel(
-                topic, task_id, revoke_lease=kind < 0.04, timeout_s=actor.patience_s()
+                topic, task_id, revoke_lease=kind < 0.04, timeout_s=actor.timeout_s()
             )
         if kind > 0.25:
             with refused():
@@ -37,11 +37,11 @@ async def produce(actor: Actor) -> None:
         await asyncio.sleep(max(0.0, (delay_ms + rng.uniform(-25, 5)) / 1_000))
         with refused():
             await recorder.reschedule(
-                topic, task_id, delay=ms(rng.randrange(0, 800)), timeout_s=actor.patience_s()
+                topic, task_id, delay=ms(rng.randrange(0, 800)), timeout_s=actor.timeout_s()
             )
     elif kind < 0.55:
         with refused():
-            await recorder.enqueue_task(topic, task, timeout_s=actor.patience_s())
+            await recorder.enqueue_task(topic, task, timeout_s=actor.timeout_s())
     elif kind < 0.60:
         await _debounce(actor, topic, task_id)
     elif kind < 0.68 and actor.load.recent:
@@ -60,7 +60,7 @@ async def _debounce(actor: Actor, topic: str, task_id: str) -> None:
             debounce_limit=ms(600),
         )
         with refused():
-            await actor.recorder.enqueue_task(topic, event, timeout_s=actor.patience_s())
+            await actor.recorder.enqueue_task(topic, event, timeout_s=actor.timeout_s())
         await asyncio.sleep(actor.rng.uniform(0.05, 0.35))
 
 

@@ -40,7 +40,7 @@ async def retrieve(actor: Actor, max_tasks: int = 4, lease_ms: int = LEASE_MS) -
 async def finish(actor: Actor, lease: Lease) -> None:
     """Acks."""
     with refused():
-        await actor.recorder.ack(lease, timeout_s=actor.patience_s())
+        await actor.recorder.ack(lease, timeout_s=actor.timeout_s())
 
 
 async def run_again(actor: Actor, lease: Lease) -> None:
@@ -49,7 +49,7 @@ async def run_again(actor: Actor, lease: Lease) -> None:
     delay = ms(actor.rng.randrange(0, 500))
     with refused():
         await actor.recorder.run_again(
-            lease, delay=delay, payload=payload, timeout_s=actor.patience_s()
+            lease, delay=delay, payload=payload, timeout_s=actor.timeout_s()
         )
     if actor.rng.random() < 0.3:
         with refused():
@@ -80,7 +80,7 @@ async def treat(actor: Actor, lease: Lease) -> None:
             await asyncio.sleep(LEASE_MS / 1_000 + actor.rng.uniform(-0.1, 0.3))
             await recorder.ack(lease, timeout_s=4.0)
         elif chance < 0.95:
-            await recorder.ack(lease, timeout_s=actor.patience_s())
+            await recorder.ack(lease, timeout_s=actor.timeout_s())
             await recorder.ack(lease, timeout_s=4.0)
         elif chance < 0.97:
             await run_again(actor, lease)

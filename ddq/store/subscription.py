@@ -27,14 +27,14 @@ class Subscription:
     def __init__(self, connection: AbstractConnection) -> None:
         self._connection = connection
         self._silence_max_s = None if _is_local(connection) else SILENCE_MAX_S
-        self._patience: asyncio.Timeout | None = None
+        self._silence: asyncio.Timeout | None = None
         self._interrupted = False
 
     def interrupt(self) -> None:
         """Makes the reader stop with TimeoutError."""
         self._interrupted = True
-        if self._patience is not None:
-            self._patience.reschedule(asyncio.get_running_loop().time())
+        if self._silence is not None:
+            self._silence.reschedule(asyncio.get_running_loop().time())
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """Each message's content."""
@@ -46,15 +46,15 @@ class Subscription:
     async def _read(self) -> bytes | None:
         """The next message; None for an answer to PING and the like."""
         try:
-            patience_s = 0 if self._interrupted else self._silence_max_s
-            async with asyncio.timeout(patience_s) as self._patience:
+            silence_s = 0 if self._interrupted else self._silence_max_s
+            async with asyncio.timeout(silence_s) as self._silence:
                 kind, *rest = await self._connection.read_response(disable_decoding=True)
         except TimeoutError:
             raise TimeoutError(
                 "interrupted" if self._interrupted else f"silent for {SILENCE_MAX_S:g} s"
             ) from None
         finally:
-            self._patience = None
+            self._silence = None
         return rest[1] if kind == b"message" else None
 
 

@@ -99,12 +99,12 @@ class Attempts:
         loop is given to a worker that can start it, and its attempt does not count.
         """
         job = execution.job
-        patience_s = self._options.lease.total_seconds() / 3
+        timeout_s = self._options.lease.total_seconds() / 3
         await _first_of(
             execution.started.wait(),
             execution.outcome,
             self._overtime.wait(),
-            timeout_s=patience_s,
+            timeout_s=timeout_s,
         )
         if execution.withdraw():
             log.warning("%s/%s was not started in time and is handed back", job.topic, job.id)

@@ -25,6 +25,7 @@ from chaos.history.notes import FaultNote
 from chaos.history.reader import BadHistoryError, History, Note
 from chaos.report.junit import write_junit
 from chaos.systems.ddq.process import DdqProcess
+from chaos.workloads import find_workload
 from chaos.workloads.actor import Actor, Load
 
 
@@ -190,3 +191,9 @@ async def test_a_process_that_ends_by_itself_is_started_again_and_one_that_was_k
     assert not process.alive()
     assert not process.ready()
     assert not [task for task in asyncio.all_tasks() if "keeps api1" in task.get_name()]
+
+
+def test_a_workload_is_found_by_its_name_of_0_2_0() -> None:
+    assert find_workload("patient") is find_workload("long-timeouts")
+    with pytest.raises(KeyError):
+        find_workload("none")

@@ -15,7 +15,7 @@ from chaos.systems.ddq.previous_release import PREVIOUS
 from tests.chaos.test_failover import explanation
 
 
-async def test_a_rolling_upgrade_loses_nothing_and_fails_no_patient_request(tmp_path: Path) -> None:
+async def test_a_rolling_upgrade_loses_nothing_and_fails_no_request(tmp_path: Path) -> None:
     plan = ProcedurePlan("upgrade", 1, Mode.FAST, rate=40)
     problems = await perform(UPGRADE.experiment, plan, tmp_path, Console(quiet=True))
     results = conclude(plan, tmp_path, problems).results

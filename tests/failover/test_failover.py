@@ -20,7 +20,7 @@ from tests.chaos.test_failover import ALWAYS, explanation, judged
 
 pytestmark = pytest.mark.timeout(600)
 
-PATIENCE_S = 30.0
+TIMEOUT_S = 30.0
 
 
 @pytest.mark.parametrize("mode", [Mode.FAST, Mode.QUORUM, Mode.ALL])
@@ -47,7 +47,7 @@ async def test_whatever_else_dies_or_hangs(scenario: str, tmp_path: Path) -> Non
     assert results.verdict == "VALID", explanation(results)
 
 
-async def test_a_rolling_restart_loses_nothing_and_fails_no_patient_request(tmp_path: Path) -> None:
+async def test_a_rolling_restart_loses_nothing_and_fails_no_request(tmp_path: Path) -> None:
     plan = RunPlan("failover", 7, Mode.QUORUM)
     async with (
         open_deployment(plan, tmp_path, Needs()) as deployment,
@@ -100,7 +100,7 @@ class _Traffic:
             count += 1
             task_id = f"{number}-{count}"
             delay = timedelta(milliseconds=rng.randrange(0, 2_000))
-            await self._client.enqueue("work", task_id=task_id, delay=delay, timeout_s=PATIENCE_S)
+            await self._client.enqueue("work", task_id=task_id, delay=delay, timeout_s=TIMEOUT_S)
             self.enqueued.add(task_id)
             await asyncio.sleep(rng.random() * 0.1)
 
@@ -109,10 +109,10 @@ class _Traffic:
         while self._producing or self.enqueued != self.acked:
             leases = await self._client.retrieve(
                 "work", max_tasks=5, lease=timedelta(seconds=60), wait=timedelta(seconds=1),
-                timeout_s=PATIENCE_S,
+                timeout_s=TIMEOUT_S,
             )  # fmt: skip
             for lease in leases:
-                await self._client.ack(lease, timeout_s=PATIENCE_S)
+                await self._client.ack(lease, timeout_s=TIMEOUT_S)
                 self.acked.add(lease.id)
 
     async def finish(self) -> None:

@@ -158,11 +158,11 @@ async def test_a_slot_that_stays_between_two_masters_keeps_no_task_of_the_others
         await sharded.open_slot(slots[0], source, target)
         name = next(name for name in map(str, itertools.count()) if shard_of(name, 2) == 1)
         await Producer(server.queue, "two").add(name)
-        patience_s, wait_s = DEADLINE_S, DEADLINE_S / 2
+        timeout_s, wait_s = DEADLINE_S, DEADLINE_S / 2
         async with asyncio.timeout(2 * DEADLINE_S):
             reply = await server.queue.Retrieve(
                 pb.RetrieveRequest(topics=["two"], wait=seconds(wait_s), request_id=request_id),
-                timeout=patience_s,
+                timeout=timeout_s,
             )
         assert [leased.task.id for leased in reply.tasks] == [name]
         assert reply.tasks[0].task.attempt == 1

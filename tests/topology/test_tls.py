@@ -31,7 +31,7 @@ CLIENT = f"cert_file={FILES}/client.pem&key_file={FILES}/client.key"
 
 
 @pytest.fixture(autouse=True)
-def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+def long_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing hangs in here, and handshakes take their time on a busy machine."""
     for module in (refresh, sentinel_report, cluster_report):
         monkeypatch.setattr(module, "ANSWER_TIMEOUT_S", 60.0)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from chaos.experiments.maintenance.procedure import Procedure
 from chaos.experiments.recorded import RecordedSession
-from chaos.workloads import WORKLOADS
+from chaos.workloads import LONG_TIMEOUTS
 
 _TIMES = 2
-SHARDS = WORKLOADS["patient"].shards
+SHARDS = LONG_TIMEOUTS.shards
 
 
 def migration(*, atomic: bool = False) -> Procedure:

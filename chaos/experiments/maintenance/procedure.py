@@ -13,7 +13,7 @@ from chaos.experiments.plan import RunPlan
 from chaos.experiments.recorded import Experiment, RecordedSession
 from chaos.history.reader import Op, read_history
 from chaos.history.run_folder import Run
-from chaos.workloads import WORKLOADS
+from chaos.workloads import LONG_TIMEOUTS, WORKLOADS
 
 TIMING = Timing(before_s=3.0, after_s=3.0)
 GATES = {"operations": 100.0, "operations during faults": 10.0}
@@ -52,7 +52,7 @@ class Procedure:
 
     title: str
     driver: Driver[RecordedSession]
-    workload: str = "patient"
+    workload: str = LONG_TIMEOUTS.name
     sharded: bool = False
     other_topics: tuple[str, ...] = ()
     previous: bool = False
