@@ -85,7 +85,7 @@ def judge(
     """Judges a run's folder.
 
     Raises:
-        BadHistoryError: a file of it cannot be read; there is no verdict then.
+        BadHistoryError: a file of it cannot be read, so no verdict can be given.
     """
     with _collector_off():
         started = time.perf_counter()

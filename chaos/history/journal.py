@@ -61,7 +61,7 @@ def read_journal(path: Path) -> Journal:
     """Reads a journal.
 
     Raises:
-        BadHistoryError: a line that is no entry.
+        BadHistoryError: a line that is not an entry.
     """
     journal = Journal([], [])
     for number, line, whole in lines(path):

@@ -1,4 +1,4 @@
-"""A history: who asked what when, and what came of it; one JSON line an event.
+"""A history: each operation with its client, its times and its outcome; one JSON line per event.
 
     {"index":7,"time_ns":1204,"process":"3","type":"invoke","op":"ack","request":{...}}
     {"index":9,"time_ns":1391,"process":"3","type":"ok","op":"ack","reply":{...}}
@@ -44,7 +44,7 @@ _NOTHING = msgspec.Raw()
 
 
 class BadHistoryError(Exception):
-    """A file that is no history; the message names file and line."""
+    """A file that is not a history; the message names file and line."""
 
 
 class HistoryEvent(msgspec.Struct, gc=False):
@@ -97,7 +97,7 @@ class Op(msgspec.Struct, gc=False):
 
 
 class Note(msgspec.Struct, gc=False):
-    """An event that is no operation."""
+    """An event that is not an operation."""
 
     index: int
     time_ns: int
@@ -171,7 +171,7 @@ def read_history(path: Path) -> History:
     """Reads a history line by line and pairs invocations with completions.
 
     Raises:
-        BadHistoryError: a line that is no event, or does not follow from those before it.
+        BadHistoryError: a line that is not an event, or does not follow from those before it.
     """
     history = History([], [], [])
     open_ops: dict[str, Op | list[Op]] = {}

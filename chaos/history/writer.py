@@ -87,7 +87,7 @@ class HistoryWriter:
         return index
 
     def note(self, process: str, op: str, value: Value) -> int:
-        """Adds what is no operation: a fault, a role, a leader, a metric, a phase, the run."""
+        """Adds an event that is not an operation, such as a fault, a role, a metric or a phase."""
         return self.event(process, "info", op, reply=value)
 
     def flush(self) -> None:

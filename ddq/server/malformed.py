@@ -135,7 +135,7 @@ def _tolerant(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
 
 
 async def _write_all(replies: Any, context: Any) -> None:
-    """Sends what a handler yields; one that is no generator writes for itself."""
+    """Sends what a handler yields; a handler that is not a generator writes for itself."""
     if hasattr(replies, "__aiter__"):
         async for reply in replies:
             await context.write(reply)

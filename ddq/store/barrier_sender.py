@@ -253,8 +253,8 @@ class BarrierSender:
         nodes = policy.nodes
         wants_all = self._chain is None or self._chain.wants_all(now_s)
         replicas = nodes.replicas_count if wants_all else nodes.majority_replicas_count
-        # A majority is no use once the window is over. A barrier for all replicas must come back
-        # in time to continue with a majority, if a replica is away.
+        # A majority does not count once the window is over. A barrier for all replicas must come
+        # back in time to continue with a majority, if a replica is away.
         wait_s = min(share_s, RETRY_S) if wants_all else window_s
         wait_s = min(wait_s, TIMEOUT_SHARE * self._timeout_s)
         wait_ms = max(1, round(wait_s * MS_PER_SECOND))

@@ -36,7 +36,7 @@ class SendTime(AtSend):
     def explains(self, store_ms: int, skew_ms: int) -> bool:
         """Whether a store's time that is ahead of the send may only be late.
 
-        The script ran between the send and now. Its time is no evidence against the store's clock
+        The script ran between the send and now. Its time does not prove anything against the store's clock
         while it lies in between, give or take the accepted skew.
 
         Args:

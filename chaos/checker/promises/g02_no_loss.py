@@ -1,7 +1,7 @@
 """G2 no loss: an acknowledged enqueue ends, or is still held; never nothing.
 
 That it ended needs a cause: an ack, with or without a next run, a cancel, a purge or a
-replacement that happened, or that may have happened. What the store says of it is no excuse.
+replacement that happened, or that may have happened. The store's own statement does not excuse it.
 """
 
 from __future__ import annotations

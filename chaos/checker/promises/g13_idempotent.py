@@ -1,6 +1,6 @@
 """G13 idempotent: repeating a request with the same id or token never has a second effect.
 
-A Retrieve that is repeated with its request_id tells of the same leases again: that is no second
+A Retrieve that is repeated with its request_id reports the same leases again: that is not a second
 delivery, and other leases are a second effect. An enqueue of an id that is taken makes no second
 incarnation while its tombstone lives. A token gives one verdict, and a repeat of it moves nothing.
 """

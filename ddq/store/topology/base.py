@@ -146,7 +146,7 @@ class Topology(Protocol):
         """
 
     def redirected(self, source: Node, reply: Reply) -> Redirect | None:
-        """Where a reply of ``source`` sends its command; None if the reply is no redirect."""
+        """Where a reply of ``source`` sends its command; None if the reply is not a redirect."""
 
     def on_change(self, listener: Listener) -> None:
         """``listener`` is called with each node that was demoted.

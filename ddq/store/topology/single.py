@@ -48,7 +48,7 @@ class SingleTopology:
             timeout_s = deadline_s - asyncio.get_running_loop().time()
             role = await ask_role(connection, master, timeout_s)
         except NotSentError as error:
-            # The only node there is: that its replicas are not known either is no news.
+            # It is the only node. If it does not answer, the store is away.
             raise StoreUnreachable(str(error)) from error
         finally:
             await connection.close()
