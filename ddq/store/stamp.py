@@ -36,8 +36,8 @@ class SendTime(AtSend):
     def explains(self, store_ms: int, skew_ms: int) -> bool:
         """Whether a store's time that is ahead of the send may only be late.
 
-        The script ran between the send and now. Its time does not prove anything against the store's clock
-        while it lies in between, give or take the accepted skew.
+        The script ran between the send and now. While its time lies in between, give or take the
+        accepted skew, it does not prove that the store's clock is wrong.
 
         Args:
             store_ms: the store's time in the script that refused the call.
