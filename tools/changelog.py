@@ -135,7 +135,9 @@ def main(arguments: list[str] | None = None) -> int:
 def run(repo: Repo, options: argparse.Namespace) -> int:
     version = Version.parse_tag(options.version)
     if version is None:
-        raise ToolError(f"{options.version!r} is no version: give VERSION=vX.Y.Z, such as v0.2.0")
+        raise ToolError(
+            f"invalid version {options.version!r}; expected vX.Y.Z, such as VERSION=v0.2.0"
+        )
     generated = commits_of(repo, version, find_chglog())
     if options.preview:
         print(generated)

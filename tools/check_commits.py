@@ -34,8 +34,8 @@ def problem(commit: Commit) -> str | None:
     found = _HEADER.fullmatch(commit.subject)
     if found is None:
         return (
-            f"{name} is no Conventional Commit: reword it as 'type(scope): subject' with a type of "
-            f"{', '.join(USER_TYPES + OTHER_TYPES)}"
+            f"{name} is not a Conventional Commit: reword it as 'type(scope): subject' with a type "
+            f"of {', '.join(USER_TYPES + OTHER_TYPES)}"
         )
     if len(commit.subject) > HEADER_MAX_CHARS:
         return (

@@ -14,7 +14,7 @@ from tools.repo import ROOT, Repo, ToolError, Version
 def problems(repo: Repo, tag: str) -> Iterator[str]:
     version = Version.parse_tag(tag)
     if version is None:
-        yield f"{tag!r} is no release tag: name it vX.Y.Z"
+        yield f"invalid release tag {tag!r}; expected vX.Y.Z"
         return
     if not repo.exists(tag):
         yield f"there is no tag {tag} here: create it with git tag --annotate {tag}, or fetch it"

@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         version = Version.parse_tag(options.version)
         if version is None:
-            raise ToolError(f"{options.version!r} is no version: give one such as v0.2.0")
+            raise ToolError(f"invalid version {options.version!r}; expected vX.Y.Z, such as v0.2.0")
         sys.stdout.write(notes(Repo(options.root), version, options.base_url))
     except ToolError as error:
         print(f"release-notes: {error}", file=sys.stderr)

@@ -197,7 +197,7 @@ def branch_holds_only_fixes(candidate: Candidate) -> Iterator[str]:
         kind = check_commits.type_of(commit)
         if len(commit.parents) < 2 and kind and kind not in RELEASE_BRANCH_TYPES:
             yield (
-                f"commit {commit.hash[:9]} ({commit.subject!r}) is no fix: a {candidate.kind} "
+                f"commit {commit.hash[:9]} ({commit.subject!r}) is not a fix: a {candidate.kind} "
                 f"branch takes only what blocks the release, so move it to develop"
             )
 

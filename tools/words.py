@@ -71,12 +71,11 @@ PHRASES: dict[str, str] = {
     r"\blets? go of\b": "release",
     r"\b(goes|go|went|going) on(?! (to|and on)\b)(?=[ .,;:)\n])": "continues",
     r"\bcomes? to (its|an) end\b": "finishes",
-    r"(?<!there )\b(is|are|was|were) no (address|number|master|replica|bug)\b": (
-        "not a …, invalid …"
+    r"(?<!there )\b(is|are|was|were) no (?!(longer|more|less|older|newer|later|earlier)\b)[a-z]+": (
+        "is not a …, invalid …"
     ),
     r"\bone (script|file|row|line|entry|record|task|test|command) an? (?!time)\w+": "one … per …",
     r"\bso long from now\b": "delay from now",
-    r"\b(is|are|was|were) no such\b(?<!there is no such)": "not a valid …",
     r"\bany more\b(?=.{0,3}$)": "no longer",
     r"\bdef test_(what|who)_": "subject, condition, result",
     r'"""Of (an?|the|all|any|those|what|its)\b': "a sentence: The …, that …",

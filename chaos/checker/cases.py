@@ -99,7 +99,8 @@ class Case:
     def __init__(self, topic: str, task_id: str) -> None:
         self.topic = topic
         self.id = task_id
-        # Most tasks have few kinds of operations, and a run has many tasks: none is no list.
+        # Most tasks have few kinds of operations, and a run has many tasks: an empty tuple costs
+        # nothing.
         self.enqueues: Sequence[Op] = ()
         self.deliveries: list[Delivery] = []
         self.acks: Sequence[Op] = ()

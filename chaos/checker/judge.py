@@ -195,7 +195,7 @@ def _run(view: RunView, checker: Checker) -> Found:
         return Found(unknown=[f"needs {need.value}, which is not there" for need in missing])
     try:
         found = checker.check(view)
-    except Exception as error:  # noqa: BLE001 - whatever a checker dies of, it is no verdict
+    except Exception as error:  # noqa: BLE001 - a checker's crash is not a verdict
         return Found(unknown=[f"the checker crashed: {type(error).__name__}: {error}"])
     if Need.JOURNAL in checker.needs and view.journal is not None:
         found.unknown += view.journal.problems

@@ -43,7 +43,7 @@ async def ask(
 
 
 def encode(words: Sequence[str]) -> bytes:
-    """A command as the protocol has it; bytes that are no text travel as surrogates."""
+    """A command as the protocol has it; bytes that are not UTF-8 are given as surrogates."""
     raw = [word.encode("utf-8", "surrogateescape") for word in words]
     head = b"*%d\r\n" % len(raw)
     return head + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in raw)

@@ -97,7 +97,8 @@ class SentinelCrashFault:
         while self._armed:
             sentinel = self._armed.pop()
             if self._kill.alive(sentinel):
-                # There is no word for "none"; whatever is said forgets what was said before.
+                # SIMULATE-FAILURE has no argument that disarms it, but each call, HELP too, first
+                # clears the failures that earlier calls have armed.
                 await self._cluster.command(sentinel, "SENTINEL", "SIMULATE-FAILURE", "HELP")
 
     async def verify(self) -> Evidence:

@@ -53,7 +53,7 @@ class PriorityFault:
 
 
 class UnconfiguredReplicaFault:
-    """A replica that is no configured data node attaches itself, and answers WAIT too."""
+    """A replica that is not a configured data node attaches itself, and answers WAIT too."""
 
     def __init__(self, context: FaultContext, target: str, strength: Strength) -> None:  # noqa: ARG002
         self._cluster = context.cluster

@@ -104,4 +104,4 @@ NOTES: dict[str, type[Value]] = {
     "metric": MetricNote,
     "phase": PhaseNote,
 }
-"""Events of type ``info`` that are no operations; what they say is in their reply."""
+"""Events of type ``info`` that are not operations; their content is in their reply."""

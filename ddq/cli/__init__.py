@@ -7,8 +7,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-# Before gRPC is loaded. Its own log lines are no errors of ours, and it warns about each process
-# that is started, though none of them uses its connections.
+# Before gRPC is loaded. Its log lines do not describe errors of ddq, and it warns about each
+# process that is started, though none of them uses its connections.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 

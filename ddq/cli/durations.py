@@ -21,15 +21,15 @@ _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
 
 def parse_span(text: str | timedelta) -> timedelta:
-    """``1h30m`` as a timedelta; BadParameter if it is none."""
+    """``1h30m`` as a timedelta; BadParameter if it is not a duration."""
     if isinstance(text, timedelta):
         # A flag's default comes by here too.
         return text
     parts = _PART.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise typer.BadParameter(
-            f"{text!r} is no duration; give a number with a unit, for example 250ms, 90s, 1h30m "
-            "or 2d"
+            f"invalid duration {text!r}; expected a number with a unit, for example 250ms, 90s, "
+            "1h30m or 2d"
         )
     try:
         return timedelta(
@@ -56,8 +56,8 @@ def parse_time(text: str) -> datetime:
             found = datetime.fromisoformat(text)
     except ValueError as error:
         raise typer.BadParameter(
-            f"{text!r} is no time ({error}); give ISO 8601, for example 2030-01-31T08:00 (local) "
-            "or 2030-01-31T08:00Z"
+            f"invalid time {text!r} ({error}); expected ISO 8601, for example 2030-01-31T08:00 "
+            "(local) or 2030-01-31T08:00Z"
         ) from None
     except OverflowError:
         raise _out_of_range(text) from None

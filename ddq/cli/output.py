@@ -53,7 +53,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str | int | None]]) ->
             overflow="ellipsis" if column == "last error" else "fold",
         )
     for row in rows:
-        # As Text: brackets in an id are no markup.
+        # As Text: brackets in an id are not markup.
         made.add_row(*(Text(one_line(str(cell)) if cell is not None else "") for cell in row))
     console().print(made)
 

@@ -43,7 +43,7 @@ def from_file(path: Path, name: str | None = None) -> Source:
 def from_folder(folder: Path) -> Iterator[Source]:
     """Each file below a folder, in the order of their paths."""
     if not folder.is_dir():
-        raise CommandError(f"{folder} is no folder", ExitCode.USAGE)
+        raise CommandError(f"{folder} is not a folder", ExitCode.USAGE)
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         yield from_file(path, path.relative_to(folder).as_posix())
 

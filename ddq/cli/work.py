@@ -166,7 +166,7 @@ def _command(execute: str | None, behind_dashes: list[str] | None) -> list[str]:
     if not command:
         raise UsageError("--exec is empty")
     if shutil.which(command[0]) is None:
-        raise UsageError(f"{command[0]!r} is no program that can be run")
+        raise UsageError(f"cannot run {command[0]!r}: not an executable file or a command on PATH")
     return command
 
 

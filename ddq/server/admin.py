@@ -99,7 +99,9 @@ class AdminService:
         if check.not_too_many(problems, paths, "update_mask", most=_PATHS_MAX_COUNT):
             for path in paths:
                 if path not in _PATHS:
-                    hint = "is fixed at creation" if path == "shards" else "is no field of settings"
+                    hint = (
+                        "is fixed at creation" if path == "shards" else "is not a field of settings"
+                    )
                     problems.add("update_mask", f"path {path!r} {hint}")
         problems.raise_if_any()
         topic = await self._load(request.name, call)

@@ -213,7 +213,9 @@ def duration_ms(
     valid = abs(value.nanos) < 10**9 and (value.seconds == 0 or value.nanos * value.seconds >= 0)
     ms = value.seconds * 1_000 - -value.nanos // _NANOS_PER_MS
     if not valid:
-        problems.add(field, "is no valid duration: nanos out of range or of the other sign")
+        problems.add(
+            field, "is not a valid duration: nanos are out of range or differ in sign from seconds"
+        )
     elif value.seconds < 0 or value.nanos < 0:
         problems.add(field, "is negative")
     elif not least_ms <= ms <= most_ms:
@@ -227,8 +229,8 @@ def timestamp_ms(problems: Problems, value: Timestamp, field: str) -> int:
     if not (0 <= value.nanos < 10**9 and _EARLIEST_S <= value.seconds <= _LATEST_S):
         problems.add(
             field,
-            f"is no valid timestamp: {value.seconds} s and {value.nanos} ns since 1970; give a "
-            "moment of the years 1 to 9999",
+            f"is not a valid timestamp: {value.seconds} s and {value.nanos} ns since 1970; "
+            "expected a time in the years 1 to 9999",
         )
         return 0
     return max(0, value.seconds * 1_000 - -value.nanos // _NANOS_PER_MS)

@@ -54,7 +54,7 @@ class ShardId:
     def key(self, root: str) -> str:
         """One key of the shard; ``root`` is one of ROOTS."""
         if root not in ROOTS:
-            raise ValueError(f"{root!r} is no key of a shard; those are {', '.join(ROOTS)}")
+            raise ValueError(f"invalid key root {root!r}; expected one of {', '.join(ROOTS)}")
         return f"ddq:{root}:{self.tag}"
 
     @staticmethod

@@ -260,5 +260,5 @@ def refusal(
 
 
 def text(value: Any) -> str:
-    """A status or id from a script's reply; bytes that are no UTF-8 are escaped."""
+    """A status or id from a script's reply; bytes that are not UTF-8 are escaped."""
     return value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)

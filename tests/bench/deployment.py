@@ -111,7 +111,7 @@ async def serving(url: str, store: Store, settings: Settings) -> AsyncIterator[S
 
 async def serve(url: str, settings: Settings) -> None:
     """The server's own process, so that the measurement does not wait for its event loop."""
-    # What it says of the trouble that the measurement makes is no news.
+    # The measurement causes warnings on purpose; they would hide its own output.
     logging.getLogger("ddq").setLevel(logging.CRITICAL)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(15, stop.set)

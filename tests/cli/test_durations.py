@@ -121,7 +121,7 @@ def test_local_times_around_those_are_read(text: str, moment: datetime) -> None:
 
 @pytest.mark.parametrize("text", ["2027-01-31T24:01", "2027-01-31T25:00", "2027-02-30T24:00"])
 def test_hours_beyond_the_end_of_a_day_are_no_time(text: str) -> None:
-    with pytest.raises(typer.BadParameter, match="is no time"):
+    with pytest.raises(typer.BadParameter, match="invalid time"):
         parse_time(text)
 
 

@@ -117,7 +117,7 @@ async def interrupted_beside_a_neighbour(**options: Any) -> None:
 
 @pytest.mark.parametrize("handle_signals", [True, False])
 async def test_a_keyboard_interrupt_where_ctrl_c_is_ignored(handle_signals: bool) -> None:
-    """A shell ignores SIGINT for what a script starts in the background, so it is no Ctrl-C."""
+    """A shell ignores SIGINT for background processes of a script: Ctrl-C does not reach them."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         await interrupted_beside_a_neighbour(handle_signals=handle_signals)

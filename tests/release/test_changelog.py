@@ -167,9 +167,9 @@ def test_the_preview_prints_and_writes_nothing(
 @pytest.mark.parametrize(
     ("version", "remedy"),
     [
-        ("0.2.0", "give VERSION=vX.Y.Z"),
-        ("", "give VERSION=vX.Y.Z"),
-        ("v0.2", "give VERSION=vX.Y.Z"),
+        ("0.2.0", "expected vX.Y.Z"),
+        ("", "expected vX.Y.Z"),
+        ("v0.2", "expected vX.Y.Z"),
         ("v0.0.9", "older than the last release v0.1.0"),
         ("v0.3.0", "instead of the section for 0.3.0"),
     ],

@@ -122,7 +122,7 @@ def test_a_tag_on_another_version_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("tag", "remedy"), [("0.2.0", "name it vX.Y.Z"), ("v0.9.0", "there is no tag v0.9.0")]
+    ("tag", "remedy"), [("0.2.0", "expected vX.Y.Z"), ("v0.9.0", "there is no tag v0.9.0")]
 )
 def test_an_invalid_tag_is_refused(
     tag: str, remedy: str, project: Project, capsys: pytest.CaptureFixture[str]

@@ -209,7 +209,7 @@ FAULTS: dict[str, tuple[Fault, str]] = {
         "docs/adr/003-no-store.md is a Draft and this release refers to it",
     ),
     # the commits
-    "commit in no form": (commit("Fixed it"), "('Fixed it') is no Conventional Commit: reword"),
+    "commit in no form": (commit("Fixed it"), "('Fixed it') is not a Conventional Commit: reword"),
     "breaking without remedy": (breaking_without_remedy, "add a line 'BREAKING CHANGE:"),
     "feature on the release branch": (commit("feat: one more"), "takes only what blocks"),
 }

@@ -27,7 +27,7 @@ METHODS: list[MethodDescriptor] = [method for each in SERVICES for method in eac
 BROKEN = (
     b"\xff\xff\xff",  # no tag
     b"\x0a\x05ab",  # a field longer than the message
-    b"\x0a\x02\xff\xfe",  # a string that is no UTF-8
+    b"\x0a\x02\xff\xfe",  # a string that is not UTF-8
 )
 USELESS = {"UNKNOWN", "INTERNAL", "DATA_LOSS", "DEADLINE_EXCEEDED", "no reason"}
 WATCH = "/grpc.health.v1.Health/Watch"

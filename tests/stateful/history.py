@@ -86,7 +86,7 @@ class Exchanges:
         exchange.end, exchange.end_ns = self._next()
 
     def note(self, process: str, op: str, value: kept.Value) -> None:
-        """An event that is no operation, such as a fault."""
+        """An event that is not an operation, such as a fault."""
         index, now_ns = self._next()
         self.notes.append(Note(index, now_ns, process, op, value))
 

@@ -101,7 +101,7 @@ async def test_a_folder_that_cannot_be_used_is_named(folder: Path) -> None:
 async def test_a_file_that_valkey_cannot_load_is_said_with_its_log(folder: Path) -> None:
     (folder / "appendonlydir").mkdir()
     manifest = folder / "appendonlydir" / "appendonly.aof.manifest"
-    manifest.write_text("this is no manifest\n")
+    manifest.write_text("this is not a manifest\n")
     with pytest.raises(StoreStartError, match=r"valkey\.log"):
         await EmbeddedStore(folder).start()
 

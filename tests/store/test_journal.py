@@ -92,7 +92,7 @@ async def test_the_lineage_of_a_reply_is_that_of_the_latest_entry(queue: Queue) 
     receipt = (await queue.survey()).receipt
     assert receipt.lineage_id == entries(queue)[-1]["lineage"].encode("latin-1")
     before = receipt.lineage_id
-    assert (await queue.survey()).receipt.lineage_id == before, "reading is no transition"
+    assert (await queue.survey()).receipt.lineage_id == before, "reading is not a transition"
     await queue.reschedule("a", 0)
     receipt = (await queue.survey()).receipt
     assert receipt.lineage_id == entries(queue)[-1]["lineage"].encode("latin-1")

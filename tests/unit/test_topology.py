@@ -100,7 +100,7 @@ A_MAP = AddressMap(((Node("10.0.0.1", 6379), Node("proxy", 7001)), (Node("db2"),
             StoreUrl("cluster", seeds=(Node("a", 6379), Node("b", 1)), address_map=A_MAP),
         ),
         (
-            # A bracket in a password is no part of an address.
+            # A bracket in a password is not part of an address.
             "rediss://me:p[w@[::1]:1/0\n",
             StoreUrl("tcp", seeds=(Node("::1", 1),), access=Access("me", "p[w", tls=True)),
         ),

@@ -61,9 +61,9 @@ def test_a_timestamp_is_rounded_up(seconds: int, nanos: int) -> None:
     [
         (Duration(seconds=-1), "is negative"),
         (Duration(nanos=-1), "is negative"),
-        (Duration(seconds=1, nanos=-1), "is no valid duration"),
-        (Duration(seconds=-1, nanos=1), "is no valid duration"),
-        (Duration(nanos=1_000_000_000), "is no valid duration"),
+        (Duration(seconds=1, nanos=-1), "is not a valid duration"),
+        (Duration(seconds=-1, nanos=1), "is not a valid duration"),
+        (Duration(nanos=1_000_000_000), "is not a valid duration"),
         (Duration(nanos=99_000_000), "is 99ms; give 100ms to 1s"),
         (Duration(seconds=1, nanos=1), "is 1s1ms; give 100ms to 1s"),
     ],
@@ -90,10 +90,10 @@ def test_the_bounds_themselves_are_allowed(ms: int) -> None:
         Timestamp(seconds=-62_135_596_801),
     ],
 )
-def test_a_timestamp_that_is_none_is_named(value: Timestamp) -> None:
+def test_an_invalid_timestamp_is_reported(value: Timestamp) -> None:
     found = problems_of(lambda problems: check.timestamp_ms(problems, value, "due_time"))
     (description,) = found.values()
-    assert description.startswith("is no valid timestamp")
+    assert description.startswith("is not a valid timestamp")
     assert "years 1 to 9999" in description
 
 

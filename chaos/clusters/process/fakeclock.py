@@ -52,7 +52,8 @@ class FakeClock:
             # The monotonic clock stays true, as on a machine whose wall clock jumps.
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             "DONT_FAKE_MONOTONIC": "1",
-            # The offset is looked up so often; the default of ten seconds is no jump.
+            # The clock reads the offset again after so many seconds; with the default of ten
+            # seconds it would not jump.
             "FAKETIME_CACHE_DURATION": "1",
         }
 

@@ -67,7 +67,7 @@ async def launch(
     """
     program = Path(command[0])
     if not os.access(program, os.X_OK):
-        raise ClusterError(f"{program} is no program that can be run")
+        raise ClusterError(f"cannot run {program}: not an executable file")
     with log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
             *launched(command),

@@ -128,8 +128,8 @@ class ShardedCluster(ProcessCluster):
     def entrypoint(self, node: StoreNode) -> Sequence[str] | None:
         """The server, later than the others need for an election.
 
-        In a Cluster there are no Sentinels to ask. A master that is back before it was missed is
-        followed by its replicas, also when its disk is empty.
+        In a Cluster there are no Sentinels to ask. A master that returns before its loss was
+        detected is followed by its replicas, also when its disk is empty.
         """
         delay_s = 2 * self.node_timeout_ms / 1_000 + 1
         return [

@@ -2,8 +2,8 @@
 
 For each durability and each kind of operation one client asks all the time, so that what is
 measured is ddq and not how often it was asked. Its requests have half a second each and are
-repeatable: the same lease is acked again, and gets its verdict again. They are no part of the
-history; the traffic beside them is, and is judged.
+repeatable: the same lease is acked again, and gets its verdict again. They are
+not part of the history; the traffic beside them is, and is judged.
 """
 
 from __future__ import annotations
