@@ -5,10 +5,14 @@ Both are injected: tests that replay a schedule give their own.
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
-import uuid
 from typing import Protocol
+
+
+_VERSION_AND_VARIANT = 7 << 76 | 0b10 << 62
+_WITHOUT_VERSION_AND_VARIANT = ~(0xF << 76 | 0b11 << 62)
 
 
 class Entropy(Protocol):
@@ -36,7 +40,7 @@ class SystemEntropy:
 
     def token(self, size_bytes: int) -> bytes:
         """``size_bytes`` unpredictable bytes."""
-        return secrets.token_bytes(size_bytes)
+        return os.urandom(size_bytes)
 
     def random(self) -> float:
         """Uniform in [0, 1)."""
@@ -53,8 +57,7 @@ class SystemClock:
 
 def uuid7(now_ms: int, entropy: Entropy) -> str:
     """A UUIDv7 (RFC 9562, 5.7): 48 bits of ms since 1970, then random bits."""
-    random = entropy.token(10)
-    value = bytearray(now_ms.to_bytes(6, "big") + random)
-    value[6] = 0x70 | (value[6] & 0x0F)
-    value[8] = 0x80 | (value[8] & 0x3F)
-    return str(uuid.UUID(bytes=bytes(value)))
+    # By arithmetic on one number: a uuid.UUID costs four times as much, for each task of a producer.
+    value = now_ms << 80 | int.from_bytes(entropy.token(10), "big")
+    digits = f"{value & _WITHOUT_VERSION_AND_VARIANT | _VERSION_AND_VARIANT:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
@@ -19,6 +20,12 @@ from ddq.v1 import task_pb2
 
 E = TypeVar("E", bound=IntEnum)
 
+# The conversions of protobuf's well-known types cost several Python calls for each field.
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EARLIEST = datetime.min.replace(tzinfo=UTC) - _EPOCH
+_LATEST = datetime.max.replace(tzinfo=UTC) - _EPOCH
+_SECONDS_PER_DAY = 86_400
+_NANOS_PER_MICROSECOND = 1_000
 _FINISHED = frozenset({TaskState.SUCCEEDED, TaskState.CANCELLED, TaskState.PURGED})
 
 
@@ -62,8 +69,13 @@ def given_id(field: str, value: str | None) -> str | None:
 
 def put_duration(target: duration_pb2.Duration, value: timedelta | None) -> None:
     """Sets ``target`` unless ``value`` is None: the field then stays unset, the default."""
-    if value is not None:
+    if value is None:
+        return
+    if value.days < 0:
         target.FromTimedelta(value)
+        return
+    target.seconds = value.days * _SECONDS_PER_DAY + value.seconds
+    target.nanos = value.microseconds * _NANOS_PER_MICROSECOND
 
 
 def duration(value: timedelta | None) -> duration_pb2.Duration | None:
@@ -82,10 +94,12 @@ def put_schedule(target: _Scheduled, delay: timedelta | None, due: datetime | No
     if due is not None:
         if due.utcoffset() is None:
             raise refused("due_time", "has no time zone; give one, for example datetime.UTC")
-        try:
-            target.due_time.FromDatetime(due)
-        except (OverflowError, ValueError) as error:
-            raise refused("due_time", "is outside the years 1 to 9999 in UTC") from error
+        since_epoch = due - _EPOCH
+        if not _EARLIEST <= since_epoch <= _LATEST:
+            raise refused("due_time", "is outside the years 1 to 9999 in UTC")
+        moment = target.due_time
+        moment.seconds = since_epoch.days * _SECONDS_PER_DAY + since_epoch.seconds
+        moment.nanos = since_epoch.microseconds * _NANOS_PER_MICROSECOND
     put_duration(target.delay, delay)
 
 
@@ -112,16 +126,12 @@ def uint(field: str, value: int, *, bits: int = 64) -> int:
 
 def task_spec(task: values.NewTask, task_id: str) -> task_pb2.TaskSpec:
     """What a producer describes, under the id that was chosen for it."""
-    spec = task_pb2.TaskSpec(
-        id=text("task.id", task_id),
-        payload=task.payload,
-        headers={
-            text("task.headers", key): text("task.headers", value)
-            for key, value in task.headers.items()
-        },
-    )
+    spec = task_pb2.TaskSpec(id=text("task.id", task_id), payload=task.payload)
+    for key, value in task.headers.items():
+        spec.headers[text("task.headers", key)] = text("task.headers", value)
     put_schedule(spec, task.delay, task.due)
-    put_retry_policy(spec.retry_policy, task.retry_policy)
+    if task.retry_policy is not None:
+        put_retry_policy(spec.retry_policy, task.retry_policy)
     return spec
 
 
@@ -145,7 +155,13 @@ def verdict(error: str, delay: timedelta | None, *, dead_letter: bool) -> queue_
     return message
 
 
+@functools.lru_cache(maxsize=256)
 def enum(kind: type[E], number: int) -> E:
+    """A member by its number; remembered, since a lookup in an Enum is a Python call.
+
+    Raises:
+        Unimplemented: a newer server knows it.
+    """
     try:
         return kind(number)
     except ValueError as error:
@@ -160,19 +176,27 @@ def time(message: Message, field: str) -> datetime | None:
     if not message.HasField(field):
         return None
     stamp = getattr(message, field)
-    found: datetime = stamp.ToDatetime(tzinfo=UTC)
-    return found
+    return _EPOCH + timedelta(0, stamp.seconds, stamp.nanos // _NANOS_PER_MICROSECOND)
 
 
 def span(message: Message, field: str) -> timedelta | None:
-    if not message.HasField(field):
-        return None
-    found: timedelta = getattr(message, field).ToTimedelta()
-    return found
+    """A Duration, to the microsecond, or None where it is unset."""
+    return _timedelta(getattr(message, field)) if message.HasField(field) else None
+
+
+def _timedelta(value: duration_pb2.Duration) -> timedelta:
+    # Nanoseconds of a negative duration are negative, so this rounds towards zero.
+    return timedelta(0, value.seconds, int(value.nanos / _NANOS_PER_MICROSECOND))
 
 
 def receipt(message: task_pb2.Receipt) -> values.Receipt:
-    """The receipt of a reply."""
+    """The receipt of a reply; tasks that one script answered share one value."""
+    return _receipt(message.SerializeToString())
+
+
+@functools.lru_cache(maxsize=64)
+def _receipt(serialized: bytes) -> values.Receipt:
+    message = task_pb2.Receipt.FromString(serialized)
     return values.Receipt(
         durability=enum(Durability, message.durability) if message.durability else None,
         replicas_acked=message.replicas_acked,
@@ -182,7 +206,13 @@ def receipt(message: task_pb2.Receipt) -> values.Receipt:
 
 
 def retry_policy(message: task_pb2.RetryPolicy) -> values.RetryPolicy:
-    """Unset fields become None."""
+    """Unset fields become None; tasks with the policy of their topic share one value."""
+    return _retry_policy(message.SerializeToString())
+
+
+@functools.lru_cache(maxsize=64)
+def _retry_policy(serialized: bytes) -> values.RetryPolicy:
+    message = task_pb2.RetryPolicy.FromString(serialized)
     return values.RetryPolicy(
         max_attempts=message.max_attempts if message.HasField("max_attempts") else None,
         initial_backoff=span(message, "initial_backoff"),
@@ -230,7 +260,7 @@ def lease(message: queue_pb.LeasedTask) -> values.Lease:
         token=message.lease_token,
         task=task(message.task),
         expire_time=time(message, "lease_expire_time"),
-        remaining=message.lease_remaining.ToTimedelta(),
+        remaining=_timedelta(message.lease_remaining),
         receipt=receipt(message.receipt),
         max_run=span(message, "max_run"),
     )
@@ -278,7 +308,7 @@ def extended(result: queue_pb.ExtendResult, given: task_pb2.Receipt) -> values.E
     """The answer to an extend."""
     return values.Extended(
         expire_time=time(result, "lease_expire_time"),
-        remaining=result.lease_remaining.ToTimedelta(),
+        remaining=_timedelta(result.lease_remaining),
         revision=result.revision,
         receipt=receipt(given),
     )

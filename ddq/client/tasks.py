@@ -131,7 +131,8 @@ class TaskCalls(Caller):
         )
         if task.expected_revision is not None:
             message.expected_revision = convert.uint("expected_revision", task.expected_revision)
-        convert.put_duration(message.debounce_limit, task.debounce_limit)
+        if task.debounce_limit is not None:
+            convert.put_duration(message.debounce_limit, task.debounce_limit)
         return Item(convert.text("topic", topic), task_id, message, request_id)
 
     async def retrieve(
