@@ -10,7 +10,6 @@ import secrets
 import time
 from typing import Protocol
 
-
 _VERSION_AND_VARIANT = 7 << 76 | 0b10 << 62
 _WITHOUT_VERSION_AND_VARIANT = ~(0xF << 76 | 0b11 << 62)
 
@@ -57,7 +56,7 @@ class SystemClock:
 
 def uuid7(now_ms: int, entropy: Entropy) -> str:
     """A UUIDv7 (RFC 9562, 5.7): 48 bits of ms since 1970, then random bits."""
-    # By arithmetic on one number: a uuid.UUID costs four times as much, for each task of a producer.
+    # By arithmetic on one number: a uuid.UUID takes four times as long, for each task.
     value = now_ms << 80 | int.from_bytes(entropy.token(10), "big")
     digits = f"{value & _WITHOUT_VERSION_AND_VARIANT | _VERSION_AND_VARIANT:032x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
