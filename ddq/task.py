@@ -1,11 +1,15 @@
-"""Tasks, topics and their parts: frozen values, no I/O. Times are ms since 1970, store clock."""
+"""Tasks, topics and their parts: frozen values, no I/O. Times are ms since 1970, store clock.
+
+What is made for each task of a batch is a NamedTuple: a frozen dataclass takes four times as long.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from enum import IntEnum
-from typing import Generic, TypeVar
+from types import MappingProxyType
+from typing import Generic, NamedTuple, TypeVar
 
 from ddq.config import DEFAULTS
 from ddq.errors import DdqError
@@ -24,6 +28,9 @@ class TaskState(IntEnum):
     CANCELLED = 6
     PURGED = 7
 
+
+STATES = {int(state): state for state in TaskState}
+"""A state by its number: a call of an Enum is several times slower."""
 
 HELD = frozenset({TaskState.SCHEDULED, TaskState.READY, TaskState.LEASED, TaskState.DEAD})
 """States in which the store holds the payload."""
@@ -86,16 +93,14 @@ NO_OVERRIDES = RetryOverrides()
 """The overrides of a task that leaves everything to its topic."""
 
 
-@dataclass(frozen=True, slots=True)
-class Schedule:
+class Schedule(NamedTuple):
     """When a task becomes due: ``value_ms`` from now, or since 1970 if ``absolute``."""
 
     value_ms: int = 0
     absolute: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class NewTask:
+class NewTask(NamedTuple):
     """A task as its producer describes it.
 
     Attributes:
@@ -114,8 +119,7 @@ class NewTask:
     debounce_limit_ms: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
+class Task(NamedTuple):
     """A task as the store knows it. ``payload`` is None where it was not asked for or is gone."""
 
     topic: str
@@ -132,7 +136,7 @@ class Task:
     snoozes: int = 0
     created_ms: int = 0
     lease_expiry_ms: int = 0
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = MappingProxyType({})
     retry_policy: RetryPolicy | None = None
     payload: bytes | None = None
     payload_size_bytes: int = 0
@@ -150,8 +154,7 @@ class Receipt:
     fsynced: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome(Generic[T]):
+class Outcome(NamedTuple, Generic[T]):
     """What became of one item: a value or an error, and the receipt if a script answered."""
 
     value: T | None = None

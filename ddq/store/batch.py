@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -25,7 +24,7 @@ async def run_batch(
     script: str,
     items: Sequence[I],
     id_of: Callable[[I], str],
-    arguments: Callable[[Topic, I], Args],
+    arguments: Callable[[Topic, Sequence[I]], Args],
     read: Callable[[I, Any], T | DdqError],
     call: Call,
     *,
@@ -39,7 +38,7 @@ async def run_batch(
 
     Args:
         id_of: the task id of an item.
-        arguments: an item's arguments for the script, with the topic's present settings.
+        arguments: the script's arguments for some items, with the topic's present settings.
         read: what the script's result for an item stands for.
         head: the script's arguments before those of the items.
         results_of: the results of the items in what the script returned.
@@ -48,31 +47,33 @@ async def run_batch(
         One outcome an item. A shard whose script failed gives that error to those of its items that
         no script has answered for, and to no others.
     """
-    by_shard: dict[int, list[int]] = {}
-    for position, item in enumerate(items):
-        by_shard.setdefault(shard_of(id_of(item), topic.shards), []).append(position)
     outcomes: list[Outcome[T]] = [Outcome()] * len(items)
 
     def args(positions: Sequence[int], now: Topic) -> Args:
-        own = [arguments(now, items[position]) for position in positions]
-        return [*head, *itertools.chain.from_iterable(own)]
+        return [*head, *arguments(now, [items[position] for position in positions])]
 
     async def run(index: int, positions: Sequence[int]) -> None:
         left = positions
         try:
             while left:
                 reply = await scripts.run(topic, index, script, partial(args, left), call)
-                results = results_of(reply.body[0])
+                results, receipt = results_of(reply.body[0]), reply.receipt
                 for position, result in zip(left, results, strict=False):
                     value = read(items[position], result)
                     if isinstance(value, DdqError):
-                        outcomes[position] = Outcome(error=value, receipt=reply.receipt)
+                        outcomes[position] = Outcome(None, value, receipt)
                     else:
-                        outcomes[position] = Outcome(value=value, receipt=reply.receipt)
+                        outcomes[position] = Outcome(value, None, receipt)
                 left = left[len(results) :]
         except DdqError as error:
             for position in left:
                 outcomes[position] = Outcome(error=error)
 
+    if topic.shards == 1:
+        await run(0, range(len(items)))
+        return outcomes
+    by_shard: dict[int, list[int]] = {}
+    for position, item in enumerate(items):
+        by_shard.setdefault(shard_of(id_of(item), topic.shards), []).append(position)
     await asyncio.gather(*(run(*shard) for shard in by_shard.items()))
     return outcomes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ddq.config import KIB
 from ddq.task import Receipt, Schedule, Task, TaskState
@@ -16,8 +17,7 @@ ENVELOPE_BYTES = 512
 ENVELOPES_MAX_BYTES = 960 * KIB
 
 
-@dataclass(frozen=True, slots=True)
-class Enqueued:
+class Enqueued(NamedTuple):
     """An id that is in the store now; ``created`` says whether this request put it there."""
 
     id: str
@@ -28,8 +28,7 @@ class Enqueued:
     due_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Leased:
+class Leased(NamedTuple):
     """A task and the right to its present attempt; ``max_run_ms`` of its topic, 0: no bound."""
 
     task: Task
@@ -103,8 +102,7 @@ class Removal:
     revoke: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Changed:
+class Changed(NamedTuple):
     """A task after a transition; ``at_ms`` is its due time or lease expiry, 0 where neither."""
 
     state: TaskState

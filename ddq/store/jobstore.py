@@ -33,12 +33,28 @@ from ddq.store.job_values import (
 )
 from ddq.store.keys import shard_of
 from ddq.store.listing import list_page
-from ddq.store.records import lease_token, pack_content, pack_new_task, unpack_task
+from ddq.store.records import (
+    lease_token,
+    pack_content,
+    pack_new_task,
+    pack_policy,
+    unpack_task,
+)
 from ddq.store.refusals import refused
 from ddq.store.runner import Call, text
 from ddq.store.shard_scripts import ShardScripts
 from ddq.store.topics import TopicRegistry
-from ddq.task import NewTask, OnConflict, Outcome, Schedule, Task, TaskState, Topic
+from ddq.task import (
+    NO_OVERRIDES,
+    STATES,
+    NewTask,
+    OnConflict,
+    Outcome,
+    Schedule,
+    Task,
+    TaskState,
+    Topic,
+)
 
 log = logging.getLogger(__name__)
 
@@ -117,25 +133,34 @@ class JobStore:
     ) -> list[Outcome[Enqueued]]:
         topic, created = await self._topics.find_or_create(topic_name, call)
 
-        def arguments(now: Topic, task: NewTask) -> Args:
-            policy = task.retry_policy.over(now.settings.retry_policy)
-            expected = "" if task.expected_revision is None else task.expected_revision
-            return [
-                task.id,
-                "at" if task.schedule.absolute else "delay",
-                task.schedule.value_ms,
-                _CONFLICT_MODES[task.on_conflict],
-                expected,
-                task.debounce_limit_ms,
-                task.digest,
-                pack_new_task(task, policy),
-            ]
+        def arguments(now: Topic, some: Sequence[NewTask]) -> Args:
+            of_topic = now.settings.retry_policy
+            packed_of_topic = pack_policy(NO_OVERRIDES.over(of_topic))
+            args: Args = []
+            for task in some:
+                overrides = task.retry_policy
+                packed = (
+                    packed_of_topic
+                    if overrides is NO_OVERRIDES
+                    else pack_policy(overrides.over(of_topic))
+                )
+                args += (
+                    task.id,
+                    "at" if task.schedule.absolute else "delay",
+                    task.schedule.value_ms,
+                    _CONFLICT_MODES[task.on_conflict],
+                    "" if task.expected_revision is None else task.expected_revision,
+                    task.debounce_limit_ms,
+                    task.digest,
+                    pack_new_task(task, packed),
+                )
+            return args
 
         def read(task: NewTask, result: Any) -> Enqueued | DdqError:
             status, state, revision, incarnation, due_ms = result
             if status in (b"CREATED", b"EXISTS"):
                 created = status == b"CREATED"
-                return Enqueued(task.id, created, TaskState(state), revision, incarnation, due_ms)
+                return Enqueued(task.id, created, STATES[state], revision, incarnation, due_ms)
             return refused(topic, task.id, text(status), revision)
 
         outcomes = await self._batch(
@@ -163,7 +188,7 @@ class JobStore:
             "remove",
             removals,
             [call.request_id],
-            lambda _, removal: [removal.id, int(removal.revoke)],
+            lambda _, some: [part for each in some for part in (each.id, int(each.revoke))],
             read,
             call,
         )
@@ -275,7 +300,8 @@ class JobStore:
         """Finishes a leased task and makes its next run, in one script."""
         topic = await self._topics.require(topic_name, call)
 
-        def arguments(_: Topic, item: Continuation) -> Args:
+        def arguments(_: Topic, some: Sequence[Continuation]) -> Args:
+            (item,) = some
             content = item.content
             return [
                 item.id,
@@ -310,7 +336,11 @@ class JobStore:
             topic_name,
             "extend",
             items,
-            lambda now, item: [item.id, item.token, item.lease_ms or now.settings.lease_ms],
+            lambda now, some: [
+                part
+                for item in some
+                for part in (item.id, item.token, item.lease_ms or now.settings.lease_ms)
+            ],
             lambda revision, expiry_ms: Changed(TaskState.LEASED, revision, expiry_ms),
             call,
         )
@@ -320,15 +350,18 @@ class JobStore:
     ) -> list[Outcome[Changed]]:
         """Ends leased attempts without success."""
 
-        def arguments(_: Topic, item: Rejection) -> Args:
-            delay_ms = -1 if item.delay_ms is None else item.delay_ms
-            error = item.error.encode()[: LIMITS.error_max_bytes]
-            random = repr(self._entropy.random())
-            return [item.id, item.token, delay_ms, int(item.dead), error, random]
+        def arguments(_: Topic, some: Sequence[Rejection]) -> Args:
+            args: Args = []
+            for item in some:
+                delay_ms = -1 if item.delay_ms is None else item.delay_ms
+                error = item.error.encode()[: LIMITS.error_max_bytes]
+                random = repr(self._entropy.random())
+                args += (item.id, item.token, delay_ms, int(item.dead), error, random)
+            return args
 
         def changed(state: int, revision: int, due_ms: int) -> Changed:
             scheduled = state == TaskState.SCHEDULED
-            return Changed(TaskState(state), revision, due_ms if scheduled else 0)
+            return Changed(STATES[state], revision, due_ms if scheduled else 0)
 
         return await self._change(
             topic_name, "nack", items, arguments, changed, call, revision_at=2
@@ -342,7 +375,9 @@ class JobStore:
             topic_name,
             "snooze",
             items,
-            lambda _, item: [item.id, item.token, item.delay_ms],
+            lambda _, some: [
+                part for item in some for part in (item.id, item.token, item.delay_ms)
+            ],
             lambda revision, due_ms: Changed(TaskState.SCHEDULED, revision, due_ms),
             call,
             head=[self.snoozes_max_count],
@@ -360,7 +395,7 @@ class JobStore:
             topic_name,
             script,
             items,
-            lambda _, item: [item.id, item.token],
+            lambda _, some: [part for item in some for part in (item.id, item.token)],
             lambda revision: Changed(state, revision),
             call,
         )
@@ -370,7 +405,7 @@ class JobStore:
         topic_name: str,
         script: str,
         items: Sequence[I],
-        arguments: Callable[[Topic, I], Args],
+        arguments: Callable[[Topic, Sequence[I]], Args],
         changed: Callable[..., Changed],
         call: Call,
         *,
@@ -441,7 +476,7 @@ class JobStore:
         script: str,
         items: Sequence[I],
         head: Args,
-        arguments: Callable[[Topic, I], Args],
+        arguments: Callable[[Topic, Sequence[I]], Args],
         read: Callable[[I, Any], T | DdqError],
         call: Call,
     ) -> list[Outcome[T]]:

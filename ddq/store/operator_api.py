@@ -89,7 +89,7 @@ class OperatorApi:
             "redrive",
             task_ids,
             str,
-            lambda _, task_id: [task_id],
+            lambda _, ids: list(ids),
             read,
             call,
             head=[call.request_id, 0],

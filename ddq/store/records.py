@@ -22,13 +22,14 @@ import struct
 from collections.abc import Mapping
 
 from ddq.errors import StoreMalformed
-from ddq.task import NewTask, RetryPolicy, Task, TaskState
+from ddq.task import STATES, NewTask, RetryPolicy, Task
 
 FORMAT = 1
+DIGEST_BYTES = 16
 
-_PAYLOAD_HEAD = struct.Struct(">BQQQIQQII16sI")
-_LENGTH = struct.Struct(">Q")
 _POLICY = struct.Struct(">IQQII")
+_PAYLOAD_HEAD = struct.Struct(f">BQQQ{_POLICY.size}s16sI")
+_LENGTH = struct.Struct(">Q")
 _CONTENT_HEAD = struct.Struct(">16sI")
 _STATE_HEAD = struct.Struct(">BBQQIIIQQB")
 _THOUSANDTHS = 1_000
@@ -58,14 +59,17 @@ def unpack_headers(data: bytes) -> dict[str, str]:
     return headers
 
 
-def pack_new_task(task: NewTask, policy: RetryPolicy) -> bytes:
-    """The part of the payload record that the enqueue script stores as it is."""
-    return _pack_policy(policy) + pack_content(task.digest, task.headers, task.payload)
+def pack_new_task(task: NewTask, policy: bytes) -> bytes:
+    """The part of the payload record that the enqueue script stores as it is.
+
+    Args:
+        policy: from pack_policy.
+    """
+    return policy + pack_content(task.digest, task.headers, task.payload)
 
 
-@functools.lru_cache(maxsize=256)
-def _pack_policy(policy: RetryPolicy) -> bytes:
-    """A retry policy as bytes; most tasks have the one of their topic."""
+def pack_policy(policy: RetryPolicy) -> bytes:
+    """A retry policy as bytes."""
     return _POLICY.pack(
         policy.max_attempts,
         policy.initial_backoff_ms,
@@ -77,14 +81,27 @@ def _pack_policy(policy: RetryPolicy) -> bytes:
 
 def pack_content(digest: bytes, headers: Mapping[str, str], payload: bytes) -> bytes:
     """The part of it behind the retry policy."""
-    packed = pack_headers(headers)
+    packed = pack_headers(headers) if headers else b""
     return _CONTENT_HEAD.pack(digest, len(packed)) + packed + payload
 
 
+def digest_part(part: bytes) -> bytes:
+    """A part of what content_digest is over, preceded by its length."""
+    return _LENGTH.pack(len(part)) + part
+
+
 def content_digest(*parts: bytes) -> bytes:
-    """16 bytes over what a producer sent; each part is preceded by its length."""
-    prefixed = [piece for part in parts for piece in (_LENGTH.pack(len(part)), part)]
-    return hashlib.sha256(b"".join(prefixed)).digest()[:16]
+    """DIGEST_BYTES over what a producer sent: the beginning of the SHA-256 of its parts."""
+    return hashlib.sha256(b"".join(map(digest_part, parts))).digest()[:DIGEST_BYTES]
+
+
+@functools.lru_cache(maxsize=256)
+def _unpack_policy(packed: bytes) -> RetryPolicy:
+    """The inverse of pack_policy; remembered, since most tasks have the policy of their topic."""
+    attempts, initial_ms, longest_ms, multiplier, jitter = _POLICY.unpack(packed)
+    return RetryPolicy(
+        attempts, initial_ms, longest_ms, multiplier / _THOUSANDTHS, jitter / _THOUSANDTHS
+    )
 
 
 def _lease_token(state: bytes) -> bytes:
@@ -138,7 +155,7 @@ def unpack_task(
             return Task(
                 topic,
                 task_id,
-                TaskState(state),
+                STATES[state],
                 revision,
                 incarnation,
                 promotion,
@@ -149,12 +166,11 @@ def unpack_task(
                 last_error,
                 snoozes,
             )
-        (_, _, created_ms, _, attempts, initial_ms, longest_ms, multiplier, jitter, _, size) = (
-            _PAYLOAD_HEAD.unpack_from(payload_record)
-        )
+        _, _, created_ms, _, packed_policy, _, size = _PAYLOAD_HEAD.unpack_from(payload_record)
+        policy = _unpack_policy(packed_policy)
         head = _PAYLOAD_HEAD.size + size
         headers = unpack_headers(payload_record[_PAYLOAD_HEAD.size : head])
-    except (struct.error, IndexError, ValueError) as error:
+    except (struct.error, LookupError, ValueError) as error:
         raise StoreMalformed(
             f"the record of task {task_id!r} in topic {topic!r} cannot be read: {error}"
         ) from error
@@ -162,7 +178,7 @@ def unpack_task(
     return Task(
         topic=topic,
         id=task_id,
-        state=TaskState(state),
+        state=STATES[state],
         revision=revision,
         incarnation=incarnation,
         promotion=promotion,
@@ -175,9 +191,7 @@ def unpack_task(
         created_ms=created_ms,
         lease_expiry_ms=lease_expiry_ms,
         headers=headers,
-        retry_policy=RetryPolicy(
-            attempts, initial_ms, longest_ms, multiplier / _THOUSANDTHS, jitter / _THOUSANDTHS
-        ),
+        retry_policy=policy,
         payload=payload_record[head:] if whole else None,
         payload_size_bytes=(len(payload_record) if whole else record_size_bytes or 0) - head,
     )

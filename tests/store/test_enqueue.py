@@ -43,7 +43,7 @@ async def test_the_same_content_is_the_same_task_in_every_state(queue: Queue) ->
 async def test_return_existing_describes_what_is_there(queue: Queue) -> None:
     first = await queue.add("a", b"one", delay_ms=9)
     there = await queue.add("a", b"two", on_conflict=OnConflict.RETURN_EXISTING)
-    assert there == replace(first, created=False)
+    assert there == first._replace(created=False)
     assert (await queue.get("a")).payload == b"one"
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum, auto
 from types import SimpleNamespace
 from typing import Any, TypeVar
@@ -150,7 +150,7 @@ class FakeShards:
             retry_policy=RetryPolicy(), payload=b"",
         )  # fmt: skip
         receipt = Receipt(Durability.QUORUM, 2, b"lineage!", 0, 1)
-        return Leased(replace(task), b"t" * 16, 10_000, receipt)
+        return Leased(task, b"t" * 16, 10_000, receipt)
 
     def make_ready(self, shard: ShardId, *task_ids: str) -> None:
         """Tasks become ready, and the hint of it arrives."""

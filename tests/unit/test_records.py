@@ -15,6 +15,7 @@ from ddq.store.records import (
     lease_token,
     pack_headers,
     pack_new_task,
+    pack_policy,
     unpack_headers,
     unpack_task,
 )
@@ -68,7 +69,7 @@ def test_equal_headers_give_equal_bytes_in_any_order(headers: dict[str, str]) ->
 
 @given(st.binary(max_size=200), HEADERS, POLICIES)
 def test_a_task_is_read_back(payload: bytes, headers: dict[str, str], policy: RetryPolicy) -> None:
-    record = payload_record(pack_new_task(new_task(payload, headers), policy))
+    record = payload_record(pack_new_task(new_task(payload, headers), pack_policy(policy)))
     task = unpack_task("mail", "a", record, state_record(), lease_expiry_ms=60)
     assert (task.payload, dict(task.headers), task.retry_policy) == (payload, headers, policy)
     assert (task.created_ms, task.payload_size_bytes, task.lease_expiry_ms) == (8, len(payload), 60)
@@ -97,14 +98,18 @@ def test_a_state_is_read_back(
 
 
 def test_a_record_cut_behind_its_headers_still_tells_the_size_of_the_payload() -> None:
-    whole = payload_record(pack_new_task(new_task(b"12345", {"k": "v"}), RetryPolicy()))
+    whole = payload_record(
+        pack_new_task(new_task(b"12345", {"k": "v"}), pack_policy(RetryPolicy()))
+    )
     task = unpack_task("mail", "a", whole[:-5], state_record(), record_size_bytes=len(whole))
     assert (task.payload, task.payload_size_bytes, dict(task.headers)) == (None, 5, {"k": "v"})
 
 
 @given(st.data())
 def test_a_record_that_is_too_short_is_malformed(data: st.DataObject) -> None:
-    whole = payload_record(pack_new_task(new_task(b"", {"key": "value"}), RetryPolicy()))
+    whole = payload_record(
+        pack_new_task(new_task(b"", {"key": "value"}), pack_policy(RetryPolicy()))
+    )
     # Cut anywhere before the headers begin.
     cut = data.draw(st.integers(1, 72))
     with pytest.raises(StoreMalformed, match="the record of task 'a' in topic 'mail'"):
