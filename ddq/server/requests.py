@@ -10,99 +10,14 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ddq.config import DEFAULTS, LIMITS
-from ddq.entropy import Clock, Entropy, uuid7
 from ddq.server import validation as check
 from ddq.server.validation import Problems
-from ddq.store.job_values import (
-    Content,
-    Continuation,
-    Extension,
-    Postponement,
-    Rejection,
-    Removal,
-    Settlement,
-)
-from ddq.store.records import content_digest, pack_headers
-from ddq.task import NewTask, OnConflict
+from ddq.store.job_values import Extension, Postponement, Rejection, Removal, Settlement
 from ddq.v1 import delay_queue_service_pb2 as pb
 from ddq.v1 import task_pb2
 
 T = TypeVar("T")
 Read = Callable[[Problems, Any], T]
-
-_CONDITIONAL = {OnConflict.REPLACE_IF_SCHEDULED, OnConflict.REPLACE_IF_FINISHED}
-REPLACING = {*_CONDITIONAL, OnConflict.DEBOUNCE}
-"""Forms that may end the task that holds the id: a repeat is known by its request_id."""
-
-
-class TaskReader:
-    """Reads tasks to be enqueued.
-
-    Args:
-        clock: for due times.
-        entropy: for the ids of tasks that have none.
-    """
-
-    def __init__(self, clock: Clock, entropy: Entropy) -> None:
-        self._clock = clock
-        self._entropy = entropy
-
-    def new_task(
-        self, problems: Problems, topic: str, item: pb.EnqueueRequest | pb.BatchEnqueueItem
-    ) -> NewTask:
-        """A task of Enqueue or BatchEnqueue."""
-        spec = item.task
-        mode = check.enum(
-            problems, item.on_conflict, OnConflict, "on_conflict", default=OnConflict.FAIL
-        )
-        expected_revision = item.expected_revision if item.HasField("expected_revision") else None
-        if expected_revision is not None and mode not in _CONDITIONAL:
-            problems.add("expected_revision", "goes with the REPLACE forms of on_conflict only")
-        limit_ms = 0
-        if mode is OnConflict.DEBOUNCE:
-            limit_ms = check.duration_ms(
-                problems,
-                item.debounce_limit,
-                "debounce_limit",
-                least_ms=LIMITS.debounce_limit_min_ms,
-                most_ms=LIMITS.delay_max_ms,
-            )
-            if not spec.id:
-                problems.add("task.id", "is empty; DEBOUNCE is for tasks of one id")
-        elif item.HasField("debounce_limit"):
-            problems.add("debounce_limit", "goes with on_conflict DEBOUNCE only")
-        now_ms = self._clock.now_ms()
-        with problems.within("task"):
-            if spec.id:
-                check.task_id(problems, spec.id)
-            with problems.within("retry_policy"):
-                policy = check.retry_policy(problems, spec.retry_policy)
-            return NewTask(
-                id=spec.id or uuid7(now_ms, self._entropy),
-                payload=check.payload(problems, spec.payload),
-                headers=check.headers(problems, spec.headers),
-                schedule=check.schedule(problems, spec, now_ms),
-                retry_policy=policy,
-                digest=task_digest(topic, spec),
-                on_conflict=mode,
-                expected_revision=expected_revision,
-                debounce_limit_ms=limit_ms,
-            )
-
-    def continuation(self, problems: Problems, request: pb.RunAgainRequest) -> Continuation:
-        """An ack and the next run of its task."""
-        settled = settlement(problems, request)
-        content = None
-        with problems.within("next"):
-            schedule = check.schedule(problems, request.next, self._clock.now_ms())
-            if request.next.HasField("content"):
-                asked = request.next.content
-                with problems.within("content"):
-                    payload = check.payload(problems, asked.payload)
-                    headers = check.headers(problems, asked.headers)
-                digest = content_digest(request.topic.encode(), payload, pack_headers(headers))
-                content = Content(payload, headers, digest)
-        return Continuation(settled.id, settled.token, schedule, content)
 
 
 def one(request: Any, read: Read[T]) -> T:
@@ -151,25 +66,6 @@ def page_size(problems: Problems, request: Any) -> int:
         "page_size",
         default=DEFAULTS.page_count,
         most=LIMITS.page_max_count,
-    )
-
-
-def headers_bytes(spec: task_pb2.TaskSpec) -> int:
-    """The size of a task's headers."""
-    return sum(len(key.encode()) + len(value.encode()) for key, value in spec.headers.items())
-
-
-def task_digest(topic: str, spec: task_pb2.TaskSpec) -> bytes:
-    """Over the content as it was sent: "in 5 s" sent twice is the same, whenever it is sent."""
-    kind = spec.WhichOneof("schedule") or ""
-    when = getattr(spec, kind).SerializeToString(deterministic=True) if kind else b""
-    return content_digest(
-        topic.encode(),
-        spec.payload,
-        pack_headers(spec.headers),
-        kind.encode(),
-        when,
-        spec.retry_policy.SerializeToString(deterministic=True),
     )
 
 

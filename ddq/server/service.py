@@ -7,21 +7,18 @@ where there is no gRPC.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 from google.protobuf.message import Message
 
 from ddq.config import LIMITS, MS_PER_SECOND
-from ddq.errors import InvalidArgument
 from ddq.server import validation as check
 from ddq.server import wire
+from ddq.server.new_tasks import TaskReader
 from ddq.server.notifier import ReadyNotifier
 from ddq.server.requests import (
-    REPLACING,
     Read,
-    TaskReader,
     extension,
-    headers_bytes,
     lease_ms,
     many,
     one,
@@ -54,6 +51,10 @@ class _Operation(Protocol[T_contra, V]):
     ) -> list[Outcome[V]]: ...
 
 
+_Put = Callable[[Any, V, Receipt | None], None]
+"""Sets the result about one item: the message, the value, and the receipt of its script."""
+
+
 class QueueService:
     """The handlers, one an RPC.
 
@@ -81,57 +82,28 @@ class QueueService:
 
     async def enqueue(self, request: pb.EnqueueRequest, call: Call) -> pb.EnqueueResponse:
         """Adds one task."""
-        problems = Problems()
-        check.topic_name(problems, request.topic)
-        task = self._read.new_task(problems, request.topic, request)
-        check.request_id(problems, request.request_id, required=task.on_conflict in REPLACING)
-        problems.raise_if_any()
+        task = self._read.new_task(request)
         (outcome,) = await self._jobs.enqueue(request.topic, [task], call)
-        return pb.EnqueueResponse(
-            result=wire.enqueue_result(outcome.unwrap()), receipt=wire.receipt(outcome.receipt)
-        )
+        response = pb.EnqueueResponse(receipt=wire.receipt(outcome.receipt))
+        wire.put_enqueued(response.result, outcome.unwrap(), outcome.receipt)
+        return response
 
     async def batch_enqueue(
         self, request: pb.BatchEnqueueRequest, call: Call
     ) -> pb.BatchEnqueueResponse:
         """Adds tasks to one topic."""
-        problems = Problems()
-        check.topic_name(problems, request.topic)
-        tasks: list[NewTask | InvalidArgument] = []
-
-        def read(item: pb.BatchEnqueueItem) -> None:
-            own = Problems()
-            task = self._read.new_task(own, request.topic, item)
-            try:
-                own.raise_if_any()
-                tasks.append(task)
-            except InvalidArgument as error:
-                tasks.append(error)
-
-        check.batch(problems, request.items, "items", read, lambda item: item.task.id)
-        size_bytes = sum(
-            len(item.task.payload) + headers_bytes(item.task) for item in request.items
-        )
-        if size_bytes > LIMITS.batch_max_bytes:
-            problems.add(
-                "items",
-                f"has {size_bytes} bytes of payloads and headers; give at most "
-                f"{LIMITS.batch_max_bytes}",
-            )
+        tasks = self._read.new_tasks(request)
         good = [task for task in tasks if isinstance(task, NewTask)]
-        check.request_id(
-            problems,
-            request.request_id,
-            required=any(task.on_conflict in REPLACING for task in good),
-        )
-        problems.raise_if_any()
-        stored = iter(await self._jobs.enqueue(request.topic, good, call) if good else [])
-        outcomes = [
-            next(stored) if isinstance(task, NewTask) else Outcome(error=task) for task in tasks
-        ]
-        return pb.BatchEnqueueResponse(
-            results=_results(pb.BatchEnqueueResult, outcomes, wire.enqueue_result)
-        )
+        stored = await self._jobs.enqueue(request.topic, good, call) if good else []
+        if len(good) == len(tasks):
+            outcomes = stored
+        else:
+            in_order = iter(stored)
+            outcomes = [
+                next(in_order) if isinstance(task, NewTask) else Outcome(error=task)
+                for task in tasks
+            ]
+        return _answered(pb.BatchEnqueueResponse(), outcomes, wire.put_enqueued)
 
     # Consuming -----------------------------------------------------------------------------
 
@@ -166,20 +138,21 @@ class QueueService:
 
         wanted = Wanted(topics, max_tasks, max_bytes, asked_lease_ms, wait_ms / MS_PER_SECOND)
         leased = await self._retrieval.retrieve(wanted, call)
-        return pb.RetrieveResponse(tasks=[wire.leased_task(lease) for lease in leased])
+        response = pb.RetrieveResponse()
+        wire.put_leased_tasks(response.tasks, leased)
+        return response
 
     async def ack(self, request: pb.AckRequest, call: Call) -> pb.AckResponse:
         """Finishes a leased task."""
         return await self._single(
-            request, call, settlement, self._jobs.ack, wire.ack_result, pb.AckResponse
+            request, call, settlement, self._jobs.ack, wire.put_revision, pb.AckResponse
         )
 
     async def batch_ack(self, request: pb.BatchAckRequest, call: Call) -> pb.BatchAckResponse:
         """Finishes leased tasks."""
-        results = await self._batch(
-            request, call, settlement, self._jobs.ack, wire.ack_result, pb.BatchAckResult
+        return await self._batch(
+            request, call, settlement, self._jobs.ack, wire.put_revision, pb.BatchAckResponse
         )
-        return pb.BatchAckResponse(results=results)
 
     async def run_again(self, request: pb.RunAgainRequest, call: Call) -> pb.RunAgainResponse:
         """Finishes a leased task and enqueues its next run."""
@@ -198,82 +171,77 @@ class QueueService:
     async def nack(self, request: pb.NackRequest, call: Call) -> pb.NackResponse:
         """Ends an attempt without success."""
         return await self._single(
-            request, call, rejection, self._jobs.nack, wire.nack_result, pb.NackResponse
+            request, call, rejection, self._jobs.nack, wire.put_nacked, pb.NackResponse
         )
 
     async def batch_nack(self, request: pb.BatchNackRequest, call: Call) -> pb.BatchNackResponse:
         """Ends attempts without success."""
-        results = await self._batch(
-            request, call, rejection, self._jobs.nack, wire.nack_result, pb.BatchNackResult
+        return await self._batch(
+            request, call, rejection, self._jobs.nack, wire.put_nacked, pb.BatchNackResponse
         )
-        return pb.BatchNackResponse(results=results)
 
     async def extend(self, request: pb.ExtendRequest, call: Call) -> pb.ExtendResponse:
         """Prolongs a lease."""
         return await self._single(
-            request, call, extension, self._jobs.extend, wire.extend_result, pb.ExtendResponse
+            request, call, extension, self._jobs.extend, wire.put_extended, pb.ExtendResponse
         )
 
     async def batch_extend(
         self, request: pb.BatchExtendRequest, call: Call
     ) -> pb.BatchExtendResponse:
         """Prolongs leases."""
-        results = await self._batch(
-            request, call, extension, self._jobs.extend, wire.extend_result, pb.BatchExtendResult
+        return await self._batch(
+            request, call, extension, self._jobs.extend, wire.put_extended, pb.BatchExtendResponse
         )
-        return pb.BatchExtendResponse(results=results)
 
     async def release(self, request: pb.ReleaseRequest, call: Call) -> pb.ReleaseResponse:
         """Hands a lease back; its attempt does not count."""
         return await self._single(
-            request, call, settlement, self._jobs.release, wire.release_result, pb.ReleaseResponse
+            request, call, settlement, self._jobs.release, wire.put_revision, pb.ReleaseResponse
         )
 
     async def batch_release(
         self, request: pb.BatchReleaseRequest, call: Call
     ) -> pb.BatchReleaseResponse:
         """Hands leases back; their attempts do not count."""
-        results = await self._batch(
+        return await self._batch(
             request,
             call,
             settlement,
             self._jobs.release,
-            wire.release_result,
-            pb.BatchReleaseResult,
+            wire.put_revision,
+            pb.BatchReleaseResponse,
         )
-        return pb.BatchReleaseResponse(results=results)
 
     async def snooze(self, request: pb.SnoozeRequest, call: Call) -> pb.SnoozeResponse:
         """Puts a leased task off without counting its attempt."""
         return await self._single(
-            request, call, postponement, self._jobs.snooze, wire.snooze_result, pb.SnoozeResponse
+            request, call, postponement, self._jobs.snooze, wire.put_snoozed, pb.SnoozeResponse
         )
 
     async def batch_snooze(
         self, request: pb.BatchSnoozeRequest, call: Call
     ) -> pb.BatchSnoozeResponse:
         """Puts leased tasks off without counting their attempts."""
-        results = await self._batch(
-            request, call, postponement, self._jobs.snooze, wire.snooze_result, pb.BatchSnoozeResult
+        return await self._batch(
+            request, call, postponement, self._jobs.snooze, wire.put_snoozed, pb.BatchSnoozeResponse
         )
-        return pb.BatchSnoozeResponse(results=results)
 
     # Changing one's mind -------------------------------------------------------------------
 
     async def cancel(self, request: pb.CancelRequest, call: Call) -> pb.CancelResponse:
         """Ends a task that has not finished."""
         return await self._single(
-            request, call, removal, self._jobs.remove, wire.cancel_result, pb.CancelResponse
+            request, call, removal, self._jobs.remove, wire.put_cancelled, pb.CancelResponse
         )
 
     async def batch_cancel(
         self, request: pb.BatchCancelRequest, call: Call
     ) -> pb.BatchCancelResponse:
         """Ends tasks that have not finished."""
-        results = await self._batch(
-            request, call, removal, self._jobs.remove, wire.cancel_result, pb.BatchCancelResult
+        return await self._batch(
+            request, call, removal, self._jobs.remove, wire.put_cancelled, pb.BatchCancelResponse
         )
-        return pb.BatchCancelResponse(results=results)
 
     async def reschedule(self, request: pb.RescheduleRequest, call: Call) -> pb.RescheduleResponse:
         """Gives a task another due time."""
@@ -336,14 +304,13 @@ class QueueService:
         call: Call,
         read: Read[T],
         operation: _Operation[T, V],
-        result: Callable[[V, Receipt | None], Message],
+        put: _Put[V],
         response: Callable[..., R],
     ) -> R:
-        outcomes = await operation(request.topic, [one(request, read)], call)
-        (outcome,) = outcomes
-        return response(
-            result=result(outcome.unwrap(), outcome.receipt), receipt=wire.receipt(outcome.receipt)
-        )
+        (outcome,) = await operation(request.topic, [one(request, read)], call)
+        message: Any = response(receipt=wire.receipt(outcome.receipt))
+        put(message.result, outcome.unwrap(), outcome.receipt)
+        return cast("R", message)
 
     async def _batch(
         self,
@@ -351,33 +318,31 @@ class QueueService:
         call: Call,
         read: Read[T],
         operation: _Operation[T, V],
-        result: Callable[[V, Receipt | None], Message],
-        kind: Callable[..., R],
-    ) -> list[R]:
-        outcomes = await operation(request.topic, many(request, read), call)
-        return _results(kind, outcomes, result)
+        put: _Put[V],
+        response: Callable[[], R],
+    ) -> R:
+        return _answered(response(), await operation(request.topic, many(request, read), call), put)
 
 
-def _results(
-    kind: Callable[..., R],
-    outcomes: Sequence[Outcome[V]],
-    result: Callable[[V, Receipt | None], Message],
-) -> list[R]:
-    """One result per item, in order, each with its own status.
+def _answered(response: R, outcomes: Sequence[Outcome[V]], put: _Put[V]) -> R:
+    """A batch's response with one result per item, in order, each with its own status.
 
-    Items that one script answered share a receipt, which is written once.
+    Items that one script answered share a receipt, so most results begin as copies of one message.
+
+    Args:
+        put: sets the result of an item that is OK.
     """
-    receipts: dict[int, Message | None] = {}
-    results = []
+    results: Any = response.results  # type: ignore[attr-defined]
+    receipt: Receipt | None = None
+    common: Any = None
     for outcome in outcomes:
-        key = id(outcome.receipt)
-        if key not in receipts:
-            receipts[key] = wire.receipt(outcome.receipt)
-        results.append(
-            kind(
-                status=to_status(outcome.error) if outcome.error else OK,
-                result=None if outcome.value is None else result(outcome.value, outcome.receipt),
-                receipt=receipts[key],
-            )
-        )
-    return results
+        answer = results.add()
+        if common is None or outcome.receipt is not receipt:
+            receipt = outcome.receipt
+            common = type(answer)(status=OK, receipt=wire.receipt(receipt))
+        answer.CopyFrom(common)
+        if outcome.error is not None:
+            answer.status.CopyFrom(to_status(outcome.error))
+        else:
+            put(answer.result, outcome.unwrap(), receipt)
+    return response

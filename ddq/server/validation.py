@@ -166,6 +166,9 @@ def enum(problems: Problems, value: int, kind: type[T], field: str, *, default: 
 
 def unique_ids(problems: Problems, ids: Iterable[str], field: str) -> None:
     """No id may stand in a batch twice: which of the two would come first?"""
+    ids = list(ids)
+    if len(set(ids)) == len(ids):
+        return
     seen: dict[str, int] = {}
     for position, item_id in enumerate(ids):
         if item_id and item_id in seen:
@@ -186,6 +189,14 @@ def not_too_many(problems: Problems, values: Sequence[object], field: str, *, mo
     return True
 
 
+def batch_size(problems: Problems, items: Sequence[object], field: str) -> bool:
+    """Whether there are 1 to batch_max_items items; of more, none is to be looked at."""
+    if not 1 <= len(items) <= LIMITS.batch_max_items:
+        problems.add(field, f"has {len(items)} entries; give 1 to {LIMITS.batch_max_items}")
+        return False
+    return True
+
+
 def batch(
     problems: Problems,
     items: Sequence[T],
@@ -194,8 +205,7 @@ def batch(
     id_of: Callable[[T], str],
 ) -> None:
     """1 to batch_max_items items, each checked under its own path, no two with the same id."""
-    if not 1 <= len(items) <= LIMITS.batch_max_items:
-        problems.add(field, f"has {len(items)} entries; give 1 to {LIMITS.batch_max_items}")
+    if not batch_size(problems, items, field):
         return
     for position, item in enumerate(items):
         with problems.within(f"{field}[{position}]"):

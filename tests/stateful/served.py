@@ -12,8 +12,8 @@ from typing import Any
 import grpc.aio
 from google.rpc import error_details_pb2, status_pb2
 
+from ddq.server.new_tasks import task_digest
 from ddq.server.notifier import ReadyNotifier
-from ddq.server.requests import task_digest
 from ddq.server.rpc import CallFactory, servicer
 from ddq.server.service import QueueService
 from ddq.store.records import content_digest

@@ -6,7 +6,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from ddq.server.requests import task_digest
+from ddq.server.new_tasks import task_digest
 from ddq.v1.task_pb2 import RetryPolicy, TaskSpec
 
 
