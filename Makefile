@@ -122,6 +122,10 @@ bench: $(READY) ## measure how late deliveries are
 bench-idle: $(READY) ## measure what a scheduler costs that has little to do
 	@$(BIN)/python -m tests.bench.idle $(ARGS)
 
+.PHONY: bench-scripts
+bench-scripts: $(READY) ## measure what a script costs the store for each task
+	@$(BIN)/python -m tests.bench.scripts $(ARGS)
+
 .PHONY: bench-liveness
 bench-liveness: $(READY) ## measure how late a task is while something else goes on
 	@$(BIN)/python -m tests.bench.liveness $(ARGS)

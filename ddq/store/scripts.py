@@ -1,17 +1,19 @@
 """Loads the Lua scripts: one file per transition, with a header that is read and checked here.
 
-Before a script go the clock and the prelude, which is five files.
+Before a script go the clock and the prelude, which is six files.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
 PRELUDE = (
+    "prelude/changes",
     "prelude/control",
     "prelude/records",
     "prelude/transitions",
@@ -20,6 +22,9 @@ PRELUDE = (
 )
 """The files of the prelude; each uses only what stands before it."""
 _PARTS = ("clock", *PRELUDE)
+_COMMENT = re.compile(r"--.*")
+_WORD = re.compile(r"[A-Za-z_]\w*")
+_DEFINED = re.compile(r"local (?:function )?([\w, ]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +37,7 @@ class Script:
         argv: its arguments behind those of the prelude, one line each.
         returns: every return, one line each.
         allow_oom: whether it also runs when the store is at its maxmemory.
-        source: what is sent: flags, clock, prelude, script.
+        source: what is sent: flags, what it uses of clock and prelude, script.
         sha1: what EVALSHA is called with, hexadecimal.
     """
 
@@ -43,6 +48,29 @@ class Script:
     allow_oom: bool
     source: str
     sha1: str
+
+
+def _used_parts(prelude: str, body: str) -> str:
+    """The definitions of the prelude that a script uses, and those that these use.
+
+    The store runs the whole text with every call: a function that is not used costs as much as one
+    that is. A definition begins with ``local`` at the start of a line and ends before the next one.
+    """
+    wanted = set(_words(body))
+    kept: list[str] = []
+    for text in reversed(re.split(r"^(?=local )", prelude, flags=re.MULTILINE)):
+        code = _COMMENT.sub("", text)
+        names = _DEFINED.match(code)
+        # What stands before the first definition of a file are comments.
+        if names and wanted.isdisjoint(_words(names[1])):
+            continue
+        wanted.update(_words(code))
+        kept.append(code.rstrip() + "\n" if code.strip() else "")
+    return "".join(reversed(kept))
+
+
+def _words(code: str) -> list[str]:
+    return _WORD.findall(_COMMENT.sub("", code))
 
 
 def parse_script(name: str, body: str, parts: Mapping[str, str]) -> Script:
@@ -74,7 +102,7 @@ def parse_script(name: str, body: str, parts: Mapping[str, str]) -> Script:
     allow_oom = tagged["flags"][0].split()[0] == "allow-oom"
     shebang = "#!lua flags=allow-oom\n" if allow_oom else "#!lua\n"
     before = "".join(parts[part] for part in (_PARTS if with_prelude else _PARTS[:1]))
-    source = shebang + before + body
+    source = shebang + _used_parts(before, body) + body
     return Script(
         name=name,
         purpose=text.removeprefix(f"{name}: "),

@@ -284,6 +284,54 @@ BUGS: tuple[Bug, ...] = (
         (("ack", "#token > 0 and t.token == token and t.state <= LEASED", "t.state <= LEASED"),),
     ),
     Bug(
+        "only the first token of a batch is checked",
+        _set("G8", "G9"),
+        "a check of the batch in the place of one of each item",
+        (
+            (
+                "ack",
+                "#token > 0 and t.token == token and t.state <= LEASED",
+                "(at > ARGS + 1 or #token > 0 and t.token == token) and t.state <= LEASED",
+            ),
+        ),
+    ),
+    Bug(
+        "result of an item given to its neighbour",
+        ANY,
+        "results collected in the order in which they become known",
+        (
+            (
+                "prelude/walks",
+                "results[#results + 1] = answer(load(ARGV[at]), at)",
+                "table.insert(results, math.max(1, #results), answer(load(ARGV[at]), at))",
+            ),
+        ),
+    ),
+    Bug(
+        "an item does not see what an earlier one of its batch changed",
+        ANY,
+        "all items are read and checked before the first is written",
+        (
+            (
+                "prelude/records",
+                "get_field(K.states, id)\n",
+                "redis.call('HGET', K.states, id)\n",
+            ),
+        ),
+    ),
+    Bug(
+        "a change that follows another of the same script is lost",
+        ANY,
+        "a buffer that keeps the first write of a key",
+        (
+            (
+                "prelude/changes",
+                "    scores[key][member] = score\n",
+                "    if scores[key][member] == nil then scores[key][member] = score end\n",
+            ),
+        ),
+    ),
+    Bug(
         "late nack ends an attempt that has ended",
         _set("G8", "G10"),
         "the first distributed-delay-queue: a late nack brings a task back",
@@ -363,10 +411,10 @@ BUGS: tuple[Bug, ...] = (
         (
             (
                 "prelude/transitions",
-                "if INDEX[from] ~= INDEX[to] then redis.call('ZREM', INDEX[from], t.id) end",
+                "if INDEX[from] ~= INDEX[to] then set_score(INDEX[from], t.id, false) end",
                 (
                     "if INDEX[from] ~= INDEX[to] and to ~= READY then "
-                    "redis.call('ZREM', INDEX[from], t.id) end"
+                    "set_score(INDEX[from], t.id, false) end"
                 ),
             ),
         ),
@@ -558,7 +606,7 @@ BUGS: tuple[Bug, ...] = (
         "payload outlives its task",
         _set("G2", "G11"),
         "orphans that fill the store",
-        (("prelude/transitions", "    redis.call('HDEL', K.payloads, t.id)\n", ""),),
+        (("prelude/transitions", "    set_field(K.payloads, t.id, false)\n", ""),),
     ),
     Bug(
         "repeated retrieve leases again",

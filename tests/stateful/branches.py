@@ -45,8 +45,8 @@ SCENARIOS = (
     Scenario("quorum", failovers_max_count=2),
 )
 _HIT_LUA = (
-    "local HITS = {} local function HIT(at) if not HITS[at] then HITS[at] = true "
-    f"redis.call('HINCRBY', '{HITS_KEY}', at, 1) end end "
+    "local HITS = {}\nlocal function HIT(at) if not HITS[at] then HITS[at] = true "
+    f"redis.call('HINCRBY', '{HITS_KEY}', at, 1) end end\n"
 )
 _TOKEN = re.compile(r"(--[^\n]*|'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\")|\b(then|else|do)\b")
 
@@ -94,12 +94,8 @@ EXPLANATIONS: tuple[Explanation, ...] = (
         for script in ("delete_dead", "enqueue", "reschedule")
     ),
     *(
-        Explanation(f"{script}.lua", "loaded_bytes >= LOAD_BOUND", _BYTES)
-        for script in ("promote", "reap", "redrive", "purge")
-    ),
-    *(
-        Explanation(f"{script}.lua", "if has_read_enough()", _BYTES)
-        for script in ("collect", "list", "prelude/walks")
+        Explanation(f"{script}.lua", "if has_read_enough(", _BYTES)
+        for script in ("collect", "list", "promote", "reap", "redrive", "purge", "prelude/walks")
     ),
     *(
         Explanation("prelude/control.lua", text, _BY_HAND)
@@ -113,11 +109,9 @@ EXPLANATIONS: tuple[Explanation, ...] = (
     *(
         Explanation("prelude/records.lua", text, _BY_HAND)
         for text in (
-            "p.headers_bytes or p.incarnation > MAX_MS",
-            "if #record < STATE_HEAD_BYTES",
-            "if #record < at + length_bytes - 1",
-            "if #record < at + length - 1",
-            "if not NAME[t.state]",
+            "+ headers_bytes or incarnation > MAX_MS",
+            "if record:byte(1) ~= FORMAT",
+            "if not whole or not NAME[state]",
             "if not t or (HELD[t.state]",
             "if not payload then return false",
             "if #record ~= 8 * how_many",

@@ -48,6 +48,9 @@ LOOKS_AND_WALKS = st.sampled_from(
     ]
 )  # fmt: skip
 LEASES_MS = st.sampled_from([1, 40, 1_000])
+MODES = st.sampled_from(
+    ["fail", "fail", "existing", "replace_scheduled", "replace_finished", "debounce"]
+)
 LIMITS_MS = st.sampled_from([1, 40, 450])
 """Of debounces."""
 
@@ -58,11 +61,13 @@ class QueueMachine(RuleBasedStateMachine):
     Attributes:
         socket: of the server to run on; set by the test.
         replace: scripts with a mistake in them, for `make bugs`.
+        repeats_ids: whether a batch may name a task twice; the service refuses that.
     """
 
     socket: ClassVar[str]
     replace: ClassVar[Mapping[str, str] | None] = None
     shard_class: ClassVar[type[RealShard]] = RealShard
+    repeats_ids: ClassVar[bool] = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -171,9 +176,30 @@ class QueueMachine(RuleBasedStateMachine):
     def enqueue(self, task_id: str, content: bytes, when: ops.When, policy: ops.Policy) -> None:
         self.ask(ops.Enqueue(task_id, content, when, policy))
 
-    @rule(items=st.lists(st.tuples(IDS, CONTENTS, WHENS), min_size=2, unique_by=lambda i: i[0]))
-    def enqueue_batch(self, items: list[tuple[str, bytes, ops.When]]) -> None:
-        self.ask(*(ops.Enqueue(*item) for item in items))
+    @rule(
+        items=st.lists(st.tuples(IDS, CONTENTS, WHENS, MODES), min_size=2, max_size=6),
+        request_id=REQUEST_IDS, limit_ms=LIMITS_MS,
+    )  # fmt: skip
+    def enqueue_batch(
+        self, items: list[tuple[str, bytes, ops.When, str]], request_id: str, limit_ms: int
+    ) -> None:
+        """New tasks, repeats and replacements in one request."""
+        self.ask(
+            *(
+                ops.Enqueue(
+                    task_id, content, when, ops.Policy(), mode, None,
+                    limit_ms if mode == "debounce" else 0,
+                )
+                for task_id, content, when, mode in self._each_once(items)
+            ),
+            request_id=request_id,
+        )  # fmt: skip
+
+    def _each_once(self, items: list[Any]) -> list[Any]:
+        """The items as they may be in one batch: the first of each id where that must be."""
+        if self.repeats_ids:
+            return items
+        return list({item[0]: item for item in reversed(items)}.values())
 
     @rule(
         task_id=IDS, content=CONTENTS, when=WHENS, request_id=REQUEST_IDS, data=st.data(),
@@ -261,14 +287,8 @@ class QueueMachine(RuleBasedStateMachine):
     def _leases(self, data: st.DataObject, most: int = 1) -> list[tuple[str, bytes]]:
         """Tokens that were ever given out, the latest being the likeliest."""
         recent = st.sampled_from(self.tokens[-3:])
-        return data.draw(
-            st.lists(
-                st.one_of(recent, recent, st.sampled_from(self.tokens)),
-                min_size=1,
-                max_size=most,
-                unique_by=lambda lease: lease[0],
-            )
-        )
+        some = st.one_of(recent, recent, st.sampled_from(self.tokens))
+        return self._each_once(data.draw(st.lists(some, min_size=1, max_size=most)))
 
     @rule(data=st.data())
     def ack(self, data: st.DataObject) -> None:

@@ -30,6 +30,7 @@ class ServedMachine(QueueMachine):
     """Specification and service side by side; leases are as long as the API asks for."""
 
     shard_class = ServedShard
+    repeats_ids = False
 
     def kept_content(self, content: bytes) -> bytes:
         """The service keeps a digest of all that was sent."""

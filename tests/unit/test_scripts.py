@@ -15,7 +15,12 @@ from tools.repo import ROOT
 LUA = ROOT / "ddq" / "store" / "lua"
 NAMES = sorted(default_scripts())
 GOOD = "-- a: does it.\n-- flags: allow-oom\n-- argv: id\n-- returns: {status}\nreturn 1\n"
-PARTS = {name: f"-- {name}\n" for name in ("clock", *PRELUDE)}
+PARTS = {name: f"-- {name}\n" for name in ("clock", *PRELUDE)} | {
+    "clock": "local function now_ms() return 1 end\n",
+    "prelude/control": "-- Names.\nlocal A, B = 1, 2\nlocal C = {\n  B, -- A\n}\n",
+    "prelude/records": "local function unused() return now_ms(), C end\n",
+    "prelude/hints": "local function used()\n  return A\nend\n\n-- As before.\nlocal last = C\n",
+}
 
 
 def body(name: str) -> str:
@@ -39,7 +44,7 @@ def test_every_script_says_what_it_does(name: str) -> None:
 def test_every_status_that_a_script_answers_is_in_its_header(name: str) -> None:
     """Words in capitals between quotes are statuses; those of the prelude are its own."""
     # Commands with their options, and refusals of the whole call, are none.
-    text = re.sub(r"(redis\.call|refuse)\('[A-Z_]+'", "", code(body(name)))
+    text = re.sub(r"\b(redis\.call|run|refuse)\('[A-Z_]+'", "", code(body(name)))
     words = set(re.findall(r"'([A-Z][A-Z_]+)'", text)) - {
         "WITHSCORES",
         "LIMIT",
@@ -60,7 +65,7 @@ def test_every_script_begins_with_the_checks_and_ends_with_a_write(name: str) ->
     assert last.startswith("return finish(")
 
 
-READS_BOUNDED = ("has_read_enough()", "LOAD_BOUND", "HSTRLEN", "state.token == token")
+READS_BOUNDED = ("has_read_enough(", "bytes > max_bytes", "state.token == token")
 """What a loop that reads tasks asks first: how much was read, how large the task is, or whether the
 lease holds by which it once fitted into a reply."""
 
@@ -87,6 +92,8 @@ def test_lists_that_a_script_unpacks_are_bounded(name: str) -> None:
         "fields", "stale",
         # The registry's arguments: a page of names.
         "ARGV", "ARGV, 10",
+        # Records that are read together, one entry of the journal, and values of one command.
+        "ids", "entry", "values, from, math.min(from + CHUNK - 1, #values",
     }  # fmt: skip
     unpacked = set(re.findall(r"(?<!struct\.)\bunpack\(([^)]*)\)", code(body(name))))
     assert unpacked <= known, "say here why it is bounded"
@@ -127,19 +134,38 @@ def test_the_prelude_declares_the_keys_in_the_order_in_which_they_are_sent() -> 
 def test_the_clock_can_be_replaced_and_nothing_that_is_not_there() -> None:
     other = load_scripts({"clock": "local function now_ms() return 1 end\n"})
     assert all(
-        other[name].source != script.source or name == "registry"
+        other[name].source != script.source or name in {"heartbeat", "registry"}
         for name, script in default_scripts().items()
     )
     with pytest.raises(ValueError, match="no such script: clocks"):
         load_scripts({"clocks": ""})
 
 
-def test_parts_go_before_the_script() -> None:
-    script = parse_script("a", GOOD, PARTS)
-    assert script.source == f"#!lua flags=allow-oom\n{''.join(PARTS.values())}{GOOD}"
+def test_the_definitions_that_a_script_uses_go_before_it_in_their_order() -> None:
+    script = parse_script("a", GOOD.replace("return 1", "return used()"), PARTS)
+    definitions = "local A, B = 1, 2\nlocal function used()\n  return A\nend\n"
+    assert script.source.startswith(f"#!lua flags=allow-oom\n{definitions}-- a: does it.")
+    of_a_used_one = parse_script("a", GOOD.replace("return 1", "return last"), PARTS)
+    assert "local A, B = 1, 2\nlocal C = {\n  B," in of_a_used_one.source
+    assert "now_ms" not in of_a_used_one.source
     without = parse_script("a", GOOD.replace("-- flags", "-- prelude: clock\n-- flags"), PARTS)
-    assert not any(PARTS[name] in without.source for name in PRELUDE)
-    assert PARTS["clock"] in without.source
+    assert "local" not in without.source
+    clock = GOOD.replace("-- flags", "-- prelude: clock\n-- flags")
+    assert PARTS["clock"] in parse_script("a", clock.replace("return 1", "now_ms()"), PARTS).source
+
+
+@pytest.mark.parametrize("name", PRELUDE)
+def test_the_prelude_consists_of_definitions(name: str) -> None:
+    """A statement between two of them would be left out together with the first."""
+    text = code(body(name))
+    starts = [line for line in text.splitlines() if line and not line.startswith((" ", "end", "}"))]
+    assert all(line.startswith("local ") for line in starts)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in {"registry", "heartbeat"}])
+def test_scripts_reach_tasks_only_through_what_knows_the_changes_to_come(name: str) -> None:
+    """A command of its own would not see what the script has changed, and has yet to write."""
+    assert re.findall(r"redis\.p?call\('\w+', (?!K\.control\b)", code(body(name))) == []
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,6 @@ redis.call('HSET', K.control, 'format', FORMAT, 'uid', CALL.uid, 'shards', CALL.
   'journal', ARGV[ARGS + 5], 'journal_max', ARGV[ARGS + 6], 'erased', 0)
 if resumed then
   hint('due', first_score(K.tasks) or now)
-  hint('ready', redis.call('ZCARD', K.ready))
+  hint('ready', run('ZCARD', K.ready))
 end
 return finish({ 'OK' })

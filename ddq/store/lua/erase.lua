@@ -15,23 +15,23 @@ if control.deleting ~= 1 then return finish({ 0 }) end
 local limit = tonumber(ARGV[ARGS + 1])
 local left = 0
 for _, pair in ipairs({ { K.finished, K.states }, { K.request_expiry, K.requests } }) do
-  for _, member in ipairs(redis.call('ZRANGE', pair[1], 0, limit - 1)) do
-    redis.call('ZREM', pair[1], member)
-    redis.call('HDEL', pair[2], member)
+  for _, member in ipairs(run('ZRANGE', pair[1], 0, limit - 1)) do
+    set_score(pair[1], member, false)
+    set_field(pair[2], member, false)
   end
-  left = left + redis.call('ZCARD', pair[1])
+  left = left + run('ZCARD', pair[1])
 end
-local entries = redis.call('XLEN', K.journal)
+local entries = run('XLEN', K.journal)
 if entries > 0 then
-  left = left + entries - redis.call('XTRIM', K.journal, 'MAXLEN', math.max(0, entries - limit))
+  left = left + entries - run('XTRIM', K.journal, 'MAXLEN', math.max(0, entries - limit))
 end
 for _, key in ipairs({ K.tasks, K.ready, K.leases, K.dead }) do
-  left = left + redis.call('ZCARD', key)
+  left = left + run('ZCARD', key)
 end
 if left > 0 then return finish({ 0 }) end
 
 -- What the hashes still hold can only have been put there by hand. UNLINK frees it in the
 -- background. The sequence continues, so that revisions grow over the lives of a name too.
-for i = 1, #KEYS do redis.call('UNLINK', KEYS[i]) end
+for i = 1, #KEYS do run('UNLINK', KEYS[i]) end
 redis.call('HSET', K.control, 'format', FORMAT, 'uid', CALL.uid, 'erased', 1)
 return finish({ 1 })

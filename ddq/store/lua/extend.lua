@@ -14,7 +14,7 @@ return finish(each_item(ARGS + 1, 3, function(t, at)
   if not t then
     return unreadable(t, 0, 0)
   elseif t.state == LEASED and t.token == token then
-    local expiry_ms = math.max(as_ms(redis.call('ZSCORE', K.leases, t.id)), now + lease_ms)
+    local expiry_ms = math.max(as_ms(get_score(K.leases, t.id)), now + lease_ms)
     transition('extend', t, LEASED, expiry_ms)
     return { 'OK', t.revision, expiry_ms }
   end

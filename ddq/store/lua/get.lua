@@ -17,6 +17,6 @@ return finish(each_item(ARGS + 2, 1, function(t)
   if record ~= '' and not full then
     record = record:sub(1, PAYLOAD_HEAD_BYTES + t.payload.headers_bytes)
   end
-  local expiry_ms = t.state == LEASED and as_ms(redis.call('ZSCORE', K.leases, t.id)) or 0
+  local expiry_ms = t.state == LEASED and as_ms(get_score(K.leases, t.id)) or 0
   return { 'OK', record, pack_state(t), expiry_ms, #t.record }
 end))

@@ -19,14 +19,15 @@ local envelope_bytes = tonumber(ARGV[ARGS + 5])
 local score, id = ARGV[ARGS + 6], ARGV[ARGS + 7]
 local key = INDEX[state]
 local from = rank_behind(key, score, id)
-local page = redis.call('ZRANGE', key, from, from + limit - 1, 'WITHSCORES')
+local page = run('ZRANGE', key, from, from + limit - 1, 'WITHSCORES')
 local results, bytes = {}, 0
 local more = #page == 2 * limit and 1 or 0
 for at = 1, #page, 2 do
-  if has_read_enough() then
+  if has_read_enough(page[at]) then
     more = 2
     break
   end
+  read_ahead(page, at, 2)
   local t = load(page[at])
   local record = t and t.payload and t.record or ''
   if record ~= '' and not full then

@@ -20,10 +20,11 @@ redis.call('HSET', K.control, 'leader_until_ms', now + tonumber(ARGV[ARGS + 3]))
 
 local moved, late_ms = 0, -1
 if control.paused == 0 then
-  local due = redis.call('ZRANGEBYSCORE', K.tasks, '-inf', string.format('%.0f', now),
+  local due = run('ZRANGEBYSCORE', K.tasks, '-inf', string.format('%.0f', now),
     'LIMIT', 0, tonumber(ARGV[ARGS + 4]))
-  for _, id in ipairs(due) do
-    if loaded_bytes >= LOAD_BOUND then break end
+  for at, id in ipairs(due) do
+    if has_read_enough(id) then break end
+    read_ahead(due, at, 1)
     local t = examine(id, SCHEDULED)
     if t then
       if moved == 0 then late_ms = math.max(0, now - t.due_ms) end

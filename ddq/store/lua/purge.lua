@@ -25,14 +25,15 @@ local purged = 0
 while limit > 0 and walk.state ~= 0 do
   local index = INDEX[walk.state]
   local from = rank_behind(index, walk.score, walk.id)
-  local page = redis.call('ZRANGE', index, from, from + limit - 1, 'WITHSCORES')
+  local page = run('ZRANGE', index, from, from + limit - 1, 'WITHSCORES')
   for at = 1, #page, 2 do
-    if loaded_bytes >= LOAD_BOUND then
+    if has_read_enough(page[at]) then
       limit = 0
       break
     end
     limit = limit - 1
     local before = counts.purged or 0
+    read_ahead(page, at, 2)
     local t = examine(page[at], walk.state)
     purged = purged + (counts.purged or 0) - before
     -- What stays is newer than the cut: the walk continues behind it.

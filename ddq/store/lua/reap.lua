@@ -21,10 +21,11 @@ redis.call('HSET', K.control, 'leader_until_ms', now + tonumber(ARGV[ARGS + 3]))
 
 local randoms = ARGS + 3
 local moved = 0
-local expired = redis.call('ZRANGEBYSCORE', K.leases, '-inf', string.format('%.0f', now),
+local expired = run('ZRANGEBYSCORE', K.leases, '-inf', string.format('%.0f', now),
   'LIMIT', 0, #ARGV - randoms)
 for i, id in ipairs(expired) do
-  if loaded_bytes >= LOAD_BOUND then break end
+  if has_read_enough(id) then break end
+  read_ahead(expired, i, 1)
   local t = examine(id, LEASED)
   if t then
     t.last_error = 'the lease of attempt ' .. t.attempt .. ' expired'

@@ -46,17 +46,18 @@ else
   -- Ordered by the time of death, and the clock never runs back: what died after the cut is
   -- at the end, but for what died in the same millisecond.
   local from = rank_behind(K.dead, walk.score, walk.id)
-  local page = redis.call('ZRANGE', K.dead, from, from + limit - 1, 'WITHSCORES')
+  local page = run('ZRANGE', K.dead, from, from + limit - 1, 'WITHSCORES')
   if #page == 2 * limit then done = 0 end
   for at = 1, #page, 2 do
     if as_ms(page[at + 1]) > walk.cut_ms then
       done = 1
       break
     end
-    if loaded_bytes >= LOAD_BOUND then
+    if has_read_enough(page[at]) then
       done = 0
       break
     end
+    read_ahead(page, at, 2)
     local t = examine(page[at], DEAD)
     if t and t.revision > walk.cut then
       walk.id, walk.score = page[at], page[at + 1]

@@ -33,11 +33,11 @@ if record then
     at = at + 18 + length
     -- The id may have another incarnation by now, of any size: its payload is read only if the lease
     -- still holds, and those fitted into one reply.
-    local state = redis.call('HGET', K.states, id)
+    local state = get_field(K.states, id)
     state = state and unpack_state(state)
     local t = state and state.state == LEASED and state.token == token and load(id)
     if t and t.state == LEASED and t.token == token then
-      local expiry_ms = as_ms(redis.call('ZSCORE', K.leases, id))
+      local expiry_ms = as_ms(get_score(K.leases, id))
       if expiry_ms > now then
         results[#results + 1] = { id, t.record, pack_state(t), expiry_ms }
       end
@@ -46,16 +46,23 @@ if record then
   return finish({ 'REPEATED', 0, results })
 end
 
+local function field_bytes(key, id)
+  local record = get_field(key, id)
+  return record and #record or 0
+end
+
 local granted = {}
 if control.paused == 0 and not recall_only then
   local first_expiry_ms = first_score(K.leases)
   local expiry_ms = now + lease_ms
   local bytes, envelopes = 0, 0
-  for _, id in ipairs(redis.call('ZRANGE', K.ready, 0, #ARGV - tokens - 1)) do
+  local waiting = run('ZRANGE', K.ready, 0, #ARGV - tokens - 1)
+  for at, id in ipairs(waiting) do
     -- Looked up before it is leased: a reply that turned out too large would burn an attempt
     -- each time it is tried.
-    bytes = bytes + math.max(0, redis.call('HSTRLEN', K.payloads, id) - PAYLOAD_HEAD_BYTES)
-    envelopes = envelopes + envelope_bytes + #id + redis.call('HSTRLEN', K.states, id)
+    read_ahead(waiting, at, 1)
+    bytes = bytes + math.max(0, field_bytes(K.payloads, id) - PAYLOAD_HEAD_BYTES)
+    envelopes = envelopes + envelope_bytes + #id + field_bytes(K.states, id)
     if (bytes > max_bytes or envelopes > max_envelopes)
         and not (first_may_exceed and #results == 0) then
       break
@@ -75,5 +82,5 @@ if control.paused == 0 and not recall_only then
     hint_if_earlier(first_expiry_ms, expiry_ms)
   end
 end
-local ready = control.paused == 0 and redis.call('ZCARD', K.ready) or 0
+local ready = control.paused == 0 and run('ZCARD', K.ready) or 0
 return finish({ 'LEASED', ready, results })

@@ -13,5 +13,5 @@ for _, name in ipairs(COUNTERS) do
   figures[#figures + 1] = control['n:' .. name]
 end
 return finish({
-  figures, redis.call('ZCARD', K.finished), first_score(K.ready) or -1, control.epoch, next_wake_up(),
+  figures, run('ZCARD', K.finished), first_score(K.ready) or -1, control.epoch, next_wake_up(),
 })

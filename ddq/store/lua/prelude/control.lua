@@ -1,6 +1,6 @@
 -- What every script of a shard begins and ends with: its keys, its call, its checks, its reply.
 -- A script that fails midway is not rolled back, so a script first calls begin(), then loads and
--- checks every member, and only then writes.
+-- checks every member, and only then writes (prelude/changes.lua).
 
 local K = {
   control = KEYS[1], tasks = KEYS[2], ready = KEYS[3], leases = KEYS[4],
@@ -54,8 +54,6 @@ local NUMBERS = {
 local control = {}        -- what control holds, and what finish() writes back
 local counts = {}         -- counter -> change made by this script
 local now = 0             -- store time of this call, ms; never behind an earlier one
-local loaded_bytes = 0    -- of records read so far: scripts stop at LOAD_BOUND
-local LOAD_BOUND = 4194304
 
 local process_count = 0   -- of the caller's process, this call included
 local refusal_writes = false
@@ -78,7 +76,7 @@ local function as_ms(score)
 end
 
 local function first_score(key)
-  local head = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
+  local head = run('ZRANGE', key, 0, 0, 'WITHSCORES')
   return head[2] and as_ms(head[2])
 end
 
@@ -192,8 +190,9 @@ local function count(name, by)
   counts[name] = (counts[name] or 0) + by
 end
 
--- Writes control back and builds the reply. The last thing a script does.
+-- Writes what was changed, and control, and builds the reply. The last thing a script does.
 local function finish(...)
+  write_changes()
   local fields = {
     'sequence', control.sequence, 'mark_ms', now, 'lineage', control.lineage,
   }

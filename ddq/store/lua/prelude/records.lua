@@ -7,21 +7,22 @@ local PAYLOAD_HEAD_BYTES = 73
 
 local function unpack_payload(record)
   if not record or #record < PAYLOAD_HEAD_BYTES or record:byte(1) ~= FORMAT then return nil end
-  local p = {}
-  local _
-  _, p.incarnation, p.enqueued_ms, p.due_ms, p.max_attempts, p.initial_backoff_ms,
-    p.max_backoff_ms, p.multiplier_milli, p.jitter_milli, p.digest, p.headers_bytes =
-    struct.unpack(PAYLOAD_HEAD, record)
-  if #record < PAYLOAD_HEAD_BYTES + p.headers_bytes or p.incarnation > MAX_MS then return nil end
-  return p
+  local _, incarnation, enqueued_ms, due_ms, max_attempts, initial_backoff_ms, max_backoff_ms,
+    multiplier_milli, jitter_milli, digest, headers_bytes = struct.unpack(PAYLOAD_HEAD, record)
+  if #record < PAYLOAD_HEAD_BYTES + headers_bytes or incarnation > MAX_MS then return nil end
+  return {
+    incarnation = incarnation, enqueued_ms = enqueued_ms, due_ms = due_ms,
+    max_attempts = max_attempts, initial_backoff_ms = initial_backoff_ms,
+    max_backoff_ms = max_backoff_ms, multiplier_milli = multiplier_milli,
+    jitter_milli = jitter_milli, digest = digest, headers_bytes = headers_bytes,
+  }
 end
 
 -- states[id]: absent for a task that was never touched since its enqueue.
-local STATE_HEAD = '>BBI8I8I4I4I4I8I8B'
-local STATE_HEAD_BYTES = 47
+local STATE_RECORD = '>BBI8I8I4I4I4I8I8BBc0Bc0Bc0Bc0I2c0'
 
 local function pack_state(t)
-  local record = struct.pack(STATE_HEAD .. 'Bc0Bc0Bc0Bc0I2c0', FORMAT, t.state, t.revision,
+  local record = struct.pack(STATE_RECORD, FORMAT, t.state, t.revision,
     t.incarnation, t.promotion, t.attempt, t.run, t.due_ms, t.updated_ms, t.verdict,
     #t.token, t.token, #t.settled_token, t.settled_token, #t.digest, t.digest,
     #t.request_id, t.request_id, #t.last_error, t.last_error)
@@ -32,23 +33,19 @@ local function pack_state(t)
 end
 
 local function unpack_state(record)
-  if #record < STATE_HEAD_BYTES or record:byte(1) ~= FORMAT then return nil end
-  local t = {}
-  local _, at
-  _, t.state, t.revision, t.incarnation, t.promotion, t.attempt, t.run, t.due_ms,
-    t.updated_ms, t.verdict, at = struct.unpack(STATE_HEAD, record)
-  for _, name in ipairs({ 'token', 'settled_token', 'digest', 'request_id', 'last_error' }) do
-    local length_bytes = name == 'last_error' and 2 or 1
-    if #record < at + length_bytes - 1 then return nil end
-    local length = struct.unpack(length_bytes == 2 and '>I2' or 'B', record, at)
-    at = at + length_bytes
-    if #record < at + length - 1 then return nil end
-    t[name] = record:sub(at, at + length - 1)
-    at = at + length
-  end
-  t.snoozes = #record >= at + 3 and struct.unpack('>I4', record, at) or 0
-  if not NAME[t.state] or t.revision > MAX_MS or t.incarnation > MAX_MS then return nil end
-  return t
+  if record:byte(1) ~= FORMAT then return nil end
+  -- A record that is shorter than it says is an error of struct.unpack.
+  local whole, _, state, revision, incarnation, promotion, attempt, run_number, due_ms, updated_ms,
+    verdict, token, settled_token, digest, request_id, last_error, at =
+    pcall(struct.unpack, STATE_RECORD, record)
+  if not whole or not NAME[state] or revision > MAX_MS or incarnation > MAX_MS then return nil end
+  return {
+    state = state, revision = revision, incarnation = incarnation, promotion = promotion,
+    attempt = attempt, run = run_number, due_ms = due_ms, updated_ms = updated_ms,
+    verdict = verdict, token = token, settled_token = settled_token, digest = digest,
+    request_id = request_id, last_error = last_error,
+    snoozes = #record >= at + 3 and struct.unpack('>I4', record, at) or 0,
+  }
 end
 
 -- A task that the purge cut covers is gone for every reader, though the sweep has not yet
@@ -59,15 +56,45 @@ end
 
 -- A part of a hash's field cannot be read, so a task costs its whole payload. A script that has read
 -- this much answers for what it has done; its caller sends the rest again.
-local function has_read_enough()
-  return loaded_bytes >= LOAD_BOUND
+local LOAD_BOUND = 4194304
+-- Records that are read together: one until their size is known, and again when one was large. So what
+-- is read beyond the bound is at most the rest of one such group.
+local AHEAD, LARGE_BYTES = 16, 16384
+local ahead = 1
+local loaded_bytes = 0
+
+-- Reads the records of the id at a place of a list, unless they are known, and of some that follow.
+local function read_ahead(list, first, width)
+  local payloads, states = hashes[K.payloads], hashes[K.states]
+  if payloads[list[first]] ~= nil then return end
+  local ids = {}
+  for at = first, math.min(#list, first + (ahead - 1) * width), width do
+    if payloads[list[at]] == nil then ids[#ids + 1] = list[at] end
+  end
+  local payload_records = redis.call('HMGET', K.payloads, unpack(ids))
+  local state_records = redis.call('HMGET', K.states, unpack(ids))
+  local largest_bytes = 0
+  for i, id in ipairs(ids) do
+    local payload, state = payload_records[i], state_records[i]
+    payloads[id] = payload
+    -- What was changed or read already stays.
+    if states[id] == nil then states[id] = state end
+    local bytes = (payload and #payload or 0) + (state and #state or 0)
+    loaded_bytes = loaded_bytes + bytes
+    if bytes > largest_bytes then largest_bytes = bytes end
+  end
+  ahead = largest_bytes > LARGE_BYTES and 1 or AHEAD
+end
+
+-- Whether an id's records are to be left for the next script; those that are read already are not.
+local function has_read_enough(id)
+  return loaded_bytes >= LOAD_BOUND and hashes[K.payloads][id] == nil
 end
 
 -- Returns the task, nil when the id is unknown, or false when its records cannot be read.
 local function load(id)
-  local record = redis.call('HGET', K.payloads, id)
-  local state = redis.call('HGET', K.states, id)
-  loaded_bytes = loaded_bytes + (record and #record or 0) + (state and #state or 0)
+  read_ahead({ id }, 1, 1)
+  local record, state = hashes[K.payloads][id], get_field(K.states, id)
   if not record and not state then return nil end
   local payload = unpack_payload(record)
   local t
@@ -103,7 +130,7 @@ end
 
 local function recall(kind, request_id, id)
   if request_id == '' then return nil end
-  return redis.call('HGET', K.requests, request_field(kind, request_id, id)) or nil
+  return get_field(K.requests, request_field(kind, request_id, id)) or nil
 end
 
 -- A record of so many numbers; nil when there is none, false when it cannot be read.
@@ -123,6 +150,6 @@ local function remember(kind, request_id, id, value, until_ms)
   local field = request_field(kind, request_id, id)
   local keep_ms = CALL.not_after_ms > 0 and CALL.not_after_ms or now
   keep_ms = math.max(keep_ms + 2 * CALL.max_skew_ms, until_ms or 0)
-  redis.call('HSET', K.requests, field, value)
-  redis.call('ZADD', K.request_expiry, string.format('%.0f', keep_ms), field)
+  set_field(K.requests, field, value)
+  set_score(K.request_expiry, field, string.format('%.0f', keep_ms))
 end

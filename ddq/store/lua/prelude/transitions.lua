@@ -4,7 +4,7 @@ local acting_epoch   -- of the scheduler that this call is of; nil for every oth
 
 local function journal(op, t, from)
   if control.journal ~= 1 then return end
-  redis.call('XADD', K.journal, 'MAXLEN', '~', control.journal_max, '*',
+  add_entry(K.journal, 'MAXLEN', '~', control.journal_max, '*',
     'op', op, 'id', t.id, 'incarnation', t.incarnation, 'revision', t.revision,
     'from', from and NAME[from] or 'none', 'to', NAME[t.state], 'promotion', t.promotion,
     'attempt', t.attempt, 'run', t.run, 'due_ms', t.due_ms, 'at_ms', now,
@@ -15,8 +15,8 @@ end
 -- score: due ms, expiry ms, or the time of its end, as the index it goes to wants.
 local function transition(op, t, to, score)
   local from = t.cut_from or t.state
-  if INDEX[from] ~= INDEX[to] then redis.call('ZREM', INDEX[from], t.id) end
-  redis.call('ZADD', INDEX[to], string.format('%.0f', score), t.id)
+  if INDEX[from] ~= INDEX[to] then set_score(INDEX[from], t.id, false) end
+  set_score(INDEX[to], t.id, string.format('%.0f', score))
   if HELD[from] then count(NAME[from], -1) end
   count(NAME[to], 1)
   control.sequence = control.sequence + 1
@@ -26,11 +26,11 @@ local function transition(op, t, to, score)
   t.updated_ms = now
   if not HELD[to] then
     -- The tombstone: enough to answer a late cancel or repeat truthfully.
-    redis.call('HDEL', K.payloads, t.id)
+    set_field(K.payloads, t.id, false)
     if t.payload then t.digest = t.payload.digest end
     t.last_error = ''
   end
-  redis.call('HSET', K.states, t.id, pack_state(t))
+  set_field(K.states, t.id, pack_state(t))
   journal(op, t, from)
 end
 
@@ -42,9 +42,9 @@ local function create(id, since_ms, due_ms, tail)
     id = id, state = SCHEDULED, revision = control.sequence, incarnation = control.sequence,
     promotion = 0, attempt = 0, run = 1, due_ms = due_ms,
   }
-  redis.call('HSET', K.payloads, id,
+  set_field(K.payloads, id,
     struct.pack('>BI8I8I8', FORMAT, t.incarnation, since_ms, due_ms) .. tail)
-  redis.call('ZADD', K.tasks, string.format('%.0f', due_ms), id)
+  set_score(K.tasks, id, string.format('%.0f', due_ms))
   count('enqueued', 1)
   count('scheduled', 1)
   journal('enqueue', t, nil)
@@ -53,8 +53,8 @@ end
 
 -- The tombstone goes at once, because the id gets another incarnation.
 local function forget(id)
-  redis.call('ZREM', K.finished, id)
-  redis.call('HDEL', K.states, id)
+  set_score(K.finished, id, false)
+  set_field(K.states, id, false)
 end
 
 local function purge_task(t)
@@ -76,8 +76,8 @@ local function examine(id, expected)
   end
   if t and t.state == expected then return t end
   if t == false then
-    local payload = unpack_payload(redis.call('HGET', K.payloads, id))
-    local state = redis.call('HGET', K.states, id)
+    local payload = unpack_payload(get_field(K.payloads, id))
+    local state = get_field(K.states, id)
     state = state and unpack_state(state)
     if payload and not state then
       t = {
@@ -90,13 +90,13 @@ local function examine(id, expected)
       return nil
     end
     if state and state.state == expected then
-      redis.call('ZREM', INDEX[expected], id)
+      set_score(INDEX[expected], id, false)
       count(NAME[expected], -1)
       count('set_aside', 1)
       return nil
     end
   end
-  redis.call('ZREM', INDEX[expected], id)
+  set_score(INDEX[expected], id, false)
   count('stray', 1)
   return nil
 end

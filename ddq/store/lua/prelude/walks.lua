@@ -6,7 +6,8 @@
 local function each_item(first, width, answer)
   local results = {}
   for at = first, #ARGV, width do
-    if has_read_enough() then break end
+    if has_read_enough(ARGV[at]) then break end
+    read_ahead(ARGV, at, width)
     results[#results + 1] = answer(load(ARGV[at]), at)
   end
   return results
@@ -49,8 +50,8 @@ end
 -- Where a walk through an index continues behind (score, id), though the id may have moved.
 local function rank_behind(key, score, id)
   if score == '' then return 0 end
-  local rank = redis.call('ZRANK', key, id)
-  local at = rank and redis.call('ZSCORE', key, id)
+  local rank = run('ZRANK', key, id)
+  local at = rank and get_score(key, id)
   if rank and tonumber(at) == tonumber(score) then return rank + 1 end
-  return redis.call('ZCOUNT', key, '-inf', '(' .. score)
+  return run('ZCOUNT', key, '-inf', '(' .. score)
 end
