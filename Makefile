@@ -115,7 +115,19 @@ branches: $(READY) #+ list the branches that levels 2 and 3 never visit, each wi
 	@$(BIN)/python -m tests.stateful.branches $(ARGS)
 
 .PHONY: bench
-bench: $(READY) ## measure how late deliveries are
+bench: $(READY) ## measure ddq and other queues side by side, three times (an hour; ARGS=--list)
+	@$(BIN)/python -m tests.bench $(ARGS)
+
+.PHONY: bench-quick
+bench-quick: $(READY) ## the same with few systems and tasks, in under three minutes
+	@$(BIN)/python -m tests.bench --quick $(ARGS)
+
+.PHONY: bench-alone
+bench-alone: $(READY) ## measure ddq alone: shards, processes, durability, pending tasks, overload
+	@$(BIN)/python -m tests.bench --alone --out artifacts/bench-alone $(ARGS)
+
+.PHONY: bench-lateness
+bench-lateness: $(READY) ## measure how late deliveries are
 	@$(BIN)/python -m tests.bench.lateness $(ARGS)
 
 .PHONY: bench-idle

@@ -1,7 +1,7 @@
 """How late deliveries are: tasks at a steady rate, delays drawn between two bounds.
 
-    make bench
-    make bench ARGS='--rate 500 --seconds 20'
+    make bench-lateness
+    make bench-lateness ARGS='--rate 500 --seconds 20'
 
 Everything is measured by the store's clock: due time and delivery are both its own, so no clock of
 this process takes part. Nothing is asserted: a busy machine makes a late queue.
