@@ -103,11 +103,13 @@ async def _line(process: asyncio.subprocess.Process, log: Path, limit_s: float) 
     assert process.stdout is not None
     try:
         async with asyncio.timeout(limit_s):
-            line = await process.stdout.readline()
+            # A library may print a banner of its own first.
+            while (line := await process.stdout.readline()) and not line.startswith(b"{"):
+                pass
     except TimeoutError:
         raise BenchError(f"a driver took longer than {limit_s:g} s") from None
-    if not line.startswith(b"{"):
-        raise BenchError(f"a driver failed: {processes.tail(log) or line!r}")
+    if not line:
+        raise BenchError(f"a driver failed: {processes.tail(log)}")
     answer: dict[str, Any] = json.loads(line)
     return answer
 

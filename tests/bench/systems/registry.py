@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from tests.bench.systems import System
+from tests.bench.systems.arq import Arq
 from tests.bench.systems.asynq import Asynq
 from tests.bench.systems.beanstalkd import Beanstalkd
 from tests.bench.systems.bullmq import BullMq
+from tests.bench.systems.celery import CeleryPeer
+from tests.bench.systems.chasquimq import ChasquiMq
 from tests.bench.systems.ddq import Ddq
+from tests.bench.systems.saq import Saq
 
 PEERS: dict[str, System] = {
-    system.name: system for system in (Ddq(), Asynq(), BullMq(), Beanstalkd())
+    system.name: system
+    for system in (Ddq(), Asynq(), BullMq(), Beanstalkd(), ChasquiMq(), Saq(), Arq(), CeleryPeer())
 }
 """ddq and other queues."""
 
