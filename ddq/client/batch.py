@@ -38,18 +38,19 @@ def is_ok(answer: BatchAnswer) -> bool:
     return bool(answer.status.code == _OK_CODE)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Item(Generic[I]):
     """What is sent about one task.
 
     Attributes:
-        request_id: of a request for it by itself; a batch has one for all of its items.
+        request_id: of the request that it was first sent in, under which the store knows a repeat
+            of it; empty before that; None: the store knows a repeat by the task's id or token.
     """
 
     topic: str
     id: str
     message: I
-    request_id: str = ""
+    request_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +156,16 @@ async def run_batch(
         read: the value of an item that is OK.
         deadline_s: in monotonic time.
     """
-    histories = [History(rpc, f"{rpc.name} {item.topic}/{item.id}") for item in items]
+    # Of the items that failed once: nearly always there are none.
+    histories: dict[int, History] = {}
     results: dict[int, ItemResult[V]] = {}
     answered = False
+
+    def history(index: int) -> History:
+        if index not in histories:
+            item = items[index]
+            histories[index] = History(rpc, f"{rpc.name} {item.topic}/{item.id}")
+        return histories[index]
 
     def failed(index: int, error: DdqError | None) -> None:
         if error is not None:
@@ -171,14 +179,14 @@ async def run_batch(
             )
         except AttemptFailedError as attempt:
             for index in waiting:
-                failed(index, histories[index].record(attempt.failure))
+                failed(index, history(index).record(attempt.failure))
         else:
             answered = True
             for index, answer in zip(waiting, answers, strict=True):
                 if is_ok(answer):
                     results[index] = ItemResult(items[index].id, value=read(answer))
                 else:
-                    failed(index, histories[index].record(failure_of_status(answer.status)))
+                    failed(index, history(index).record(failure_of_status(answer.status)))
         waiting = [index for index in waiting if index not in results]
         if not waiting:
             break
@@ -186,6 +194,6 @@ async def run_batch(
         asked_s = max((histories[index].asked_s or 0.0) for index in waiting)
         if not await repeater.pause(attempts, asked_s, deadline_s):
             for index in waiting:
-                failed(index, histories[index].give_up())
+                failed(index, history(index).give_up())
             break
     return BatchOutcome([results[index] for index in range(len(items))], answered)
