@@ -8,6 +8,7 @@ from typing import Generic, Protocol, TypeVar
 
 import grpc
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import status_pb2
 
 from ddq.client.repeat import History, Repeater
@@ -38,19 +39,18 @@ def is_ok(answer: BatchAnswer) -> bool:
     return bool(answer.status.code == _OK_CODE)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Item(Generic[I]):
     """What is sent about one task.
 
     Attributes:
-        request_id: of the request that it was first sent in, under which the store knows a repeat
-            of it; empty before that; None: the store knows a repeat by the task's id or token.
+        request_id: of a request for it by itself; a batch has one for all of its items.
     """
 
     topic: str
     id: str
     message: I
-    request_id: str | None = None
+    request_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,32 +87,35 @@ class DatedExchange(Generic[I, B]):
     """Sends some items of a batch, dated again where this machine's clock proves wrong.
 
     Args:
-        send: sends items with a ``not_after``, in ms since 1970, within so many seconds; raises
-            AttemptFailedError.
-        date_ms: the ``not_after`` by what is known of the store's clock now.
+        send: sends items with a ``not_after`` within so many seconds; raises AttemptFailedError.
+        date: the ``not_after`` by what is known of the store's clock now.
     """
 
     def __init__(
         self,
         store_time: StoreTime,
-        send: Callable[[Sequence[I], int, float], Awaitable[Sequence[B]]],
-        date_ms: Callable[[], int],
+        send: Callable[[Sequence[I], Timestamp, float], Awaitable[Sequence[B]]],
+        date: Callable[[], Timestamp],
     ) -> None:
         self._store_time = store_time
         self._send = send
-        self._date_ms = date_ms
-        self._not_after_ms = date_ms()
+        self._date = date
+        self._not_after = date()
         self._may_have_acted = False
 
     async def __call__(self, items: Sequence[I], remaining_s: float) -> Sequence[B]:
         asked = self._store_time.asked()
         try:
-            answers = list(await self._send(items, self._not_after_ms, remaining_s))
+            answers = list(await self._send(items, self._not_after, remaining_s))
         except AttemptFailedError as attempt:
             self._may_have_acted = self._may_have_acted or not attempt.failure.definite
             if not self._learned(attempt.failure.error, asked):
                 raise
-            return await self._send(items, self._not_after_ms, remaining_s)
+            return await self._send(items, self._not_after, remaining_s)
+        codes = [answer.status.code for answer in answers]
+        if not any(codes):
+            # As nearly always; OK is 0.
+            return answers
         failures = [
             None if is_ok(answer) else failure_of_status(answer.status) for answer in answers
         ]
@@ -122,9 +125,7 @@ class DatedExchange(Generic[I, B]):
             if failure is not None and isinstance(failure.error, RequestExpired)
         ]
         if any(failure is not None and self._learned(failure.error, asked) for failure in failures):
-            again = await self._send(
-                [items[index] for index in late], self._not_after_ms, remaining_s
-            )
+            again = await self._send([items[index] for index in late], self._not_after, remaining_s)
             for index, answer in zip(late, again, strict=True):
                 answers[index] = answer
         if any(failure is not None and not failure.definite for failure in failures):
@@ -136,7 +137,7 @@ class DatedExchange(Generic[I, B]):
         # can have had an effect.
         if not self._store_time.learn_from(error, asked) or self._may_have_acted:
             return False
-        self._not_after_ms = self._date_ms()
+        self._not_after = self._date()
         return True
 
 
@@ -148,6 +149,7 @@ async def run_batch(
     exchange: Callable[[Sequence[I], float], Awaitable[Sequence[B]]],
     read: Callable[[B], V],
     deadline_s: float,
+    on_result: Callable[[int, ItemResult[V]], None] | None = None,
 ) -> BatchOutcome[V]:
     """Sends one batch, and again what is left of it, until every item has a result.
 
@@ -155,21 +157,27 @@ async def run_batch(
         exchange: sends some of the items within so many seconds; raises AttemptFailedError.
         read: the value of an item that is OK.
         deadline_s: in monotonic time.
+        on_result: called with the position of an item and its result as soon as that is known.
     """
-    # Of the items that failed once: nearly always there are none.
     histories: dict[int, History] = {}
     results: dict[int, ItemResult[V]] = {}
     answered = False
 
+    def has_result(index: int, result: ItemResult[V]) -> None:
+        results[index] = result
+        if on_result is not None:
+            on_result(index, result)
+
+    def failed(index: int, error: DdqError | None) -> None:
+        if error is not None:
+            has_result(index, ItemResult(items[index].id, error=error))
+
     def history(index: int) -> History:
+        # Made when an item fails, as few do.
         if index not in histories:
             item = items[index]
             histories[index] = History(rpc, f"{rpc.name} {item.topic}/{item.id}")
         return histories[index]
-
-    def failed(index: int, error: DdqError | None) -> None:
-        if error is not None:
-            results[index] = ItemResult(items[index].id, error=error)
 
     waiting = list(range(len(items)))
     while waiting:
@@ -183,8 +191,8 @@ async def run_batch(
         else:
             answered = True
             for index, answer in zip(waiting, answers, strict=True):
-                if is_ok(answer):
-                    results[index] = ItemResult(items[index].id, value=read(answer))
+                if answer.status.code == _OK_CODE:
+                    has_result(index, ItemResult(items[index].id, value=read(answer)))
                 else:
                     failed(index, history(index).record(failure_of_status(answer.status)))
         waiting = [index for index in waiting if index not in results]

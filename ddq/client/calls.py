@@ -183,10 +183,12 @@ class Caller:
             span_s += extra.total_seconds()
         return Deadline(self._timing.monotonic_s() + span_s)
 
-    def _not_after_ms(self, deadline: Deadline) -> int:
-        """The deadline for the store, in ms since 1970: the request has no effect afterwards."""
+    def _not_after(self, deadline: Deadline) -> Timestamp:
+        """The deadline for the store: the request has no effect afterwards."""
         left_ms = round((deadline.at_s - self._timing.monotonic_s()) * 1_000)
-        return self._store_time.now_ms() + left_ms
+        not_after = Timestamp()
+        not_after.FromMilliseconds(self._store_time.now_ms() + left_ms)
+        return not_after
 
     def _new_id(self) -> str:
         return uuid7(self._timing.wall_ms(), self._entropy)
@@ -205,9 +207,9 @@ class Caller:
         """
         dated = "not_after" in request.DESCRIPTOR.fields_by_name
 
-        async def send(not_after_ms: int, remaining_s: float) -> A:
+        async def send(not_after: Timestamp, remaining_s: float) -> A:
             if dated:
-                request.not_after.CopyFrom(convert.timestamp(not_after_ms))  # type: ignore[attr-defined]
+                request.not_after.CopyFrom(not_after)  # type: ignore[attr-defined]
             _check_size(request)
             return await self._attempt(method, request, remaining_s)
 
@@ -216,9 +218,8 @@ class Caller:
     async def _call_item(self, kind: ItemRpc[I, V], item: Item[I], deadline: Deadline) -> V:
         """Makes one request, repeated as need be; the attempts of concurrent calls share one."""
 
-        def send(not_after_ms: int, remaining_s: float) -> Awaitable[Any]:
-            # Found anew for each attempt: it is forgotten while nothing is under way.
-            return self._coalescer(kind, item.topic).attempt(item, not_after_ms, remaining_s)
+        async def send(not_after: Timestamp, remaining_s: float) -> Any:
+            return await self._coalescer(kind, item.topic).attempt(item, not_after, remaining_s)
 
         what = f"{item.topic}/{item.id}"
         return kind.value(await self._repeat(kind.rpc, what, send, deadline, dated=True))
@@ -227,7 +228,7 @@ class Caller:
         self,
         rpc: Rpc,
         what: str,
-        send: Callable[[int, float], Awaitable[A]],
+        send: Callable[[Timestamp, float], Awaitable[A]],
         deadline: Deadline,
         *,
         dated: bool,
@@ -235,18 +236,17 @@ class Caller:
         """Sends until there is an answer, or no time is left.
 
         Args:
-            send: one attempt, with the ``not_after`` in ms since 1970 and the seconds that are
-                left.
+            send: one attempt, with ``not_after`` and the seconds that are left.
             dated: whether the request says ``not_after``.
         """
-        not_after_ms = self._not_after_ms(deadline)
+        not_after = self._not_after(deadline)
         may_have_acted = False
 
         async def attempt(remaining_s: float) -> A:
-            nonlocal may_have_acted, not_after_ms
+            nonlocal may_have_acted, not_after
             asked = self._store_time.asked()
             try:
-                return await send(not_after_ms, remaining_s)
+                return await send(not_after, remaining_s)
             except AttemptFailedError as failed:
                 may_have_acted = may_have_acted or not failed.failure.definite
                 learned = self._store_time.learn_from(failed.failure.error, asked)
@@ -254,8 +254,8 @@ class Caller:
                 # the first can have had an effect.
                 if not learned or not dated or may_have_acted:
                     raise
-            not_after_ms = self._not_after_ms(deadline)
-            return await send(not_after_ms, self._repeater.remaining_s(deadline.at_s))
+            not_after = self._not_after(deadline)
+            return await send(not_after, self._repeater.remaining_s(deadline.at_s))
 
         return await self._repeater.run(rpc, f"{rpc.name} {what}", attempt, deadline.at_s)
 
@@ -294,21 +294,16 @@ class Caller:
         key = (kind.rpc.name, topic)
         if key not in self._coalescers:
 
-            async def alone(item: Item[I], not_after_ms: int, remaining_s: float) -> Any:
-                request = kind.request(item, convert.timestamp(not_after_ms))
+            async def alone(item: Item[I], not_after: Timestamp, remaining_s: float) -> Any:
+                request = kind.request(item, not_after)
                 _check_size(request)
                 return await self._attempt(kind.method, request, remaining_s)
 
-            async def together(
-                items: Sequence[I], not_after_ms: int, remaining_s: float, request_id: str | None
-            ) -> Any:
-                request = functools.partial(kind.batch_request, request_id=request_id)
-                return await self._exchange(
-                    request, kind.batch_method, topic, items, not_after_ms, remaining_s
-                )
-
+            together = functools.partial(
+                self._exchange, kind.batch_request, kind.batch_method, topic
+            )
             self._coalescers[key] = Coalescer(
-                Form(alone, together, self._new_id), lambda: self._forget_coalescer(key)
+                Form(alone, together), lambda: self._forget_coalescer(key)
             )
         return self._coalescers[key]
 
@@ -325,12 +320,14 @@ class Caller:
         method: Method[Q, Any],
         read: Callable[[B], V],
         deadline: Deadline,
+        on_result: Callable[[int, ItemResult[V]], None] | None = None,
     ) -> list[ItemResult[V]]:
         """Makes as many batches as the items need, one after the other, results in their order.
 
         Args:
             request: makes the message for some items of one topic.
             read: the value of an item that is OK.
+            on_result: called with the position of an item and its result as soon as that is known.
 
         Raises:
             DdqError: no batch was answered item by item; the first error there was.
@@ -338,11 +335,20 @@ class Caller:
         results: dict[int, ItemResult[V]] = {}
         answered = False
         for batch in split(items):
+
+            def in_batch(
+                index: int,
+                result: ItemResult[V],
+                batch: Sequence[tuple[int, Item[I]]] = batch,
+            ) -> None:
+                if on_result is not None:
+                    on_result(batch[index][0], result)
+
             exchange = DatedExchange(
                 self._store_time,
                 # Bound now: the loop goes on to another topic.
                 functools.partial(self._exchange, request, method, batch[0][1].topic),
-                functools.partial(self._not_after_ms, deadline),
+                functools.partial(self._not_after, deadline),
             )
             outcome = await run_batch(
                 self._repeater,
@@ -351,6 +357,7 @@ class Caller:
                 exchange=exchange,
                 read=read,
                 deadline_s=deadline.at_s,
+                on_result=in_batch if on_result is not None else None,
             )
             answered = answered or outcome.answered
             results |= {
@@ -367,10 +374,9 @@ class Caller:
         method: Method[Q, Any],
         topic: str,
         items: Sequence[I],
-        not_after_ms: int,
+        not_after: Timestamp,
         remaining_s: float,
     ) -> Sequence[B]:
-        not_after = convert.timestamp(not_after_ms)
         reply = await self._attempt(method, request(topic, items, not_after), remaining_s)
         return cast("Sequence[B]", reply.results)
 

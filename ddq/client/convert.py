@@ -87,11 +87,6 @@ def duration(value: timedelta | None) -> duration_pb2.Duration | None:
     return message
 
 
-def timestamp(ms: int) -> timestamp_pb2.Timestamp:
-    """Ms since 1970 as a message."""
-    return timestamp_pb2.Timestamp(seconds=ms // 1_000, nanos=ms % 1_000 * 1_000_000)
-
-
 def put_schedule(target: _Scheduled, delay: timedelta | None, due: datetime | None) -> None:
     """Sets the oneof ``schedule``; neither means now."""
     if delay is not None and due is not None:
@@ -258,17 +253,23 @@ def task(message: task_pb2.Task) -> values.Task:
 
 
 def lease(message: queue_pb.LeasedTask) -> values.Lease:
-    """A task and the right to work on it."""
-    return values.Lease(
-        topic=message.task.topic,
-        id=message.task.id,
-        token=message.lease_token,
-        task=task(message.task),
-        expire_time=time(message, "lease_expire_time"),
-        remaining=_timedelta(message.lease_remaining),
-        receipt=receipt(message.receipt),
-        max_run=span(message, "max_run"),
+    """A task and the right to work on it; most of it is read when it is asked for."""
+    head = message.task
+    return values.Lease.reading(
+        head.topic, head.id, message.lease_token, functools.partial(_lease_field, message)
     )
+
+
+def _lease_field(message: queue_pb.LeasedTask, name: str) -> object:
+    if name == "task":
+        return task(message.task)
+    if name == "receipt":
+        return receipt(message.receipt)
+    if name == "due_time":
+        return time(message.task, name)
+    if name == "remaining":
+        return _timedelta(message.lease_remaining)
+    return span(message, name) if name == "max_run" else time(message, name)
 
 
 def enqueued(result: queue_pb.EnqueueResult, given: task_pb2.Receipt) -> values.Enqueued:

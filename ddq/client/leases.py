@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -37,14 +37,22 @@ class LeaseCalls(Caller):
         return await self._settle(self._acks, lease, timeout_s)
 
     async def ack_batch(
-        self, leases: Sequence[LeaseRef], *, timeout_s: float | None = None
+        self,
+        leases: Sequence[LeaseRef],
+        *,
+        timeout_s: float | None = None,
+        on_result: Callable[[int, ItemResult[Acked]], None] | None = None,
     ) -> list[ItemResult[Acked]]:
         """Finishes leased tasks of any topics; one result each, in order.
+
+        Args:
+            on_result: called in the client's event loop with the position of a lease and its
+                result, as soon as that is known; others may have to be repeated for some time.
 
         Raises:
             DdqError: all of them failed in the same way.
         """
-        return await self._settle_batch(self._acks, leases, timeout_s)
+        return await self._settle_batch(self._acks, leases, timeout_s, on_result)
 
     async def run_again(
         self,
@@ -209,6 +217,7 @@ class LeaseCalls(Caller):
         kind: ItemRpc[I, V],
         leases: Sequence[LeaseRef],
         timeout_s: float | None,
+        on_result: Callable[[int, ItemResult[V]], None] | None = None,
         **fields: Any,
     ) -> list[ItemResult[V]]:
         """As many requests as the leases need, one after the other; results in their order."""
@@ -219,6 +228,7 @@ class LeaseCalls(Caller):
             method=kind.batch_method,
             read=kind.value,
             deadline=self._deadline(timeout_s),
+            on_result=on_result,
         )
 
     @functools.cached_property

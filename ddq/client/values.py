@@ -6,10 +6,10 @@ an argument: the documented default.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from ddq.errors import DdqError
 from ddq.task import Durability, OnConflict, TaskState
@@ -113,8 +113,27 @@ class Task:
     snoozes: int = 0
 
 
+class _Unread:
+    """Fields that are read from a reply when they are asked for.
+
+    Attributes:
+        _read: reads a field by its name; unset where all fields were given.
+    """
+
+    __slots__ = ("_read",)
+    _read: Callable[[str], Any]
+
+    def __getattr__(self, name: str) -> Any:
+        # Called for a slot that is unset, and never again for the same one.
+        if name not in type(self).__slots__:
+            raise AttributeError(name)
+        value = self._read(name)
+        object.__setattr__(self, name, value)
+        return value
+
+
 @dataclass(frozen=True, slots=True)
-class LeaseRef:
+class LeaseRef(_Unread):
     """The right to one attempt, as far as ack, nack, extend and release need it.
 
     Attributes:
@@ -142,6 +161,24 @@ class Lease(LeaseRef):
     remaining: timedelta
     receipt: Receipt
     max_run: timedelta | None = None
+
+    @classmethod
+    def reading(cls, topic: str, task_id: str, token: bytes, read: Callable[[str], Any]) -> Lease:
+        """A lease whose other fields are read by their names when they are asked for."""
+        lease = object.__new__(cls)
+        put = object.__setattr__
+        put(lease, "topic", topic)
+        put(lease, "id", task_id)
+        put(lease, "token", token)
+        put(lease, "_read", read)
+        return lease
+
+    @property
+    def due_time(self) -> datetime | None:
+        """When the task became due."""
+        # All of the task need not be read for it: a worker asks for this of each.
+        read: Callable[[str], Any] | None = getattr(self, "_read", None)
+        return self.task.due_time if read is None else read("due_time")
 
     @property
     def payload(self) -> bytes:

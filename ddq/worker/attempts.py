@@ -1,156 +1,274 @@
-"""One attempt: its lease is kept, its handler runs, and the server learns how it ended."""
+"""Attempts: a handler runs while its lease is kept, and the server learns how it ended.
+
+An attempt that ends by itself, as nearly all do, needs no asyncio task and no timer in the worker's
+event loop: one timer serves all of them, and acks leave in batches. Only one that has to be
+stopped, handed back, or reported in another way than by an ack gets a task.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import enum
 import logging
-from collections.abc import Awaitable, Callable
-from datetime import timedelta
+import math
+from collections.abc import Callable, Coroutine
 from typing import Any
 
-from ddq.client import Client, TaskState
-from ddq.durations import span_text
-from ddq.errors import DdqError, InvalidArgument, OutcomeUnknown, SnoozeLimit
-from ddq.worker.handlers import Execution, Handlers
-from ddq.worker.heartbeats import keep_alive
-from ddq.worker.job import DeadLetter, Job, Retry, Snooze, Verdict
+from ddq.client import Client
+from ddq.worker.acks import Acks
+from ddq.worker.endings import STOP_TIMEOUT_S, Cut, Endings
+from ddq.worker.execution import Execution
+from ddq.worker.handlers import Handlers
+from ddq.worker.heartbeats import Heartbeats
+from ddq.worker.job import Job, Verdict
+from ddq.worker.mailbox import Mailbox, Outbox
 from ddq.worker.options import WorkerOptions
-from ddq.worker.outcome import End, Outcome, error_text
+from ddq.worker.outcome import End, Outcome
 
 log = logging.getLogger("ddq.worker")
-
-STOP_TIMEOUT_S = 5.0
-"""For a request that hands a lease back when the grace time is over already, in seconds."""
 
 CLEAN_UP_S = 5.0
 """How long a handler that was asked to stop may take, at most; a third of the lease if that is
 less."""
 
 
-_UNSENDABLE = (TypeError, ValueError, AttributeError, OverflowError)
-"""What it raises to put a value of the wrong type or size into a request."""
-
-
-class Cut(enum.Enum):
-    """Why the worker asked a handler to stop."""
-
-    LOST = "the lease was lost"
-    OVERRUN = "max_run was over"
-    OVERTIME = "the worker stopped, and its grace time was over"
-
-
 class Attempts:
     """Runs attempts, in the worker's event loop.
 
-    A handler that has returned is always acknowledged and one that has raised is always reported,
-    whatever this worker believes about its lease: the server knows whether the token still holds.
-
     Args:
-        overtime: is set when handlers may not run any longer.
+        program: to the program's event loop.
         settled: is called with what became of each job.
+        changed: is called when an attempt has ended, or needs its place no longer.
+        failed: is called with an error that is the worker's own.
     """
 
     def __init__(
         self,
         client: Client,
         handlers: Handlers,
+        program: Outbox,
         options: WorkerOptions,
-        overtime: asyncio.Event,
         settled: Callable[[Job, Verdict], None],
+        changed: Callable[[], None],
+        failed: Callable[[BaseException], None],
     ) -> None:
-        self._client = client
+        self._loop = asyncio.get_running_loop()
         self._handlers = handlers
-        self._options = options
-        self._overtime = overtime
-        self._settled = settled
+        self._program = program
+        self._changed = changed
+        self._failed = failed
+        self._report = settled
+        self._overtime = asyncio.Event()
+        self._endings = Endings(client, options.max_run, self._overtime.is_set)
+        self._acks = Acks(client, self._settled)
+        self._heartbeats = Heartbeats(
+            client, options.lease, options.margin_s, self._lost, self._check
+        )
         self._clean_up_s = min(CLEAN_UP_S, options.lease.total_seconds() / 3)
+        self._running: dict[Execution, None] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._reports_count = 0
+        self._timer: asyncio.TimerHandle | None = None
+        handlers.report_to(Mailbox(self._loop), self._ended)
 
     @property
-    def stop_limit_s(self) -> float:
-        """How long attempts may take to end once handlers may not run any longer, in seconds."""
-        return self._clean_up_s + STOP_TIMEOUT_S
+    def running_count(self) -> int:
+        """Places that are taken: by handlers that run or are about to."""
+        return len(self._running)
 
-    async def run(self, job: Job) -> None:
-        """Returns when another job may take this one's place.
+    @property
+    def ending_count(self) -> int:
+        """Attempts whose handler has ended, and the server has yet to take that."""
+        return self._acks.count + self._reports_count
 
-        Cancelling it means that the request which ends the attempt gets no more time.
-        """
-        settled = False
-        try:
-            execution = self._handlers.start(job)
-            if not await self._has_started(execution):
-                verdict = await self._release(job)
+    @property
+    def is_busy(self) -> bool:
+        """Whether anything runs or is about to end."""
+        return bool(self._running) or self.ending_count > 0
+
+    def start(self, job: Job) -> None:
+        """Starts the handler of a job, in a place that is free."""
+        execution = Execution(job)
+        self._running[execution] = None
+        if self._overtime.is_set() and execution.withdraw():
+            self._take_over(execution, self._hand_back(execution))
+            return
+        self._handlers.start(execution, self._program)
+        now_s = self._loop.time()
+        execution.beat_s = self._heartbeats.first_s(execution, now_s)
+        max_run = self._endings.max_run(job)
+        most_s = now_s + max_run.total_seconds() if max_run is not None else math.inf
+        self._check_at(min(execution.beat_s, most_s))
+
+    def end_grace(self) -> None:
+        """Handlers may not run any longer: they are stopped, and their tasks handed back."""
+        if self._overtime.is_set():
+            return
+        self._overtime.set()
+        for execution in [*self._running]:
+            if execution.task is not None:
+                continue
+            if execution.withdraw():
+                log.warning(_NOT_STARTED, execution.job.topic, execution.job.id)
+                self._take_over(execution, self._hand_back(execution))
             else:
-                verdict = await self._run_started(execution)
-            self._settled(job, verdict)
-            settled = True
-            if not execution.outcome.done() and not execution.withdraw():
-                await _first_of(execution.outcome, self._overtime.wait())
-        except asyncio.CancelledError:
-            if not settled:
-                self._settled(job, Verdict.UNKNOWN)
-            raise
+                self._take_over(execution, self._stop(execution, Cut.OVERTIME))
 
-    async def _has_started(self, execution: Execution) -> bool:
-        """Whether the handler began; if not, it never will.
+    @property
+    def is_overtime(self) -> bool:
+        """Whether handlers may not run any longer."""
+        return self._overtime.is_set()
 
-        A lease is only extended for a handler that runs: one that waits behind a blocked event
-        loop is given to a worker that can start it, and its attempt does not count.
-        """
+    async def finish(self) -> None:
+        """Ends the grace time, and all attempts within the time that this takes at most."""
+        self.end_grace()
+        ends_s = self._loop.time() + self._clean_up_s + STOP_TIMEOUT_S
+        while self.is_busy:
+            tasks = self._tasks | self._acks.tasks
+            if not tasks:
+                # Acks of this turn are sent in the next one.
+                await asyncio.sleep(0)
+                continue
+            left_s = ends_s - self._loop.time()
+            if left_s <= 0:
+                # The requests that end the attempts get no more time.
+                self._acks.give_up()
+                for task in tasks:
+                    task.cancel()
+            await asyncio.wait(tasks, timeout=max(left_s, 0) or None)
+            # The callbacks that take them out of the sets come one turn later.
+            await asyncio.sleep(0)
+        if self._timer is not None:
+            self._timer.cancel()
+        for task in self._heartbeats.tasks:
+            task.cancel()
+
+    # The one timer
+
+    def _check_at(self, at_s: float) -> None:
+        if at_s < math.inf and (self._timer is None or at_s < self._timer.when()):
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_at(at_s, self._check)
+
+    def _check(self) -> None:
+        """Extends leases, and stops or hands back what has to be."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        now_s = self._loop.time()
+        beats: list[Execution] = []
+        late: list[Execution] = []
+        overrun: list[Execution] = []
+        next_s = math.inf
+        for execution in self._running:
+            overruns_s = self._overruns_s(execution, now_s)
+            if overruns_s <= now_s:
+                overrun.append(execution)
+            else:
+                next_s = min(next_s, overruns_s)
+            if not execution.keeps_lease:
+                continue
+            if execution.beat_s > now_s:
+                next_s = min(next_s, execution.beat_s)
+            elif execution.withdraw():
+                late.append(execution)
+            else:
+                beats.append(execution)
+        # A lease is only extended for a handler that runs: one that waits behind a blocked event
+        # loop is given to a worker that can start it, and its attempt does not count.
+        for execution in late:
+            log.warning(_NOT_STARTED, execution.job.topic, execution.job.id)
+            self._take_over(execution, self._hand_back(execution))
+        for execution in overrun:
+            self._take_over(execution, self._stop(execution, Cut.OVERRUN))
+        for task in self._heartbeats.send(beats, now_s):
+            task.add_done_callback(self._task_ended)
+        self._check_at(next_s)
+
+    def _overruns_s(self, execution: Execution, now_s: float) -> float:
+        """When max_run is over, in the loop's time; not before then for one that has not begun."""
+        if execution.task is not None:
+            return math.inf
+        max_run = self._endings.max_run(execution.job)
+        if max_run is None:
+            return math.inf
+        # It may begin at any moment from now on.
+        begun_s = execution.begun_s
+        span_s = max_run.total_seconds()
+        return begun_s + span_s if begun_s is not None else now_s + span_s
+
+    # How attempts end
+
+    def _ended(self, execution: Execution, outcome: Outcome) -> None:
+        """The handler has ended, or will not begin."""
+        execution.outcome = outcome
+        if execution.ended is not None:
+            execution.ended.set()
+            return
+        if self._running.pop(execution, self) is self:
+            return
+        execution.keeps_lease = False
         job = execution.job
-        timeout_s = self._options.lease.total_seconds() / 3
-        await _first_of(
-            execution.started.wait(),
-            execution.outcome,
-            self._overtime.wait(),
-            timeout_s=timeout_s,
-        )
-        if execution.withdraw():
-            log.warning("%s/%s was not started in time and is handed back", job.topic, job.id)
-            return False
-        return True
+        if outcome.end is End.RETURNED and job.next_run is None:
+            self._acks.add(job)
+        else:
+            self._reports_count += 1
+            self._run(self._end(job, outcome))
+        self._changed()
 
-    async def _run_started(self, execution: Execution) -> Verdict:
-        job, options = execution.job, self._options
-        heartbeats = asyncio.create_task(
-            keep_alive(self._client, job, options.lease, options.margin_s),
-            name=f"ddq heartbeats {job.topic}/{job.id}",
-        )
-        max_run = self._max_run(job)
-        max_run_s = max_run.total_seconds() if max_run is not None else None
+    def _lost(self, execution: Execution) -> None:
+        execution.keeps_lease = False
+        if execution.task is None and execution in self._running:
+            self._take_over(execution, self._stop(execution, Cut.LOST))
+
+    def _take_over(self, execution: Execution, work: Coroutine[Any, Any, None]) -> None:
+        """Leaves the rest of an attempt to a task, which has its place until it ends."""
+        execution.ended = asyncio.Event()
+        execution.task = self._run(work)
+        execution.task.add_done_callback(lambda _: self._free(execution))
+
+    def _free(self, execution: Execution) -> None:
+        execution.keeps_lease = False
+        self._running.pop(execution, None)
+        self._changed()
+
+    async def _end(self, job: Job, outcome: Outcome) -> None:
+        """Reports the end of an attempt that has given up its place."""
+        verdict = Verdict.UNKNOWN
         try:
-            await _first_of(
-                execution.outcome, heartbeats, self._overtime.wait(), timeout_s=max_run_s
-            )
-            if execution.outcome.done():
-                cut = None
-            elif heartbeats.done():
-                heartbeats.result()
-                cut = Cut.LOST
-            else:
-                cut = Cut.OVERTIME if self._overtime.is_set() else Cut.OVERRUN
-            if cut is not None:
-                await self._cut_short(execution, cut)
+            verdict = await self._endings.end(job, None, outcome)
         finally:
-            heartbeats.cancel()
-        outcome = execution.outcome.result() if execution.outcome.done() else None
+            self._reports_count -= 1
+            self._settled(job, verdict)
+
+    async def _hand_back(self, execution: Execution) -> None:
+        """For one that was withdrawn before it began."""
+        execution.keeps_lease = False
+        verdict = Verdict.UNKNOWN
         try:
-            return await self._end(job, cut, outcome)
-        except (InvalidArgument, *_UNSENDABLE) as error:
-            # What the handler asked for can not be sent, or is refused: a mistake of this handler,
-            # for which no other task may pay.
-            log.warning("%s/%s asked for what cannot be: %s", job.topic, job.id, error)
-            failure = outcome.error if outcome is not None else None
-            text = f"{error_text(failure)}; " if failure is not None else ""
-            return await self._nack(job, f"{text}what the handler asked for was refused: {error}")
+            verdict = await self._endings.release(execution.job)
+        finally:
+            self._settled(execution.job, verdict)
 
-    def _max_run(self, job: Job) -> timedelta | None:
-        """The smaller one of the worker's bound and the topic's."""
-        bounds = [bound for bound in (self._options.max_run, job.lease.max_run) if bound]
-        return min(bounds, default=None)
+    async def _stop(self, execution: Execution, cut: Cut) -> None:
+        """Stops a handler and reports that; returns when another job may take its place."""
+        verdict = Verdict.UNKNOWN
+        job, ended = execution.job, execution.ended
+        assert ended is not None
+        try:
+            if ended.is_set():
+                # It was about to end.
+                cut_by = None
+            else:
+                cut_by = cut
+                await self._cut_short(execution, cut, ended)
+            execution.keeps_lease = False
+            verdict = await self._endings.end(job, cut_by, execution.outcome)
+        finally:
+            self._settled(job, verdict)
+        await self._first_of(ended, self._overtime)
 
-    async def _cut_short(self, execution: Execution, cut: Cut) -> None:
+    async def _cut_short(self, execution: Execution, cut: Cut, ended: asyncio.Event) -> None:
         """Asks the handler to stop and gives it a little time for that."""
         job = execution.job
         level = logging.INFO if cut is Cut.OVERTIME else logging.WARNING
@@ -159,127 +277,38 @@ class Attempts:
         self._handlers.cancel(execution)
         if cut is Cut.LOST:
             # It may finish all the same, and then its ack may still count.
-            await _first_of(execution.outcome, self._overtime.wait())
-        if not execution.outcome.done():
-            await _first_of(execution.outcome, timeout_s=self._clean_up_s)
-        if not execution.outcome.done():
+            await self._first_of(ended, self._overtime)
+        await self._first_of(ended, timeout_s=self._clean_up_s)
+        if not ended.is_set():
             log.warning("%s/%s still runs; its place is taken until it returns", job.topic, job.id)
 
-    async def _end(self, job: Job, cut: Cut | None, outcome: Outcome | None) -> Verdict:
-        """Tells the server how the handler ended."""
-        end = outcome.end if outcome is not None else None
-        error = outcome.error if outcome is not None else None
-        if end is End.NOT_STARTED:
-            return await self._release(job)
-        if end is End.RETURNED:
-            return await self._ack(job)
-        if isinstance(error, Snooze):
-            return await self._snooze(job, error)
-        if isinstance(error, Retry | DeadLetter) or (error is not None and cut is None):
-            return await self._fail(job, error)
-        # It was cut short, or cancelled by other code.
-        if cut is Cut.LOST:
-            return Verdict.LOST
-        if cut is Cut.OVERRUN:
-            max_run = self._max_run(job)
-            limit = span_text(max_run) if max_run is not None else "none"
-            return await self._nack(job, f"the handler ran longer than max_run ({limit})")
-        if cut is Cut.OVERTIME or self._overtime.is_set():
-            return await self._release(job)
-        return await self._fail(job, asyncio.CancelledError())
-
-    async def _fail(self, job: Job, error: BaseException) -> Verdict:
-        if not isinstance(error, Retry | DeadLetter):
-            log.info("%s/%s failed", job.topic, job.id, exc_info=error)
-        return await self._nack(
-            job,
-            error_text(error),
-            delay=error.delay if isinstance(error, Retry) else None,
-            dead_letter=isinstance(error, DeadLetter),
-        )
-
-    async def _ack(self, job: Job) -> Verdict:
-        planned = job.next_run
-
-        async def request() -> Verdict:
-            if planned is None:
-                await self._client.ack(job.lease)
-            else:
-                await self._client.run_again(
-                    job.lease,
-                    delay=planned.delay,
-                    due=planned.due,
-                    payload=planned.payload,
-                    headers=planned.headers,
-                )
-            return Verdict.ACKED
-
+    async def _first_of(self, *events: asyncio.Event, timeout_s: float | None = None) -> None:
+        """Waits until one of the events is set."""
+        if any(event.is_set() for event in events):
+            return
+        waits = [self._loop.create_task(event.wait()) for event in events]
         try:
-            return await _verdict(job, request(), InvalidArgument)
-        except InvalidArgument as error:
-            # What the handler planned is refused: its mistake, as any exception is. An ack alone
-            # would end the series.
-            return await self._nack(job, f"the next run was refused: {error}")
+            await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
 
-    async def _snooze(self, job: Job, asked: Snooze) -> Verdict:
-        async def request() -> Verdict:
-            await self._client.snooze(job.lease, asked.delay)
-            return Verdict.SNOOZED
+    # Tasks
 
-        try:
-            return await _verdict(job, request(), InvalidArgument, SnoozeLimit)
-        except SnoozeLimit as error:
-            return await self._nack(job, str(asked) or str(error), delay=asked.delay)
-        except InvalidArgument as error:
-            return await self._nack(job, f"the snooze was refused: {error}")
+    def _run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self._loop.create_task(work, name="ddq attempt")
+        self._tasks.add(task)
+        task.add_done_callback(self._task_ended)
+        return task
 
-    async def _nack(
-        self,
-        job: Job,
-        error: str,
-        *,
-        delay: timedelta | None = None,
-        dead_letter: bool = False,
-    ) -> Verdict:
-        async def request() -> Verdict:
-            result = await self._client.nack(
-                job.lease, error=error, delay=delay, dead_letter=dead_letter
-            )
-            return Verdict.DEAD if result.state is TaskState.DEAD else Verdict.NACKED
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failed(error)
 
-        # Only what the handler chose can be out of bounds, and only then is there another way.
-        return await _verdict(job, request(), *([] if delay is None else [InvalidArgument]))
-
-    async def _release(self, job: Job) -> Verdict:
-        async def request() -> Verdict:
-            await self._client.release(job.lease, timeout_s=STOP_TIMEOUT_S)
-            return Verdict.RELEASED
-
-        return await _verdict(job, request())
+    def _settled(self, job: Job, verdict: Verdict) -> None:
+        self._report(job, verdict)
+        self._changed()
 
 
-async def _verdict(job: Job, request: Awaitable[Verdict], *but: type[DdqError]) -> Verdict:
-    """The verdict that a request brings, or the one that its failure means; raises ``but``."""
-    try:
-        return await request
-    except but:
-        raise
-    except DdqError as error:
-        log.warning("the end of %s/%s was not taken: %s", job.topic, job.id, error)
-        return verdict_of(error)
-
-
-async def _first_of(*waits: Awaitable[Any], timeout_s: float | None = None) -> None:
-    """Waits for the first of some futures and coroutines; ends the coroutines."""
-    futures = [asyncio.ensure_future(wait) for wait in waits]
-    try:
-        await asyncio.wait(futures, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for future, wait in zip(futures, waits, strict=True):
-            if future is not wait:
-                future.cancel()
-
-
-def verdict_of(error: DdqError) -> Verdict:
-    """What became of a delivery whose last request failed."""
-    return Verdict.UNKNOWN if isinstance(error, OutcomeUnknown) else Verdict.LOST
+_NOT_STARTED = "%s/%s was not started in time and is handed back"

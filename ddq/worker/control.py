@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import Callable
 from datetime import timedelta
@@ -19,9 +20,11 @@ from ddq.errors import (
     Unauthenticated,
     Unimplemented,
 )
-from ddq.worker.attempts import STOP_TIMEOUT_S, Attempts, verdict_of
+from ddq.worker.attempts import Attempts
+from ddq.worker.endings import STOP_TIMEOUT_S, verdict_of
 from ddq.worker.handlers import Handlers
 from ddq.worker.job import Job, Verdict
+from ddq.worker.mailbox import Mailbox, Outbox
 from ddq.worker.monitor import LoopMonitor
 from ddq.worker.options import WorkerOptions
 from ddq.worker.storeclock import StoreClock
@@ -33,7 +36,7 @@ _HOPELESS = (InvalidArgument, Unauthenticated, PermissionDenied, Unimplemented)
 
 
 class Reports:
-    """What the worker's loop says to the program; each may be called from any thread."""
+    """What the worker reports to the program, whose event loop calls each of these."""
 
     def __init__(
         self, delivered: Callable[[Job], None], settled: Callable[[Job, Verdict], None]
@@ -50,7 +53,7 @@ class Control:
 
     Args:
         client: of the worker's loop, not the program's.
-        program: the program's event loop, which ``job.lost`` belongs to.
+        program: of the program's event loop.
         monitor: of the program's event loop; None where no handler needs that loop.
     """
 
@@ -60,22 +63,25 @@ class Control:
         handlers: Handlers,
         options: WorkerOptions,
         reports: Reports,
-        program: asyncio.AbstractEventLoop,
+        program: Mailbox,
         monitor: LoopMonitor | None,
     ) -> None:
         self._client = client
         self._options = options
         self._reports = reports
-        self._program = program
+        self._program = program.loop
+        self._outbox = Outbox(program, self.fail)
+        self._settled = functools.partial(self._outbox.post, reports.settled)
         self._monitor = monitor
         self._entropy = SystemEntropy()
         self._backoff = Backoff()
         self._store_clock = StoreClock()
         self._stop = asyncio.Event()
-        self._overtime = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
-        self._attempts = Attempts(client, handlers, options, self._overtime, reports.settled)
-        self._running: set[asyncio.Task[None]] = set()
+        self._attempts = Attempts(
+            client, handlers, self._outbox, options, self._settled, self._on_change, self.fail
+        )
         self._delivered_count = 0
         self._active_s = 0.0
         self._failure: BaseException | None = None
@@ -99,6 +105,7 @@ class Control:
         finally:
             await self._drain()
             watch.cancel()
+            self._outbox.flush()
         if self._failure is not None:
             raise self._failure
 
@@ -110,7 +117,7 @@ class Control:
     def stop_now(self) -> None:
         """Like stop, without the grace time."""
         self.stop()
-        self._overtime.set()
+        self._attempts.end_grace()
 
     def fail(self, error: BaseException) -> None:
         """Stops at once; run() ends with the first error that it was given."""
@@ -133,7 +140,7 @@ class Control:
                 await self._until_changed()
                 continue
             wait_s = self._wait_s(loop.time())
-            if wait_s <= 0 and not self._running:
+            if wait_s <= 0 and not self._attempts.is_busy:
                 self.stop()
                 return
             if not await self._can_start():
@@ -158,10 +165,14 @@ class Control:
             if leases is None:
                 return
             for lease in leases:
-                self._start(lease)
+                self._attempts.start(self._deliver(lease))
+            # Before the program's loop is asked whether it answers: it may not, once they run.
+            self._outbox.flush()
 
     def _credit(self) -> int:
-        free = self._options.concurrency - len(self._running)
+        attempts, concurrency = self._attempts, self._options.concurrency
+        # Twice as many as can run are held at most: half of them wait for their acks only.
+        free = concurrency - max(attempts.running_count, attempts.ending_count)
         if self._options.max_jobs is not None:
             free = min(free, self._options.max_jobs - self._delivered_count)
         return max(0, min(free, LIMITS.retrieve_max_tasks))
@@ -176,7 +187,7 @@ class Control:
         if idle_s is None:
             return poll_s
         # While something runs, its retry may yet come.
-        return min(poll_s, idle_s if self._running else self._active_s + idle_s - now_s)
+        return min(poll_s, idle_s if self._attempts.is_busy else self._active_s + idle_s - now_s)
 
     async def _can_start(self) -> bool:
         """Waits until the program's loop could start a handler; False if stop() came first.
@@ -238,35 +249,26 @@ class Control:
             if result.error is not None:
                 log.warning("%s/%s was not handed back: %s", job.topic, job.id, result.error)
             verdict = Verdict.RELEASED if result.error is None else verdict_of(result.error)
-            self._reports.settled(job, verdict)
+            self._settled(job, verdict)
 
     def _deliver(self, lease: Lease) -> Job:
-        now_s = asyncio.get_running_loop().time()
+        now_s = self._loop.time()
         expiry_s = self._store_clock.local_expiry_s(lease, now_s)
         job = Job(lease, expiry_s - self._options.margin_s, self._program)
         self._delivered_count += 1
-        self._reports.delivered(job)
+        self._outbox.post(self._reports.delivered, job)
         return job
 
-    def _start(self, lease: Lease) -> None:
-        job = self._deliver(lease)
-        task = asyncio.create_task(self._attempts.run(job), name=f"ddq job {job.topic}/{job.id}")
-        self._running.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
-        self._active_s = task.get_loop().time()
+    def _on_change(self) -> None:
+        self._active_s = self._loop.time()
         self._changed.set()
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self.fail(error)
 
     async def _watch(self) -> None:
         """Warns when the program's loop is blocked while handlers run, or wait to."""
         if self._monitor is None:
             return
         while True:
-            if self._running:
+            if self._attempts.running_count:
                 try:
                     await self._monitor.check()
                 except RuntimeError as error:
@@ -281,18 +283,9 @@ class Control:
         deadline_s = asyncio.get_running_loop().time() + self._options.grace_s
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(deadline_s):
-                while self._running and not self._overtime.is_set():
+                while self._attempts.is_busy and not self._attempts.is_overtime:
                     await self._until_changed()
-        self._overtime.set()
-        if self._running:
-            await asyncio.wait(set(self._running), timeout=self._attempts.stop_limit_s)
-        while self._running:
-            left = set(self._running)
-            for task in left:
-                task.cancel()
-            await asyncio.wait(left)
-            # The callbacks that take them out of the set come one turn later.
-            await asyncio.sleep(0)
+        await self._attempts.finish()
 
     async def _until_changed(self) -> None:
         self._changed.clear()

@@ -6,66 +6,17 @@ import asyncio
 import contextlib
 import inspect
 import os
-import threading
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from ddq.worker.execution import Execution
 from ddq.worker.forks import end_fork
 from ddq.worker.job import Job
+from ddq.worker.mailbox import Mailbox, Outbox
 from ddq.worker.outcome import CANCELLED, NOT_STARTED, RETURNED, Outcome, raised
 from ddq.worker.threads import DaemonThreads
 
 Handler = Callable[[Job], Awaitable[Any]] | Callable[[Job], Any]
-
-
-class Execution:
-    """One run of a handler, as the worker's event loop sees it.
-
-    Attributes:
-        outcome: how the handler ended, once it has.
-        started: whether it has begun, or never will.
-    """
-
-    def __init__(self, job: Job) -> None:
-        self.job = job
-        self.outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self.started = asyncio.Event()
-        self._worker = asyncio.get_running_loop()
-        self._lock = threading.Lock()
-        self._begun = False
-        self._withdrawn = False
-
-    def withdraw(self) -> bool:
-        """Keeps the handler from beginning; False if it has begun."""
-        with self._lock:
-            self._withdrawn = not self._begun
-            return self._withdrawn
-
-    def begin(self) -> bool:
-        """For the handler's side: whether the handler may begin, now.
-
-        It may not when the lease is over: another worker may have the task. True once it has begun.
-        """
-        with self._lock:
-            if not self._begun and time.monotonic() >= self.job.deadline_s:
-                self._withdrawn = True
-            self._begun = not self._withdrawn
-        self._tell_worker(self.started.set)
-        return self._begun
-
-    def end(self, outcome: Outcome) -> None:
-        """For the handler's side: how it ended."""
-        self._tell_worker(self._set_outcome, outcome)
-
-    def _set_outcome(self, outcome: Outcome) -> None:
-        if not self.outcome.done():
-            self.outcome.set_result(outcome)
-
-    def _tell_worker(self, callback: Callable[..., object], *arguments: object) -> None:
-        # A thread that was left behind may end after the worker's loop was closed.
-        with contextlib.suppress(RuntimeError):
-            self._worker.call_soon_threadsafe(callback, *arguments)
 
 
 class Handlers:
@@ -74,32 +25,41 @@ class Handlers:
     Made in the program's event loop, used from the worker's.
 
     Args:
+        program: of the program's event loop.
         concurrency: threads for a handler that is a plain function.
         owns_interrupts: Ctrl-C does not raise KeyboardInterrupt in this thread while the worker
             runs, so one that comes out of an async handler is the handler's own.
     """
 
-    def __init__(self, handler: Handler, concurrency: int, *, owns_interrupts: bool) -> None:
+    def __init__(
+        self, handler: Handler, program: Mailbox, concurrency: int, *, owns_interrupts: bool
+    ) -> None:
         self._handler = handler
         self._owns_interrupts = owns_interrupts
         self._process = os.getpid()
-        self._program = asyncio.get_running_loop()
+        self._mailbox = program
+        self._program = program.loop
         self._runs: dict[asyncio.Task[Any], Execution] = {}
+        self._ended: list[tuple[Execution, Outcome]] = []
+        self._worker: Mailbox | None = None
+        self._on_end: Callable[[Execution, Outcome], None] = lambda *_: None
         self.is_async = _is_async(handler)
         self._threads = None if self.is_async else DaemonThreads(concurrency, "ddq-worker")
 
-    def start(self, job: Job) -> Execution:
-        """Starts the handler for a job.
+    def report_to(self, worker: Mailbox, on_end: Callable[[Execution, Outcome], None]) -> None:
+        """Says how handlers ended to ``on_end``, which the worker's event loop calls."""
+        self._worker, self._on_end = worker, on_end
 
-        Raises:
-            RuntimeError: the program's event loop is closed.
+    def start(self, execution: Execution, program: Outbox) -> None:
+        """Starts the handler.
+
+        Args:
+            program: of the worker's event loop, to the program's.
         """
-        execution = Execution(job)
         if self._threads is None:
-            self._program.call_soon_threadsafe(self._run_in_loop, execution, self._handler)
+            program.post(self._run_in_loop, execution, self._handler)
         else:
             self._threads.submit(lambda: self._run_in_thread(execution))
-        return execution
 
     def cancel(self, execution: Execution) -> None:
         """Asks an async handler to stop; a plain function has to look at its job."""
@@ -128,36 +88,39 @@ class Handlers:
         if self._threads is not None:
             self._threads.close()
 
+    def _end(self, execution: Execution, outcome: Outcome) -> None:
+        assert self._worker is not None
+        # A thread that was left behind may end after the worker's loop was closed.
+        with contextlib.suppress(RuntimeError):
+            self._worker.post(self._on_end, execution, outcome)
+
     # In one of the threads
 
     def _run_in_thread(self, execution: Execution) -> None:
         if not execution.begin():
-            execution.end(NOT_STARTED)
+            self._end(execution, NOT_STARTED)
             return
         try:
             result = self._handler(execution.job)
         except BaseException as error:  # noqa: BLE001 - SystemExit too is a failure of its task
             end_fork(self._process, error)
-            execution.end(raised(error))
+            self._end(execution, raised(error))
             return
         end_fork(self._process, None)
         if not inspect.isawaitable(result):
-            execution.end(RETURNED)
+            self._end(execution, RETURNED)
             return
         # A plain function that returns a coroutine, as wrappers of async ones do: taken for done,
         # it would never have run.
         try:
-            self._program.call_soon_threadsafe(self._run_in_loop, execution, lambda _: result)
+            self._mailbox.post(self._run_in_loop, execution, lambda _: result)
         except RuntimeError:
-            execution.end(CANCELLED)
+            self._end(execution, CANCELLED)
 
     # In the program's loop
 
     def _run_in_loop(self, execution: Execution, handler: Handler) -> None:
-        job = execution.job
-        task = self._program.create_task(
-            self._guarded(handler, execution), name=f"ddq job {job.topic}/{job.id}"
-        )
+        task = self._program.create_task(self._guarded(handler, execution), name="ddq job")
         self._runs[task] = execution
         task.add_done_callback(self._ended_in_loop)
 
@@ -193,9 +156,18 @@ class Handlers:
         execution = self._runs.pop(task)
         stopped = task.cancelled() or task.exception() is not None
         outcome = CANCELLED if stopped else task.result()
-        # A program that ends cancels all tasks of its loop at once. One turn later the worker has
-        # been asked to stop, and does not take the cancellation for a failure of the handler.
-        self._program.call_soon(execution.end, outcome)
+        self._ended.append((execution, outcome))
+        if len(self._ended) == 1:
+            # A program that ends cancels all tasks of its loop at once. One turn later the worker
+            # has been asked to stop, and does not take the cancellation for a failure of the
+            # handler.
+            self._program.call_soon(self._report)
+
+    def _report(self) -> None:
+        ended, self._ended = self._ended, []
+        assert self._worker is not None
+        with contextlib.suppress(RuntimeError):
+            self._worker.post_all((self._on_end, end) for end in ended)
 
     def _cancel_in_loop(self, execution: Execution) -> None:
         for task, running in self._runs.items():

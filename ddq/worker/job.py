@@ -101,15 +101,15 @@ class Verdict(enum.Enum):
     """Handed back: the task is ready again, and the attempt does not count."""
 
 
+_LOCK = threading.Lock()
+"""For the events of all jobs, which few handlers ask for."""
+
+
 class Job:
     """One attempt at one task, as its handler sees it.
 
     Attributes:
         lease: the task and the right to it.
-        lost: an asyncio.Event that is set when the handler should stop, because the lease has
-            ended, ``max_run`` is over, or the worker's grace time is. An async handler is cancelled
-            as well; a plain function should look at ``is_lost`` now and then, or wait in
-            ``wait_until_lost``, and return.
         early: the store handed it out before its due time, which it never should.
     """
 
@@ -117,11 +117,13 @@ class Job:
         self, lease: Lease, deadline_s: float, loop: asyncio.AbstractEventLoop | None = None
     ) -> None:
         self.lease = lease
-        self.lost = asyncio.Event()
-        self._lost_flag = threading.Event()
         self._deadline_s = deadline_s
         self._loop = loop
         self._next_run: NextRun | None = None
+        self._is_lost = False
+        # Made when they are asked for: together they would cost as much as all else of a job.
+        self._lost: asyncio.Event | None = None
+        self._lost_flag: threading.Event | None = None
 
     @property
     def topic(self) -> str:
@@ -151,7 +153,7 @@ class Job:
     @property
     def due_time(self) -> datetime | None:
         """When the task became due."""
-        return self.lease.task.due_time
+        return self.lease.due_time
 
     @property
     def last_error(self) -> str:
@@ -161,13 +163,28 @@ class Job:
     @property
     def early(self) -> bool:
         """Whether it was delivered before its due time, both by the store's clock."""
-        store_time, due_time = self.lease.receipt.store_time, self.lease.task.due_time
+        store_time, due_time = self.lease.receipt.store_time, self.lease.due_time
         return store_time is not None and due_time is not None and store_time < due_time
+
+    @property
+    def lost(self) -> asyncio.Event:
+        """An event that is set when the handler should stop.
+
+        That is when the lease has ended, ``max_run`` is over, or the worker's grace time is. An
+        async handler is cancelled as well; a plain function should look at ``is_lost`` now and
+        then, or wait in ``wait_until_lost``, and return.
+        """
+        with _LOCK:
+            if self._lost is None:
+                self._lost = asyncio.Event()
+                if self._is_lost:
+                    self._lost.set()
+            return self._lost
 
     @property
     def is_lost(self) -> bool:
         """Like ``lost``, and may be asked from any thread."""
-        return self._lost_flag.is_set()
+        return self._is_lost
 
     def wait_until_lost(self, timeout_s: float | None = None) -> bool:
         """Blocks a plain function's thread until the job is lost; False if the time ran out first.
@@ -175,7 +192,13 @@ class Job:
         Args:
             timeout_s: seconds; None: without limit.
         """
-        return self._lost_flag.wait(timeout_s)
+        with _LOCK:
+            if self._lost_flag is None:
+                self._lost_flag = threading.Event()
+                if self._is_lost:
+                    self._lost_flag.set()
+            flag = self._lost_flag
+        return flag.wait(timeout_s)
 
     @property
     def deadline_s(self) -> float:
@@ -214,10 +237,16 @@ class Job:
 
     def lose(self) -> None:
         """For the worker, from any thread: the handler should stop."""
-        self._lost_flag.set()
+        with _LOCK:
+            self._is_lost = True
+            lost, flag = self._lost, self._lost_flag
+        if flag is not None:
+            flag.set()
+        if lost is None:
+            return
         if self._loop is None:
-            self.lost.set()
+            lost.set()
             return
         # The program's loop may have been closed without waiting for the worker.
         with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self.lost.set)
+            self._loop.call_soon_threadsafe(lost.set)

@@ -14,6 +14,7 @@ from ddq.config import DEFAULTS, Settings
 from ddq.worker.control import Control, Reports
 from ddq.worker.handlers import Handler, Handlers
 from ddq.worker.job import Job, Verdict
+from ddq.worker.mailbox import Mailbox
 from ddq.worker.monitor import LoopMonitor
 from ddq.worker.options import WorkerOptions
 from ddq.worker.signals import sigint_cannot_raise, stop_on_signals
@@ -138,19 +139,17 @@ class Worker:
         program = asyncio.get_running_loop()
         ended: asyncio.Future[BaseException | None] = program.create_future()
         with self._signals() as owns_interrupts:
+            mailbox = Mailbox(program)
             handlers = Handlers(
-                self._handler, self._options.concurrency, owns_interrupts=owns_interrupts
+                self._handler, mailbox, self._options.concurrency, owns_interrupts=owns_interrupts
             )
             limit_s = self._options.lease.total_seconds() / 3
             monitor = LoopMonitor(handlers.describe, limit_s) if handlers.is_async else None
 
             async def work() -> None:
                 async with self._client.duplicate() as client:
-                    reports = Reports(
-                        lambda job: _call(program, self._delivered, job),
-                        lambda job, verdict: _call(program, self._settled, job, verdict),
-                    )
-                    control = Control(client, handlers, self._options, reports, program, monitor)
+                    reports = Reports(self._delivered, self._settled)
+                    control = Control(client, handlers, self._options, reports, mailbox, monitor)
                     self._control = control, asyncio.get_running_loop()
                     try:
                         self._pass_on_stop()
@@ -164,7 +163,8 @@ class Worker:
                     asyncio.run(work())
                 except BaseException as error:  # noqa: BLE001 - it is raised in run()
                     failure = error
-                _call(program, _set_result, ended, failure)
+                with contextlib.suppress(RuntimeError):
+                    mailbox.post(_set_result, ended, failure)
 
             # A daemon: a program that goes away without waiting for run() still ends.
             thread = threading.Thread(target=in_thread, name="ddq worker", daemon=True)

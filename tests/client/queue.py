@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Self
 
@@ -145,6 +145,24 @@ class FakeQueue:
         await self._end("ack", ref)
         return Acked(2, RECEIPT)
 
+    async def ack_batch(
+        self,
+        refs: Sequence[LeaseRef],
+        *,
+        timeout_s: float | None = None,
+        on_result: Callable[[int, ItemResult[Acked]], None],
+    ) -> list[ItemResult[Acked]]:
+        results: list[ItemResult[Acked]] = []
+        for index, ref in enumerate(refs):
+            result: ItemResult[Acked]
+            try:
+                result = ItemResult(ref.id, await self.ack(ref, timeout_s=timeout_s))
+            except errors.DdqError as error:
+                result = ItemResult(ref.id, error=error)
+            on_result(index, result)
+            results.append(result)
+        return results
+
     async def run_again(self, ref: LeaseRef, **planned: Any) -> RanAgain:
         self.planned.append(planned)
         if self.run_again_error is not None:
@@ -174,6 +192,19 @@ class FakeQueue:
         if self.extend_error is not None:
             raise self.extend_error
         return Extended(None, duration, 2, RECEIPT)
+
+    async def extend_batch(
+        self, refs: Sequence[LeaseRef], duration: timedelta, *, timeout_s: float | None = None
+    ) -> list[ItemResult[Extended]]:
+        results: list[ItemResult[Extended]] = []
+        for ref in refs:
+            try:
+                results.append(
+                    ItemResult(ref.id, await self.extend(ref, duration, timeout_s=timeout_s))
+                )
+            except errors.DdqError as error:
+                results.append(ItemResult(ref.id, error=error))
+        return results
 
     async def release_batch(
         self, leases: Sequence[LeaseRef], *, timeout_s: float | None = None

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import status_pb2
 
 from ddq import errors
@@ -26,6 +26,12 @@ from tests.client.fake import FakeServer, refusal
 OK = status_pb2.Status()
 
 
+def not_after(at_ms: int) -> Timestamp:
+    moment = Timestamp()
+    moment.FromMilliseconds(at_ms)
+    return moment
+
+
 def answer(task_id: str, status: status_pb2.Status = OK) -> pb.BatchAckResult:
     return pb.BatchAckResult(status=status, result=pb.AckResult(revision=int(task_id)))
 
@@ -36,22 +42,19 @@ class Wire:
     Attributes:
         sent: the ids of each request, in the order of the sends.
         dates_ms: the not_after of each request.
-        request_ids: of each request; None for none.
         answers: what becomes of an item; OK if it is not named.
     """
 
     def __init__(self) -> None:
         self.sent: list[list[str]] = []
         self.dates_ms: list[int] = []
-        self.request_ids: list[str | None] = []
         self.remaining_s: list[float] = []
         self.answers: dict[str, status_pb2.Status] = {}
         self.failures: list[Failure | None] = []
         self._open = asyncio.Event()
         self._open.set()
         self.idle_count = 0
-        numbers = itertools.count(1)
-        form: Form[Any, Any] = Form(self._alone, self._together, lambda: f"r{next(numbers)}")
+        form: Form[Any, Any] = Form(self._alone, self._together)
         self.coalescer: Coalescer[Any, Any] = Coalescer(form, self._idle)
 
     def hold(self) -> None:
@@ -64,36 +67,34 @@ class Wire:
     def _idle(self) -> None:
         self.idle_count += 1
 
-    async def _note(self, ids: list[str], not_after_ms: int, remaining_s: float) -> None:
+    async def _note(self, ids: list[str], not_after: Timestamp, remaining_s: float) -> None:
         self.sent.append(ids)
-        self.dates_ms.append(not_after_ms)
+        self.dates_ms.append(not_after.ToMilliseconds())
         self.remaining_s.append(remaining_s)
         failure = self.failures.pop(0) if self.failures else None
         await self._open.wait()
         if failure is not None:
             raise AttemptFailedError(failure)
 
-    async def _alone(self, item: Item[Any], not_after_ms: int, remaining_s: float) -> Any:
-        self.request_ids.append(item.request_id)
-        await self._note([item.id], not_after_ms, remaining_s)
+    async def _alone(self, item: Item[Any], not_after: Timestamp, remaining_s: float) -> Any:
+        await self._note([item.id], not_after, remaining_s)
         status = self.answers.get(item.id, OK)
         if status.code:
             raise AttemptFailedError(failure_of_status(status))
         return pb.AckResponse(result=pb.AckResult(revision=int(item.id)))
 
     async def _together(
-        self, items: Sequence[Any], not_after_ms: int, remaining_s: float, request_id: str | None
+        self, items: Sequence[Any], not_after: Timestamp, remaining_s: float
     ) -> list[pb.BatchAckResult]:
         ids = [item.id for item in items]
-        self.request_ids.append(request_id)
-        await self._note(ids, not_after_ms, remaining_s)
+        await self._note(ids, not_after, remaining_s)
         return [answer(task_id, self.answers.get(task_id, OK)) for task_id in ids]
 
     async def attempt(
         self, task_id: str, *, not_after_ms: int = 60_000, remaining_s: float = 60.0, size: int = 0
     ) -> int:
         item = Item("t", task_id, pb.BatchAckItem(id=task_id, lease_token=b"x" * size))
-        reply = await self.coalescer.attempt(item, not_after_ms, remaining_s)
+        reply = await self.coalescer.attempt(item, not_after(not_after_ms), remaining_s)
         return int(reply.result.revision)
 
     def start(self, *task_ids: str, **options: Any) -> list[asyncio.Task[int]]:
@@ -259,43 +260,6 @@ async def test_an_attempt_whose_time_ends_in_the_queue_certainly_had_no_effect()
     assert ["9"] not in wire.sent
 
 
-async def test_each_attempt_in_the_queue_ends_at_its_own_time() -> None:
-    """One timer serves all: it is moved forward for an earlier end, and set again for the next."""
-    wire = Wire()
-    wire.hold()
-    for number in range(IN_FLIGHT_MAX_COUNT):
-        wire.start(str(number))
-        await settle()
-    (long,) = wire.start("97", remaining_s=60.0)
-    (second,) = wire.start("98", remaining_s=0.06)
-    (first,) = wire.start("99", remaining_s=0.02)
-    await asyncio.wait([first, second], timeout=10)
-    assert first.done(), "the timer was not moved forward"
-    assert second.done(), "the timer was not set again"
-    assert not long.done()
-    for ended in (first, second):
-        with pytest.raises(AttemptFailedError):
-            await ended
-    wire.release()
-    assert await long == 97
-
-
-async def test_a_repeat_shares_a_request_only_with_repeats_of_the_same_request() -> None:
-    wire = Wire()
-    wire.failures = [None, failure_of_status(refusal(errors.WriteOutcomeUnknown))]
-    first, second = (Item("t", each, pb.BatchAckItem(id=each), "") for each in ("1", "2"))
-
-    async def attempt(*items: Item[Any]) -> list[Any]:
-        sent = [wire.coalescer.attempt(item, 60_000, 60.0) for item in items]
-        return await asyncio.gather(*sent, return_exceptions=True)
-
-    await attempt(Item("t", "0", pb.BatchAckItem(id="0"), ""))
-    assert all(isinstance(each, AttemptFailedError) for each in await attempt(first, second))
-    await attempt(first, Item("t", "3", pb.BatchAckItem(id="3"), ""), second)
-    assert wire.sent == [["0"], ["1", "2"], ["1", "2"], ["3"]]
-    assert wire.request_ids == ["r1", "r2", "r2", "r3"]
-
-
 # Through the client ------------------------------------------------------------------------
 
 
@@ -341,50 +305,24 @@ async def test_topics_and_calls_of_another_kind_do_not_share_a_request(
     assert not client._coalescers, "a client may see any number of topics"
 
 
-async def test_replacements_of_the_same_moment_share_a_request_and_its_request_id(
+async def test_a_replacement_is_sent_alone_under_its_request_id(
     client: Client, server: FakeServer
 ) -> None:
     accept_enqueues(server)
-    modes = [
-        (OnConflict.FAIL, None),
-        (OnConflict.REPLACE_IF_SCHEDULED, None),
-        (OnConflict.REPLACE_IF_FINISHED, None),
-        (OnConflict.DEBOUNCE, timedelta(seconds=5)),
-    ]
     await asyncio.gather(
         *(
             client.enqueue("mail", b"x", task_id=f"t{n}", on_conflict=mode, debounce_limit=limit)
-            for n, (mode, limit) in enumerate(modes)
+            for n, (mode, limit) in enumerate(
+                [
+                    (OnConflict.REPLACE_IF_SCHEDULED, None),
+                    (OnConflict.REPLACE_IF_FINISHED, None),
+                    (OnConflict.DEBOUNCE, timedelta(seconds=5)),
+                ]
+            )
         )
     )
-    (replacing,) = server.requests["BatchEnqueue"]
-    assert [item.task.id for item in replacing.items] == ["t1", "t2", "t3"]
-    assert replacing.request_id
-    (by_id,) = server.requests["Enqueue"]
-    assert by_id.task.id == "t0"
-
-
-async def test_a_repeated_cancel_has_the_request_id_of_the_request_that_was_lost(
-    client: Client, server: FakeServer
-) -> None:
-    """Else it could end the task that was enqueued under the same id in between."""
-    lost = refusal(errors.WriteOutcomeUnknown)
-
-    async def done(asked: Any) -> Any:
-        part = pb.BatchCancelResult(result=pb.CancelResult(revision=2))
-        if isinstance(asked, pb.CancelRequest):
-            return pb.CancelResponse(result=part.result)
-        return pb.BatchCancelResponse(results=[part] * len(asked.items))
-
-    both = pb.BatchCancelResponse(results=[pb.BatchCancelResult(status=lost)] * 2)
-    server.script["BatchCancel"] = [both, done]
-    server.script["Cancel"] = [done]
-    results = await asyncio.gather(*(client.cancel("mail", each) for each in ("a", "b")))
-    assert [result.revision for result in results] == [2, 2]
-    (first,) = server.requests["BatchCancel"][:1]
-    repeats = [*server.requests["Cancel"], *server.requests["BatchCancel"][1:]]
-    assert first.request_id
-    assert {each.request_id for each in repeats} == {first.request_id}
+    assert not server.requests["BatchEnqueue"]
+    assert len({each.request_id for each in server.requests["Enqueue"]}) == 3
 
 
 @pytest.mark.parametrize("kind", ["Ack", "Nack", "Extend", "Release", "Snooze"])
