@@ -8,7 +8,6 @@ from typing import Generic, Protocol, TypeVar
 
 import grpc
 from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import status_pb2
 
 from ddq.client.repeat import History, Repeater
@@ -87,31 +86,32 @@ class DatedExchange(Generic[I, B]):
     """Sends some items of a batch, dated again where this machine's clock proves wrong.
 
     Args:
-        send: sends items with a ``not_after`` within so many seconds; raises AttemptFailedError.
-        date: the ``not_after`` by what is known of the store's clock now.
+        send: sends items with a ``not_after``, in ms since 1970, within so many seconds; raises
+            AttemptFailedError.
+        date_ms: the ``not_after`` by what is known of the store's clock now.
     """
 
     def __init__(
         self,
         store_time: StoreTime,
-        send: Callable[[Sequence[I], Timestamp, float], Awaitable[Sequence[B]]],
-        date: Callable[[], Timestamp],
+        send: Callable[[Sequence[I], int, float], Awaitable[Sequence[B]]],
+        date_ms: Callable[[], int],
     ) -> None:
         self._store_time = store_time
         self._send = send
-        self._date = date
-        self._not_after = date()
+        self._date_ms = date_ms
+        self._not_after_ms = date_ms()
         self._may_have_acted = False
 
     async def __call__(self, items: Sequence[I], remaining_s: float) -> Sequence[B]:
         asked = self._store_time.asked()
         try:
-            answers = list(await self._send(items, self._not_after, remaining_s))
+            answers = list(await self._send(items, self._not_after_ms, remaining_s))
         except AttemptFailedError as attempt:
             self._may_have_acted = self._may_have_acted or not attempt.failure.definite
             if not self._learned(attempt.failure.error, asked):
                 raise
-            return await self._send(items, self._not_after, remaining_s)
+            return await self._send(items, self._not_after_ms, remaining_s)
         codes = [answer.status.code for answer in answers]
         if not any(codes):
             # As nearly always; OK is 0.
@@ -125,7 +125,9 @@ class DatedExchange(Generic[I, B]):
             if failure is not None and isinstance(failure.error, RequestExpired)
         ]
         if any(failure is not None and self._learned(failure.error, asked) for failure in failures):
-            again = await self._send([items[index] for index in late], self._not_after, remaining_s)
+            again = await self._send(
+                [items[index] for index in late], self._not_after_ms, remaining_s
+            )
             for index, answer in zip(late, again, strict=True):
                 answers[index] = answer
         if any(failure is not None and not failure.definite for failure in failures):
@@ -137,7 +139,7 @@ class DatedExchange(Generic[I, B]):
         # can have had an effect.
         if not self._store_time.learn_from(error, asked) or self._may_have_acted:
             return False
-        self._not_after = self._date()
+        self._not_after_ms = self._date_ms()
         return True
 
 

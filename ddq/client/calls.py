@@ -183,12 +183,10 @@ class Caller:
             span_s += extra.total_seconds()
         return Deadline(self._timing.monotonic_s() + span_s)
 
-    def _not_after(self, deadline: Deadline) -> Timestamp:
-        """The deadline for the store: the request has no effect afterwards."""
+    def _not_after_ms(self, deadline: Deadline) -> int:
+        """The deadline for the store, in ms since 1970: the request has no effect afterwards."""
         left_ms = round((deadline.at_s - self._timing.monotonic_s()) * 1_000)
-        not_after = Timestamp()
-        not_after.FromMilliseconds(self._store_time.now_ms() + left_ms)
-        return not_after
+        return self._store_time.now_ms() + left_ms
 
     def _new_id(self) -> str:
         return uuid7(self._timing.wall_ms(), self._entropy)
@@ -207,9 +205,9 @@ class Caller:
         """
         dated = "not_after" in request.DESCRIPTOR.fields_by_name
 
-        async def send(not_after: Timestamp, remaining_s: float) -> A:
+        async def send(not_after_ms: int, remaining_s: float) -> A:
             if dated:
-                request.not_after.CopyFrom(not_after)  # type: ignore[attr-defined]
+                request.not_after.CopyFrom(convert.timestamp(not_after_ms))  # type: ignore[attr-defined]
             _check_size(request)
             return await self._attempt(method, request, remaining_s)
 
@@ -218,8 +216,9 @@ class Caller:
     async def _call_item(self, kind: ItemRpc[I, V], item: Item[I], deadline: Deadline) -> V:
         """Makes one request, repeated as need be; the attempts of concurrent calls share one."""
 
-        async def send(not_after: Timestamp, remaining_s: float) -> Any:
-            return await self._coalescer(kind, item.topic).attempt(item, not_after, remaining_s)
+        def send(not_after_ms: int, remaining_s: float) -> Awaitable[Any]:
+            # Found anew for each attempt: it is forgotten while nothing is under way.
+            return self._coalescer(kind, item.topic).attempt(item, not_after_ms, remaining_s)
 
         what = f"{item.topic}/{item.id}"
         return kind.value(await self._repeat(kind.rpc, what, send, deadline, dated=True))
@@ -228,7 +227,7 @@ class Caller:
         self,
         rpc: Rpc,
         what: str,
-        send: Callable[[Timestamp, float], Awaitable[A]],
+        send: Callable[[int, float], Awaitable[A]],
         deadline: Deadline,
         *,
         dated: bool,
@@ -236,17 +235,18 @@ class Caller:
         """Sends until there is an answer, or no time is left.
 
         Args:
-            send: one attempt, with ``not_after`` and the seconds that are left.
+            send: one attempt, with the ``not_after`` in ms since 1970 and the seconds that are
+                left.
             dated: whether the request says ``not_after``.
         """
-        not_after = self._not_after(deadline)
+        not_after_ms = self._not_after_ms(deadline)
         may_have_acted = False
 
         async def attempt(remaining_s: float) -> A:
-            nonlocal may_have_acted, not_after
+            nonlocal may_have_acted, not_after_ms
             asked = self._store_time.asked()
             try:
-                return await send(not_after, remaining_s)
+                return await send(not_after_ms, remaining_s)
             except AttemptFailedError as failed:
                 may_have_acted = may_have_acted or not failed.failure.definite
                 learned = self._store_time.learn_from(failed.failure.error, asked)
@@ -254,8 +254,8 @@ class Caller:
                 # the first can have had an effect.
                 if not learned or not dated or may_have_acted:
                     raise
-            not_after = self._not_after(deadline)
-            return await send(not_after, self._repeater.remaining_s(deadline.at_s))
+            not_after_ms = self._not_after_ms(deadline)
+            return await send(not_after_ms, self._repeater.remaining_s(deadline.at_s))
 
         return await self._repeater.run(rpc, f"{rpc.name} {what}", attempt, deadline.at_s)
 
@@ -294,8 +294,8 @@ class Caller:
         key = (kind.rpc.name, topic)
         if key not in self._coalescers:
 
-            async def alone(item: Item[I], not_after: Timestamp, remaining_s: float) -> Any:
-                request = kind.request(item, not_after)
+            async def alone(item: Item[I], not_after_ms: int, remaining_s: float) -> Any:
+                request = kind.request(item, convert.timestamp(not_after_ms))
                 _check_size(request)
                 return await self._attempt(kind.method, request, remaining_s)
 
@@ -348,7 +348,7 @@ class Caller:
                 self._store_time,
                 # Bound now: the loop goes on to another topic.
                 functools.partial(self._exchange, request, method, batch[0][1].topic),
-                functools.partial(self._not_after, deadline),
+                functools.partial(self._not_after_ms, deadline),
             )
             outcome = await run_batch(
                 self._repeater,
@@ -374,9 +374,10 @@ class Caller:
         method: Method[Q, Any],
         topic: str,
         items: Sequence[I],
-        not_after: Timestamp,
+        not_after_ms: int,
         remaining_s: float,
     ) -> Sequence[B]:
+        not_after = convert.timestamp(not_after_ms)
         reply = await self._attempt(method, request(topic, items, not_after), remaining_s)
         return cast("Sequence[B]", reply.results)
 

@@ -15,12 +15,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 import grpc
 from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from ddq.client.batch import BatchAnswer, I, Item, is_ok
 from ddq.client.status import (
@@ -36,6 +35,10 @@ A = TypeVar("A", bound=Message)
 
 IN_FLIGHT_MAX_COUNT = 3
 """Requests on their way at the same time; more make the batches smaller, and nothing faster."""
+_NOT_SENT = replace(
+    transport_failure(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline passed before it was sent"),
+    definite=True,
+)
 SPREAD_MAX_S = 1.0
 """Deadlines in one batch are at most this far apart, because the earliest one ends the batch."""
 
@@ -45,13 +48,14 @@ class Form(Generic[I, A]):
     """How attempts are sent.
 
     Attributes:
-        alone: sends one item that has no effect after a moment, within so many seconds.
+        alone: sends one item that has no effect after a moment, in ms since 1970, within so many
+            seconds.
         together: sends several items likewise; one answer per item, in order. Both raise
             AttemptFailedError.
     """
 
-    alone: Callable[[Item[I], Timestamp, float], Awaitable[A]]
-    together: Callable[[Sequence[I], Timestamp, float], Awaitable[Sequence[BatchAnswer]]]
+    alone: Callable[[Item[I], int, float], Awaitable[A]]
+    together: Callable[[Sequence[I], int, float], Awaitable[Sequence[BatchAnswer]]]
 
 
 @dataclass(eq=False, slots=True)
@@ -59,23 +63,17 @@ class _Attempt(Generic[I]):
     """One attempt of one call.
 
     Attributes:
-        not_after: it has no effect afterwards, by the store's clock.
+        not_after_ms: it has no effect afterwards, by the store's clock.
         ends_s: the call's deadline in the event loop's time.
         answer: a message with ``result`` and ``receipt``, or AttemptFailedError.
-        timeout: ends the wait in the queue; a request that was sent ends by its own time-out.
-        sent: whether it has left the queue.
+        waits: whether it is still in the queue.
     """
 
     item: Item[I]
-    not_after: Timestamp
+    not_after_ms: int
     ends_s: float
     answer: asyncio.Future[Any]
-    timeout: asyncio.Timeout = field(init=False)
-    sent: bool = False
-
-    @property
-    def not_after_ms(self) -> int:
-        return self.not_after.ToMilliseconds()
+    waits: bool = True
 
     def fail(self, failure: Failure) -> None:
         if not self.answer.done():
@@ -96,9 +94,13 @@ class Coalescer(Generic[I, A]):
         self._waiting: deque[_Attempt[I]] = deque()
         self._in_flight: set[asyncio.Task[None]] = set()
         self._woken = False
+        self._timer: asyncio.TimerHandle | None = None
 
-    async def attempt(self, item: Item[I], not_after: Timestamp, remaining_s: float) -> Any:
+    async def attempt(self, item: Item[I], not_after_ms: int, remaining_s: float) -> Any:
         """One attempt of a call.
+
+        Args:
+            not_after_ms: the attempt has no effect afterwards, in ms since 1970.
 
         Returns:
             A message that has ``result`` and ``receipt``: a reply, or a part of a batch's reply.
@@ -107,21 +109,34 @@ class Coalescer(Generic[I, A]):
             AttemptFailedError: definite if the attempt had not been sent by its deadline.
         """
         loop = asyncio.get_running_loop()
-        entry = _Attempt(item, not_after, loop.time() + remaining_s, loop.create_future())
+        entry = _Attempt(item, not_after_ms, loop.time() + remaining_s, loop.create_future())
         self._waiting.append(entry)
         self._wake()
+        if self._timer is None or entry.ends_s < self._timer.when():
+            self._set_timer(entry.ends_s)
         try:
-            async with asyncio.timeout_at(entry.ends_s) as entry.timeout:
-                return await entry.answer
-        except TimeoutError:
-            failure = transport_failure(
-                grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline passed before it was sent"
-            )
-            raise AttemptFailedError(replace(failure, definite=True)) from None
+            return await entry.answer
         finally:
             # A caller that has gone takes nothing from the others, and its attempt is not sent.
-            if not entry.sent:
+            if entry.waits:
                 self._waiting.remove(entry)
+
+    def _set_timer(self, at_s: float) -> None:
+        """One timer for all that wait: one for each attempt would cost more than to send it."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_at(at_s, self._end_waits)
+
+    def _end_waits(self) -> None:
+        """Fails what waits past its deadline; a request that was sent ends by its own time-out."""
+        self._timer = None
+        now_s = asyncio.get_running_loop().time()
+        for entry in self._waiting:
+            if entry.ends_s <= now_s:
+                entry.fail(replace(_NOT_SENT, error=_NOT_SENT.error.copy()))
+        left_s = [entry.ends_s for entry in self._waiting if not entry.answer.done()]
+        if left_s:
+            self._set_timer(min(left_s))
 
     def _wake(self) -> None:
         """Sends what waits after the callers that run in this step of the event loop."""
@@ -137,6 +152,9 @@ class Coalescer(Generic[I, A]):
             self._in_flight.add(sending)
             sending.add_done_callback(self._sent)
         if not self._waiting and not self._in_flight:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
             self._on_idle()
 
     def _sent(self, sending: asyncio.Task[None]) -> None:
@@ -162,8 +180,7 @@ class Coalescer(Generic[I, A]):
             ):
                 left.append(entry)
                 continue
-            entry.sent = True
-            entry.timeout.reschedule(None)
+            entry.waits = False
             batch.append(entry)
             ids.add(entry.item.id)
             size_bytes += item_bytes
@@ -186,7 +203,7 @@ class Coalescer(Generic[I, A]):
 
     async def _send_alone(self, entry: _Attempt[I]) -> None:
         try:
-            answer = await self._form.alone(entry.item, entry.not_after, _left_s(entry.ends_s))
+            answer = await self._form.alone(entry.item, entry.not_after_ms, _left_s(entry.ends_s))
         except AttemptFailedError as failed:
             entry.fail(failed.failure)
         else:
@@ -194,13 +211,12 @@ class Coalescer(Generic[I, A]):
                 entry.answer.set_result(answer)
 
     async def _send_together(self, batch: list[_Attempt[I]]) -> None:
-        first = min(batch, key=lambda entry: entry.not_after_ms)
-        not_after_ms = first.not_after_ms
+        not_after_ms = min([entry.not_after_ms for entry in batch])
         try:
             answers = await self._form.together(
                 [entry.item.message for entry in batch],
-                first.not_after,
-                _left_s(min(entry.ends_s for entry in batch)),
+                not_after_ms,
+                _left_s(min([entry.ends_s for entry in batch])),
             )
         except AttemptFailedError as failed:
             if isinstance(failed.failure.error, InvalidArgument):

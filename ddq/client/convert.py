@@ -87,6 +87,11 @@ def duration(value: timedelta | None) -> duration_pb2.Duration | None:
     return message
 
 
+def timestamp(ms: int) -> timestamp_pb2.Timestamp:
+    """Ms since 1970 as a message."""
+    return timestamp_pb2.Timestamp(seconds=ms // 1_000, nanos=ms % 1_000 * 1_000_000)
+
+
 def put_schedule(target: _Scheduled, delay: timedelta | None, due: datetime | None) -> None:
     """Sets the oneof ``schedule``; neither means now."""
     if delay is not None and due is not None:

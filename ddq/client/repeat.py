@@ -143,11 +143,12 @@ class Repeater:
         Raises:
             DdqError: as History judges.
         """
-        history = History(rpc, what)
+        history: History | None = None
         while True:
             try:
                 return await attempt(self.remaining_s(deadline_s))
             except AttemptFailedError as failed:
+                history = history or History(rpc, what)
                 error = history.record(failed.failure)
                 # The internal exception is not part of the traceback that the caller gets.
                 if error is not None:

@@ -24,6 +24,9 @@ from ddq.task import OnConflict, TaskState
 from ddq.v1 import delay_queue_service_pb2 as pb
 from ddq.v1 import task_pb2
 
+_BY_ID = (OnConflict.FAIL, OnConflict.RETURN_EXISTING)
+"""Forms of which a repeat is known by the id and the content of the task."""
+
 
 class TaskCalls(Caller):
     """Tasks: enqueue, retrieve, end, look at.
@@ -75,11 +78,11 @@ class TaskCalls(Caller):
             debounce_limit=debounce_limit,
         )
         deadline = self._deadline(timeout_s)
-        item = self._enqueue_item(topic, task, request_id=self._new_id())
-        if item.message.on_conflict in {pb.ON_CONFLICT_FAIL, pb.ON_CONFLICT_RETURN_EXISTING}:
-            return await self._call_item(self._enqueues, item, deadline)
-        # The repeats of a replacement are known by its request_id, and a batch has one for all.
         kind = self._enqueues
+        if on_conflict in _BY_ID:
+            return await self._call_item(kind, self._enqueue_item(topic, task), deadline)
+        # The repeats of a replacement are known by its request_id, and a batch has one for all.
+        item = self._enqueue_item(topic, task, request_id=self._new_id())
         what = f"{item.topic}/{item.id}"
         return kind.value(
             await self._call(kind.rpc, what, kind.method, kind.request(item), deadline)

@@ -9,7 +9,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import status_pb2
 
 from ddq import errors
@@ -24,12 +23,6 @@ from ddq.v1 import task_pb2
 from tests.client.fake import FakeServer, refusal
 
 OK = status_pb2.Status()
-
-
-def not_after(at_ms: int) -> Timestamp:
-    moment = Timestamp()
-    moment.FromMilliseconds(at_ms)
-    return moment
 
 
 def answer(task_id: str, status: status_pb2.Status = OK) -> pb.BatchAckResult:
@@ -67,34 +60,34 @@ class Wire:
     def _idle(self) -> None:
         self.idle_count += 1
 
-    async def _note(self, ids: list[str], not_after: Timestamp, remaining_s: float) -> None:
+    async def _note(self, ids: list[str], not_after_ms: int, remaining_s: float) -> None:
         self.sent.append(ids)
-        self.dates_ms.append(not_after.ToMilliseconds())
+        self.dates_ms.append(not_after_ms)
         self.remaining_s.append(remaining_s)
         failure = self.failures.pop(0) if self.failures else None
         await self._open.wait()
         if failure is not None:
             raise AttemptFailedError(failure)
 
-    async def _alone(self, item: Item[Any], not_after: Timestamp, remaining_s: float) -> Any:
-        await self._note([item.id], not_after, remaining_s)
+    async def _alone(self, item: Item[Any], not_after_ms: int, remaining_s: float) -> Any:
+        await self._note([item.id], not_after_ms, remaining_s)
         status = self.answers.get(item.id, OK)
         if status.code:
             raise AttemptFailedError(failure_of_status(status))
         return pb.AckResponse(result=pb.AckResult(revision=int(item.id)))
 
     async def _together(
-        self, items: Sequence[Any], not_after: Timestamp, remaining_s: float
+        self, items: Sequence[Any], not_after_ms: int, remaining_s: float
     ) -> list[pb.BatchAckResult]:
         ids = [item.id for item in items]
-        await self._note(ids, not_after, remaining_s)
+        await self._note(ids, not_after_ms, remaining_s)
         return [answer(task_id, self.answers.get(task_id, OK)) for task_id in ids]
 
     async def attempt(
         self, task_id: str, *, not_after_ms: int = 60_000, remaining_s: float = 60.0, size: int = 0
     ) -> int:
         item = Item("t", task_id, pb.BatchAckItem(id=task_id, lease_token=b"x" * size))
-        reply = await self.coalescer.attempt(item, not_after(not_after_ms), remaining_s)
+        reply = await self.coalescer.attempt(item, not_after_ms, remaining_s)
         return int(reply.result.revision)
 
     def start(self, *task_ids: str, **options: Any) -> list[asyncio.Task[int]]:
@@ -258,6 +251,27 @@ async def test_an_attempt_whose_time_ends_in_the_queue_certainly_had_no_effect()
     wire.release()
     await settle()
     assert ["9"] not in wire.sent
+
+
+async def test_each_attempt_in_the_queue_ends_at_its_own_time() -> None:
+    """One timer serves all: it is moved forward for an earlier end, and set again for the next."""
+    wire = Wire()
+    wire.hold()
+    for number in range(IN_FLIGHT_MAX_COUNT):
+        wire.start(str(number))
+        await settle()
+    (long,) = wire.start("97", remaining_s=60.0)
+    (second,) = wire.start("98", remaining_s=0.06)
+    (first,) = wire.start("99", remaining_s=0.02)
+    await asyncio.wait([first, second], timeout=10)
+    assert first.done(), "the timer was not moved forward"
+    assert second.done(), "the timer was not set again"
+    assert not long.done()
+    for ended in (first, second):
+        with pytest.raises(AttemptFailedError):
+            await ended
+    wire.release()
+    assert await long == 97
 
 
 # Through the client ------------------------------------------------------------------------
