@@ -38,18 +38,19 @@ def is_ok(answer: BatchAnswer) -> bool:
     return bool(answer.status.code == _OK_CODE)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Item(Generic[I]):
     """What is sent about one task.
 
     Attributes:
-        request_id: of a request for it by itself; a batch has one for all of its items.
+        request_id: of the request that it was first sent in, under which the store knows a repeat
+            of it; empty before that; None: the store knows a repeat by the task's id or token.
     """
 
     topic: str
     id: str
     message: I
-    request_id: str = ""
+    request_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -299,11 +299,16 @@ class Caller:
                 _check_size(request)
                 return await self._attempt(kind.method, request, remaining_s)
 
-            together = functools.partial(
-                self._exchange, kind.batch_request, kind.batch_method, topic
-            )
+            async def together(
+                items: Sequence[I], not_after_ms: int, remaining_s: float, request_id: str | None
+            ) -> Any:
+                request = functools.partial(kind.batch_request, request_id=request_id)
+                return await self._exchange(
+                    request, kind.batch_method, topic, items, not_after_ms, remaining_s
+                )
+
             self._coalescers[key] = Coalescer(
-                Form(alone, together), lambda: self._forget_coalescer(key)
+                Form(alone, together, self._new_id), lambda: self._forget_coalescer(key)
             )
         return self._coalescers[key]
 

@@ -50,12 +50,14 @@ class Form(Generic[I, A]):
     Attributes:
         alone: sends one item that has no effect after a moment, in ms since 1970, within so many
             seconds.
-        together: sends several items likewise; one answer per item, in order. Both raise
-            AttemptFailedError.
+        together: sends several items likewise, under a request_id if they have one; one answer per
+            item, in order. Both raise AttemptFailedError.
+        new_request_id: for items that are sent for the first time.
     """
 
     alone: Callable[[Item[I], int, float], Awaitable[A]]
-    together: Callable[[Sequence[I], int, float], Awaitable[Sequence[BatchAnswer]]]
+    together: Callable[[Sequence[I], int, float, str | None], Awaitable[Sequence[BatchAnswer]]]
+    new_request_id: Callable[[], str]
 
 
 @dataclass(eq=False, slots=True)
@@ -148,6 +150,7 @@ class Coalescer(Generic[I, A]):
         self._woken = False
         while self._waiting and len(self._in_flight) < IN_FLIGHT_MAX_COUNT:
             batch = self._take()
+            self._name(batch)
             sending = asyncio.create_task(self._send(batch), name="ddq coalesced request")
             self._in_flight.add(sending)
             sending.add_done_callback(self._sent)
@@ -164,7 +167,8 @@ class Coalescer(Generic[I, A]):
     def _take(self) -> list[_Attempt[I]]:
         """The oldest attempt and those behind it that fit into one request with it.
 
-        A batch names no task twice; the second attempt waits for the next one.
+        A batch names no task twice; the second attempt waits for the next one. It has one
+        request_id for all of its items, so a repeat is sent only with repeats of the same request.
         """
         batch: list[_Attempt[I]] = []
         left: list[_Attempt[I]] = []
@@ -174,7 +178,8 @@ class Coalescer(Generic[I, A]):
             entry = self._waiting.popleft()
             item_bytes = entry.item.message.ByteSize()
             if batch and (
-                entry.item.id in ids
+                entry.item.request_id != batch[0].item.request_id
+                or entry.item.id in ids
                 or size_bytes + item_bytes > LIMITS.batch_max_bytes
                 or abs(entry.ends_s - batch[0].ends_s) > SPREAD_MAX_S
             ):
@@ -186,6 +191,13 @@ class Coalescer(Generic[I, A]):
             size_bytes += item_bytes
         self._waiting.extendleft(reversed(left))
         return batch
+
+    def _name(self, batch: list[_Attempt[I]]) -> None:
+        """Gives items that need a request_id and have none yet the one of this request."""
+        if batch[0].item.request_id == "":
+            request_id = self._form.new_request_id()
+            for entry in batch:
+                entry.item.request_id = request_id
 
     async def _send(self, batch: list[_Attempt[I]]) -> None:
         try:
@@ -217,6 +229,7 @@ class Coalescer(Generic[I, A]):
                 [entry.item.message for entry in batch],
                 not_after_ms,
                 _left_s(min([entry.ends_s for entry in batch])),
+                batch[0].item.request_id,
             )
         except AttemptFailedError as failed:
             if isinstance(failed.failure.error, InvalidArgument):

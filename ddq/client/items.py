@@ -41,9 +41,12 @@ class ItemRpc(Generic[I, V]):
             fields["request_id"] = item.request_id
         return self.single(topic=item.topic, not_after=not_after, **fields)
 
-    def batch_request(self, topic: str, items: Sequence[I], not_after: Timestamp) -> Message:
+    def batch_request(
+        self, topic: str, items: Sequence[I], not_after: Timestamp, request_id: str | None = None
+    ) -> Message:
         """The request for some items of one topic."""
-        return self.batch(topic=topic, items=items, not_after=not_after)
+        named = {"request_id": request_id} if request_id else {}
+        return self.batch(topic=topic, items=items, not_after=not_after, **named)
 
     def value(self, answer: Any) -> V:
         """The value of a reply, or of the part of a batch's reply about one item."""

@@ -78,15 +78,10 @@ class TaskCalls(Caller):
             debounce_limit=debounce_limit,
         )
         deadline = self._deadline(timeout_s)
-        kind = self._enqueues
-        if on_conflict in _BY_ID:
-            return await self._call_item(kind, self._enqueue_item(topic, task), deadline)
-        # The repeats of a replacement are known by its request_id, and a batch has one for all.
-        item = self._enqueue_item(topic, task, request_id=self._new_id())
-        what = f"{item.topic}/{item.id}"
-        return kind.value(
-            await self._call(kind.rpc, what, kind.method, kind.request(item), deadline)
-        )
+        # Repeats of a replacement are known by the request that it was first sent in.
+        request_id = None if on_conflict in _BY_ID else ""
+        item = self._enqueue_item(topic, task, request_id)
+        return await self._call_item(self._enqueues, item, deadline)
 
     async def enqueue_batch(
         self, topic: str, tasks: Sequence[NewTask], *, timeout_s: float | None = None
@@ -125,7 +120,7 @@ class TaskCalls(Caller):
         )
 
     def _enqueue_item(
-        self, topic: str, task: NewTask, request_id: str = ""
+        self, topic: str, task: NewTask, request_id: str | None = None
     ) -> Item[pb.BatchEnqueueItem]:
         task_id = convert.given_id("task.id", task.id) or self._new_id()
         message = pb.BatchEnqueueItem(
@@ -196,16 +191,8 @@ class TaskCalls(Caller):
             TaskNotFound, TopicNotFound, OutcomeUnknown
         """
         deadline = self._deadline(timeout_s)
-        request = pb.CancelRequest(
-            topic=convert.text("topic", topic),
-            id=convert.text("id", task_id),
-            revoke_lease=revoke_lease,
-            request_id=self._new_id(),
-        )
-        reply = await self._call(
-            rpcs.CANCEL, f"{topic}/{task_id}", self._queue.Cancel, request, deadline
-        )
-        return convert.cancelled(reply.result, reply.receipt)
+        item = self._cancel_item(topic, task_id, revoke_lease=revoke_lease, request_id="")
+        return await self._call_item(self._cancels, item, deadline)
 
     async def cancel_batch(
         self,
@@ -221,26 +208,32 @@ class TaskCalls(Caller):
             DdqError: all of them failed in the same way.
         """
         request_id = self._new_id()
-        name = convert.text("topic", topic)
         return await self._call_batches(
             rpcs.CANCEL,
-            [
-                Item(
-                    name,
-                    task_id,
-                    pb.BatchCancelItem(
-                        id=convert.text("items.id", task_id), revoke_lease=revoke_lease
-                    ),
-                )
-                for task_id in task_ids
-            ],
-            request=lambda topic, items, not_after: pb.BatchCancelRequest(
-                topic=topic, items=items, request_id=request_id, not_after=not_after
-            ),
-            method=self._queue.BatchCancel,
-            read=_cancelled,
+            [self._cancel_item(topic, task_id, revoke_lease=revoke_lease) for task_id in task_ids],
+            request=functools.partial(self._cancels.batch_request, request_id=request_id),
+            method=self._cancels.batch_method,
+            read=self._cancels.value,
             deadline=self._deadline(timeout_s),
         )
+
+    @functools.cached_property
+    def _cancels(self) -> ItemRpc[pb.BatchCancelItem, Cancelled]:
+        return ItemRpc(
+            rpcs.CANCEL,
+            pb.BatchCancelItem,
+            pb.CancelRequest,
+            self._queue.Cancel,
+            pb.BatchCancelRequest,
+            self._queue.BatchCancel,
+            convert.cancelled,
+        )
+
+    def _cancel_item(
+        self, topic: str, task_id: str, *, revoke_lease: bool, request_id: str | None = None
+    ) -> Item[pb.BatchCancelItem]:
+        message = pb.BatchCancelItem(id=convert.text("id", task_id), revoke_lease=revoke_lease)
+        return Item(convert.text("topic", topic), task_id, message, request_id)
 
     async def reschedule(
         self,
@@ -337,7 +330,3 @@ class TaskCalls(Caller):
 
 def _view(*, with_payload: bool) -> task_pb2.TaskView.ValueType:
     return task_pb2.TASK_VIEW_FULL if with_payload else task_pb2.TASK_VIEW_BASIC
-
-
-def _cancelled(answer: pb.BatchCancelResult) -> Cancelled:
-    return convert.cancelled(answer.result, answer.receipt)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -35,19 +36,22 @@ class Wire:
     Attributes:
         sent: the ids of each request, in the order of the sends.
         dates_ms: the not_after of each request.
+        request_ids: of each request; None for none.
         answers: what becomes of an item; OK if it is not named.
     """
 
     def __init__(self) -> None:
         self.sent: list[list[str]] = []
         self.dates_ms: list[int] = []
+        self.request_ids: list[str | None] = []
         self.remaining_s: list[float] = []
         self.answers: dict[str, status_pb2.Status] = {}
         self.failures: list[Failure | None] = []
         self._open = asyncio.Event()
         self._open.set()
         self.idle_count = 0
-        form: Form[Any, Any] = Form(self._alone, self._together)
+        numbers = itertools.count(1)
+        form: Form[Any, Any] = Form(self._alone, self._together, lambda: f"r{next(numbers)}")
         self.coalescer: Coalescer[Any, Any] = Coalescer(form, self._idle)
 
     def hold(self) -> None:
@@ -70,6 +74,7 @@ class Wire:
             raise AttemptFailedError(failure)
 
     async def _alone(self, item: Item[Any], not_after_ms: int, remaining_s: float) -> Any:
+        self.request_ids.append(item.request_id)
         await self._note([item.id], not_after_ms, remaining_s)
         status = self.answers.get(item.id, OK)
         if status.code:
@@ -77,9 +82,10 @@ class Wire:
         return pb.AckResponse(result=pb.AckResult(revision=int(item.id)))
 
     async def _together(
-        self, items: Sequence[Any], not_after_ms: int, remaining_s: float
+        self, items: Sequence[Any], not_after_ms: int, remaining_s: float, request_id: str | None
     ) -> list[pb.BatchAckResult]:
         ids = [item.id for item in items]
+        self.request_ids.append(request_id)
         await self._note(ids, not_after_ms, remaining_s)
         return [answer(task_id, self.answers.get(task_id, OK)) for task_id in ids]
 
@@ -274,6 +280,22 @@ async def test_each_attempt_in_the_queue_ends_at_its_own_time() -> None:
     assert await long == 97
 
 
+async def test_a_repeat_shares_a_request_only_with_repeats_of_the_same_request() -> None:
+    wire = Wire()
+    wire.failures = [None, failure_of_status(refusal(errors.WriteOutcomeUnknown))]
+    first, second = (Item("t", each, pb.BatchAckItem(id=each), "") for each in ("1", "2"))
+
+    async def attempt(*items: Item[Any]) -> list[Any]:
+        sent = [wire.coalescer.attempt(item, 60_000, 60.0) for item in items]
+        return await asyncio.gather(*sent, return_exceptions=True)
+
+    await attempt(Item("t", "0", pb.BatchAckItem(id="0"), ""))
+    assert all(isinstance(each, AttemptFailedError) for each in await attempt(first, second))
+    await attempt(first, Item("t", "3", pb.BatchAckItem(id="3"), ""), second)
+    assert wire.sent == [["0"], ["1", "2"], ["1", "2"], ["3"]]
+    assert wire.request_ids == ["r1", "r2", "r2", "r3"]
+
+
 # Through the client ------------------------------------------------------------------------
 
 
@@ -319,24 +341,50 @@ async def test_topics_and_calls_of_another_kind_do_not_share_a_request(
     assert not client._coalescers, "a client may see any number of topics"
 
 
-async def test_a_replacement_is_sent_alone_under_its_request_id(
+async def test_replacements_of_the_same_moment_share_a_request_and_its_request_id(
     client: Client, server: FakeServer
 ) -> None:
     accept_enqueues(server)
+    modes = [
+        (OnConflict.FAIL, None),
+        (OnConflict.REPLACE_IF_SCHEDULED, None),
+        (OnConflict.REPLACE_IF_FINISHED, None),
+        (OnConflict.DEBOUNCE, timedelta(seconds=5)),
+    ]
     await asyncio.gather(
         *(
             client.enqueue("mail", b"x", task_id=f"t{n}", on_conflict=mode, debounce_limit=limit)
-            for n, (mode, limit) in enumerate(
-                [
-                    (OnConflict.REPLACE_IF_SCHEDULED, None),
-                    (OnConflict.REPLACE_IF_FINISHED, None),
-                    (OnConflict.DEBOUNCE, timedelta(seconds=5)),
-                ]
-            )
+            for n, (mode, limit) in enumerate(modes)
         )
     )
-    assert not server.requests["BatchEnqueue"]
-    assert len({each.request_id for each in server.requests["Enqueue"]}) == 3
+    (replacing,) = server.requests["BatchEnqueue"]
+    assert [item.task.id for item in replacing.items] == ["t1", "t2", "t3"]
+    assert replacing.request_id
+    (by_id,) = server.requests["Enqueue"]
+    assert by_id.task.id == "t0"
+
+
+async def test_a_repeated_cancel_has_the_request_id_of_the_request_that_was_lost(
+    client: Client, server: FakeServer
+) -> None:
+    """Else it could end the task that was enqueued under the same id in between."""
+    lost = refusal(errors.WriteOutcomeUnknown)
+
+    async def done(asked: Any) -> Any:
+        part = pb.BatchCancelResult(result=pb.CancelResult(revision=2))
+        if isinstance(asked, pb.CancelRequest):
+            return pb.CancelResponse(result=part.result)
+        return pb.BatchCancelResponse(results=[part] * len(asked.items))
+
+    both = pb.BatchCancelResponse(results=[pb.BatchCancelResult(status=lost)] * 2)
+    server.script["BatchCancel"] = [both, done]
+    server.script["Cancel"] = [done]
+    results = await asyncio.gather(*(client.cancel("mail", each) for each in ("a", "b")))
+    assert [result.revision for result in results] == [2, 2]
+    (first,) = server.requests["BatchCancel"][:1]
+    repeats = [*server.requests["Cancel"], *server.requests["BatchCancel"][1:]]
+    assert first.request_id
+    assert {each.request_id for each in repeats} == {first.request_id}
 
 
 @pytest.mark.parametrize("kind", ["Ack", "Nack", "Extend", "Release", "Snooze"])
