@@ -217,7 +217,7 @@ class Caller:
         """Makes one request, repeated as need be; the attempts of concurrent calls share one."""
 
         def send(not_after_ms: int, remaining_s: float) -> Awaitable[Any]:
-            # Found anew for each attempt: it is forgotten while nothing is under way.
+            # Looked up for each attempt: it is forgotten while nothing is under way.
             return self._coalescer(kind, item.topic).attempt(item, not_after_ms, remaining_s)
 
         what = f"{item.topic}/{item.id}"
