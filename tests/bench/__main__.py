@@ -22,10 +22,12 @@ from tests.bench import report, runner
 from tests.bench.systems import System
 from tests.bench.systems.registry import ALONE, PEERS
 from tests.bench.workloads import Sizes, Workload
+from tests.bench.workloads.registry import ALONE as ALONE_CELLS
 from tests.bench.workloads.registry import WORKLOADS
 
 QUICK = Sizes(tasks=2_000, memory_tasks=2_000, steady_s=3.0, steady_delay_ms=(500, 1_500))
 QUICK_SYSTEMS = ("ddq", "beanstalkd", "asynq", "bullmq")
+COMPARED = tuple(name for name, workload in WORKLOADS.items() if not workload.alone)
 QUICK_WORKLOADS = ("single-50", "bulk-100", "drain", "steady-500")
 
 
@@ -34,7 +36,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__.partition("\n")[0])
     parser.add_argument("--systems", nargs="+", choices=sorted({*PEERS, *ALONE}), metavar="NAME")
     parser.add_argument("--workloads", nargs="+", choices=sorted(WORKLOADS), metavar="NAME")
-    parser.add_argument("--alone", action="store_true", help="the variants of ddq, without peers")
+    parser.add_argument("--alone", action="store_true", help="ddq and its variants, without peers")
     parser.add_argument("--quick", action="store_true", help="few systems and tasks")
     parser.add_argument("--tasks", type=int, help="tasks of an enqueue or a drain")
     parser.add_argument("--steady-s", type=float, help="seconds of a steady load")
@@ -58,18 +60,14 @@ def chosen_sizes(options: argparse.Namespace) -> Sizes:
 
 def cells(options: argparse.Namespace) -> list[tuple[Workload, System]]:
     """What is measured, in order: the systems of a workload follow each other."""
-    if options.systems:
-        systems = [{**PEERS, **ALONE}[name] for name in options.systems]
-    elif options.quick:
-        systems = [PEERS[name] for name in QUICK_SYSTEMS]
+    known = {**PEERS, **ALONE}
+    if options.systems or options.workloads or not options.alone:
+        names = options.systems or (QUICK_SYSTEMS if options.quick else [*PEERS])
+        workloads = options.workloads or (QUICK_WORKLOADS if options.quick else COMPARED)
+        chosen = [(workload, names) for workload in workloads]
     else:
-        systems = [*ALONE.values()] if options.alone else [*PEERS.values()]
-    names = options.workloads or (QUICK_WORKLOADS if options.quick else None)
-    if names is None:
-        names = [
-            name for name, workload in WORKLOADS.items() if options.alone or not workload.alone
-        ]
-    return [(WORKLOADS[name], system) for name in names for system in systems]
+        chosen = [*ALONE_CELLS]
+    return [(WORKLOADS[workload], known[name]) for workload, names in chosen for name in names]
 
 
 async def bench(options: argparse.Namespace) -> runner.Run:

@@ -110,9 +110,9 @@ async def store(folder: Path, *options: str) -> AsyncIterator[tuple[int, int]]:
         yield port, pid
 
 
-async def used_memory_bytes(port: int) -> int:
+async def used_memory_bytes(port: int, host: str = "127.0.0.1") -> int:
     """``used_memory`` of a Valkey or Redis."""
-    client = redis.asyncio.Redis(port=port)
+    client = redis.asyncio.Redis(host=host, port=port)
     try:
         return int((await client.info("memory"))["used_memory"])
     finally:

@@ -21,6 +21,7 @@ SHOWN = (
     ("behind_ms", "producer late ms"),
     ("peak_bytes", "store peak B"),
     ("refused", "refused"),
+    ("task_us", "µs per task"),
     ("cpu_client_us", "client µs"),
     ("cpu_server_us", "server µs"),
     ("cpu_store_us", "store µs"),

@@ -15,7 +15,7 @@ from tests.bench.driving import Delivery, Exactness, exactness, percentile
 from tests.bench.runner import Result, Run
 from tests.bench.systems import Driver, MissingError
 from tests.bench.systems.ddq import Ddq
-from tests.bench.systems.registry import PEERS
+from tests.bench.systems.registry import ALONE, PEERS
 from tests.bench.workloads import Sizes
 from tests.bench.workloads.registry import WORKLOADS
 
@@ -112,3 +112,11 @@ def test_the_systems_of_a_workload_follow_each_other() -> None:
     names = [workload.name for workload, _ in cells(arguments([]))]
     assert names == sorted(names, key=names.index)
     assert {system.name for _, system in cells(arguments([]))} == {*PEERS}
+
+
+def test_every_variant_and_every_workload_is_measured_by_bench_or_bench_alone() -> None:
+    alone = cells(arguments(["--alone"]))
+    assert {system.name for _, system in alone} == {"ddq", *ALONE}
+    both = [*alone, *cells(arguments([]))]
+    assert {workload.name for workload, _ in both} == {*WORKLOADS}
+    assert all(workload.suits(system) for workload, system in alone)

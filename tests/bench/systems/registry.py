@@ -9,7 +9,7 @@ from tests.bench.systems.beanstalkd import Beanstalkd
 from tests.bench.systems.bullmq import BullMq
 from tests.bench.systems.celery import CeleryPeer
 from tests.bench.systems.chasquimq import ChasquiMq
-from tests.bench.systems.ddq import Ddq
+from tests.bench.systems.ddq import Ddq, ThreeNodes, Unary
 from tests.bench.systems.saq import Saq
 
 PEERS: dict[str, System] = {
@@ -19,6 +19,14 @@ PEERS: dict[str, System] = {
 """ddq and other queues."""
 
 ALONE: dict[str, System] = {
-    system.name: system for system in (Ddq("ddq-2-shards", shards=2), Ddq("ddq-4-shards", shards=4))
+    system.name: system
+    for system in (
+        Ddq("ddq-2-shards", shards=2),
+        Ddq("ddq-4-shards", shards=4),
+        Unary(),
+        ThreeNodes("ddq-3-nodes-fast", durability="fast"),
+        ThreeNodes("ddq-3-nodes-quorum", durability="quorum"),
+        ThreeNodes("ddq-3-nodes-all", durability="all"),
+    )
 }
 """Variants of ddq."""

@@ -49,7 +49,7 @@ async def measure(setting: Setting, *, rate: float) -> Figures:
     }
 
 
-def steady(rate: int) -> Workload:
+def steady(rate: int, *, alone: bool = False) -> Workload:
     """The workload of a rate, in tasks per second."""
     return Workload(
         f"steady-{rate}",
@@ -58,4 +58,5 @@ def steady(rate: int) -> Workload:
         "p99_ms",
         more_is_better=False,
         suits=lambda system: system.works,
+        alone=alone,
     )
