@@ -39,14 +39,7 @@ def many(request: Any, read: Read[T]) -> list[T]:
     problems = Problems()
     check.topic_name(problems, request.topic)
     check.request_id(problems, getattr(request, "request_id", ""), required=False)
-    items: list[T] = []
-    check.batch(
-        problems,
-        request.items,
-        "items",
-        lambda item: items.append(read(problems, item)),
-        lambda item: item.id,
-    )
+    items = check.batch(problems, request.items, "items", read)
     problems.raise_if_any()
     return items
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -34,7 +34,7 @@ VIOLATIONS_MAX_COUNT = 20
 """Violations that an error names; for the others it gives their number. There may be a million."""
 
 
-class _Leaving(AbstractContextManager[None]):
+class _Leaving(AbstractContextManager[list[str]]):
     """Leaves the field that was entered last.
 
     One object for all blocks of a request: a generator for each would cost a batch several
@@ -43,6 +43,9 @@ class _Leaving(AbstractContextManager[None]):
 
     def __init__(self, path: list[str]) -> None:
         self._path = path
+
+    def __enter__(self) -> list[str]:
+        return self._path
 
     def __exit__(self, *_: object) -> None:
         self._path.pop()
@@ -69,8 +72,11 @@ class Problems:
         self._too_large = True
         self.add(field, description)
 
-    def within(self, field: str) -> AbstractContextManager[None]:
-        """Fields noted in the block lie within ``field``."""
+    def within(self, field: str) -> AbstractContextManager[list[str]]:
+        """Fields noted in the block lie within ``field``.
+
+        The block is given the path; it may replace the last part by that of another item.
+        """
         self._path.append(field)
         return self._leaving
 
@@ -198,19 +204,19 @@ def batch_size(problems: Problems, items: Sequence[object], field: str) -> bool:
 
 
 def batch(
-    problems: Problems,
-    items: Sequence[T],
-    field: str,
-    check: Callable[[T], None],
-    id_of: Callable[[T], str],
-) -> None:
-    """1 to batch_max_items items, each checked under its own path, no two with the same id."""
+    problems: Problems, items: Sequence[Any], field: str, read: Callable[[Problems, Any], T]
+) -> list[T]:
+    """1 to batch_max_items items, each read under its own path, no two with the same ``id``."""
     if not batch_size(problems, items, field):
-        return
-    for position, item in enumerate(items):
-        with problems.within(f"{field}[{position}]"):
-            check(item)
-    unique_ids(problems, (id_of(item) for item in items), field)
+        return []
+    values = []
+    with problems.within(field) as path:
+        for position, item in enumerate(items):
+            # Not a block for each item: to enter and leave it are two calls.
+            path[-1] = f"{field}[{position}]"
+            values.append(read(problems, item))
+    unique_ids(problems, [item.id for item in items], field)
+    return values
 
 
 # Times -------------------------------------------------------------------------------------
