@@ -55,26 +55,29 @@ local function add_entry(...)
 end
 
 local function write_values(command, key, values)
-  for from = 1, #values, CHUNK do
-    redis.call(command, key, unpack(values, from, math.min(from + CHUNK - 1, #values)))
+  local count = #values
+  for from = 1, count, CHUNK do
+    redis.call(command, key, unpack(values, from, math.min(from + CHUNK - 1, count)))
   end
 end
 
 -- Writes what changed of one key: `set` for what it gets, `remove` for what goes.
 local function write_members(key, order, values, set, remove, score_first)
-  local sets, gone = {}, {}
-  for _, member in ipairs(order) do
+  local sets, gone, count = {}, {}, 0
+  local member_at, value_at = 1, 2
+  if score_first then member_at, value_at = 2, 1 end
+  for i = 1, #order do
+    local member = order[i]
     local value = values[member]
-    if not value then
-      gone[#gone + 1] = member
+    if value then
+      sets[count + member_at], sets[count + value_at] = member, value
+      count = count + 2
     else
-      local at = #sets
-      sets[at + 1] = score_first and value or member
-      sets[at + 2] = score_first and member or value
+      gone[#gone + 1] = member
     end
   end
-  if #sets > 0 then write_values(set, key, sets) end
-  if #gone > 0 then write_values(remove, key, gone) end
+  write_values(set, key, sets)
+  write_values(remove, key, gone)
 end
 
 -- The journal goes first: an entry can be refused, where its last id was set by hand.

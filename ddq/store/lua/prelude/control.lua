@@ -75,6 +75,13 @@ local function as_ms(score)
   return math.floor(ms)
 end
 
+-- A time as a score's text. The tasks of a batch often have the same one.
+local text_ms, text
+local function as_score(ms)
+  if ms ~= text_ms then text_ms, text = ms, string.format('%.0f', ms) end
+  return text
+end
+
 local function first_score(key)
   local head = run('ZRANGE', key, 0, 0, 'WITHSCORES')
   return head[2] and as_ms(head[2])

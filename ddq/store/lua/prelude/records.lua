@@ -93,7 +93,7 @@ end
 
 -- Returns the task, nil when the id is unknown, or false when its records cannot be read.
 local function load(id)
-  read_ahead({ id }, 1, 1)
+  if hashes[K.payloads][id] == nil then read_ahead({ id }, 1, 1) end
   local record, state = hashes[K.payloads][id], get_field(K.states, id)
   if not record and not state then return nil end
   local payload = unpack_payload(record)
@@ -151,5 +151,5 @@ local function remember(kind, request_id, id, value, until_ms)
   local keep_ms = CALL.not_after_ms > 0 and CALL.not_after_ms or now
   keep_ms = math.max(keep_ms + 2 * CALL.max_skew_ms, until_ms or 0)
   set_field(K.requests, field, value)
-  set_score(K.request_expiry, field, string.format('%.0f', keep_ms))
+  set_score(K.request_expiry, field, as_score(keep_ms))
 end

@@ -16,7 +16,7 @@ end
 local function transition(op, t, to, score)
   local from = t.cut_from or t.state
   if INDEX[from] ~= INDEX[to] then set_score(INDEX[from], t.id, false) end
-  set_score(INDEX[to], t.id, string.format('%.0f', score))
+  set_score(INDEX[to], t.id, as_score(score))
   if HELD[from] then count(NAME[from], -1) end
   count(NAME[to], 1)
   control.sequence = control.sequence + 1
@@ -44,7 +44,7 @@ local function create(id, since_ms, due_ms, tail)
   }
   set_field(K.payloads, id,
     struct.pack('>BI8I8I8', FORMAT, t.incarnation, since_ms, due_ms) .. tail)
-  set_score(K.tasks, id, string.format('%.0f', due_ms))
+  set_score(K.tasks, id, as_score(due_ms))
   count('enqueued', 1)
   count('scheduled', 1)
   journal('enqueue', t, nil)
