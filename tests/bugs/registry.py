@@ -477,8 +477,8 @@ BUGS: tuple[Bug, ...] = (
         (
             (
                 "prelude/transitions",
-                "if dead or t.attempt >= t.payload.max_attempts then",
-                "if dead or t.attempt > t.payload.max_attempts then",
+                "if dead or t.attempt >= policy.max_attempts then",
+                "if dead or t.attempt > policy.max_attempts then",
             ),
         ),
     ),
@@ -489,8 +489,11 @@ BUGS: tuple[Bug, ...] = (
         (
             (
                 "nack",
-                "or t.attempt >= t.payload.max_attempts",
-                ("or t.attempt >= t.payload.max_attempts or t.payload.max_attempts == 4294967295"),
+                "or t.attempt >= policy_of(t.payload).max_attempts",
+                (
+                    "or t.attempt >= policy_of(t.payload).max_attempts "
+                    "or policy_of(t.payload).max_attempts == 4294967295"
+                ),
             ),
         ),
         searches=(Search.STEPS,),
@@ -499,7 +502,7 @@ BUGS: tuple[Bug, ...] = (
         "backoff does not grow",
         _set("G5", "G10"),
         "off by one in the exponent",
-        (("prelude/transitions", "(payload.multiplier_milli / 1000) ^ (attempt - 1)", "1"),),
+        (("prelude/transitions", "(policy.multiplier_milli / 1000) ^ (attempt - 1)", "1"),),
     ),
     Bug(
         "release burns an attempt",

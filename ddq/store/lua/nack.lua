@@ -22,7 +22,7 @@ local results = each_item(ARGS + 1, 6, function(t, at)
   if not t then
     return unreadable(t, 0, 0, 0)
   elseif t.state == LEASED and t.token == token then
-    local dead = ARGV[at + 3] == '1' or t.attempt >= t.payload.max_attempts
+    local dead = ARGV[at + 3] == '1' or t.attempt >= policy_of(t.payload).max_attempts
     t.settled_token, t.verdict, t.token = token, dead and DEAD_LETTERED or RETRIED, ''
     t.last_error = ARGV[at + 4]
     end_attempt('nack', t, delay_ms, dead, tonumber(ARGV[at + 5]))

@@ -2,20 +2,27 @@
 
 -- payloads[id], written once: format, incarnation, enqueued ms, first due ms, then what the
 -- caller packed: retry policy, digest, headers, payload (ddq/store/records.py).
-local PAYLOAD_HEAD = '>BI8I8I8I4I8I8I4I4c16I4'
+local PAYLOAD_HEAD = '>BI8I8I8c28c16I4'
+local POLICY = '>I4I8I8I4I4'
 local PAYLOAD_HEAD_BYTES = 73
 
 local function unpack_payload(record)
   if not record or #record < PAYLOAD_HEAD_BYTES or record:byte(1) ~= FORMAT then return nil end
-  local _, incarnation, enqueued_ms, due_ms, max_attempts, initial_backoff_ms, max_backoff_ms,
-    multiplier_milli, jitter_milli, digest, headers_bytes = struct.unpack(PAYLOAD_HEAD, record)
+  local _, incarnation, enqueued_ms, due_ms, policy, digest, headers_bytes =
+    struct.unpack(PAYLOAD_HEAD, record)
   if #record < PAYLOAD_HEAD_BYTES + headers_bytes or incarnation > MAX_MS then return nil end
   return {
-    incarnation = incarnation, enqueued_ms = enqueued_ms, due_ms = due_ms,
-    max_attempts = max_attempts, initial_backoff_ms = initial_backoff_ms,
-    max_backoff_ms = max_backoff_ms, multiplier_milli = multiplier_milli,
-    jitter_milli = jitter_milli, digest = digest, headers_bytes = headers_bytes,
+    incarnation = incarnation, enqueued_ms = enqueued_ms, due_ms = due_ms, policy = policy,
+    digest = digest, headers_bytes = headers_bytes,
   }
+end
+
+-- The retry policy of a task; few scripts need it.
+local function policy_of(payload)
+  local p = {}
+  p.max_attempts, p.initial_backoff_ms, p.max_backoff_ms, p.multiplier_milli, p.jitter_milli =
+    struct.unpack(POLICY, payload.policy)
+  return p
 end
 
 -- states[id]: absent for a task that was never touched since its enqueue.
@@ -45,6 +52,8 @@ local function unpack_state(record)
     verdict = verdict, token = token, settled_token = settled_token, digest = digest,
     request_id = request_id, last_error = last_error,
     snoozes = #record >= at + 3 and struct.unpack('>I4', record, at) or 0,
+    -- For load(): a table that grows later is built twice.
+    id = false, record = false, payload = false, cut_from = false,
   }
 end
 

@@ -103,21 +103,22 @@ end
 
 -- min(max_backoff, initial * multiplier^(attempt - 1)), and on top a random part of up to
 -- jitter times that: never sooner than the first term.
-local function backoff_ms(payload, attempt, random)
-  if payload.initial_backoff_ms == 0 then return 0 end
-  local base = payload.initial_backoff_ms * (payload.multiplier_milli / 1000) ^ (attempt - 1)
-  base = math.min(base, payload.max_backoff_ms)
-  return math.ceil(base + base * payload.jitter_milli / 1000 * random)
+local function backoff_ms(policy, attempt, random)
+  if policy.initial_backoff_ms == 0 then return 0 end
+  local base = policy.initial_backoff_ms * (policy.multiplier_milli / 1000) ^ (attempt - 1)
+  base = math.min(base, policy.max_backoff_ms)
+  return math.ceil(base + base * policy.jitter_milli / 1000 * random)
 end
 
 -- Ends an attempt without success. delay_ms < 0: by the retry policy.
 local function end_attempt(op, t, delay_ms, dead, random)
-  if dead or t.attempt >= t.payload.max_attempts then
+  local policy = policy_of(t.payload)
+  if dead or t.attempt >= policy.max_attempts then
     t.token = ''
     transition(op, t, DEAD, now)
     return
   end
-  if delay_ms < 0 then delay_ms = backoff_ms(t.payload, t.attempt, random) end
+  if delay_ms < 0 then delay_ms = backoff_ms(policy, t.attempt, random) end
   t.due_ms = now + delay_ms
   transition(op, t, SCHEDULED, t.due_ms)
 end
