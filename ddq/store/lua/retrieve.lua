@@ -73,7 +73,7 @@ if control.paused == 0 and not recall_only then
       t.token = ARGV[tokens + #results + 1]
       t.settled_token, t.verdict = '', NONE
       transition('lease', t, LEASED, expiry_ms)
-      results[#results + 1] = { id, t.record, pack_state(t), expiry_ms }
+      results[#results + 1] = { id, t.record, get_field(K.states, id), expiry_ms }
       granted[#granted + 1] = struct.pack('>I2c0', #id, id) .. t.token
     end
   end
