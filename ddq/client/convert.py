@@ -274,7 +274,9 @@ def _lease_field(message: queue_pb.LeasedTask, name: str) -> object:
         return time(message.task, name)
     if name == "remaining":
         return _timedelta(message.lease_remaining)
-    return span(message, name) if name == "max_run" else time(message, name)
+    if name == "max_run":
+        return span(message, name)
+    return time(message, f"lease_{name}")
 
 
 def enqueued(result: queue_pb.EnqueueResult, given: task_pb2.Receipt) -> values.Enqueued:

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from ddq.client import Client, NewTask, RetryPolicy, TopicSettings, convert, convert_topics
+from ddq.client import (
+    Client,
+    Lease,
+    NewTask,
+    RetryPolicy,
+    TopicSettings,
+    convert,
+    convert_topics,
+)
 from ddq.errors import InvalidArgument, Unimplemented
 from ddq.v1 import task_pb2
 from ddq.v1.delay_queue_admin_service_pb2 import RedriveDeadTasksResponse
+from ddq.v1.delay_queue_service_pb2 import LeasedTask
 from tests.client.fake import FakeServer
 
 
@@ -133,3 +144,31 @@ async def test_an_empty_selection_is_not_all_dead_tasks(client: Client, server: 
     server.script["RedriveDeadTasks"] = [RedriveDeadTasksResponse(done=True)]
     await client.redrive("mail", "one id")
     assert [list(request.ids) for request in server.requests["RedriveDeadTasks"]] == [["one id"]]
+
+
+def test_a_lease_that_is_read_when_it_is_asked_for_equals_one_that_is_made_of_its_fields() -> None:
+    moment = datetime(2030, 1, 1, tzinfo=UTC)
+    message = LeasedTask(lease_token=b"t" * 16)
+    message.task.topic, message.task.id, message.task.payload = "mail", "a", b"x"
+    message.task.state = task_pb2.TASK_STATE_LEASED
+    message.task.due_time.FromDatetime(moment)
+    message.lease_expire_time.FromDatetime(moment + timedelta(seconds=30))
+    message.lease_remaining.FromTimedelta(timedelta(seconds=29))
+    message.max_run.FromTimedelta(timedelta(minutes=5))
+    message.receipt.store_time.FromDatetime(moment + timedelta(seconds=1))
+    made = Lease(
+        topic="mail",
+        id="a",
+        token=b"t" * 16,
+        task=convert.task(message.task),
+        expire_time=moment + timedelta(seconds=30),
+        remaining=timedelta(seconds=29),
+        receipt=convert.receipt(message.receipt),
+        max_run=timedelta(minutes=5),
+    )
+    assert convert.lease(message) == made
+    assert repr(convert.lease(message)) == repr(made)
+    assert convert.lease(message).due_time == made.due_time == moment
+    assert replace(convert.lease(message), max_run=None) == replace(made, max_run=None)
+    assert copy.deepcopy(convert.lease(message)) == made
+    assert not hasattr(convert.lease(message), "no_such_field")
