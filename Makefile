@@ -126,6 +126,10 @@ bench-quick: $(READY) ## the same with few systems and tasks, in under three min
 bench-alone: $(READY) ## measure ddq alone: shards, processes, durability, pending tasks, overload
 	@$(BIN)/python -m tests.bench --alone --out artifacts/bench-alone $(ARGS)
 
+.PHONY: profile
+profile: $(READY) ## write flame graphs of a server, a client and a worker under load (needs py-spy)
+	@$(BIN)/python -m tests.bench.profile $(ARGS)
+
 .PHONY: bench-lateness
 bench-lateness: $(READY) ## measure how late deliveries are
 	@$(BIN)/python -m tests.bench.lateness $(ARGS)

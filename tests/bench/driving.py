@@ -114,6 +114,19 @@ async def _line(process: asyncio.subprocess.Process, log: Path, limit_s: float) 
     return answer
 
 
+async def _exit(process: asyncio.subprocess.Process) -> None:
+    """Waits for the end of a driver that has answered; it may still write files.
+
+    Raises:
+        BenchError: it does not end.
+    """
+    try:
+        async with asyncio.timeout(EXIT_LIMIT_S):
+            await process.wait()
+    except TimeoutError:
+        raise BenchError(f"a driver did not end within {EXIT_LIMIT_S:g} s") from None
+
+
 async def produce(
     driver: Driver, job: Job, folder: Path, limit_s: float = ENQUEUE_LIMIT_S
 ) -> dict[str, Any]:
@@ -126,6 +139,7 @@ async def produce(
     process = await _start(driver, job, log)
     try:
         answer = await _line(process, log, limit_s)
+        await _exit(process)
     finally:
         await processes.end(process)
     if job.do == "enqueue" and answer.get("failed"):
@@ -149,6 +163,7 @@ class Consumer:
             BenchError: it failed.
         """
         answer = await _line(self._process, self._log, self._job.limit_s + EXIT_LIMIT_S)
+        await _exit(self._process)
         self.cpu_s = float(answer["cpu_s"])
         return read_deliveries(Path(self._job.out))
 

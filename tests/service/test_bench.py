@@ -12,6 +12,7 @@ import pytest
 from tests.bench import report, runner
 from tests.bench.__main__ import arguments, bench, cells
 from tests.bench.driving import Delivery, Exactness, exactness, percentile
+from tests.bench.profile import NoProfilerError, profiler
 from tests.bench.runner import Result, Run
 from tests.bench.systems import Driver, MissingError
 from tests.bench.systems.ddq import Ddq
@@ -106,6 +107,18 @@ async def test_a_system_without_its_tools_is_left_out_and_reported() -> None:
     assert done.missing == [runner.Missing("absent", "the tool is not there", "install it")]
     assert (done.results, output.getvalue()) == ([], "")
     assert "absent: not measured" in log.getvalue()
+
+
+def test_a_profile_without_py_spy_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
+    with pytest.raises(NoProfilerError, match=r"pip install py-spy"):
+        profiler()
+    found = tmp_path / "py-spy"
+    found.touch(mode=0o755)
+    assert profiler() == str(found)
 
 
 def test_the_systems_of_a_workload_follow_each_other() -> None:
