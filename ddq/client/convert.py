@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from typing import Protocol, TypeVar
@@ -261,22 +261,22 @@ def lease(message: queue_pb.LeasedTask) -> values.Lease:
     """A task and the right to work on it; most of it is read when it is asked for."""
     head = message.task
     return values.Lease.reading(
-        head.topic, head.id, message.lease_token, functools.partial(_lease_field, message)
+        head.topic,
+        head.id,
+        message.lease_token,
+        lambda name: _LEASE_READERS[name](message),
     )
 
 
-def _lease_field(message: queue_pb.LeasedTask, name: str) -> object:
-    if name == "task":
-        return task(message.task)
-    if name == "receipt":
-        return receipt(message.receipt)
-    if name == "due_time":
-        return time(message.task, name)
-    if name == "remaining":
-        return _timedelta(message.lease_remaining)
-    if name == "max_run":
-        return span(message, name)
-    return time(message, f"lease_{name}")
+_LEASE_READERS: Mapping[str, Callable[[queue_pb.LeasedTask], object]] = {
+    "task": lambda message: task(message.task),
+    "expire_time": lambda message: time(message, "lease_expire_time"),
+    "remaining": lambda message: _timedelta(message.lease_remaining),
+    "receipt": lambda message: receipt(message.receipt),
+    "max_run": lambda message: span(message, "max_run"),
+    # Of the task; a worker asks for it and for nothing else of each.
+    "due_time": lambda message: time(message.task, "due_time"),
+}
 
 
 def enqueued(result: queue_pb.EnqueueResult, given: task_pb2.Receipt) -> values.Enqueued:
