@@ -1,4 +1,4 @@
-"""A lease reads its fields from the reply when they are asked for, and is a value like any other."""
+"""A lease reads its fields from the reply late, and is a value like any other."""
 
 from __future__ import annotations
 
