@@ -155,7 +155,7 @@ class Receipt:
 
 
 class Outcome(NamedTuple, Generic[T]):
-    """What became of one item: a value or an error, and the receipt if a script answered."""
+    """The outcome of one item: a value or an error, and the receipt if a script answered."""
 
     value: T | None = None
     error: DdqError | None = None

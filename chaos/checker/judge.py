@@ -32,7 +32,7 @@ _NO_GATES: Mapping[str, float] = MappingProxyType({})
 
 
 class PromiseResult(msgspec.Struct):
-    """What became of one promise."""
+    """The outcome of one promise."""
 
     id: str
     name: str

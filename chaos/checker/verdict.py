@@ -51,7 +51,7 @@ class Anomaly:
 
 @dataclass(slots=True)
 class Found:
-    """What one checker found.
+    """The findings of one checker.
 
     Attributes:
         anomalies: each of them makes it INVALID.

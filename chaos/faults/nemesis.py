@@ -161,7 +161,7 @@ def _draw_track(
 
 
 class FaultPhase(StrEnum):
-    """What became of a step."""
+    """The outcome of a step."""
 
     BEGUN = "begun"
     INJECTED = "injected"

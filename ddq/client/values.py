@@ -322,7 +322,7 @@ class DeadDeleted:
 
 @dataclass(frozen=True, slots=True)
 class ItemResult(Generic[T]):
-    """What became of one item of a batch: a value or an error.
+    """The outcome of one item of a batch: a value or an error.
 
     Attributes:
         id: the task's id.

@@ -67,7 +67,7 @@ def decide(
     bootstrap: bool = False,
     force_master: bool = False,
 ) -> Decision:
-    """What a node may start as.
+    """The role in which a node may start.
 
     Args:
         views: of the Sentinels that answered.

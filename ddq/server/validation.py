@@ -312,7 +312,7 @@ def headers(problems: Problems, values: Mapping[str, str]) -> dict[str, str]:
 
 
 def retry_policy(problems: Problems, message: task_pb2.RetryPolicy) -> RetryOverrides:
-    """What a retry policy sets."""
+    """The values that a retry policy sets."""
     if not message.ByteSize():
         return NO_OVERRIDES
     attempts = initial_ms = longest_ms = multiplier = jitter = None

@@ -52,7 +52,7 @@ class Barrier:
 
     @staticmethod
     def of(settings: TopicSettings) -> Barrier:
-        """What a topic asks for."""
+        """The barrier that a topic asks for: its durability and fsync."""
         return Barrier(settings.durability, settings.fsync)
 
 

@@ -60,7 +60,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """What a look at the store found.
+    """The findings of one check of the store.
 
     Attributes:
         down_after_ms: the shortest silence after which the store replaces a master, of all nodes

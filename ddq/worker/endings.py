@@ -182,5 +182,5 @@ def failed_verdict(job: Job, error: DdqError) -> Verdict:
 
 
 def verdict_of(error: DdqError) -> Verdict:
-    """What became of a delivery whose last request failed."""
+    """The outcome of a delivery whose last request failed."""
     return Verdict.UNKNOWN if isinstance(error, OutcomeUnknown) else Verdict.LOST

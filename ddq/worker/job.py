@@ -84,7 +84,7 @@ class NextRun:
 
 
 class Verdict(enum.Enum):
-    """What became of one delivery, as far as its worker knows."""
+    """The outcome of one delivery, as far as its worker knows."""
 
     ACKED = "acked"
     NACKED = "nacked"
@@ -210,7 +210,7 @@ class Job:
 
     @property
     def next_run(self) -> NextRun | None:
-        """What the handler has planned; None: nothing."""
+        """The next run that the handler has planned; None: there is none."""
         return self._next_run
 
     def run_again(

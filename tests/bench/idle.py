@@ -149,7 +149,7 @@ async def bench(options: argparse.Namespace) -> str:
 
 
 def arguments() -> argparse.Namespace:
-    """What was asked for on the command line."""
+    """The options of the command line."""
     parser = argparse.ArgumentParser(prog="idle", description=__doc__.partition("\n")[0])
     parser.add_argument("--topics", type=int, default=1_000)
     parser.add_argument("--active", type=int, default=10, help="topics that have tasks")

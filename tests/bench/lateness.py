@@ -128,7 +128,7 @@ def report(measured: Measured, total: int, options: argparse.Namespace) -> str:
 
 
 def arguments(given: list[str]) -> argparse.Namespace:
-    """What was asked for on the command line."""
+    """The options of the command line."""
     parser = argparse.ArgumentParser(prog="lateness", description=__doc__.partition("\n")[0])
     parser.add_argument("--rate", type=float, default=200.0, help="tasks a second")
     parser.add_argument("--seconds", type=float, default=10.0, help="how long to enqueue")

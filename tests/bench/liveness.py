@@ -319,7 +319,7 @@ async def bench(options: argparse.Namespace) -> list[Row]:
 
 
 def arguments() -> argparse.Namespace:
-    """What was asked for on the command line."""
+    """The options of the command line."""
     parser = argparse.ArgumentParser(prog="liveness", description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="smaller, in about two minutes")
     parser.add_argument("--only", action="append", choices=[*ROWS], help="may be given repeatedly")

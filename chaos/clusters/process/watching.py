@@ -58,7 +58,7 @@ class NodeWatcher(ABC):
 
     @abstractmethod
     def log(self, node: StoreNode) -> Path:
-        """What it has printed."""
+        """The path of the log with its output."""
 
     async def command(self, node: StoreNode, *words: str, timeout_s: float = 2.0) -> Reply:
         """One command to one node, from an address that no partition cuts."""

@@ -60,7 +60,7 @@ class Procedure:
 
     @property
     def experiment(self) -> Experiment:
-        """What is run."""
+        """The experiment that is run."""
         return Experiment(
             title=self.title,
             driver=self.driver,

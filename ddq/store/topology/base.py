@@ -173,7 +173,7 @@ _ROLE_LOST = ("READONLY", "MASTERDOWN", "UNBLOCKED", "CLUSTERDOWN", "NOREPLICAS"
 
 
 def info_fields(reply: bytes) -> dict[str, str]:
-    """What INFO or CLUSTER INFO said, by name."""
+    """The fields of INFO or CLUSTER INFO, by name."""
     lines = reply.decode().split("\r\n")
     return dict(line.split(":", 1) for line in lines if ":" in line)
 

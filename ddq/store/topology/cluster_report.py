@@ -1,4 +1,4 @@
-"""What one node reports of a Cluster: its slots, their masters and the epochs."""
+"""The report of one node about a Cluster: its slots, their masters and the epochs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class ClusterReport:
-    """What one node reports of the Cluster.
+    """The report of one node about the Cluster.
 
     Attributes:
         ok: whether it takes the Cluster to be well; one in a minority does not.
@@ -55,7 +55,7 @@ class _NoReportError(Exception):
 
 
 async def ask_node(connection: Connection, asked: Node) -> ClusterReport:
-    """What one node reports of the Cluster.
+    """The report of one node about the Cluster.
 
     Raises:
         Exception: it does not answer, or is of no Cluster.

@@ -25,7 +25,7 @@ QUESTION_NAME = "ddq"
 
 @dataclass(frozen=True, slots=True)
 class Ballot:
-    """What one Sentinel answers about the election of a master.
+    """The answer of one Sentinel about the election of a master.
 
     Attributes:
         run_id: of the Sentinel.

@@ -1,4 +1,4 @@
-"""What one Sentinel reports: the master it names, and its part in an election."""
+"""The report of one Sentinel: the master it names, and its part in an election."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ddq.store.topology.refresh import ANSWER_TIMEOUT_S
 
 @dataclass(frozen=True, slots=True)
 class SentinelReport:
-    """What one Sentinel reports.
+    """The report of one Sentinel.
 
     Attributes:
         run_id: of the Sentinel, which may be known by two addresses.
@@ -93,7 +93,7 @@ async def ask_sentinel(connection: Connection, sentinel: Node, name: str) -> Sen
 
 
 async def ask_ballot(connection: Connection, sentinel: Node, name: str, node: Node) -> Ballot:
-    """What one Sentinel answers about the election of a master.
+    """The answer of one Sentinel about the election of a master.
 
     Raises:
         Exception: it does not answer, or not what can be read.
