@@ -27,7 +27,7 @@ _PROMISES: dict[type, str] = {
 def promise_of_answer(op: ops.Operation, *answers: ops.Response) -> str:
     """The promise that a wrong answer to an operation endangers."""
     said = {answer.status for answer in answers} | {
-        result[0] for answer in answers for result in answer.results if result
+        result[0] for results in _disputed(answers) for result in results if result
     }
     if said & {"NOT_LEADER", "LEASE_LOST"}:
         return "G8 fenced"
@@ -45,6 +45,17 @@ def promise_of_answer(op: ops.Operation, *answers: ops.Response) -> str:
     if isinstance(op, ops.Nack) and _same_but_for(3, answers):
         return "G10 retry bound"
     return _PROMISES.get(type(op), "G13 idempotent")
+
+
+def _disputed(answers: tuple[ops.Response, ...]) -> list[tuple[Any, ...]]:
+    """For each item of a batch the results that the answers give for it, unless these are equal.
+
+    One item that lost its lease says nothing about a wrong due time of another.
+    """
+    items = list(zip(*(answer.results for answer in answers), strict=False))
+    disputed = [results for results in items if len(set(results)) > 1]
+    same_count = len({len(answer.results) for answer in answers}) == 1
+    return disputed if disputed and same_count else [answer.results for answer in answers]
 
 
 def _same_but_for(field: int, answers: tuple[ops.Response, ...]) -> bool:
