@@ -53,6 +53,10 @@ class Limits:
     retrieve_max_tasks: int = described(1_000, "tasks of one Retrieve")
     retrieve_max_bytes: int = described(3 * MIB, "bytes of payloads and headers of one Retrieve")
     retrieve_wait_max_ms: int = described(60 * SECOND_MS, "how long one Retrieve may wait")
+    stream_credit_max_tasks: int = described(10_000, "open credit of a StreamRetrieve in tasks")
+    stream_credit_max_bytes: int = described(
+        64 * MIB, "open credit of a StreamRetrieve in bytes of payloads and headers"
+    )
     lease_min_ms: int = described(100, "shortest lease")
     lease_max_ms: int = described(12 * HOUR_MS, "longest lease")
     lease_token_bytes: int = described(16, "bytes of a lease token")

@@ -6,7 +6,7 @@ if nothing was.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from ddq.config import DEFAULTS, LIMITS
@@ -62,17 +62,29 @@ def page_size(problems: Problems, request: Any) -> int:
     )
 
 
+def topics(problems: Problems, names: Sequence[str], field: str = "topics") -> list[str]:
+    """The topics of a Retrieve."""
+    if not 1 <= len(names) <= LIMITS.retrieve_topics_max_count:
+        problems.add(field, f"has {len(names)} names; give 1 to {LIMITS.retrieve_topics_max_count}")
+    else:
+        for position, name in enumerate(names):
+            check.topic_name(problems, name, f"{field}[{position}]")
+        check.unique_ids(problems, names, field)
+    return list(names)
+
+
 def lease_ms(
     problems: Problems,
-    request: pb.RetrieveRequest | pb.ExtendRequest | pb.BatchExtendItem,
+    request: pb.RetrieveRequest | pb.ExtendRequest | pb.BatchExtendItem | pb.Subscription,
 ) -> int | None:
     """The lease that is asked for; None for the topic's default."""
     if not request.HasField("lease_duration"):
         return None
+    within = "subscribe." if isinstance(request, pb.Subscription) else ""
     return check.duration_ms(
         problems,
         request.lease_duration,
-        "lease_duration",
+        f"{within}lease_duration",
         least_ms=LIMITS.lease_min_ms,
         most_ms=LIMITS.lease_max_ms,
     )

@@ -50,6 +50,22 @@ class Wanted:
     wait_s: float
 
 
+class Leave:
+    """Lets the caller of a Retrieve end its wait, without cutting off a script that may lease."""
+
+    def __init__(self) -> None:
+        self.wanted = False
+        self.waiter: Waiter | None = None
+
+    def now(self) -> None:
+        """The wait ends; what is leased by then is returned."""
+        self.wanted = True
+        # One that was woken looks by itself, and passes on what it was woken for.
+        waiter = self.waiter
+        if waiter is not None and waiter.waits and not waiter.notified:
+            waiter.notify(None)
+
+
 class Retrieval:
     """Leases tasks from the shards of several topics, fairly, and waits for the first.
 
@@ -78,12 +94,22 @@ class Retrieval:
         self._ending.set()
         self._notifier.wake()
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether no call waits any more."""
+        return self._ending.is_set()
+
     async def close(self) -> None:
         """Ends what runs in the background."""
         await self._absences.close()
 
-    async def retrieve(self, wanted: Wanted, call: Call) -> list[Leased]:
+    async def retrieve(
+        self, wanted: Wanted, call: Call, leave: Leave | None = None
+    ) -> list[Leased]:
         """Leases tasks; an empty list if none became ready in time.
+
+        Args:
+            leave: ends the wait.
 
         Raises:
             StoreUnreachable: nothing was found, and at least one shard could not be asked.
@@ -93,12 +119,14 @@ class Retrieval:
         until_s = min(loop.time() + wanted.wait_s, call.deadline_s - REPLY_MARGIN_S)
         # A slot that is being moved would be waited for until the deadline.
         call = replace(call, waits_for_slot=False)
+        leave = leave or Leave()
         with self._notifier.waiting(wanted.topics) as waiter:
+            leave.waiter = waiter
             found = await self._try(wanted, call, first=True)
             while not found.is_final and (left_s := until_s - loop.time()) > 0:
-                if not self._ending.is_set():
+                if not (self._ending.is_set() or leave.wanted):
                     await waiter.wait(min(left_s, SAFETY_S))
-                if self._ending.is_set():
+                if self._ending.is_set() or leave.wanted:
                     # A hint reaches every server, and each wakes calls of its own.
                     return []
                 found = await self._try_notified(waiter, wanted, call)

@@ -39,6 +39,10 @@ REPLY_MARGIN_SHARE = 0.1
 """The margin of a short deadline, as a share of it."""
 
 
+STREAMS = frozenset({"StreamRetrieve"})
+"""RPCs whose handlers read requests and write replies by themselves."""
+
+
 class CallFactory:
     """Makes a Call from what a request and its transport say about time."""
 
@@ -124,7 +128,11 @@ def servicer(
     running = running or RunningCalls()
     names = [name for name in vars(base) if not name.startswith("_")]
     methods = {
-        name: staticmethod(_adapt(name, getattr(service, _snake(name)), calls, metrics, running))
+        name: staticmethod(
+            (_adapt_stream if name in STREAMS else _adapt)(
+                name, getattr(service, _snake(name)), calls, metrics, running
+            )
+        )
         for name in names
     }
     return type(f"Adapted{base.__name__}", (base,), methods)()
@@ -137,37 +145,60 @@ def _snake(name: str) -> str:
 def _adapt(
     name: str, handler: Handler, calls: CallFactory, metrics: Metrics, running: RunningCalls
 ) -> Callable[..., Awaitable[Any]]:
-    def ended(code: grpc.StatusCode, reason: str = "") -> None:
-        metrics.rpcs.labels(name, code.name, reason).inc()
-
     # It is there before it happens, so that an alert sees it grow.
     metrics.rpcs.labels(name, grpc.StatusCode.INTERNAL.name, "")
 
     async def handle(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        try:
-            call = calls.make(request, context.time_remaining())
-            reply = await handler(request, call)
-            ended(grpc.StatusCode.OK)
-            return reply
-        except asyncio.CancelledError:
-            # The caller is gone, or its deadline has passed.
-            ended(grpc.StatusCode.CANCELLED)
-            raise
-        except DdqError as error:
-            ended(error.code, error.reason)
-            # The stubs lack it.
-            await context.abort_with_status(  # type: ignore[attr-defined]
-                rpc_status.to_status(to_status(error))
-            )
-        except Exception as error:  # noqa: BLE001 - it is logged
-            ended(grpc.StatusCode.INTERNAL)
-            # A mistake of ours: the caller learns that the outcome is unknown, the log says where.
-            # Once in a while, since a caller may be able to repeat it at will.
-            throttled.exception((name, type(error)), "%s failed", type(request).__name__)
-            await context.abort(grpc.StatusCode.INTERNAL, "internal error; see the server's log")
+        call = calls.make(request, context.time_remaining())
+        return await handler(request, call)
 
     async def method(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         with running, metrics.rpc(name):
-            return await handle(request, context)
+            return await _answer(name, lambda: handle(request, context), context, metrics)
 
     return method
+
+
+def _adapt_stream(
+    name: str, handler: Any, calls: CallFactory, metrics: Metrics, running: RunningCalls
+) -> Callable[..., Awaitable[Any]]:
+    metrics.rpcs.labels(name, grpc.StatusCode.INTERNAL.name, "")
+
+    async def method(requests: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        with running, metrics.rpc(name):
+            await _answer(name, lambda: handler(requests, context.write, calls), context, metrics)
+
+    return method
+
+
+async def _answer(
+    name: str,
+    handle: Callable[[], Awaitable[Any]],
+    context: grpc.aio.ServicerContext[Any, Any],
+    metrics: Metrics,
+) -> Any:
+    """What ``handle`` returns; ends the call with a status where it raises."""
+
+    def ended(code: grpc.StatusCode, reason: str = "") -> None:
+        metrics.rpcs.labels(name, code.name, reason).inc()
+
+    try:
+        reply = await handle()
+        ended(grpc.StatusCode.OK)
+        return reply
+    except asyncio.CancelledError:
+        # The caller is gone, or its deadline has passed.
+        ended(grpc.StatusCode.CANCELLED)
+        raise
+    except DdqError as error:
+        ended(error.code, error.reason)
+        # The stubs lack it.
+        await context.abort_with_status(  # type: ignore[attr-defined]
+            rpc_status.to_status(to_status(error))
+        )
+    except Exception as error:  # noqa: BLE001 - it is logged
+        ended(grpc.StatusCode.INTERNAL)
+        # A mistake of ours: the caller learns that the outcome is unknown, the log says where.
+        # Once in a while, since a caller may be able to repeat it at will.
+        throttled.exception((name, type(error)), "%s failed", name)
+        await context.abort(grpc.StatusCode.INTERNAL, "internal error; see the server's log")

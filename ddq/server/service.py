@@ -6,7 +6,7 @@ where there is no gRPC.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Protocol, TypeVar, cast
 
 from google.protobuf.message import Message
@@ -27,10 +27,13 @@ from ddq.server.requests import (
     rejection,
     removal,
     settlement,
+    topics,
     view_is_full,
 )
 from ddq.server.retrieval import Retrieval, Wanted
+from ddq.server.rpc import CallFactory
 from ddq.server.status import OK, to_status
+from ddq.server.streaming import Streams
 from ddq.server.validation import Problems
 from ddq.store.open import Store
 from ddq.store.runner import Call
@@ -69,10 +72,12 @@ class QueueService:
         self._read = TaskReader(store.clock, store.entropy)
         known_node = store.router.topology.known_node
         self._retrieval = Retrieval(store.topics, store.jobs, notifier, known_node)
+        self._streams = Streams(self._retrieval)
 
     def end_waits(self) -> None:
         """Answers every Retrieve that waits for a task, empty; none waits from now on."""
         self._retrieval.end_waits()
+        self._streams.end()
 
     async def close(self) -> None:
         """Ends what runs in the background."""
@@ -110,15 +115,7 @@ class QueueService:
     async def retrieve(self, request: pb.RetrieveRequest, call: Call) -> pb.RetrieveResponse:
         """Leases due tasks, waiting for the first."""
         problems = Problems()
-        topics = list(request.topics)
-        if not 1 <= len(topics) <= LIMITS.retrieve_topics_max_count:
-            problems.add(
-                "topics", f"has {len(topics)} names; give 1 to {LIMITS.retrieve_topics_max_count}"
-            )
-        else:
-            for position, name in enumerate(topics):
-                check.topic_name(problems, name, f"topics[{position}]")
-            check.unique_ids(problems, topics, "topics")
+        names = topics(problems, request.topics)
         max_tasks = check.count(
             problems, request.max_tasks, "max_tasks", default=1, most=LIMITS.retrieve_max_tasks
         )
@@ -136,11 +133,20 @@ class QueueService:
         check.request_id(problems, request.request_id, required=False)
         problems.raise_if_any()
 
-        wanted = Wanted(topics, max_tasks, max_bytes, asked_lease_ms, wait_ms / MS_PER_SECOND)
+        wanted = Wanted(names, max_tasks, max_bytes, asked_lease_ms, wait_ms / MS_PER_SECOND)
         leased = await self._retrieval.retrieve(wanted, call)
         response = pb.RetrieveResponse()
         wire.put_leased_tasks(response.tasks, leased)
         return response
+
+    async def stream_retrieve(
+        self,
+        requests: AsyncIterator[pb.StreamRetrieveRequest],
+        write: Callable[[pb.StreamRetrieveResponse], Awaitable[None]],
+        calls: CallFactory,
+    ) -> None:
+        """Leases due tasks as far as there is credit."""
+        await self._streams.run(requests, write, calls)
 
     async def ack(self, request: pb.AckRequest, call: Call) -> pb.AckResponse:
         """Finishes a leased task."""

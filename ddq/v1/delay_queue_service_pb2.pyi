@@ -430,6 +430,102 @@ class LeasedTask(_message.Message):
 Global___LeasedTask: _TypeAlias = LeasedTask  # noqa: Y015
 
 @_typing.final
+class StreamRetrieveRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBSCRIBE_FIELD_NUMBER: _builtins.int
+    ADD_CREDIT_TASKS_FIELD_NUMBER: _builtins.int
+    ADD_CREDIT_BYTES_FIELD_NUMBER: _builtins.int
+    add_credit_tasks: _builtins.int
+    """How many more tasks may be leased; at most 10,000 are open at a time. A
+    message after the first one adds to one of the credits.
+    """
+    add_credit_bytes: _builtins.int
+    """How many more bytes of payloads and headers may be sent; at most 64 MiB
+    are open at a time. A task that is larger than the credit that is left is
+    sent as long as any is; the next ones wait until the difference is made up.
+    """
+    @_builtins.property
+    def subscribe(self) -> Global___Subscription:
+        """In the first message, and in no other one."""
+
+    def __init__(
+        self,
+        *,
+        subscribe: Global___Subscription | None = ...,
+        add_credit_tasks: _builtins.int = ...,
+        add_credit_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["subscribe", b"subscribe"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_credit_bytes", b"add_credit_bytes", "add_credit_tasks", b"add_credit_tasks", "subscribe", b"subscribe"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamRetrieveRequest: _TypeAlias = StreamRetrieveRequest  # noqa: Y015
+
+@_typing.final
+class Subscription(_message.Message):
+    """What a StreamRetrieve asks for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOPICS_FIELD_NUMBER: _builtins.int
+    LEASE_DURATION_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """1 to 52 bytes, new for each call. The n-th reply, from 1, is leased under
+    the request_id "<this>/<n>": a Retrieve with that request_id returns what
+    was leased for a reply that was lost. Empty: a lost reply costs an attempt.
+    """
+    @_builtins.property
+    def topics(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As in RetrieveRequest."""
+
+    @_builtins.property
+    def lease_duration(self) -> _duration_pb2.Duration: ...
+    def __init__(
+        self,
+        *,
+        topics: _abc.Iterable[_builtins.str] | None = ...,
+        lease_duration: _duration_pb2.Duration | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lease_duration", b"lease_duration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease_duration", b"lease_duration", "request_id", b"request_id", "topics", b"topics"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Subscription: _TypeAlias = Subscription  # noqa: Y015
+
+@_typing.final
+class StreamRetrieveResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASKS_FIELD_NUMBER: _builtins.int
+    DRAINING_FIELD_NUMBER: _builtins.int
+    draining: _builtins.bool
+    """The server stops: it leases nothing more to this call, which ends now."""
+    @_builtins.property
+    def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeasedTask]:
+        """Empty only in the last message."""
+
+    def __init__(
+        self,
+        *,
+        tasks: _abc.Iterable[Global___LeasedTask] | None = ...,
+        draining: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["draining", b"draining", "tasks", b"tasks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamRetrieveResponse: _TypeAlias = StreamRetrieveResponse  # noqa: Y015
+
+@_typing.final
 class AckRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

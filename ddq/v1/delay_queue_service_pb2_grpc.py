@@ -50,6 +50,11 @@ class DelayQueueServiceStub:
                 request_serializer=ddq_dot_v1_dot_delay__queue__service__pb2.RetrieveRequest.SerializeToString,
                 response_deserializer=ddq_dot_v1_dot_delay__queue__service__pb2.RetrieveResponse.FromString,
                 _registered_method=True)
+        self.StreamRetrieve = channel.stream_stream(
+                '/ddq.v1.DelayQueueService/StreamRetrieve',
+                request_serializer=ddq_dot_v1_dot_delay__queue__service__pb2.StreamRetrieveRequest.SerializeToString,
+                response_deserializer=ddq_dot_v1_dot_delay__queue__service__pb2.StreamRetrieveResponse.FromString,
+                _registered_method=True)
         self.Ack = channel.unary_unary(
                 '/ddq.v1.DelayQueueService/Ack',
                 request_serializer=ddq_dot_v1_dot_delay__queue__service__pb2.AckRequest.SerializeToString,
@@ -153,6 +158,16 @@ class DelayQueueServiceServicer:
     def Retrieve(self, request, context):
         """Leases due tasks, waiting for the first one if asked to. Repeatable with
         the same request_id: returns those of its leases that still hold.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamRetrieve(self, request_iterator, context):
+        """Leases due tasks as they become ready, as far as the client has given
+        credit. The first message subscribes; each later one adds credit. Closing
+        the requests ends the call after what was leased by then. A server that
+        stops, or fails, ends it too: subscribe again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -291,6 +306,11 @@ def add_DelayQueueServiceServicer_to_server(servicer, server):
                     servicer.Retrieve,
                     request_deserializer=ddq_dot_v1_dot_delay__queue__service__pb2.RetrieveRequest.FromString,
                     response_serializer=ddq_dot_v1_dot_delay__queue__service__pb2.RetrieveResponse.SerializeToString,
+            ),
+            'StreamRetrieve': grpc.stream_stream_rpc_method_handler(
+                    servicer.StreamRetrieve,
+                    request_deserializer=ddq_dot_v1_dot_delay__queue__service__pb2.StreamRetrieveRequest.FromString,
+                    response_serializer=ddq_dot_v1_dot_delay__queue__service__pb2.StreamRetrieveResponse.SerializeToString,
             ),
             'Ack': grpc.unary_unary_rpc_method_handler(
                     servicer.Ack,
@@ -455,6 +475,33 @@ class DelayQueueService:
             '/ddq.v1.DelayQueueService/Retrieve',
             ddq_dot_v1_dot_delay__queue__service__pb2.RetrieveRequest.SerializeToString,
             ddq_dot_v1_dot_delay__queue__service__pb2.RetrieveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamRetrieve(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/ddq.v1.DelayQueueService/StreamRetrieve',
+            ddq_dot_v1_dot_delay__queue__service__pb2.StreamRetrieveRequest.SerializeToString,
+            ddq_dot_v1_dot_delay__queue__service__pb2.StreamRetrieveResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,6 +51,12 @@ class DelayQueueServiceStub:
     """Leases due tasks, waiting for the first one if asked to. Repeatable with
     the same request_id: returns those of its leases that still hold.
     """
+    StreamRetrieve: _grpc.StreamStreamMultiCallable[_delay_queue_service_pb2.StreamRetrieveRequest, _delay_queue_service_pb2.StreamRetrieveResponse]
+    """Leases due tasks as they become ready, as far as the client has given
+    credit. The first message subscribes; each later one adds credit. Closing
+    the requests ends the call after what was leased by then. A server that
+    stops, or fails, ends it too: subscribe again.
+    """
     Ack: _grpc.UnaryUnaryMultiCallable[_delay_queue_service_pb2.AckRequest, _delay_queue_service_pb2.AckResponse]
     """Finishes a leased task. Repeatable with the same token."""
     BatchAck: _grpc.UnaryUnaryMultiCallable[_delay_queue_service_pb2.BatchAckRequest, _delay_queue_service_pb2.BatchAckResponse]
@@ -107,6 +113,12 @@ class DelayQueueServiceAsyncStub(DelayQueueServiceStub):
     Retrieve: _aio.UnaryUnaryMultiCallable[_delay_queue_service_pb2.RetrieveRequest, _delay_queue_service_pb2.RetrieveResponse]  # type: ignore[assignment]
     """Leases due tasks, waiting for the first one if asked to. Repeatable with
     the same request_id: returns those of its leases that still hold.
+    """
+    StreamRetrieve: _aio.StreamStreamMultiCallable[_delay_queue_service_pb2.StreamRetrieveRequest, _delay_queue_service_pb2.StreamRetrieveResponse]  # type: ignore[assignment]
+    """Leases due tasks as they become ready, as far as the client has given
+    credit. The first message subscribes; each later one adds credit. Closing
+    the requests ends the call after what was leased by then. A server that
+    stops, or fails, ends it too: subscribe again.
     """
     Ack: _aio.UnaryUnaryMultiCallable[_delay_queue_service_pb2.AckRequest, _delay_queue_service_pb2.AckResponse]  # type: ignore[assignment]
     """Finishes a leased task. Repeatable with the same token."""
@@ -179,6 +191,18 @@ class DelayQueueServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_delay_queue_service_pb2.RetrieveResponse, _abc.Awaitable[_delay_queue_service_pb2.RetrieveResponse]]:
         """Leases due tasks, waiting for the first one if asked to. Repeatable with
         the same request_id: returns those of its leases that still hold.
+        """
+
+    @_abc_1.abstractmethod
+    def StreamRetrieve(
+        self,
+        request_iterator: _MaybeAsyncIterator[_delay_queue_service_pb2.StreamRetrieveRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_delay_queue_service_pb2.StreamRetrieveResponse], _abc.AsyncIterator[_delay_queue_service_pb2.StreamRetrieveResponse]]:
+        """Leases due tasks as they become ready, as far as the client has given
+        credit. The first message subscribes; each later one adds credit. Closing
+        the requests ends the call after what was leased by then. A server that
+        stops, or fails, ends it too: subscribe again.
         """
 
     @_abc_1.abstractmethod

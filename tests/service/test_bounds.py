@@ -344,6 +344,8 @@ ELSEWHERE = {
     "snoozes_max_count": "tests/store/test_snooze.py: SNOOZE_LIMIT",
     "error_max_bytes": "tests/store/test_retries.py: cut, not refused",
     "retrieve_wait_max_ms": "test_the_longest_wait, which does not wait that long",
+    "stream_credit_max_tasks": "tests/service/test_streaming.py",
+    "stream_credit_max_bytes": "tests/service/test_streaming.py",
     "request_max_bytes": "test_a_message_that_is_too_large_ends_in_the_transport",
 }
 

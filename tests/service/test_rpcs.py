@@ -11,7 +11,7 @@ from ddq.task import TaskState as State
 from ddq.v1 import delay_queue_admin_service_pb2 as admin_pb
 from ddq.v1 import delay_queue_service_pb2 as pb
 from ddq.v1 import task_pb2, topic_pb2
-from tests.support.rpc import Producer, failure_in, moment, seconds
+from tests.support.rpc import DEADLINE_S, Producer, failure_in, moment, seconds
 from tests.support.server import RunningServer
 
 Case = Callable[[RunningServer], Awaitable[None]]
@@ -68,6 +68,20 @@ async def Retrieve(server: RunningServer) -> None:  # noqa: N802
     assert (leased.task.attempt, leased.task.state) == (1, task_pb2.TASK_STATE_LEASED)
     assert 29_000 < leased.lease_remaining.ToMilliseconds() <= 30_000
     assert len(leased.lease_token) == 16
+
+
+@rpc
+async def StreamRetrieve(server: RunningServer) -> None:  # noqa: N802
+    await Producer(server.queue).add("a", payload=b"bytes")
+    call = server.queue.StreamRetrieve(timeout=DEADLINE_S)
+    subscription = pb.Subscription(topics=["jobs"])
+    await call.write(
+        pb.StreamRetrieveRequest(subscribe=subscription, add_credit_tasks=1, add_credit_bytes=1_000)
+    )
+    (leased,) = (await call.read()).tasks
+    assert (leased.task.payload, leased.task.attempt) == (b"bytes", 1)
+    await call.done_writing()
+    assert not isinstance(await call.read(), pb.StreamRetrieveResponse)
 
 
 async def leased_named(server: RunningServer) -> dict[str, bytes]:
