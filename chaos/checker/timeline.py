@@ -15,7 +15,7 @@ K = TypeVar("K")
 
 @dataclass(slots=True)
 class Window:
-    """One fault, from its injection to its healing; a kill heals when what was killed is back."""
+    """One fault, from before its injection until a write is acknowledged after its healing."""
 
     kind: str
     target: str

@@ -38,7 +38,7 @@ class Mode(StrEnum):
 
 
 class FaultRow(StrEnum):
-    """The rows of the table of faults in docs/VERIFICATION.md."""
+    """The classes of faults; a gate of `make chaos` requires that a campaign injects each."""
 
     SIGNALS = "kill, stop and continue"
     ELECTION = "two hosts in turn, on a Sentinel's own events"

@@ -26,7 +26,7 @@ def root(
     ctx: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
-    """A distributed delay queue: tasks go in now and come out when they are due.
+    """A distributed delay queue: enqueue a task now, a worker receives it when it is due.
 
     Start with `ddq dev`, or watch `ddq demo`.
     """

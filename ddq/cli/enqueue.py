@@ -116,8 +116,8 @@ def enqueue(
 ) -> None:
     """Add tasks: one from the command line or stdin, or many from files.
 
-    Many go out in batches. Each has its own fate: those that fail are named on stderr, and the
-    exit status is that of the first of them.
+    Many go out in batches. Each succeeds or fails by itself: those that fail are named on stderr,
+    and the exit status is that of the first of them.
 
         ddq enqueue mail 'hello' --delay 90s
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first one asks to stop, the second one insists."""
+"""Ctrl-C and SIGTERM: the first requests a graceful stop, the second stops at once."""
 
 from __future__ import annotations
 

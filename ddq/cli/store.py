@@ -94,7 +94,7 @@ def check(settings: Settings, store: StoreLocation, json: Json = False) -> None:
 def accept_rollback(
     settings: Settings, store: StoreLocation, topic: Topics = None, yes: Yes = False
 ) -> None:
-    """Let the store continue after ROLLBACK_DETECTED: what it lost is lost.
+    """Let the store continue after ROLLBACK_DETECTED; the lost writes are not recovered.
 
     Find out first why it came back without writes that it had confirmed, and bring back a node or
     backup that has them if there is one. Afterwards finished tasks may be delivered again, and

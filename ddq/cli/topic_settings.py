@@ -23,7 +23,7 @@ from ddq.client import Durability, RetryPolicy, TopicSettings
 
 
 class DurabilityChoice(StrEnum):
-    """How far a write has travelled when its reply leaves."""
+    """The nodes that have a write before its reply is sent."""
 
     FAST = "fast"
     QUORUM = "quorum"
@@ -43,7 +43,8 @@ def _settings(
         span_option("--tombstone-retention", help="How long a finished id is remembered."),
     ] = None,
     durability: Annotated[
-        DurabilityChoice | None, typer.Option(help="How far a write has travelled at its reply.")
+        DurabilityChoice | None,
+        typer.Option(help="Which nodes have a write before its reply is sent."),
     ] = None,
     journal: Annotated[
         bool | None, typer.Option("--journal/--no-journal", help="Write a journal of transitions.")

@@ -185,7 +185,7 @@ def _document(job: Job) -> dict[str, Any]:
 
 
 def _print(job: Job, *, raw: bool, as_json: bool, utf8: bool) -> None:
-    """Before the task is acknowledged: a reader may see it twice, but not never."""
+    """Before the task is acknowledged: a line may be repeated, but is never left out."""
     if raw:
         sys.stdout.buffer.write(job.payload)
         sys.stdout.buffer.flush()

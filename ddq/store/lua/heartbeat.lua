@@ -1,4 +1,4 @@
--- heartbeat: a write of its own, for a barrier that has no other write to speak of.
+-- heartbeat: writes to the shard, so that a barrier has a write to confirm when there is no other.
 -- prelude: clock (it has one key of its own)
 -- flags: allow-oom
 -- keys: ddq:heartbeat:{...}, in a slot of the node

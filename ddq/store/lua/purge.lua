@@ -1,8 +1,8 @@
 -- purge: everything that the shard held when the request began ends as PURGED. The first call
--- draws a cut in the sequence, and from then on no task at or below it moves again (prelude,
+-- sets the purge watermark, and from then on no task at or below it moves again (prelude,
 -- is_cut): what is left to do, in bounded steps, is to collect them. A repeat finds the cut of
 -- its first call, so a task enqueued since is never touched, and continues where the last step
--- ended: else tasks that came since could keep it busy with looking at them for ever.
+-- ended: otherwise tasks enqueued since could keep it scanning without an end.
 -- flags: allow-oom
 -- argv: request_id
 -- argv: limit             entries to look at; 0: only draw the cut

@@ -1,5 +1,5 @@
 -- reset_clock: an operator sets the clock mark back to the store's clock, after that has been ahead.
--- Who led by the wrong time does not lead any more: its lease would last as long as the clock was
+-- A leadership granted by the wrong time ends: its lease would last as long as the clock was
 -- ahead. Due times and leases of tasks stay as they were given.
 -- flags: allow-oom
 -- argv: none

@@ -1,5 +1,5 @@
 -- resign: a leader that stops hands over at once instead of letting its lease run out, and says
--- so, with the moment at which there is next something to do; 2^53 - 1 for none.
+-- so with a hint of the shard's next wake-up; 2^53 - 1 for none.
 -- flags: allow-oom
 -- argv: nonce             it leads by
 -- argv: epoch
