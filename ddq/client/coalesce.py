@@ -150,6 +150,8 @@ class Coalescer(Generic[I, A]):
         self._woken = False
         while self._waiting and len(self._in_flight) < IN_FLIGHT_MAX_COUNT:
             batch = self._take()
+            if not batch:
+                break
             self._name(batch)
             sending = asyncio.create_task(self._send(batch), name="ddq coalesced request")
             self._in_flight.add(sending)
@@ -176,6 +178,10 @@ class Coalescer(Generic[I, A]):
         size_bytes = 0
         while self._waiting and len(batch) < LIMITS.batch_max_items:
             entry = self._waiting.popleft()
+            if entry.answer.done():
+                # Its caller has gone, or was told that it had no effect, and has not run since.
+                entry.waits = False
+                continue
             item_bytes = entry.item.message.ByteSize()
             if batch and (
                 entry.item.request_id != batch[0].item.request_id

@@ -259,6 +259,39 @@ async def test_an_attempt_whose_time_ends_in_the_queue_certainly_had_no_effect()
     assert ["9"] not in wire.sent
 
 
+async def test_a_caller_that_is_cancelled_in_the_turn_of_the_send_is_not_sent() -> None:
+    wire = Wire()
+    (gone,) = wire.start("1")
+    await asyncio.sleep(0)  # the attempt waits, and is to be sent in the next turn
+    gone.cancel()
+    await settle()
+    assert wire.sent == []
+    assert wire.idle_count == 1
+
+
+async def test_an_attempt_whose_time_ends_in_the_turn_of_a_send_is_not_sent() -> None:
+    """Its caller learns that it certainly had no effect, so it may have none."""
+    wire = Wire()
+    wire.hold()
+    wire.start(*ids(0, 1))
+    for number in range(1, IN_FLIGHT_MAX_COUNT):
+        await settle()
+        wire.start(str(number))
+    await settle()
+    late, other = wire.start("8", "9")
+    await settle()
+    wire.coalescer._waiting[0].ends_s = 0.0
+    wire.coalescer._end_waits()
+    wire.coalescer._in_flight.clear()
+    wire.coalescer._send_waiting()
+    with pytest.raises(AttemptFailedError) as failed:
+        await late
+    assert failed.value.failure.definite
+    wire.release()
+    assert await other == 9
+    assert not any("8" in sent for sent in wire.sent)
+
+
 async def test_each_attempt_in_the_queue_ends_at_its_own_time() -> None:
     """One timer serves all: it is moved forward for an earlier end, and set again for the next."""
     wire = Wire()
