@@ -179,7 +179,7 @@ class Coalescer(Generic[I, A]):
         while self._waiting and len(batch) < LIMITS.batch_max_items:
             entry = self._waiting.popleft()
             if entry.answer.done():
-                # Its caller has gone, or was told that it had no effect, and has not run since.
+                # Its caller has gone, or got the error of a definite end, and has not run since.
                 entry.waits = False
                 continue
             item_bytes = entry.item.message.ByteSize()
