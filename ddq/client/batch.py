@@ -194,6 +194,7 @@ async def run_batch(
         else:
             answered = True
             for index, answer in zip(waiting, answers, strict=True):
+                # As is_ok has it, without a call for each item.
                 if answer.status.code == _OK_CODE:
                     has_result(index, ItemResult(items[index].id, value=read(answer)))
                 else:

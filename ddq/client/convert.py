@@ -89,7 +89,9 @@ def duration(value: timedelta | None) -> duration_pb2.Duration | None:
 
 def timestamp(ms: int) -> timestamp_pb2.Timestamp:
     """Ms since 1970 as a message."""
-    return timestamp_pb2.Timestamp(seconds=ms // 1_000, nanos=ms % 1_000 * 1_000_000)
+    message = timestamp_pb2.Timestamp()
+    message.FromMilliseconds(ms)
+    return message
 
 
 def put_schedule(target: _Scheduled, delay: timedelta | None, due: datetime | None) -> None:

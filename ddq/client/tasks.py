@@ -99,9 +99,7 @@ class TaskCalls(Caller):
         return await self._call_batches(
             rpcs.ENQUEUE,
             [self._enqueue_item(topic, task) for task in tasks],
-            request=lambda name, items, not_after: pb.BatchEnqueueRequest(
-                topic=name, items=items, request_id=request_id, not_after=not_after
-            ),
+            request=functools.partial(self._enqueues.batch_request, request_id=request_id),
             method=self._enqueues.batch_method,
             read=self._enqueues.value,
             deadline=deadline,
