@@ -8,9 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from ddq.errors import DdqError
-from ddq.store.job_values import Leased, envelope_bytes
+from ddq.store.job_values import Leased, content_bytes, envelope_bytes
 from ddq.store.keys import ShardId
-from ddq.store.records import pack_headers
 from ddq.store.runner import Call
 from ddq.task import Topic
 
@@ -67,7 +66,7 @@ class Found:
         """Counts leases as found."""
         for lease in leases:
             self.leases.append(lease)
-            self.size_bytes += lease.task.payload_size_bytes + len(pack_headers(lease.task.headers))
+            self.size_bytes += content_bytes(lease)
             self.envelopes_bytes += envelope_bytes(lease)
 
 

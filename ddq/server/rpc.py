@@ -127,6 +127,9 @@ def servicer(
     metrics = metrics or null_metrics()
     running = running or RunningCalls()
     names = [name for name in vars(base) if not name.startswith("_")]
+    for name in names:
+        # It is there before it happens, so that an alert sees it grow.
+        metrics.rpcs.labels(name, grpc.StatusCode.INTERNAL.name, "")
     methods = {
         name: staticmethod(
             (_adapt_stream if name in STREAMS else _adapt)(
@@ -145,9 +148,6 @@ def _snake(name: str) -> str:
 def _adapt(
     name: str, handler: Handler, calls: CallFactory, metrics: Metrics, running: RunningCalls
 ) -> Callable[..., Awaitable[Any]]:
-    # It is there before it happens, so that an alert sees it grow.
-    metrics.rpcs.labels(name, grpc.StatusCode.INTERNAL.name, "")
-
     async def handle(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         call = calls.make(request, context.time_remaining())
         return await handler(request, call)
@@ -162,8 +162,6 @@ def _adapt(
 def _adapt_stream(
     name: str, handler: Any, calls: CallFactory, metrics: Metrics, running: RunningCalls
 ) -> Callable[..., Awaitable[Any]]:
-    metrics.rpcs.labels(name, grpc.StatusCode.INTERNAL.name, "")
-
     async def method(requests: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         with running, metrics.rpc(name):
             await _answer(name, lambda: handler(requests, context.write, calls), context, metrics)

@@ -100,14 +100,10 @@ class QueueService:
         tasks = self._read.new_tasks(request)
         good = [task for task in tasks if isinstance(task, NewTask)]
         stored = await self._jobs.enqueue(request.topic, good, call) if good else []
-        if len(good) == len(tasks):
-            outcomes = stored
-        else:
-            in_order = iter(stored)
-            outcomes = [
-                next(in_order) if isinstance(task, NewTask) else Outcome(error=task)
-                for task in tasks
-            ]
+        in_order = iter(stored)
+        outcomes = [
+            next(in_order) if isinstance(task, NewTask) else Outcome(error=task) for task in tasks
+        ]
         return _answered(pb.BatchEnqueueResponse(), outcomes, wire.put_enqueued)
 
     # Consuming -----------------------------------------------------------------------------

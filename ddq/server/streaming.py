@@ -11,8 +11,7 @@ from ddq.server.requests import lease_ms, topics
 from ddq.server.retrieval import Leave, Retrieval, Wanted
 from ddq.server.rpc import CallFactory
 from ddq.server.validation import Problems
-from ddq.store.job_values import Leased
-from ddq.store.records import pack_headers
+from ddq.store.job_values import Leased, content_bytes
 from ddq.v1 import delay_queue_service_pb2 as pb
 
 ROUND_S = 40.0
@@ -66,7 +65,7 @@ class Credit:
         """Counts what is sent."""
         self.tasks -= len(leases)
         for lease in leases:
-            self.bytes -= lease.task.payload_size_bytes + len(pack_headers(lease.task.headers))
+            self.bytes -= content_bytes(lease)
 
     def end(self) -> None:
         """Nothing more is leased for the stream."""

@@ -28,13 +28,16 @@ from ddq.v1 import task_pb2, topic_pb2
 
 def timestamp(ms: int) -> Timestamp:
     """Ms since 1970 as a Timestamp."""
-    return Timestamp(seconds=ms // 1_000, nanos=ms % 1_000 * 1_000_000)
+    message = Timestamp()
+    put_timestamp(message, ms)
+    return message
 
 
 def duration(ms: int) -> Duration:
     """Ms as a Duration; nothing is negative."""
-    ms = max(ms, 0)
-    return Duration(seconds=ms // 1_000, nanos=ms % 1_000 * 1_000_000)
+    message = Duration()
+    put_duration(message, ms)
+    return message
 
 
 def put_timestamp(target: Timestamp, ms: int) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ddq.config import KIB
+from ddq.store.records import pack_headers
 from ddq.task import Receipt, Schedule, Task, TaskState
 
 # What a reply carries of a task beside payload, headers, id and state record, at most: its topic,
@@ -126,6 +127,11 @@ class Cursor:
     shard: int = 0
     score: str = ""
     id: bytes = b""
+
+
+def content_bytes(lease: Leased) -> int:
+    """The size of a lease's payload and headers, as the scripts count it."""
+    return lease.task.payload_size_bytes + len(pack_headers(lease.task.headers))
 
 
 def envelope_bytes(lease: Leased) -> int:
