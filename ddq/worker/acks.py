@@ -6,18 +6,15 @@ import asyncio
 from collections.abc import Callable
 
 from ddq.client import Acked, Client, ItemResult
+from ddq.client.coalesce import IN_FLIGHT_MAX_COUNT
 from ddq.config import LIMITS
 from ddq.errors import DdqError
 from ddq.worker.endings import failed_verdict
 from ddq.worker.job import Job, Verdict
 
-IN_FLIGHT_MAX_COUNT = 3
-"""Requests of one topic that have had no answer yet; more make the batches smaller, and nothing
-faster."""
-
 
 class Acks:
-    """Sends what waits as one request as soon as one of a few on their way is answered.
+    """Sends the acks that wait in one request as soon as one of the requests under way is answered.
 
     Args:
         settled: is called with what became of each job.
