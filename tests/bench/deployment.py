@@ -23,6 +23,7 @@ from ddq.store.open import Store, open_store
 from ddq.store.topology import StoreUrl, open_topology, parse_store_url
 from ddq.v1 import delay_queue_admin_service_pb2_grpc as admin_grpc
 from ddq.v1 import delay_queue_service_pb2_grpc as queue_grpc
+from tests.bench import processes
 
 CHANNELS_COUNT = 8
 """Connections over which calls are spread: one carries 100 calls at a time as fast as it can."""
@@ -99,14 +100,7 @@ async def serving(url: str, store: Store, settings: Settings) -> AsyncIterator[S
     finally:
         for channel in channels:
             await channel.close(None)
-        if process.returncode is None:
-            process.terminate()
-            try:
-                async with asyncio.timeout(15):
-                    await process.wait()
-            except TimeoutError:
-                process.kill()
-                await process.wait()
+        await processes.end(process)
 
 
 async def serve(url: str, settings: Settings) -> None:

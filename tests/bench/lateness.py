@@ -25,6 +25,7 @@ from ddq.server import ServerInfo, ServerOptions, run_server
 from ddq.v1 import delay_queue_service_pb2 as pb
 from ddq.v1 import delay_queue_service_pb2_grpc as queue_grpc
 from ddq.v1 import task_pb2
+from tests.bench import processes
 from tests.support.rpc import seconds
 
 TOPIC = "bench"
@@ -162,8 +163,7 @@ async def bench(options: argparse.Namespace) -> str:
                 raise SystemExit("lateness: the server did not start")
             return report(*await measure(address, options), options)
         finally:
-            server.terminate()
-            await server.wait()
+            await processes.end(server)
 
 
 async def serve(folder: str) -> None:

@@ -36,7 +36,7 @@ DEFAULT_WORKLOADS = ("single-50", "bulk-100", "drain")
 
 
 class NoProfilerError(Exception):
-    """There is no py-spy; the message says how to install it."""
+    """py-spy is not installed; the message says how to install it."""
 
 
 def profiler() -> str:

@@ -23,7 +23,7 @@ COMMANDS = {
 check the types of its keys, read its control record, the caller's counter and the time, and write
 control at its end. The others are two for 16 tasks that are read, and one for each key written."""
 COUNT = 1_300
-"""More than one command of a script takes, whether it has one value a task or two."""
+"""More values than one store command of a script takes, whether a task has one of them or two."""
 
 
 @pytest.mark.parametrize("size", [1, 100])

@@ -1,4 +1,4 @@
-"""Peers that are a library in front of Valkey or Redis: there is no server of their own."""
+"""Peers that are libraries in front of Valkey or Redis, without a server of their own."""
 
 from __future__ import annotations
 
