@@ -5,10 +5,13 @@ Both are injected: tests that replay a schedule give their own.
 
 from __future__ import annotations
 
+import io
 import os
 import secrets
 import time
 from typing import Protocol
+
+_POOL_BYTES = 4_096
 
 _VERSION_AND_VARIANT = 7 << 76 | 0b10 << 62
 _WITHOUT_VERSION_AND_VARIANT = ~(0xF << 76 | 0b11 << 62)
@@ -31,6 +34,20 @@ class Clock(Protocol):
         """Milliseconds since 1970."""
 
 
+_pool = io.BytesIO()
+"""Bytes of the operating system that nobody has got yet: a system call for each id of a batch
+would take longer than everything else that is done about it."""
+
+
+def _forget_pool() -> None:
+    """A child would otherwise hand out the same bytes as its parent."""
+    global _pool
+    _pool = io.BytesIO()
+
+
+os.register_at_fork(after_in_child=_forget_pool)
+
+
 class SystemEntropy:
     """From the operating system."""
 
@@ -38,8 +55,15 @@ class SystemEntropy:
         self._random = secrets.SystemRandom()
 
     def token(self, size_bytes: int) -> bytes:
-        """``size_bytes`` unpredictable bytes."""
-        return os.urandom(size_bytes)
+        """``size_bytes`` unpredictable bytes. Threads may call it at the same time."""
+        global _pool
+        # One step of the interpreter, so that no other thread gets the same bytes.
+        token = _pool.read(size_bytes)
+        if len(token) < size_bytes:
+            fresh = io.BytesIO(os.urandom(max(_POOL_BYTES, size_bytes)))
+            token = fresh.read(size_bytes)
+            _pool = fresh
+        return token
 
     def random(self) -> float:
         """Uniform in [0, 1)."""

@@ -14,8 +14,18 @@ REMEDY = (
     "with Celery in worker_process_init), or start processes with multiprocessing's 'spawn'"
 )
 
+_here = os.getpid()
+"""This process; kept because it is needed for each attempt, and asking takes a system call."""
 _first: int | None = None
 """The process that made the first client; a fork copies it."""
+
+
+def _note_fork() -> None:
+    global _here
+    _here = os.getpid()
+
+
+os.register_at_fork(after_in_child=_note_fork)
 
 
 class WrongProcessError(RuntimeError):
@@ -29,15 +39,14 @@ def claim_process() -> int:
         WrongProcessError: this is a fork of a process that had made a client.
     """
     global _first
-    here = os.getpid()
     if _first is None:
-        _first = here
-    elif _first != here:
+        _first = _here
+    elif _first != _here:
         raise WrongProcessError(
-            f"process {here} is a fork of process {_first}, which had made a ddq client before, "
+            f"process {_here} is a fork of process {_first}, which had made a ddq client before, "
             f"and gRPC does not work in such a fork: {REMEDY}"
         )
-    return here
+    return _here
 
 
 def check_process(maker: int) -> None:
@@ -46,9 +55,8 @@ def check_process(maker: int) -> None:
     Raises:
         WrongProcessError: this is another process.
     """
-    here = os.getpid()
-    if here != maker:
+    if _here != maker:
         raise WrongProcessError(
-            f"this client was made in process {maker} and does not work in process {here}, which "
+            f"this client was made in process {maker} and does not work in process {_here}, which "
             f"is a fork of it: {REMEDY}"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from google.protobuf.message import Message
@@ -92,8 +93,7 @@ class StoreTime:
 
 def store_time_ms(reply: Message) -> int | None:
     """The store's time in a reply, or in the first of its items that has one."""
-    items = [reply, *getattr(reply, "results", ()), *getattr(reply, "tasks", ())]
-    for item in items:
+    for item in chain((reply,), getattr(reply, "results", ()), getattr(reply, "tasks", ())):
         receipt = getattr(item, "receipt", None)
         if receipt is not None and receipt.HasField("store_time"):
             return int(receipt.store_time.ToMilliseconds())

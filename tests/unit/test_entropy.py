@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -55,3 +58,39 @@ def test_random_is_in_range() -> None:
     entropy = SystemEntropy()
     assert all(0 <= entropy.random() < 1 for _ in range(100))
     assert len(entropy.token(16)) == 16
+
+
+def test_tokens_have_the_size_that_is_asked_for_and_never_repeat() -> None:
+    entropy = SystemEntropy()
+    sizes = [1, 10, 16, 4_095, 4_096, 4_097, 10_000, 16]
+    tokens = [entropy.token(size) for size in sizes for _ in range(3)]
+    assert [len(token) for token in tokens] == [size for size in sizes for _ in range(3)]
+    long = [token for token in tokens if len(token) >= 10]
+    assert len(set(long)) == len(long)
+
+
+def test_threads_get_different_tokens() -> None:
+    entropy = SystemEntropy()
+    with ThreadPoolExecutor(8) as threads:
+        tokens = list(threads.map(lambda _: entropy.token(16), range(20_000)))
+    assert len(set(tokens)) == len(tokens)
+
+
+FORK = """
+import os
+from ddq.entropy import SystemEntropy
+
+entropy = SystemEntropy()
+entropy.token(1)  # so that there are bytes left, which the child inherits
+child = os.fork()
+print(entropy.token(16).hex(), flush=True)
+if child:
+    os.waitpid(child, 0)
+"""
+
+
+def test_a_fork_gets_other_tokens_than_its_parent() -> None:
+    done = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, check=True)
+    tokens = done.stdout.split()
+    assert len(tokens) == 2
+    assert tokens[0] != tokens[1]
