@@ -15,7 +15,7 @@ from google.rpc import status_pb2
 from ddq import errors
 from ddq.client import Client, LeaseRef, SyncClient
 from ddq.client.batch import Item
-from ddq.client.coalesce import IN_FLIGHT_MAX_COUNT, Coalescer, Form
+from ddq.client.coalesce import IN_FLIGHT_MAX_COUNT, SHARE_MIN_COUNT, Coalescer, Form
 from ddq.client.status import AttemptFailedError, Failure, failure_of_status
 from ddq.config import LIMITS
 from ddq.task import OnConflict
@@ -127,6 +127,19 @@ async def test_callers_of_the_same_moment_share_a_request_and_each_gets_its_own_
     assert wire.sent == [ids(0, 50)]
 
 
+async def test_many_callers_of_the_same_moment_share_the_requests_that_may_be_sent() -> None:
+    wire = Wire()
+    for count, requests in [
+        (SHARE_MIN_COUNT, [100]),
+        (SHARE_MIN_COUNT + 1, [51, 50]),
+        (250, [84, 83, 83]),
+        (1_000, [334, 333, 333]),
+    ]:
+        wire.sent.clear()
+        assert await asyncio.gather(*wire.start(*ids(0, count))) == list(range(count))
+        assert [len(each) for each in wire.sent] == requests
+
+
 async def test_waiting_items_are_sent_together_when_a_request_returns() -> None:
     wire = Wire()
     wire.hold()
@@ -145,8 +158,9 @@ async def test_waiting_items_are_sent_together_when_a_request_returns() -> None:
 
 async def test_a_request_is_bounded_in_items_and_bytes() -> None:
     wire = Wire()
-    await asyncio.gather(*wire.start(*ids(0, LIMITS.batch_max_items + 5)))
-    assert [len(each) for each in wire.sent] == [LIMITS.batch_max_items, 5]
+    full = [LIMITS.batch_max_items] * IN_FLIGHT_MAX_COUNT
+    await asyncio.gather(*wire.start(*ids(0, sum(full) + 5)))
+    assert [len(each) for each in wire.sent] == [*full, 5]
     wire.sent.clear()
     await asyncio.gather(*wire.start(*ids(0, 5), size=LIMITS.batch_max_bytes // 2 - 100))
     assert [len(each) for each in wire.sent] == [2, 2, 1]
