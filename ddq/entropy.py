@@ -35,7 +35,7 @@ class Clock(Protocol):
 
 
 _pool = io.BytesIO()
-"""Bytes of the operating system that nobody has got yet: a system call for each id of a batch
+"""Bytes of the operating system that no caller has got yet: a system call for each id of a batch
 would take longer than everything else that is done about it."""
 
 

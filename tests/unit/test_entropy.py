@@ -82,10 +82,9 @@ from ddq.entropy import SystemEntropy
 
 entropy = SystemEntropy()
 entropy.token(1)  # so that there are bytes left, which the child inherits
-child = os.fork()
-print(entropy.token(16).hex(), flush=True)
-if child:
+if child := os.fork():
     os.waitpid(child, 0)
+print(entropy.token(16).hex())
 """
 
 
