@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -32,9 +33,10 @@ Topics = Annotated[
 async def _opened(url_text: str, settings: Settings) -> AsyncIterator[tuple[Store, Call]]:
     """The store, and a call that waits for no replica: an operator's way out must work when the
     barrier does not."""
-    from dataclasses import replace  # noqa: PLC0415 - with the rest that is loaded when used
-
-    from ddq.store.lifecycle import check_options, store_call  # noqa: PLC0415
+    from ddq.store.lifecycle import (  # noqa: PLC0415 - with the rest that is loaded when used
+        check_options,
+        store_call,
+    )
     from ddq.store.open import open_store  # noqa: PLC0415
     from ddq.store.topology import open_topology  # noqa: PLC0415
 
@@ -150,3 +152,27 @@ def reset_clock(
             )
 
     guarded(run())
+
+
+@app.command()
+@with_settings
+def upgrade(settings: Settings, store: StoreLocation, yes: Yes = False) -> None:
+    """Let the store's tasks take their latest, smaller form, once every process is of this version.
+
+    Schedulers rewrite the tasks that are there in small steps. From then on a server, scheduler or
+    `ddq store` of an older version is refused. A repeat changes nothing.
+    """
+    if not yes:
+        typer.confirm(
+            "Servers and schedulers of older versions will be refused. Are all of them upgraded?",
+            abort=True,
+            err=True,
+        )
+
+    async def run() -> None:
+        async with _opened(store, settings) as (opened, call):
+            # Confirmed like any change: an operator may rely on it having been made.
+            await opened.recovery_api.upgrade(replace(call, durable=True))
+
+    guarded(run())
+    say("Allowed. Schedulers upgrade each shard at their next look, within sweep_interval_ms.")

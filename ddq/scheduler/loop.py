@@ -216,12 +216,12 @@ class Scheduler:
         if kind is Kind.SCAN:
             self._queue.at(shard, Kind.SCAN, await self._visitor.scan(topic, shard))
         elif kind is Kind.COLLECT:
-            await self._visitor.collect(topic, shard)
+            await self._visitor.keep_house(topic, shard)
         elif await self._visitor.move(topic, shard, first=kind is Kind.DUE):
             self._be_modest()
         if kind in {Kind.SCAN, Kind.COLLECT}:
             self._queue.at(shard, Kind.DUE, shard.next_s())
-            if shard.collectable:
+            if shard.collectable or shard.outdated:
                 self._queue.at(shard, Kind.COLLECT, _now_s())
         elif shard.more and shard.leadership is not None:
             self._queue.at(shard, Kind.BACKLOG, _now_s())

@@ -28,7 +28,7 @@ class Kind(IntEnum):
     SCAN = 1
     """A look at a shard of which a hint may have been lost."""
     COLLECT = 2
-    """A batch of tombstones and request records to remove."""
+    """A batch of tombstones and request records to remove, and a step of an upgrade."""
     BACKLOG = 3
     """A further batch of what is due."""
 

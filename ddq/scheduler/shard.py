@@ -37,6 +37,7 @@ class Shard:
         offset: of the clock of the store node that has it.
         next_wake_up: when there is next something to do, by the last reply.
         collectable: its last survey or collection found tombstones or request records to remove.
+        outdated: its keys and records are not all of the format that the store allows.
         spread: its next safety scan comes after a part of the interval only, another one on each
             shard, so that the scans of all shards do not fall together.
         failures: visits in a row that failed.
@@ -55,6 +56,7 @@ class Shard:
     offset: StoreOffset = field(default_factory=StoreOffset)
     next_wake_up: NextWakeUp | None = None
     collectable: bool = False
+    outdated: bool = False
     spread: bool = True
     failures: int = 0
     counts: Mapping[str, int] = field(default_factory=dict)

@@ -48,6 +48,7 @@ class Visitor:
         challenges: Callable[[], bool],
     ) -> None:
         self._scheduler_api = store.scheduler_api
+        self._topics = store.topics
         self._settings = store.settings
         self._metrics = store.metrics
         self._gauges = gauges
@@ -63,6 +64,7 @@ class Visitor:
         self._metrics.swept.inc()
         self._gauges.note(shard, survey)
         shard.collectable = survey.next_wake_up.collectable
+        shard.outdated = survey.format < self._topics.store_format
         interval_s = self._scan_interval_s()
         in_s = interval_s * (1 - shard.rank / 256**RANK_BYTES if shard.spread else 1)
         shard.spread = False
@@ -143,8 +145,16 @@ class Visitor:
     def _prolong(self, shard: Shard) -> None:
         shard.led_until_s = _now_s() + self._settings.leader_lease_ms / MS_PER_SECOND
 
-    async def collect(self, topic: Topic, shard: Shard) -> None:
-        """Removes one batch of tombstones and request records."""
+    async def keep_house(self, topic: Topic, shard: Shard) -> None:
+        """One step of an upgrade, and one batch of tombstones and request records to remove."""
+        if shard.outdated:
+            shard.outdated = not await self._scheduler_api.upgrade(
+                topic, shard.id, self._topics.store_format, self._call()
+            )
+        if shard.collectable:
+            await self._collect(topic, shard)
+
+    async def _collect(self, topic: Topic, shard: Shard) -> None:
         asked_s = _now_s()
         collected, next_wake_up = await self._scheduler_api.collect(topic, shard.id, self._call())
         shard.note(next_wake_up, asked_s, _now_s())

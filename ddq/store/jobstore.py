@@ -38,6 +38,7 @@ from ddq.store.records import (
     pack_content,
     pack_new_task,
     pack_policy,
+    pack_topic_policy,
     unpack_task,
 )
 from ddq.store.refusals import refused
@@ -135,7 +136,7 @@ class JobStore:
 
         def arguments(now: Topic, some: Sequence[NewTask]) -> Args:
             of_topic = now.settings.retry_policy
-            packed_of_topic = pack_policy(NO_OVERRIDES.over(of_topic))
+            packed_of_topic = pack_topic_policy(of_topic)
             args: Args = []
             for task in some:
                 overrides = task.retry_policy
@@ -152,7 +153,7 @@ class JobStore:
                     "" if task.expected_revision is None else task.expected_revision,
                     task.debounce_limit_ms,
                     task.digest,
-                    pack_new_task(task, packed),
+                    *pack_new_task(task, packed),
                 )
             return args
 
@@ -266,14 +267,19 @@ class JobStore:
             ]
 
         reply = await self._scripts.run(topic, index, "retrieve", arguments, call)
-        status, ready, results = reply.body[0]
+        (status, ready, results), policies = reply.body
         leases: list[Leased] = []
         unreadable: list[Rejection] = []
         for raw_id, payload_record, state_record, expiry_ms in results:
             task_id, token = text(raw_id), lease_token(state_record)
             try:
                 task = unpack_task(
-                    topic.name, task_id, payload_record, state_record, lease_expiry_ms=expiry_ms
+                    topic.name,
+                    task_id,
+                    payload_record,
+                    state_record,
+                    lease_expiry_ms=expiry_ms,
+                    policies=policies,
                 )
             except StoreMalformed as error:
                 log.error("task %r of topic %r is dead: %s", task_id, topic.name, error)  # noqa: TRY400 - no bug of ours
@@ -436,7 +442,7 @@ class JobStore:
         reply = await self._scripts.run(
             topic, shard_of(task_id, topic.shards), "get", [int(full), task_id], call
         )
-        ((status, record, state, expiry_ms, size_bytes),) = reply.body[0]
+        ((status, record, state, expiry_ms, size_bytes),), policies = reply.body
         if status != b"OK":
             return Outcome(None, refused(topic, task_id, text(status), 0), reply.receipt)
         task = unpack_task(
@@ -446,6 +452,7 @@ class JobStore:
             state,
             lease_expiry_ms=expiry_ms,
             record_size_bytes=size_bytes,
+            policies=policies,
         )
         return Outcome(task, None, reply.receipt)
 

@@ -51,7 +51,7 @@ async def list_page(
             if not tasks:
                 raise
             break
-        more, score, last_id, results = reply.body[0]
+        (more, score, last_id, results), policies = reply.body
         for task_id, record, state_record, at_ms, record_size_bytes in results:
             size_bytes += len(task_id) + len(record) + len(state_record) + ENVELOPE_BYTES
             try:
@@ -62,6 +62,7 @@ async def list_page(
                     state_record,
                     lease_expiry_ms=at_ms if state is TaskState.LEASED else 0,
                     record_size_bytes=record_size_bytes,
+                    policies=policies,
                 )
             except StoreMalformed as error:
                 # GetTask reports the error for this task; the others are still listed.

@@ -1,10 +1,16 @@
 """The records of a task as bytes, packed here and in lua/prelude/records.lua alike.
 
-payloads[id], written once, big-endian:
-    format u8, incarnation u64, enqueued ms u64, first due ms u64           by the script
-    max attempts u32, initial backoff ms u64, longest backoff ms u64,
-    multiplier in thousandths u32, jitter in thousandths u32,               by pack_new_task
-    digest 16 bytes, headers length u32, headers, payload                   by pack_content
+payloads[id], written once, big-endian, in one of two forms that the first byte tells apart.
+Wide, the only one in shards of format 1:
+    1 u8, incarnation u64, enqueued ms u64, first due ms u64, policy 28 bytes, digest 16 bytes,
+    headers length u32, headers, payload
+Compact, in shards of format 2, unless a number is too large for it:
+    first byte, incarnation u48, enqueued ms u48, ms from then to the first due time u40,
+    digest 16 bytes, policy 28 bytes or nothing, headers length u32 or nothing, headers, payload
+    first byte: 128, and 64 if there are headers, and the number of the policy, or 63 if the record
+    has it itself. control.policies has the policies with numbers, one behind the other.
+policy: max attempts u32, initial backoff ms u64, longest backoff ms u64, multiplier in thousandths
+    u32, jitter in thousandths u32.
 headers: for each, key length u16, key, value length u16, value; keys in byte order.
 
 states[id], written by each transition:
@@ -22,14 +28,20 @@ import struct
 from collections.abc import Mapping
 
 from ddq.errors import StoreMalformed
-from ddq.task import STATES, NewTask, RetryPolicy, Task
+from ddq.task import NO_OVERRIDES, STATES, NewTask, RetryPolicy, Task
 
-FORMAT = 1
+FORMAT = 2
+"""The latest form of a shard's keys and records; earlier ones are read and written too."""
 DIGEST_BYTES = 16
 
 _POLICY = struct.Struct(">IQQII")
-_PAYLOAD_HEAD = struct.Struct(f">BQQQ{_POLICY.size}s16sI")
+_WIDE_HEAD = struct.Struct(f">BQQQ{_POLICY.size}s16sI")
+_COMPACT, _HAS_HEADERS, _OWN_POLICY = 128, 64, 63
+_COMPACT_HEAD_BYTES = 34
+_CREATED = slice(7, 13)
 _LENGTH = struct.Struct(">Q")
+_HEADERS_LENGTH = struct.Struct(">I")
+_NO_HEADERS = _HEADERS_LENGTH.pack(0)
 _CONTENT_HEAD = struct.Struct(">16sI")
 _STATE_HEAD = struct.Struct(">BBQQIIIQQB")
 _THOUSANDTHS = 1_000
@@ -59,13 +71,16 @@ def unpack_headers(data: bytes) -> dict[str, str]:
     return headers
 
 
-def pack_new_task(task: NewTask, policy: bytes) -> bytes:
-    """The part of the payload record that the enqueue script stores as it is.
+def pack_new_task(task: NewTask, policy: bytes) -> tuple[bytes, bytes]:
+    """What the enqueue script makes the payload record of: its head and content.
 
     Args:
         policy: from pack_policy.
     """
-    return policy + pack_content(task.digest, task.headers, task.payload)
+    if not task.headers:
+        return policy + _NO_HEADERS, task.payload
+    headers = pack_headers(task.headers)
+    return policy + _HEADERS_LENGTH.pack(len(headers)), headers + task.payload
 
 
 def pack_policy(policy: RetryPolicy) -> bytes:
@@ -79,8 +94,13 @@ def pack_policy(policy: RetryPolicy) -> bytes:
     )
 
 
+def pack_topic_policy(topic_policy: RetryPolicy) -> bytes:
+    """The retry policy of a topic's tasks that ask for no other one."""
+    return pack_policy(NO_OVERRIDES.over(topic_policy))
+
+
 def pack_content(digest: bytes, headers: Mapping[str, str], payload: bytes) -> bytes:
-    """The part of it behind the retry policy."""
+    """Digest, length of the headers, headers and payload of a task's next run."""
     packed = pack_headers(headers) if headers else b""
     return _CONTENT_HEAD.pack(digest, len(packed)) + packed + payload
 
@@ -127,6 +147,26 @@ def _last_error_and_snoozes(state: bytes) -> tuple[str, int]:
     return state[at + 2 : end].decode(errors="replace"), snoozes
 
 
+def _unpack_payload_head(record: bytes, policies: bytes) -> tuple[int, bytes, int, int]:
+    """When the task was enqueued, its policy, and where its headers begin and end."""
+    first = record[0]
+    if first < _COMPACT:
+        _, _, created_ms, _, policy, _, size = _WIDE_HEAD.unpack_from(record)
+        return created_ms, policy, _WIDE_HEAD.size, _WIDE_HEAD.size + size
+    at, size, number = _COMPACT_HEAD_BYTES, 0, first % _HAS_HEADERS
+    if number == _OWN_POLICY:
+        policy = record[at : at + _POLICY.size]
+        at += _POLICY.size
+    else:
+        policy = policies[number * _POLICY.size : (number + 1) * _POLICY.size]
+    if first >= _COMPACT + _HAS_HEADERS:
+        (size,) = _HEADERS_LENGTH.unpack_from(record, at)
+        at += _HEADERS_LENGTH.size
+    if len(record) < at:
+        raise ValueError("it is too short")
+    return int.from_bytes(record[_CREATED], "big"), policy, at, at + size
+
+
 def unpack_task(
     topic: str,
     task_id: str,
@@ -135,6 +175,7 @@ def unpack_task(
     *,
     lease_expiry_ms: int = 0,
     record_size_bytes: int | None = None,
+    policies: bytes = b"",
 ) -> Task:
     """A task from its two records, as the scripts return them.
 
@@ -142,6 +183,7 @@ def unpack_task(
         payload_record: empty for a tombstone; may be cut behind the headers.
         lease_expiry_ms: 0 when it is not leased.
         record_size_bytes: of the payload record before it was cut; None if it was not.
+        policies: those of the shard, to which a compact payload record refers by number.
 
     Raises:
         StoreMalformed: a record is shorter than it says, or of another format.
@@ -166,10 +208,9 @@ def unpack_task(
                 last_error,
                 snoozes,
             )
-        _, _, created_ms, _, packed_policy, _, size = _PAYLOAD_HEAD.unpack_from(payload_record)
+        created_ms, packed_policy, headers_at, head = _unpack_payload_head(payload_record, policies)
         policy = _unpack_policy(packed_policy)
-        head = _PAYLOAD_HEAD.size + size
-        headers = unpack_headers(payload_record[_PAYLOAD_HEAD.size : head])
+        headers = unpack_headers(payload_record[headers_at:head]) if head > headers_at else {}
     except (struct.error, LookupError, ValueError) as error:
         raise StoreMalformed(
             f"the record of task {task_id!r} in topic {topic!r} cannot be read: {error}"

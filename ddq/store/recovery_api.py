@@ -1,4 +1,4 @@
-"""Recovery by an operator: accepting a loss, and setting a clock mark back."""
+"""What an operator does to the store: accepting a loss, resetting a clock mark, an upgrade."""
 
 from __future__ import annotations
 
@@ -65,6 +65,10 @@ class RecoveryApi:
     async def accept_rollback_of_registry(self, call: Call) -> None:
         """The same for the table of topics."""
         await self._topics.accept_rollback(self._clock.now_ms(), call)
+
+    async def upgrade(self, call: Call) -> None:
+        """Allows the latest format in the store; schedulers bring each shard to it."""
+        await self._topics.upgrade(call)
 
     async def reset_clock(self, topic: Topic, call: Call) -> list[MarkReset]:
         """Sets the mark of each of a topic's shards to the store's clock.

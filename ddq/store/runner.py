@@ -124,6 +124,8 @@ class ScriptRunner:
         self._clock = clock
         self._entropy = entropy
         self._ledgers = Ledgers(entropy, clock)
+        self.store_format = 1
+        """The form of new shards, as the registry said last."""
         self._not_after_ahead_max_ms = settings.max_request_age_ms + settings.max_clock_skew_ms
 
     @property
@@ -218,7 +220,8 @@ class ScriptRunner:
         status, value, *figures = committed.reply
         if status in (b"MALFORMED", b"ROLLBACK"):
             raise refusal(status.decode(), value.decode(errors="replace"), "")
-        _confirm(ledger, REGISTRY, figures[0])
+        count, recovery, self.store_format = figures[0]
+        _confirm(ledger, REGISTRY, (count, recovery))
         if status == b"EXPIRED":
             # The table's script does not return its time; this process's clock is close to it.
             raise refusal("REQUEST_EXPIRED", "", "", store_ms=self._clock.now_ms())

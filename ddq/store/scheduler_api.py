@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ddq.config import Settings
 from ddq.entropy import Entropy
 from ddq.store.keys import ShardId
+from ddq.store.records import pack_topic_policy
 from ddq.store.runner import Call, text
 from ddq.store.shard_scripts import ShardScripts
 from ddq.task import Receipt, Topic
@@ -52,12 +53,13 @@ class NextWakeUp:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """A shard's counters and its next wake-up."""
+    """A shard's counters, the format of its keys and records, and its next wake-up."""
 
     counts: dict[str, int]
     tombstones: int
     oldest_ready_due_ms: int | None
     epoch: int
+    format: int
     next_wake_up: NextWakeUp
     receipt: Receipt
 
@@ -190,10 +192,17 @@ class SchedulerApi:
         tombstones, requests, *times = reply.body[0]
         return tombstones + requests, _next_wake_up(reply.store_ms, times)
 
+    async def upgrade(self, topic: Topic, shard: ShardId, store_format: int, call: Call) -> bool:
+        """One step of bringing a shard to a format; whether it was the last one."""
+        policy = pack_topic_policy(topic.settings.retry_policy)
+        reply = await self._scripts.run(topic, shard.index, "upgrade", [store_format, policy], call)
+        (done,) = reply.body[0]
+        return bool(done)
+
     async def survey(self, topic: Topic, shard: ShardId, call: Call) -> Survey:
         """The counters of a shard and what is next."""
         reply = await self._scripts.run(topic, shard.index, "survey", [], call)
-        figures, tombstones, oldest_ms, epoch, *times = reply.body[0]
+        figures, tombstones, oldest_ms, epoch, form, *times = reply.body[0]
         counts = {
             text(name): int(value) for name, value in zip(figures[::2], figures[1::2], strict=True)
         }
@@ -202,6 +211,7 @@ class SchedulerApi:
             tombstones,
             _time(oldest_ms),
             epoch,
+            form,
             _next_wake_up(reply.store_ms, times),
             reply.receipt,
         )

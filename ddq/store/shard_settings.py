@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from ddq.errors import StoreMalformed
 from ddq.store.keys import ShardId
+from ddq.store.records import FORMAT, pack_topic_policy
 from ddq.store.runner import Call, ScriptRunner
 from ddq.store.steps import Steps
 from ddq.task import Topic
@@ -54,6 +55,8 @@ class ShardSettings:
                 settings.tombstone_retention_ms,
                 int(settings.journal),
                 settings.journal_max_entries,
+                min(self._runner.store_format, FORMAT),
+                pack_topic_policy(settings.retry_policy),
             ],
             call,
         )

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from ddq.entropy import Clock, Entropy
 from ddq.errors import RevisionMismatch, StoreMalformed, TopicNotFound
 from ddq.store.barrier import Barrier, strength
+from ddq.store.records import FORMAT
 from ddq.store.runner import Call, ScriptRunner
 from ddq.store.shard_settings import ShardSettings
 from ddq.store.topic_records import pack_document, printable, unpack_topic
@@ -209,7 +210,9 @@ class TopicRegistry:
         """
         wanted = Topic(name, b"", 0, shards, settings, self._clock.now_ms())
         status, record = await self._runner.run_registry(
-            ["create", name, self._tag(), 0, pack_document(wanted)], call, Barrier.of(settings)
+            ["create", name, self._tag(), FORMAT, pack_document(wanted)],
+            call,
+            Barrier.of(settings),
         )
         topic = unpack_topic(name, record)
         self._known[name] = topic
@@ -271,6 +274,15 @@ class TopicRegistry:
     def _tag(self) -> bytes:
         """Random bytes of one change of the table."""
         return self._entropy.token(TAG_BYTES)
+
+    async def upgrade(self, call: Call) -> None:
+        """Allows the latest format in the store, for new shards and for those that are there."""
+        await self._runner.run_registry(["upgrade", "", "", FORMAT, ""], call)
+
+    @property
+    def store_format(self) -> int:
+        """The form that the store's shards are to have, as the registry said last."""
+        return min(self._runner.store_format, FORMAT)
 
     async def accept_rollback(self, recovery: int, call: Call) -> None:
         """Lets processes continue that were confirmed more of the registry than it knows."""

@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from chaos.clusters.process import fakeclock
+from ddq.store.keys import TOPICS_CONFIRMED
+from ddq.store.records import FORMAT
 from tests.cli.conftest import TIMEOUT_S, Cli, serving, spawn
 
 SAVE = """
@@ -47,6 +50,19 @@ def alive(pid: int) -> bool:
 def summary(documents: list[dict[str, Any]]) -> dict[str, Any]:
     (found,) = [document for document in documents if document["event"] == "summary"]
     return {name: value for name, value in found.items() if value and name != "event"}
+
+
+def test_an_upgrade_of_the_store_is_confirmed_before_and_after(cli: Cli, tmp_path: Path) -> None:
+    with serving(tmp_path / "data"):
+        store = f"unix://{tmp_path}/data/valkey.sock"
+        unconfirmed = cli("store", "upgrade", "--store", store)
+        assert unconfirmed.status != 0
+        assert "Are all of them upgraded?" in unconfirmed.err
+        client = redis.Redis(unix_socket_path=f"{tmp_path}/data/valkey.sock")
+        assert client.hget(TOPICS_CONFIRMED, "format") is None
+        assert "Allowed." in cli.ok("store", "upgrade", "--store", store, "--yes").out
+        assert client.hget(TOPICS_CONFIRMED, "format") == str(FORMAT).encode()
+        client.close()
 
 
 def test_a_task_goes_in_and_comes_out(live: Cli, topic: str) -> None:

@@ -21,6 +21,7 @@ from ddq.metrics import null_metrics
 from ddq.scheduler import Scheduler
 from ddq.store.hints import DueHint, Hint, Reset, TopicHint
 from ddq.store.keys import ShardId
+from ddq.store.records import FORMAT
 from ddq.store.router import MIGRATION_PAUSE_S, SlotMovingError
 from ddq.store.runner import Call
 from ddq.store.scheduler_api import Acquired, Leadership, Moved, NextWakeUp, Survey
@@ -34,6 +35,8 @@ START_MS = 1_800_000_000_000
 SCRIPT_S = 0.000_15
 TASK_S = 0.000_04
 TOMBSTONE_S = 0.000_01
+UPGRADE_COUNT = 100
+"""Tasks of one step of an upgrade."""
 RECEIPT = Receipt(Durability.FAST, 0, b"", START_MS, 1, False)
 
 
@@ -46,6 +49,7 @@ class SimulatedShard:
         expiry_ms: expiries of its leases, a heap.
         tombstones: how many may be removed.
         moving: its slot is being moved to another master.
+        upgrade_steps: left until its records have the store's format.
     """
 
     node: str
@@ -53,6 +57,7 @@ class SimulatedShard:
     expiry_ms: list[int] = field(default_factory=list)
     tombstones: int = 0
     moving: bool = False
+    upgrade_steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,7 @@ class SimulatedStore:
         self.topics = self
         self.directory = self
         self.scheduler_api = self
+        self.store_format = FORMAT
         self.hints = NoHints()
         self.shards: dict[ShardId, SimulatedShard] = {}
         self._turns: dict[str, asyncio.Lock] = {}
@@ -217,7 +223,8 @@ class SimulatedStore:
         async with self._shard_script(its, call):
             next_wake_up = self._next_wake_up(its)
         self._note("survey", shard, 1)
-        return Survey({"scheduled": len(its.due_ms)}, 0, None, 1, next_wake_up, RECEIPT)
+        form = 1 if its.upgrade_steps else FORMAT
+        return Survey({"scheduled": len(its.due_ms)}, 0, None, 1, form, next_wake_up, RECEIPT)
 
     async def acquire(
         self, topic: Topic, shard: ShardId, held: Leadership | None, call: Call, **_: Any
@@ -272,6 +279,15 @@ class SimulatedStore:
             await asyncio.sleep(count * TOMBSTONE_S)
         self._note("collect", shard, count)
         return count, next_wake_up
+
+    async def upgrade(self, topic: Topic, shard: ShardId, store_format: int, call: Call) -> bool:
+        """See SchedulerApi.upgrade."""
+        its = self._shard(shard)
+        async with self._shard_script(its, call):
+            its.upgrade_steps -= 1
+            await asyncio.sleep(UPGRADE_COUNT * TASK_S)
+        self._note("upgrade", shard, UPGRADE_COUNT)
+        return not its.upgrade_steps
 
     async def resign(self, topic: Topic, shard: ShardId, held: Leadership, call: Call) -> bool:
         """See SchedulerApi.resign."""

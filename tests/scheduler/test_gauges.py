@@ -8,13 +8,15 @@ from ddq.metrics import Metrics
 from ddq.scheduler.gauges import ShardGauges
 from ddq.scheduler.shard import Shard
 from ddq.store.keys import ShardId
+from ddq.store.records import FORMAT
 from ddq.store.scheduler_api import NextWakeUp, Survey
 from tests.scheduler.simulation import RECEIPT, START_MS
 
 
 def survey(**counts: int) -> Survey:
     """What a survey found, of a shard whose oldest ready task has been due for 5 s."""
-    return Survey(counts, 0, START_MS - 5_000, 1, NextWakeUp(START_MS, None, None, None), RECEIPT)
+    nothing = NextWakeUp(START_MS, None, None, None)
+    return Survey(counts, 0, START_MS - 5_000, 1, FORMAT, nothing, RECEIPT)
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> Any:

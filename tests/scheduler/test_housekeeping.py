@@ -97,3 +97,17 @@ def test_a_slice_that_removes_nothing_is_not_repeated_before_the_next_scan() -> 
         scanned(it, "jobs")
         it.run_until(it.loop.time() + 5.0)
         assert store.asked["collect"] == 1
+
+
+def test_an_upgrade_goes_on_in_slices_and_makes_no_task_late() -> None:
+    with simulation() as it:
+        for name in ("jobs", "quiet"):
+            it.store.add(name)
+        it.start()
+        it.run_until(1.0)
+        for shard in it.store.shards.values():
+            shard.upgrade_steps = 100
+        it.probe("jobs", until_s=40.0)
+        late_s = it.lateness_s("jobs")
+        assert max(late_s) < BOUND_S / 4, f"G6 bounded lateness: {max(late_s):.3f} s"
+        assert it.counts("upgrade") == {"jobs": 100, "quiet": 100}

@@ -18,6 +18,7 @@ import pytest
 from chaos.systems.ddq.previous_release import START, WHEEL
 from ddq.client import UNLIMITED_ATTEMPTS, Client, Lease, NewTask, OnConflict, RetryPolicy
 from ddq.errors import InvalidArgument, Unimplemented
+from ddq.store.keys import TOPICS_CONFIRMED
 from ddq.task import TaskState
 from tests.support.conservation import assert_all_conserved
 from tests.support.server import RunningServer
@@ -51,7 +52,9 @@ async def old(server: RunningServer, store_server: StoreServer) -> AsyncIterator
 
 
 @pytest.fixture
-async def new(server: RunningServer) -> AsyncIterator[Client]:
+async def new(server: RunningServer, store_server: StoreServer) -> AsyncIterator[Client]:
+    # As in a store that 0.1.0 wrote; a new store has a format that it does not know.
+    store_server.sync.hset(TOPICS_CONFIRMED, "format", 1)
     async with Client(server.address) as client:
         await client.create_topic("jobs")
         yield client

@@ -17,7 +17,9 @@ from ddq.store.keys import ShardId
 from models.operations import HELD, Configure, Policy, State
 from models.queue import Shard, Task
 
-_PAYLOAD = struct.Struct(">BQQQIQQII16sI")
+_POLICY = struct.Struct(">IQQII")
+_WIDE = struct.Struct(">BQQQ28s16sI")
+_COMPACT_BYTES = 34
 _WALK = struct.Struct(">QQBB")
 _STATE = struct.Struct(">BBQQIIIQQB")
 _VERDICTS = {0: "", 1: "acked", 2: "retried", 3: "dead", 4: "released", 5: "snoozed"}
@@ -62,7 +64,7 @@ def read_shard(client: redis.Redis, shard: ShardId) -> Shard:
     number = {
         name: int(value)
         for name, value in control.items()
-        if name not in {"uid", "lineage", "nonce"} and not name.startswith("p:")
+        if name not in {"uid", "lineage", "nonce", "policies"} and not name.startswith("p:")
     }
     tasks = {}
     for task_id in sorted(keys["payloads"].keys() | keys["states"].keys()):
@@ -91,10 +93,9 @@ def _read_task(task_id: bytes, keys: dict[str, Any]) -> Task:
     name = task_id.decode()
     content, policy, created_ms = b"", Policy(), 0
     if record is not None:
-        (_, incarnation, created_ms, first_due_ms, attempts, initial, longest, multiplier, jitter,
-         _, headers) = _PAYLOAD.unpack_from(record)  # fmt: skip
-        policy = Policy(attempts, initial, longest, multiplier, jitter)
-        content = record[_PAYLOAD.size + headers :]
+        incarnation, created_ms, first_due_ms, policy, content = _read_payload(
+            record, keys["control"].get(b"policies", b"")
+        )
         if state_record is None:
             score = keys["tasks"].get(task_id)
             _require(score is not None, "G2 no loss", f"task {name} is in no index")
@@ -137,6 +138,30 @@ def _read_task(task_id: bytes, keys: dict[str, Any]) -> Task:
         last_error=last_error.decode(),
         snoozes=snoozes,
     )
+
+
+def _read_payload(record: bytes, policies: bytes) -> tuple[int, int, int, Policy, bytes]:
+    """Incarnation, times of enqueue and first due time, policy and content."""
+    if record[0] < 128:
+        _, incarnation, created_ms, due_ms, packed, _, size = _WIDE.unpack_from(record)
+        return incarnation, created_ms, due_ms, _policy(packed), record[_WIDE.size + size :]
+    incarnation, created_ms, wait_ms = (
+        int.from_bytes(record[first:end], "big") for first, end in ((1, 7), (7, 13), (13, 18))
+    )
+    number, size, at = record[0] & 63, 0, _COMPACT_BYTES
+    if number == 63:
+        packed = record[at : at + _POLICY.size]
+        at += _POLICY.size
+    else:
+        packed = policies[number * _POLICY.size :][: _POLICY.size]
+    if record[0] & 64:
+        size = int.from_bytes(record[at : at + 4], "big")
+        at += 4
+    return incarnation, created_ms, created_ms + wait_ms, _policy(packed), record[at + size :]
+
+
+def _policy(packed: bytes) -> Policy:
+    return Policy(*_POLICY.unpack(packed))
 
 
 def _check_indexes(keys: dict[str, Any], tasks: dict[str, Task]) -> None:

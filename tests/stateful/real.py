@@ -20,6 +20,7 @@ from ddq.errors import DdqError
 from ddq.store import job_values
 from ddq.store.keys import ShardId
 from ddq.store.open import Store, open_store
+from ddq.store.records import FORMAT, pack_topic_policy
 from ddq.store.runner import Call
 from ddq.store.scheduler_api import Leadership
 from ddq.store.scripts import Script, load_scripts
@@ -386,7 +387,16 @@ async def _configure(real: RealShard, items: Sequence[ops.Configure], call: Call
         real.topic,
         real.id,
         "configure",
-        [int(op.paused), 0, op.max_tasks, op.retention_ms, 1, 1_000],
+        [
+            int(op.paused),
+            0,
+            op.max_tasks,
+            op.retention_ms,
+            1,
+            1_000,
+            FORMAT,
+            pack_topic_policy(real.topic.settings.retry_policy),
+        ],
         call,
     )
     return (("OK",),), reply.store_ms

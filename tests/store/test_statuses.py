@@ -18,6 +18,7 @@ from ddq.store.job_values import (
     Settlement,
 )
 from ddq.store.keys import TOPICS_CONFIRMED
+from ddq.store.records import FORMAT
 from ddq.store.scheduler_api import Leadership
 from ddq.store.scripts import load_scripts, script_texts
 from ddq.task import OnConflict, Schedule, TaskState
@@ -629,7 +630,7 @@ async def test_refusal_changes_nothing(queue: Queue, status: str) -> None:
     if status == "MALFORMED":
         client.hset(control, "n:ready", "many")
     elif status == "FORMAT":
-        client.hset(control, "format", 2)
+        client.hset(control, "format", FORMAT + 1)
     elif status == "CLOCK_UNSAFE":
         queue.clock.set_apart(1_001)
     elif status == "REQUEST_EXPIRED":

@@ -144,11 +144,11 @@ async def test_a_store_of_a_newer_format_is_refused_with_the_remedy(
     old: Queue, version: str, store_server: StoreServer
 ) -> None:
     for shard in (0, 1):
-        store_server.sync.hset(ShardId("jobs", shard).key("control"), "format", 2)
+        store_server.sync.hset(ShardId("jobs", shard).key("control"), "format", 3)
     keys = WRITTEN[version]["keys"]
     before = {key: store_server.sync.dump(key) for key in keys if "states" in key}
     error = await error_of(old.add("fresh"))
     assert error.reason == "STORE_MALFORMED"
-    assert "format 2" in error.message
+    assert "format 3" in error.message
     assert "use a newer ddq" in error.message
     assert before == {key: store_server.sync.dump(key) for key in before}

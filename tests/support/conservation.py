@@ -60,7 +60,7 @@ def recount(client: redis.Redis, shard: ShardId) -> Recount:
             problems.append(f"{task_id!r} is {state}, payload: {task_id in payloads}")
         if state in HELD and task_id in states:
             (incarnation,) = struct.unpack_from(">Q", states[task_id], 10)
-            (written,) = struct.unpack_from(">Q", payloads.get(task_id, bytes(9)), 1)
+            written = incarnation_of(payloads.get(task_id, bytes(9)))
             if incarnation != written:
                 problems.append(f"{task_id!r} has two incarnations: {incarnation}, {written}")
     for root, names in INDEXES.items():
@@ -92,6 +92,11 @@ def recount(client: redis.Redis, shard: ShardId) -> Recount:
     if client.hlen(shard.key("requests")) != client.zcard(shard.key("request_expiry")):
         problems.append("a record in requests has no entry in request_expiry")
     return Recount(counters, by_state, problems)
+
+
+def incarnation_of(record: bytes) -> int:
+    """The incarnation in a payload record of either form."""
+    return int.from_bytes(record[1:7] if record[0] >= 128 else record[1:9], "big")
 
 
 def assert_conserved(client: redis.Redis, topic: str, shards: int = 1) -> None:

@@ -305,6 +305,12 @@ class Queue:
         count, _ = await self.store.scheduler_api.collect(await self.topic(), self.shard, call())
         return count
 
+    async def upgrade(self, shard: int = 0) -> bool:
+        """One step of an upgrade; whether it was the last one."""
+        return await self.store.scheduler_api.upgrade(
+            await self.topic(), ShardId(self.name, shard), self.store.topics.store_format, call()
+        )
+
     def forget_confirmed(self) -> None:
         """Forgets the confirmed writes, as a process does that has just started."""
         self.store.topics._runner._ledgers._current = None

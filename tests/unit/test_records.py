@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,6 @@ from hypothesis import strategies as st
 
 from ddq.errors import StoreMalformed
 from ddq.store.records import (
-    FORMAT,
     content_digest,
     lease_token,
     pack_headers,
@@ -21,6 +21,7 @@ from ddq.store.records import (
 )
 from ddq.task import NewTask, RetryOverrides, RetryPolicy, Schedule, TaskState
 
+Form = Callable[[NewTask, RetryPolicy], bytes]
 UINT64 = st.integers(0, 2**64 - 1)
 UINT32 = st.integers(0, 2**32 - 1)
 HEADERS = st.dictionaries(st.text(min_size=1, max_size=20), st.text(max_size=40), max_size=8)
@@ -38,9 +39,23 @@ def new_task(payload: bytes, headers: dict[str, str], digest: bytes = b"d" * 16)
     return NewTask("a", payload, headers, Schedule(), RetryOverrides(), digest)
 
 
-def payload_record(packed: bytes, incarnation: int = 7, created_ms: int = 8) -> bytes:
-    """As the enqueue script stores it."""
-    return struct.pack(">BQQQ", FORMAT, incarnation, created_ms, 9) + packed
+def wide(task: NewTask, policy: RetryPolicy) -> bytes:
+    """A payload record as 0.2.0 wrote it."""
+    head, content = pack_new_task(task, pack_policy(policy))
+    return struct.pack(">BQQQ", 1, 7, 8, 9) + head[:28] + task.digest + head[28:] + content
+
+
+def compact(task: NewTask, policy: RetryPolicy, number: int = 63) -> bytes:
+    """A payload record as the enqueue script of this version stores it."""
+    head, content = pack_new_task(task, pack_policy(policy))
+    own = head[:28] if number == 63 else b""
+    length = head[28:] if task.headers else b""
+    first = 128 + number + 64 * bool(task.headers)
+    times = b"".join(value.to_bytes(size, "big") for value, size in ((7, 6), (8, 6), (1, 5)))
+    return bytes([first]) + times + task.digest + own + length + content
+
+
+FORMS = [wide, compact]
 
 
 def state_record(
@@ -52,7 +67,7 @@ def state_record(
     error: bytes = b"",
 ) -> bytes:
     """As pack_state in the prelude writes it."""
-    head = struct.pack(">BBQQIIIQQB", FORMAT, state, revision, incarnation, 1, 2, 3, 40, 50, 0)
+    head = struct.pack(">BBQQIIIQQB", 1, state, revision, incarnation, 1, 2, 3, 40, 50, 0)
     parts = b"".join(bytes([len(part)]) + part for part in (token, b"", b"", b""))
     return head + parts + struct.pack(">H", len(error)) + error
 
@@ -67,12 +82,27 @@ def test_equal_headers_give_equal_bytes_in_any_order(headers: dict[str, str]) ->
     assert pack_headers(dict(reversed(headers.items()))) == pack_headers(headers)
 
 
+@pytest.mark.parametrize("form", FORMS)
 @given(st.binary(max_size=200), HEADERS, POLICIES)
-def test_a_task_is_read_back(payload: bytes, headers: dict[str, str], policy: RetryPolicy) -> None:
-    record = payload_record(pack_new_task(new_task(payload, headers), pack_policy(policy)))
+def test_a_task_is_read_back(
+    form: Form, payload: bytes, headers: dict[str, str], policy: RetryPolicy
+) -> None:
+    record = form(new_task(payload, headers), policy)
     task = unpack_task("mail", "a", record, state_record(), lease_expiry_ms=60)
     assert (task.payload, dict(task.headers), task.retry_policy) == (payload, headers, policy)
     assert (task.created_ms, task.payload_size_bytes, task.lease_expiry_ms) == (8, len(payload), 60)
+
+
+@given(st.integers(0, 62), POLICIES, POLICIES, HEADERS)
+def test_a_policy_is_found_by_its_number(
+    number: int, policy: RetryPolicy, other: RetryPolicy, headers: dict[str, str]
+) -> None:
+    policies = pack_policy(other) * number + pack_policy(policy)
+    record = compact(new_task(b"payload", headers), policy, number)
+    task = unpack_task("mail", "a", record, state_record(), policies=policies + pack_policy(other))
+    assert (task.retry_policy, dict(task.headers), task.payload) == (policy, headers, b"payload")
+    with pytest.raises(StoreMalformed):
+        unpack_task("mail", "a", record, state_record(), policies=policies[:-1])
 
 
 @given(UINT64, UINT64, st.sampled_from(TaskState), st.binary(max_size=16), st.binary(max_size=99))
@@ -97,21 +127,21 @@ def test_a_state_is_read_back(
     assert (task.payload, task.retry_policy) == (None, None)
 
 
-def test_a_record_cut_behind_its_headers_still_tells_the_size_of_the_payload() -> None:
-    whole = payload_record(
-        pack_new_task(new_task(b"12345", {"k": "v"}), pack_policy(RetryPolicy()))
-    )
+@pytest.mark.parametrize("form", FORMS)
+def test_a_record_cut_behind_its_headers_still_tells_the_size_of_the_payload(form: Form) -> None:
+    whole = form(new_task(b"12345", {"k": "v"}), RetryPolicy())
     task = unpack_task("mail", "a", whole[:-5], state_record(), record_size_bytes=len(whole))
     assert (task.payload, task.payload_size_bytes, dict(task.headers)) == (None, 5, {"k": "v"})
 
 
+@pytest.mark.parametrize(("form", "head_bytes"), [(wide, 73), (compact, 66)])
 @given(st.data())
-def test_a_record_that_is_too_short_is_malformed(data: st.DataObject) -> None:
-    whole = payload_record(
-        pack_new_task(new_task(b"", {"key": "value"}), pack_policy(RetryPolicy()))
-    )
+def test_a_record_that_is_too_short_is_malformed(
+    form: Form, head_bytes: int, data: st.DataObject
+) -> None:
+    whole = form(new_task(b"", {"key": "value"}), RetryPolicy())
     # Cut anywhere before the headers begin.
-    cut = data.draw(st.integers(1, 72))
+    cut = data.draw(st.integers(1, head_bytes - 1))
     with pytest.raises(StoreMalformed, match="the record of task 'a' in topic 'mail'"):
         unpack_task("mail", "a", whole[:cut], state_record())
     with pytest.raises(StoreMalformed):

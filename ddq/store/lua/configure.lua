@@ -7,6 +7,8 @@
 -- argv: retention_ms      of tombstones
 -- argv: journal           '0' or '1'
 -- argv: journal_max       entries
+-- argv: format            of a shard that this call makes; another one keeps its own
+-- argv: policy            the topic's retry policy, packed (records.py): its tasks refer to it by number
 -- returns: {status}
 -- returns:   OK           the shard has these settings
 -- returns:   NEWER        it has later ones already, or was erased: the caller is behind
@@ -25,10 +27,14 @@ elseif control.erased == 1 or control.settings_revision > CALL.settings_revision
   return finish({ 'NEWER' })
 end
 local resumed = control.paused == 1 and ARGV[ARGS + 1] == '0'
-redis.call('HSET', K.control, 'format', FORMAT, 'uid', CALL.uid, 'shards', CALL.shards,
+local format = math.max(1, control.format)
+if not control.uid or control.erased == 1 then format = math.max(format, tonumber(ARGV[ARGS + 7])) end
+control.format = format
+redis.call('HSET', K.control, 'format', format, 'uid', CALL.uid, 'shards', CALL.shards,
   'settings_revision', CALL.settings_revision, 'paused', ARGV[ARGS + 1],
   'deleting', ARGV[ARGS + 2], 'max_tasks', ARGV[ARGS + 3], 'retention_ms', ARGV[ARGS + 4],
   'journal', ARGV[ARGS + 5], 'journal_max', ARGV[ARGS + 6], 'erased', 0)
+keep_policy(ARGV[ARGS + 8])
 if resumed then
   hint('due', first_score(K.tasks) or now)
   hint('ready', run('ZCARD', K.ready))

@@ -1,7 +1,7 @@
 -- enqueue: a new task becomes SCHEDULED, or an id that is taken is answered for.
 -- flags: none (a full store refuses new tasks)
 -- argv: request_id        names the call for what replaces; '' for none
--- argv: per task, 8 each:
+-- argv: per task, 9 each:
 -- argv:   id
 -- argv:   schedule        'delay' (ms from now) or 'at' (ms since 1970)
 -- argv:   value_ms
@@ -9,7 +9,8 @@
 -- argv:   expected        revision that a replacement expects; '' for any
 -- argv:   limit_ms        with 'debounce': how long a task may be pushed back in all; else 0
 -- argv:   digest          16 bytes over the content as it was sent
--- argv:   packed          retry policy, digest, headers and payload (records.py)
+-- argv:   head            retry policy and length of the headers (records.py)
+-- argv:   content         headers and payload
 -- returns: per task {status, state, revision, incarnation, due_ms}; fewer than tasks: send the rest again
 -- returns:   CREATED, EXISTS       it is there now; it was there already
 -- returns:   CONFLICT              the id is taken by other content
@@ -66,10 +67,10 @@ local function make_room(t)
   forget(t.id)
 end
 
-local results = each_item(ARGS + 2, 8, function(t, at)
+local results = each_item(ARGS + 2, 9, function(t, at)
   local id, schedule, value_ms = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
   local mode, expected, limit_ms = ARGV[at + 3], ARGV[at + 4], tonumber(ARGV[at + 5])
-  local digest, packed = ARGV[at + 6], ARGV[at + 7]
+  local digest, head, content = ARGV[at + 6], ARGV[at + 7], ARGV[at + 8]
   local replacing = mode ~= 'fail' and mode ~= 'existing'
   local done
   if replacing then done = recall_numbers('replace', request_id, id, 3) end
@@ -92,7 +93,7 @@ local results = each_item(ARGS + 2, 8, function(t, at)
   local due_ms = schedule == 'delay' and now + value_ms or math.max(value_ms, now)
   if limit_ms > 0 then due_ms = math.max(now, math.min(due_ms, since_ms + limit_ms)) end
   if t then make_room(t) end
-  t = create(id, since_ms, due_ms, packed)
+  t = create(id, since_ms, due_ms, head, digest, content)
   held = held + 1
   earliest_ms = earlier(earliest_ms, due_ms)
   if replacing then

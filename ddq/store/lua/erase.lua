@@ -33,5 +33,5 @@ if left > 0 then return finish({ 0 }) end
 -- What the hashes still hold can only have been put there by hand. UNLINK frees it in the
 -- background. The sequence continues, so that revisions grow over the lives of a name too.
 for i = 1, #KEYS do run('UNLINK', KEYS[i]) end
-redis.call('HSET', K.control, 'format', FORMAT, 'uid', CALL.uid, 'erased', 1)
+redis.call('HSET', K.control, 'format', math.max(1, control.format), 'uid', CALL.uid, 'erased', 1)
 return finish({ 1 })

@@ -7,7 +7,8 @@
 -- argv: envelope_bytes    of a reply's other fields, without ids and errors
 -- argv: score             of the last entry of the page before; '' for the first page
 -- argv: id                likewise
--- returns: {more, score, id, {id, payload record, state record, score, payload record bytes} ...}
+-- returns: {more, score, id, {id, payload record, state record, score, payload record bytes} ...},
+-- returns:   and behind that: policies (records.py)
 -- returns:   more         1: there may be another page, behind (score, id); 2: there is, and this
 -- returns:   one ended because the script has read enough
 local refusal = begin()
@@ -31,7 +32,7 @@ for at = 1, #page, 2 do
   local t = load(page[at])
   local record = t and t.payload and t.record or ''
   if record ~= '' and not full then
-    record = record:sub(1, PAYLOAD_HEAD_BYTES + t.payload.headers_bytes)
+    record = record:sub(1, t.payload.head_bytes + t.payload.headers_bytes)
   end
   -- Entries of another state share the index of finished ones, or were put there by hand.
   local wanted = t and t.state == state and not t.cut_from
@@ -46,4 +47,4 @@ for at = 1, #page, 2 do
     results[#results + 1] = { id, record, state_record, as_ms(score), #t.record }
   end
 end
-return finish({ more, score, id, results })
+return finish({ more, score, id, results }, control.policies)

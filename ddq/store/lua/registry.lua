@@ -3,20 +3,20 @@
 -- flags: allow-oom
 -- keys: ddq:topics, and ddq:confirmed:{ddq:topics}, which is in the same slot: apart, because a
 -- keys: 0.1 that reads the table takes every field of it but '#' for a topic
--- argv: action            'get', 'many', 'page', 'version', 'create', 'update', 'delete' or
--- argv:                   'accept_rollback'
+-- argv: action            'get', 'many', 'page', 'version', 'create', 'update', 'delete',
+-- argv:                   'accept_rollback' or 'upgrade'
 -- argv: name              of the topic; '' where there is no one topic
 -- argv: random            8 bytes, for create, update and delete: the tail of the uid, and the tag of
 -- argv:                   the version
 -- argv: expected          revision, for update and delete; a recovery, for accept_rollback; records
--- argv:                   to look at, for page
+-- argv:                   to look at, for page; a format, for upgrade and create
 -- argv: document          JSON, for create and update; never read here. For page the cursor: '0' for
 -- argv:                   the first page
 -- argv: not_after_ms      0 for no bound
 -- argv: process, acked, recovery  see the prelude
 -- argv: names             for many: at most 1,000
--- returns: {status, record, {process's counter, recovery}}; record is the one that is there now,
--- returns:   '' for none
+-- returns: {status, record, {process's counter, recovery, format}}; record is the one that is there
+-- returns:   now, '' for none; format: of new shards
 -- returns:   OK           done; many: {status, {record or nil ...}, ...}; page: {status, {cursor, name,
 -- returns:                record ...}, ...}; version: {status, {changes, tag, topics}, ...}
 -- returns:   EXISTS       create: the name is taken
@@ -43,7 +43,8 @@ if record ~= '' and #record < 24 then
   return { 'MALFORMED', key .. ' field ' .. name .. ' is too short' }
 end
 local process, acked, known_recovery = ARGV[7] or '', tonumber(ARGV[8] or 0), tonumber(ARGV[9] or 0)
-local recovery = tonumber(redis.call('HGET', confirmed, 'recovery') or 0) or 0
+local known = redis.call('HMGET', confirmed, 'recovery', 'format')
+local recovery, format = tonumber(known[1] or 0) or 0, tonumber(known[2] or 1) or 1
 local process_count = 0
 if process ~= '' then
   -- As in the prelude. A store that lost this table has lost every topic: none may be recreated unnoticed.
@@ -66,7 +67,7 @@ if process ~= '' then
   process_count = process_count + 1
   redis.call('HSET', confirmed, 'p:' .. process, string.format('%.0f %.0f', process_count, now_ms()))
 end
-local function reply(status, value) return { status, value, { process_count, recovery } } end
+local function reply(status, value) return { status, value, { process_count, recovery, format } } end
 
 local revision = record ~= '' and struct.unpack('>I8', record, 17) or 0
 
@@ -96,6 +97,12 @@ if action == 'accept_rollback' then
   redis.call('HSET', confirmed, 'recovery', string.format('%.0f', recovery))
   return reply('OK', '')
 end
+if action == 'upgrade' then
+  -- Never back: there may be shards of that form.
+  format = math.max(format, tonumber(expected))
+  redis.call('HSET', confirmed, 'format', format)
+  return reply('OK', '')
+end
 -- '#' cannot be a topic's name. It numbers every change of the table, so that a uid is greater
 -- than that of every earlier life, by which a shard can tell which of two callers is behind, and
 -- no two lives of a name share a revision: else a deletion that stalled before its last step
@@ -104,6 +111,11 @@ redis.call('HSET', key, '#', ordinal + 1)
 if not_after_ms > 0 and now_ms() > not_after_ms then return reply('EXPIRED', record) end
 if action == 'create' then
   if record ~= '' then return reply('EXISTS', record) end
+  -- A store that never had a topic has no process of an older version.
+  if ordinal == 0 and not known[2] then
+    format = tonumber(expected)
+    redis.call('HSET', confirmed, 'format', format)
+  end
   record = struct.pack('>I8', ordinal + 1) .. random
     .. struct.pack('>I8', ordinal + 1) .. document
   redis.call('HSET', key, name, record)

@@ -8,7 +8,7 @@
 -- argv: max_envelopes     bytes of all else that a reply carries of its tasks
 -- argv: first_may_exceed  '1': one task is leased even if it is larger than these bounds
 -- argv: token             per task that may be leased, 16 random bytes
--- returns: {status, ready, {id, payload record, state record, expiry_ms} ...}
+-- returns: {status, ready, {id, payload record, state record, expiry_ms} ...}, policies (records.py)
 -- returns:   LEASED       these tasks, perhaps none
 -- returns:   REPEATED     the request was answered before: those of its leases that still hold
 -- returns: ready          tasks that are ready behind these
@@ -43,11 +43,16 @@ if record then
       end
     end
   end
-  return finish({ 'REPEATED', 0, results })
+  return finish({ 'REPEATED', 0, results }, control.policies)
 end
 
-local function field_bytes(key, id)
-  local record = get_field(key, id)
+local function content_bytes(id)
+  local record = get_field(K.payloads, id)
+  return record and math.max(0, #record - head_bytes(record)) or 0
+end
+
+local function state_bytes(id)
+  local record = get_field(K.states, id)
   return record and #record or 0
 end
 
@@ -61,8 +66,8 @@ if control.paused == 0 and not recall_only then
     -- Looked up before it is leased: a reply that turned out too large would burn an attempt
     -- each time it is tried.
     read_ahead(waiting, at, 1)
-    bytes = bytes + math.max(0, field_bytes(K.payloads, id) - PAYLOAD_HEAD_BYTES)
-    envelopes = envelopes + envelope_bytes + #id + field_bytes(K.states, id)
+    bytes = bytes + content_bytes(id)
+    envelopes = envelopes + envelope_bytes + #id + state_bytes(id)
     if (bytes > max_bytes or envelopes > max_envelopes)
         and not (first_may_exceed and #results == 0) then
       break
@@ -83,4 +88,4 @@ if control.paused == 0 and not recall_only then
   end
 end
 local ready = control.paused == 0 and run('ZCARD', K.ready) or 0
-return finish({ 'LEASED', ready, results })
+return finish({ 'LEASED', ready, results }, control.policies)

@@ -16,8 +16,8 @@
 local refusal = begin()
 if refusal then return refusal end
 
--- Of a payload record, behind format, incarnation and times: the retry policy, and what follows it.
-local POLICY_AT, CONTENT_AT = 26, 54
+-- Where in the argument the length of the headers begins, and where what it counts.
+local LENGTH_AT, CONTENT_AT = 17, 21
 
 local function hex(bytes)
   return (bytes:gsub('.', function(byte) return string.format('%02x', byte:byte()) end))
@@ -35,12 +35,18 @@ local results = each_item(ARGS + 1, 5, function(t, at)
     return unreadable(done ~= false and t, 0, 0, 0)
   elseif #token > 0 and t.token == token and t.state <= LEASED then
     local due_ms = schedule == 'delay' and now + value_ms or math.max(value_ms, now)
-    local tail = t.record:sub(POLICY_AT)
-    if content ~= '' then tail = t.record:sub(POLICY_AT, CONTENT_AT - 1) .. content end
+    local policy, length, digest = packed_policy(t.payload), nil, nil
+    if content == '' then
+      length, digest = struct.pack('>I4', t.payload.headers_bytes), t.payload.digest
+      content = t.record:sub(t.payload.head_bytes + 1)
+    else
+      length, digest = content:sub(LENGTH_AT, CONTENT_AT - 1), content:sub(1, LENGTH_AT - 1)
+      content = content:sub(CONTENT_AT)
+    end
     t.settled_token, t.verdict, t.token = token, ACKED, ''
     transition('ack', t, SUCCEEDED, now)
     forget(id)
-    t = create(id, now, due_ms, tail)
+    t = create(id, now, due_ms, policy .. length, digest, content)
     remember('next', hex(token), id, struct.pack('>I8I8', t.incarnation, due_ms))
     earliest_ms = earlier(earliest_ms, due_ms)
     return { 'OK', t.incarnation, t.incarnation, due_ms }

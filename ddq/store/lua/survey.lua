@@ -2,7 +2,7 @@
 -- visits a shard it does not lead.
 -- flags: allow-oom
 -- argv: (none of its own)
--- returns: {{counter, value ...}, tombstones, oldest_ready_due_ms, epoch,
+-- returns: {{counter, value ...}, tombstones, oldest_ready_due_ms, epoch, format,
 -- returns:   next_due_ms, next_expiry_ms, next_collect_ms}; -1 for none
 local refusal = begin()
 if refusal then return refusal end
@@ -13,5 +13,6 @@ for _, name in ipairs(COUNTERS) do
   figures[#figures + 1] = control['n:' .. name]
 end
 return finish({
-  figures, run('ZCARD', K.finished), first_score(K.ready) or -1, control.epoch, next_wake_up(),
+  figures, run('ZCARD', K.finished), first_score(K.ready) or -1, control.epoch, control.format,
+  next_wake_up(),
 })

@@ -1,35 +1,125 @@
 -- The records of tasks and requests. ddq/store/records.py packs and unpacks the same bytes.
 
--- payloads[id], written once: format, incarnation, enqueued ms, first due ms, then what the
--- caller packed: retry policy, digest, headers, payload (ddq/store/records.py).
-local PAYLOAD_HEAD = '>BI8I8I8c28c16I4'
-local POLICY = '>I4I8I8I4I4'
-local PAYLOAD_HEAD_BYTES = 73
+local RECORD = 1         -- the first byte of a state record, and of a wide payload record
 
-local function unpack_payload(record)
-  if not record or #record < PAYLOAD_HEAD_BYTES or record:byte(1) ~= FORMAT then return nil end
-  local _, incarnation, enqueued_ms, due_ms, policy, digest, headers_bytes =
-    struct.unpack(PAYLOAD_HEAD, record)
-  if #record < PAYLOAD_HEAD_BYTES + headers_bytes or incarnation > MAX_MS then return nil end
+-- payloads[id], written once. Wide: RECORD, incarnation, enqueued ms, first due ms, retry policy, digest,
+-- length of the headers; then headers and payload.
+local WIDE_HEAD, WIDE_HEAD_BYTES = '>BI8I8I8c28c16I4', 73
+-- Compact: first byte, incarnation, enqueued ms, ms from then to the first due time, digest; then the
+-- retry policy and the length of the headers where the first byte says so; then headers and payload.
+-- First byte: COMPACT_RECORD, HAS_HEADERS, and the number of the policy in control.policies, or OWN_POLICY.
+local COMPACT_HEAD, COMPACT_HEAD_BYTES = '>BI6I6I5c16', 34
+local COMPACT_RECORD, HAS_HEADERS, OWN_POLICY = 128, 64, 63
+local MAX_I6, MAX_I5 = 2 ^ 48, 2 ^ 40
+local POLICY, POLICY_BYTES = '>I4I8I8I4I4', 28
+local NO_HEADERS = '\0\0\0\0'
+
+-- Bytes of a payload record before headers and payload; of a damaged one it does not matter.
+local function head_bytes(record)
+  local first = record:byte(1)
+  if not first or first < COMPACT_RECORD then return WIDE_HEAD_BYTES end
+  local bytes = COMPACT_HEAD_BYTES
+  if first % HAS_HEADERS == OWN_POLICY then bytes = bytes + POLICY_BYTES end
+  if first >= COMPACT_RECORD + HAS_HEADERS then bytes = bytes + #NO_HEADERS end
+  return bytes
+end
+
+local function unpack_compact(record, first)
+  local head = head_bytes(record)
+  if #record < head then return nil end
+  local _, incarnation, enqueued_ms, wait_ms, digest = struct.unpack(COMPACT_HEAD, record)
+  local number, policy, headers_bytes = first % HAS_HEADERS, nil, 0
+  if number == OWN_POLICY then
+    policy = record:sub(COMPACT_HEAD_BYTES + 1, COMPACT_HEAD_BYTES + POLICY_BYTES)
+  elseif #control.policies < (number + 1) * POLICY_BYTES then
+    return nil
+  end
+  if first >= COMPACT_RECORD + HAS_HEADERS then
+    headers_bytes = struct.unpack('>I4', record, head - #NO_HEADERS + 1)
+    if #record < head + headers_bytes then return nil end
+  end
   return {
-    incarnation = incarnation, enqueued_ms = enqueued_ms, due_ms = due_ms, policy = policy,
-    digest = digest, headers_bytes = headers_bytes,
+    incarnation = incarnation, enqueued_ms = enqueued_ms, due_ms = enqueued_ms + wait_ms,
+    policy = policy, number = number, digest = digest, head_bytes = head, headers_bytes = headers_bytes,
   }
 end
 
--- The retry policy of a task; few scripts need it.
+local function unpack_payload(record)
+  local first = record and record:byte(1)
+  if not first then return nil end
+  if first >= COMPACT_RECORD then return unpack_compact(record, first) end
+  if first ~= RECORD or #record < WIDE_HEAD_BYTES then return nil end
+  local _, incarnation, enqueued_ms, due_ms, policy, digest, headers_bytes =
+    struct.unpack(WIDE_HEAD, record)
+  if #record < WIDE_HEAD_BYTES + headers_bytes or incarnation > MAX_MS then return nil end
+  return {
+    incarnation = incarnation, enqueued_ms = enqueued_ms, due_ms = due_ms, policy = policy,
+    digest = digest, head_bytes = WIDE_HEAD_BYTES, headers_bytes = headers_bytes,
+  }
+end
+
+-- The retry policy of a task, packed.
+local function packed_policy(payload)
+  if payload.policy then return payload.policy end
+  local at = payload.number * POLICY_BYTES
+  return control.policies:sub(at + 1, at + POLICY_BYTES)
+end
+
+-- The same as numbers; few scripts need it.
 local function policy_of(payload)
   local p = {}
   p.max_attempts, p.initial_backoff_ms, p.max_backoff_ms, p.multiplier_milli, p.jitter_milli =
-    struct.unpack(POLICY, payload.policy)
+    struct.unpack(POLICY, packed_policy(payload))
   return p
+end
+
+-- The number of a retry policy in control.policies; OWN_POLICY if it is not there.
+local function policy_number(policy)
+  for number = 0, #control.policies / POLICY_BYTES - 1 do
+    local at = number * POLICY_BYTES
+    if control.policies:sub(at + 1, at + POLICY_BYTES) == policy then return number end
+  end
+  return OWN_POLICY
+end
+
+-- Gives a retry policy a number, unless the table is full. A number is never given up: a task
+-- keeps the policy it was made with.
+local function keep_policy(policy)
+  if control.format < COMPACT or policy_number(policy) ~= OWN_POLICY
+      or #control.policies >= OWN_POLICY * POLICY_BYTES then
+    return
+  end
+  control.policies = control.policies .. policy
+  redis.call('HSET', K.control, 'policies', control.policies)
+end
+
+local coded, code, code_tail   -- of the last task: in a batch most have the same
+
+-- A payload record in the form of the shard.
+-- head: retry policy and length of the headers, packed; content: headers and payload.
+local function pack_payload(incarnation, enqueued_ms, due_ms, head, digest, content)
+  local wait_ms = due_ms - enqueued_ms
+  if control.format < COMPACT or incarnation >= MAX_I6 or due_ms >= MAX_I6 or wait_ms >= MAX_I5 then
+    return struct.pack('>BI8I8I8', RECORD, incarnation, enqueued_ms, due_ms)
+      .. head:sub(1, POLICY_BYTES) .. digest .. head:sub(POLICY_BYTES + 1) .. content
+  end
+  if coded ~= head then
+    local policy, headers_length = head:sub(1, POLICY_BYTES), head:sub(POLICY_BYTES + 1)
+    local number = policy_number(policy)
+    coded, code, code_tail = head, COMPACT_RECORD + number, number == OWN_POLICY and policy or ''
+    if headers_length ~= NO_HEADERS then
+      code, code_tail = code + HAS_HEADERS, code_tail .. headers_length
+    end
+  end
+  return struct.pack('>BI6I6I5', code, incarnation, enqueued_ms, wait_ms)
+    .. digest .. code_tail .. content
 end
 
 -- states[id]: absent for a task that was never touched since its enqueue.
 local STATE_RECORD = '>BBI8I8I4I4I4I8I8BBc0Bc0Bc0Bc0I2c0'
 
 local function pack_state(t)
-  local record = struct.pack(STATE_RECORD, FORMAT, t.state, t.revision,
+  local record = struct.pack(STATE_RECORD, RECORD, t.state, t.revision,
     t.incarnation, t.promotion, t.attempt, t.run, t.due_ms, t.updated_ms, t.verdict,
     #t.token, t.token, #t.settled_token, t.settled_token, #t.digest, t.digest,
     #t.request_id, t.request_id, #t.last_error, t.last_error)
@@ -40,7 +130,7 @@ local function pack_state(t)
 end
 
 local function unpack_state(record)
-  if record:byte(1) ~= FORMAT then return nil end
+  if record:byte(1) ~= RECORD then return nil end
   -- A record that is shorter than it says is an error of struct.unpack.
   local whole, _, state, revision, incarnation, promotion, attempt, run_number, due_ms, updated_ms,
     verdict, token, settled_token, digest, request_id, last_error, at =

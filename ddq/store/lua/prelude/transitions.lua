@@ -34,8 +34,8 @@ local function transition(op, t, to, score)
   journal(op, t, from)
 end
 
--- A new incarnation of an id that nothing holds. tail: what the caller packed, records.py.
-local function create(id, since_ms, due_ms, tail)
+-- A new incarnation of an id that nothing holds. head, content: see pack_payload.
+local function create(id, since_ms, due_ms, head, digest, content)
   control.sequence = control.sequence + 1
   control.lineage = CALL.lineage
   local t = {
@@ -43,7 +43,7 @@ local function create(id, since_ms, due_ms, tail)
     promotion = 0, attempt = 0, run = 1, due_ms = due_ms,
   }
   set_field(K.payloads, id,
-    struct.pack('>BI8I8I8', FORMAT, t.incarnation, since_ms, due_ms) .. tail)
+    pack_payload(t.incarnation, since_ms, due_ms, head, digest, content))
   set_score(K.tasks, id, as_score(due_ms))
   count('enqueued', 1)
   count('scheduled', 1)
