@@ -7,6 +7,7 @@ taken effect; after any other error it certainly has not.
 from ddq.client.aio import Client
 from ddq.client.process import WrongProcessError
 from ddq.client.repeat import Backoff, SystemTiming, Timing
+from ddq.client.streaming import LeaseStream, StreamCall, StreamSource
 from ddq.client.sync import SyncClient
 from ddq.client.topic_values import (
     Redriven,
@@ -51,6 +52,7 @@ __all__ = [
     "ItemResult",
     "Lease",
     "LeaseRef",
+    "LeaseStream",
     "Nacked",
     "NewTask",
     "OnConflict",
@@ -62,6 +64,8 @@ __all__ = [
     "RetryPolicy",
     "ShardStats",
     "Snoozed",
+    "StreamCall",
+    "StreamSource",
     "SyncClient",
     "SystemTiming",
     "Task",

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from types import TracebackType
 
-from ddq.client.leases import LeaseCalls
-from ddq.client.tasks import TaskCalls
+from ddq.client.streams import StreamCalls
 from ddq.client.topics import TopicCalls
 
 
-class Client(TaskCalls, LeaseCalls, TopicCalls):
+class Client(StreamCalls, TopicCalls):
     """One connection to a ddq server, for asyncio.
 
     Safe requests are repeated with the same ids until they succeed, fail for good or run out of

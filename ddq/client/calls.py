@@ -260,16 +260,7 @@ class Caller:
         return await self._repeater.run(rpc, f"{rpc.name} {what}", attempt, deadline.at_s)
 
     async def _attempt(self, method: Method[Q, A], request: Q, remaining_s: float) -> A:
-        # The request is not sent before the connection stands: a server that is not there is then
-        # a definite failure, where gRPC's UNAVAILABLE cannot tell.
-        if self._state() is not grpc.ChannelConnectivity.READY:
-            started_s = asyncio.get_running_loop().time()
-            try:
-                async with asyncio.timeout(remaining_s):
-                    await self._channel.channel_ready()
-            except TimeoutError:
-                raise AttemptFailedError(not_connected(self._address)) from None
-            remaining_s -= asyncio.get_running_loop().time() - started_s
+        remaining_s -= await self._connected(remaining_s)
         asked = self._store_time.asked()
         try:
             answer: A = await method(request, timeout=max(0.001, remaining_s))
@@ -288,6 +279,25 @@ class Caller:
         if (store_ms := store_time_ms(answer)) is not None:
             self._store_time.observe(store_ms, asked)
         return answer
+
+    async def _connected(self, remaining_s: float) -> float:
+        """Waits for the connection; returns for how long, in seconds.
+
+        A request is not sent before the connection stands: a server that is not there is then a
+        definite failure, where gRPC's UNAVAILABLE cannot tell.
+
+        Raises:
+            AttemptFailedError: there is none.
+        """
+        if self._state() is grpc.ChannelConnectivity.READY:
+            return 0.0
+        started_s = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout(remaining_s):
+                await self._channel.channel_ready()
+        except TimeoutError:
+            raise AttemptFailedError(not_connected(self._address)) from None
+        return asyncio.get_running_loop().time() - started_s
 
     def _coalescer(self, kind: ItemRpc[I, V], topic: str) -> Coalescer[I, Any]:
         """What shares the requests of one RPC on one topic; kept while any of them is under way."""

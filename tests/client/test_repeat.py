@@ -117,7 +117,7 @@ def test_the_table_knows_every_rpc() -> None:
         )
         for method in service.methods
     }
-    # This client does not call StreamRetrieve, which is not repeated but subscribed to again.
+    # StreamRetrieve is not repeated but subscribed to again.
     assert offered - {"StreamRetrieve"} == known - {"Check"}
     mutations = {
         value.name for value in vars(rpcs).values() if isinstance(value, rpcs.Rpc) and value.mutates

@@ -18,7 +18,7 @@ from ddq.v1 import task_pb2
 from tests.client.fake import FakeServer, refusal
 
 LEASE = LeaseRef("mail", "a", b"token")
-ONLY_ASYNC = {"address", "duplicate"}
+ONLY_ASYNC = {"address", "duplicate", "open_stream", "stream_retrieve"}
 
 
 def public(kind: type) -> set[str]:

@@ -129,3 +129,21 @@ async def test_0_1_refuses_what_it_does_not_know_and_nothing_happens(
     task = await new.get_task("jobs", "a")
     assert (task.state, task.attempt, task.snoozes) == (TaskState.LEASED, 1, 0)
     await new.ack(lease)
+
+
+async def test_a_stream_of_a_server_that_has_none_retrieves(new: Client, old: Client) -> None:
+    async with old.stream_retrieve("jobs", lease=LIMIT, poll=LIMIT) as stream:
+        stream.add_credit(2)
+        for task_id in ("a", "b", "c"):
+            await new.enqueue("jobs", b"x", task_id=task_id)
+        found = [lease.id for lease in await stream.read()]
+        if len(found) == 1:
+            found += [lease.id for lease in await stream.read()]
+        assert len({*found}) == 2
+        stream.add_credit(1)
+        found += [lease.id for lease in await stream.read()]
+        assert sorted(found) == ["a", "b", "c"]
+        # The Retrieve under way at the end takes no task after that.
+        stream.add_credit(1)
+    await new.enqueue("jobs", b"x", task_id="d")
+    assert list(await take(new, "d")) == ["d"]

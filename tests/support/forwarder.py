@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -16,11 +16,13 @@ class Forwarder:
     Attributes:
         target: where they lead.
         connections_count: how many there were.
+        swallows: what the target sends does not arrive.
     """
 
     def __init__(self, target: Node) -> None:
         self.target = target
         self.connections_count = 0
+        self.swallows = False
         self._server: asyncio.Server | None = None
         self._served: set[asyncio.Task[None]] = set()
 
@@ -38,10 +40,14 @@ class Forwarder:
         """Closes the port and every connection."""
         if self._server is not None:
             self._server.close()
-            for task in self._served:
-                task.cancel()
-            await asyncio.gather(*self._served, return_exceptions=True)
+            await self.cut()
             await self._server.wait_closed()
+
+    async def cut(self) -> None:
+        """Closes every connection."""
+        for task in self._served:
+            task.cancel()
+        await asyncio.gather(*self._served, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -53,7 +59,7 @@ class Forwarder:
             with suppress(OSError):
                 there, back = await asyncio.open_connection(self.target.host, self.target.port)
                 try:
-                    await _either(_pump(reader, back), _pump(there, writer))
+                    await _either(_pump(reader, back), _pump(there, writer, lambda: self.swallows))
                 finally:
                     back.close()
         except asyncio.CancelledError:
@@ -73,11 +79,16 @@ async def _either(*pumps: Coroutine[Any, Any, None]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _pump(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    swallows: Callable[[], bool] = lambda: False,
+) -> None:
     with suppress(OSError):
         while data := await reader.read(65_536):
-            writer.write(data)
-            await writer.drain()
+            if not swallows():
+                writer.write(data)
+                await writer.drain()
 
 
 @asynccontextmanager
