@@ -39,6 +39,10 @@ REPLY_MARGIN_SHARE = 0.1
 """The margin of a short deadline, as a share of it."""
 
 
+SETTLE_S = 0.03
+"""If no handler is called for so long, gRPC has handed over every call that had arrived."""
+
+
 STREAMS = frozenset({"StreamRetrieve"})
 """RPCs whose handlers read requests and write replies by themselves."""
 
@@ -93,11 +97,14 @@ class RunningCalls:
 
     def __init__(self) -> None:
         self._count = 0
+        self._begun_count = 0
         self._ended = asyncio.Event()
         self._ended.set()
+        self._released: asyncio.Event | None = None
 
     def __enter__(self) -> None:
         self._count += 1
+        self._begun_count += 1
         self._ended.clear()
 
     def __exit__(self, *_: object) -> None:
@@ -108,6 +115,30 @@ class RunningCalls:
     async def end(self) -> None:
         """Waits until none runs."""
         await self._ended.wait()
+
+    def hold(self) -> None:
+        """Keeps all replies back until ``release``."""
+        self._released = asyncio.Event()
+
+    def release(self) -> None:
+        """Lets the replies go."""
+        if self._released is not None:
+            self._released.set()
+
+    async def may_reply(self) -> None:
+        """Returns at once, unless replies are kept back."""
+        if self._released is not None:
+            await self._released.wait()
+
+    async def settle(self, timeout_s: float) -> None:
+        """Waits until no call has begun for SETTLE_S, or the time is over."""
+        loop = asyncio.get_running_loop()
+        end_s = loop.time() + timeout_s
+        while (left_s := end_s - loop.time()) > 0:
+            before = self._begun_count
+            await asyncio.sleep(min(SETTLE_S, left_s))
+            if self._begun_count == before:
+                return
 
 
 def servicer(
@@ -154,7 +185,7 @@ def _adapt(
 
     async def method(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         with running, metrics.rpc(name):
-            return await _answer(name, lambda: handle(request, context), context, metrics)
+            return await _answer(name, lambda: handle(request, context), context, metrics, running)
 
     return method
 
@@ -164,7 +195,9 @@ def _adapt_stream(
 ) -> Callable[..., Awaitable[Any]]:
     async def method(requests: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         with running, metrics.rpc(name):
-            await _answer(name, lambda: handler(requests, context.write, calls), context, metrics)
+            await _answer(
+                name, lambda: handler(requests, context.write, calls), context, metrics, running
+            )
 
     return method
 
@@ -174,6 +207,7 @@ async def _answer(
     handle: Callable[[], Awaitable[Any]],
     context: grpc.aio.ServicerContext[Any, Any],
     metrics: Metrics,
+    running: RunningCalls,
 ) -> Any:
     """What ``handle`` returns; ends the call with a status where it raises."""
 
@@ -183,6 +217,7 @@ async def _answer(
     try:
         reply = await handle()
         ended(grpc.StatusCode.OK)
+        await running.may_reply()
         return reply
     except asyncio.CancelledError:
         # The caller is gone, or its deadline has passed.
@@ -190,6 +225,7 @@ async def _answer(
         raise
     except DdqError as error:
         ended(error.code, error.reason)
+        await running.may_reply()
         # The stubs lack it.
         await context.abort_with_status(  # type: ignore[attr-defined]
             rpc_status.to_status(to_status(error))

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from ddq.config import MS_PER_SECOND, Settings
-from ddq.server.draining import LINGER_S
+from ddq.server.draining import LINGER_S, SETTLE_MAX_S
 from ddq.store.embedded import STOP_TIMEOUT_S
 
 ROOT = Path(__file__).parents[2]
@@ -15,7 +15,7 @@ CONTAINER_ENGINES_GIVE_S = 10.0
 
 def longest_stop_s() -> float:
     """From SIGTERM to the end of a server with an embedded store, by the defaults."""
-    return Settings().drain_ms / MS_PER_SECOND + LINGER_S + STOP_TIMEOUT_S
+    return SETTLE_MAX_S + Settings().drain_ms / MS_PER_SECOND + LINGER_S + STOP_TIMEOUT_S
 
 
 def test_a_server_ends_before_container_engines_kill_it() -> None:
