@@ -42,7 +42,9 @@ class Spec:
     """What one figure is.
 
     Attributes:
-        process: "all", "server" (`ddq serve`) or "scheduler"; `ddq dev` has all of them.
+        process: "all", "server" (`ddq serve`) or "scheduler"; `ddq dev` has all of them; "parent"
+            is that of --processes.
+        several: what a parent shows of the values of its processes: "sum", "max" or "min".
     """
 
     name: str
@@ -50,6 +52,7 @@ class Spec:
     process: str
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()
+    several: str = "sum"
 
 
 def metric(
@@ -58,9 +61,10 @@ def metric(
     process: str,
     labels: tuple[str, ...] = (),
     buckets: tuple[float, ...] = (),
+    several: str = "sum",
 ) -> Any:
     """A field of Metrics; the kind of figure is its type."""
-    return field(init=False, metadata={"spec": Spec(name, doc, process, labels, buckets)})
+    return field(init=False, metadata={"spec": Spec(name, doc, process, labels, buckets, several)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +75,14 @@ class Metrics:
         default_factory=lambda: CollectorRegistry(auto_describe=False)
     )
 
-    build: Gauge = metric("ddq_build_info", "1, with the version of ddq", "all", ("version",))
+    build: Gauge = metric(
+        "ddq_build_info", "1, with the version of ddq", "all", ("version",), several="max"
+    )
 
     serving: Gauge = metric(
-        "ddq_serving", "1 while the store answers, as grpc.health.v1 says it", "server"
-    )
+        "ddq_serving", "1 while the store answers, as grpc.health.v1 says it", "server",
+        several="min",
+    )  # fmt: skip
     rpcs: Counter = metric(
         "ddq_rpcs_total", "RPCs that ended; what became of a batch's items is not in here",
         "server", ("method", "code", "reason"),
@@ -122,7 +129,9 @@ class Metrics:
         "ddq_masters_lost_total", "masters that were given up for another one", "all"
     )
 
-    shards: Gauge = metric("ddq_scheduler_shards", "shards that it looks after", "scheduler")
+    shards: Gauge = metric(
+        "ddq_scheduler_shards", "shards that it looks after", "scheduler", several="max"
+    )
     shards_led: Gauge = metric(
         "ddq_scheduler_shards_led",
         "shards that it leads now; one without work has no leader", "scheduler",
@@ -156,23 +165,20 @@ class Metrics:
     )  # fmt: skip
     tasks: Gauge = metric(
         "ddq_tasks", "tasks of all topics when their shards were last swept", "scheduler",
-        ("state",),
+        ("state",), several="max",
     )  # fmt: skip
     oldest_ready: Gauge = metric(
         "ddq_oldest_ready_age_seconds",
         "how long the oldest ready task had been due when its shard was last swept", "scheduler",
+        several="max",
     )  # fmt: skip
     malformed: Gauge = metric(
         "ddq_malformed_entries", "entries that ddq did not write, since the topics were made",
-        "scheduler", ("kind",),
+        "scheduler", ("kind",), several="max",
     )  # fmt: skip
 
     def __post_init__(self) -> None:
-        hints = get_type_hints(Metrics)
-        for name, spec in specs().items():
-            options: dict[str, Any] = {"buckets": spec.buckets} if spec.buckets else {}
-            made = hints[name](spec.name, spec.doc, spec.labels, registry=self.registry, **options)
-            object.__setattr__(self, name, made)
+        _make(self)
         self.build.labels(__version__).set(1)
         # What appears only when it happens first seems never to have grown: no alert would see it.
         for error in all_errors():
@@ -210,9 +216,50 @@ class Metrics:
             self.rpc_seconds.labels(method).observe(time.perf_counter() - began_s)
 
 
-def specs() -> dict[str, Spec]:
-    """What each figure of Metrics is, by the name of its field."""
-    return {spec.name: spec.metadata["spec"] for spec in fields(Metrics) if "spec" in spec.metadata}
+@dataclass(frozen=True, slots=True)
+class ParentMetrics:
+    """The figures of the parent of several processes, beside theirs."""
+
+    registry: CollectorRegistry = field(
+        default_factory=lambda: CollectorRegistry(auto_describe=False)
+    )
+
+    processes: Gauge = metric(
+        "ddq_processes", "processes that work now, with --processes", "parent"
+    )
+    ended: Counter = metric(
+        "ddq_process_ends_total", "processes that ended by themselves and were replaced", "parent"
+    )
+
+    def __post_init__(self) -> None:
+        _make(self)
+        ProcessCollector(registry=self.registry)
+
+
+def _make(metrics: Metrics | ParentMetrics) -> None:
+    """Makes the figures of an object, in its registry."""
+    kind = type(metrics)
+    hints = get_type_hints(kind)
+    for name, spec in specs(kind).items():
+        options: dict[str, Any] = {"buckets": spec.buckets} if spec.buckets else {}
+        made = hints[name](spec.name, spec.doc, spec.labels, registry=metrics.registry, **options)
+        object.__setattr__(metrics, name, made)
+
+
+def specs(kind: type[Metrics | ParentMetrics] = Metrics) -> dict[str, Spec]:
+    """What each figure of an object is, by the name of its field."""
+    return {spec.name: spec.metadata["spec"] for spec in fields(kind) if "spec" in spec.metadata}
+
+
+SEVERAL = {
+    **{
+        spec.name: spec.several
+        for kind in (Metrics, ParentMetrics)
+        for spec in specs(kind).values()
+    },
+    "process_start_time_seconds": "min",
+}
+"""What a parent shows of the values of a gauge: "sum", "max" or "min"; "sum" if it is not here."""
 
 
 @functools.cache
@@ -338,6 +385,11 @@ ALERTS = (
         "another program wrote into ddq's keys, or a file was damaged", "see Malformed entries",
     ),
     Alert(
+        "processes end", "increase(ddq_process_ends_total[10m]) > 2",
+        "processes of --processes ended by themselves, and were replaced",
+        "the log says how each ended: out of memory, or a bug to report",
+    ),
+    Alert(
         "bugs", 'increase(ddq_rpcs_total{code="INTERNAL"}[5m]) > 0',
         "an RPC failed in a way that ddq does not know", "the server's log says where: report it",
     ),
@@ -346,29 +398,43 @@ ALERTS = (
 
 
 @asynccontextmanager
-async def served_metrics(listen: str | None) -> AsyncIterator[tuple[Metrics, str | None]]:
+async def served_metrics(
+    listen: str | None, metrics: Metrics | None = None
+) -> AsyncIterator[tuple[Metrics, str | None]]:
     """Metrics that Prometheus may ask for over HTTP until the block ends, and the address.
 
     Args:
         listen: HOST:PORT; None: nowhere.
+        metrics: those of a process whose parent shows them; they are not served here.
 
     Raises:
         StartupError: one cannot listen there.
     """
-    if listen is None:
-        yield Metrics(), None
+    if metrics is not None or listen is None:
+        yield metrics or Metrics(), None
         return
-    metrics = Metrics().with_process()
+    made = Metrics().with_process()
+    async with served_registry(listen, made.registry) as address:
+        yield made, address
+
+
+@asynccontextmanager
+async def served_registry(listen: str, registry: CollectorRegistry) -> AsyncIterator[str]:
+    """Serves a registry over HTTP until the block ends; gives the address.
+
+    Raises:
+        StartupError: one cannot listen there.
+    """
     host, port = split_address(listen)
     try:
-        server, thread = start_http_server(port, host.strip("[]"), metrics.registry)
+        server, thread = start_http_server(port, host.strip("[]"), registry)
     except OSError as error:
         raise StartupError(
             f"cannot listen on {listen} for metrics: {error.strerror or error}; choose another "
             "address"
         ) from None
     try:
-        yield metrics, f"{host}:{server.server_port}"
+        yield f"{host}:{server.server_port}"
     finally:
         await asyncio.to_thread(server.shutdown)
         server.server_close()

@@ -25,7 +25,7 @@ from chaos.experiments.matrix.table import Cell
 from chaos.experiments.mutants.registry import MUTATIONS
 from ddq import errors
 from ddq.config import DEFAULTS, LIMITS, Settings
-from ddq.metrics import ALERTS, Metrics, specs
+from ddq.metrics import ALERTS, Metrics, ParentMetrics, specs
 from ddq.store.scripts import Script, default_scripts
 from models.promises import PROMISES
 from tests import profiles
@@ -243,18 +243,19 @@ def error_table() -> str:
 
 def metrics() -> str:
     """ddq/metrics.py: what is shown."""
-    hints = get_type_hints(Metrics)
     rows = (
         (
             code(spec.name),
-            hints[name].__name__.lower(),
+            get_type_hints(kind)[name].__name__.lower(),
             ", ".join(map(code, spec.labels)) or "-",
             spec.process,
+            spec.several if spec.process != "parent" else "-",
             sentence(spec.doc),
         )
-        for name, spec in specs().items()
+        for kind in (Metrics, ParentMetrics)
+        for name, spec in specs(kind).items()
     )
-    return table(("metric", "type", "labels", "of", ""), rows)
+    return table(("metric", "type", "labels", "of", "of several", ""), rows)
 
 
 def alerts() -> str:

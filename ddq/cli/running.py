@@ -18,6 +18,8 @@ from ddq.cli.signals import stopping
 from ddq.config import StartupError
 from ddq.errors import DdqError
 
+PROCESSES_MAX_COUNT = 256
+
 
 class LogLevel(StrEnum):
     """How much goes to stderr."""
@@ -57,6 +59,17 @@ MetricsListen = Annotated[
     ),
 ]
 
+Processes = Annotated[
+    int,
+    typer.Option(
+        "--processes",
+        envvar="DDQ_PROCESSES",
+        min=1,
+        max=PROCESSES_MAX_COUNT,
+        help="How many processes share the work, as one server; SIGHUP replaces them in turn.",
+    ),
+]
+
 
 def metrics_note(address: str | None) -> str:
     """The end of the line that says what runs."""
@@ -79,14 +92,19 @@ def _tune_garbage_collection() -> None:
 
 
 def run_until_stopped(
-    work: Callable[[asyncio.Event], Awaitable[None]], log_level: LogLevel
+    work: Callable[[asyncio.Event], Awaitable[None]],
+    log_level: LogLevel,
+    process: int | None = None,
 ) -> None:
-    """Runs ``work``, which ends when the event that it is given is set: by Ctrl-C or SIGTERM."""
-    # Late, so that commands which only talk to a server do not load one.
+    """Runs ``work``, which ends when the event that it is given is set: by Ctrl-C or SIGTERM.
 
+    Args:
+        process: the number of this process among those of one parent; it is in each log line.
+    """
+    where = "" if process is None else f" process {process}"
     logging.basicConfig(
         level=log_level.value.upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        format=f"%(asctime)s %(levelname)s{where} %(name)s: %(message)s",
         stream=sys.stderr,
     )
 

@@ -9,6 +9,7 @@ from ddq.cli.running import (
     Level,
     LogLevel,
     MetricsListen,
+    Processes,
     StoreLocation,
     metrics_note,
     run_until_stopped,
@@ -20,6 +21,7 @@ from ddq.config import Settings
 def scheduler(
     settings: Settings,
     store: StoreLocation,
+    processes: Processes = 1,
     metrics_listen: MetricsListen = None,
     log_level: Level = LogLevel.INFO,
 ) -> None:
@@ -28,6 +30,18 @@ def scheduler(
     As many as you like may share a store: they share the work, and take over from each other. With
     none on a store, nothing there becomes due.
     """
+    if processes > 1:
+        from ddq.cli.several import run_several  # noqa: PLC0415 - loaded when used
+
+        run_several(
+            "scheduler", processes, {"store": store}, settings,
+            metrics_listen=metrics_listen, log_level=log_level,
+            ready=lambda info, metrics: say(
+                f"ddq {__version__} schedules in {processes} processes, store {info['store']}"
+                f"{metrics_note(metrics)}"
+            ),
+        )  # fmt: skip
+        return
     from ddq.scheduler.process import SchedulerOptions, run_scheduler  # noqa: PLC0415 - loaded when used
 
     options = SchedulerOptions(store, settings, metrics_listen)

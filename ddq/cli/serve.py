@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +18,7 @@ from ddq.cli.running import (
     Level,
     LogLevel,
     MetricsListen,
+    Processes,
     StoreLocation,
     metrics_note,
     run_until_stopped,
@@ -102,6 +103,7 @@ def serve(
             show_default="on an embedded store only",
         ),
     ] = None,
+    processes: Processes = 1,
     metrics_listen: MetricsListen = None,
     log_level: Level = LogLevel.INFO,
 ) -> None:
@@ -109,6 +111,9 @@ def serve(
 
     Something has to run a scheduler on that store: ddq scheduler, or one of the servers.
     """
+    if processes > 1:
+        _serve_together(settings, store, listen, scheduler, processes, metrics_listen, log_level)
+        return
 
     from ddq.server import ServerOptions  # noqa: PLC0415 - loaded when used
 
@@ -119,6 +124,29 @@ def serve(
         listen, store, scheduler, settings=settings, metrics_listen=metrics_listen
     )
     _serve(options, log_level, ready)
+
+
+def _serve_together(
+    settings: Settings,
+    store: str,
+    listen: str,
+    scheduler: bool | None,
+    processes: int,
+    metrics_listen: str | None,
+    log_level: LogLevel,
+) -> None:
+    from ddq.cli.several import run_several  # noqa: PLC0415 - loaded when used
+
+    def ready(info: dict[str, Any], metrics: str | None) -> None:
+        say(
+            f"ddq {__version__} on {info['address']} in {processes} processes, "
+            f"store {info['store']}{metrics_note(metrics)}"
+        )
+
+    run_several(
+        "serve", processes, {"store": store, "scheduler": scheduler}, settings,
+        listen=listen, metrics_listen=metrics_listen, log_level=log_level, ready=ready,
+    )  # fmt: skip
 
 
 def _serve(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ddq.config import Settings, StartupError
-from ddq.metrics import served_metrics
+from ddq.metrics import Metrics, served_metrics
 from ddq.scheduler import Scheduler
 from ddq.store.lifecycle import check_options, working_store
 
@@ -19,11 +19,13 @@ class SchedulerOptions:
     Attributes:
         store_url: see ddq.store.topology.FORMS; a store of this process's own has no use.
         metrics_listen: HOST:PORT for Prometheus; None: nowhere.
+        metrics: those that the parent of this process shows in place of metrics_listen.
     """
 
     store_url: str
     settings: Settings = field(default_factory=Settings)
     metrics_listen: str | None = None
+    metrics: Metrics | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ async def run_scheduler(
             f"own: ddq serve --store {url}; or give the URL of a store that others reach as well"
         )
     async with (
-        served_metrics(options.metrics_listen) as (metrics, metrics_address),
+        served_metrics(options.metrics_listen, options.metrics) as (metrics, metrics_address),
         working_store(url, options.settings, metrics, stop) as store,
     ):
         scheduler = Scheduler(store)

@@ -15,11 +15,12 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from grpc_reflection.v1alpha._async import ReflectionServicer
 
 from ddq.config import LIMITS, MS_PER_SECOND, Settings, StartupError, split_address
-from ddq.metrics import served_metrics
+from ddq.metrics import Metrics, served_metrics
 from ddq.scheduler import Scheduler
 from ddq.server.admin import AdminService
 from ddq.server.draining import drain, uninterrupted
 from ddq.server.health import watch_health
+from ddq.server.listening import stop_listening
 from ddq.server.malformed import Registrar
 from ddq.server.notifier import ReadyNotifier
 from ddq.server.open_calls import OpenCalls
@@ -48,6 +49,8 @@ class ServerOptions:
         scheduler: whether it also promotes and reaps; None: if the store is embedded, since then
             no other process can.
         metrics_listen: HOST:PORT for Prometheus; None: nowhere.
+        shares_port: whether other processes of the same parent listen on the same port.
+        metrics: those that the parent shows in place of metrics_listen.
     """
 
     listen: str
@@ -55,6 +58,8 @@ class ServerOptions:
     scheduler: bool | None = None
     settings: Settings = field(default_factory=Settings)
     metrics_listen: str | None = None
+    shares_port: bool = False
+    metrics: Metrics | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +88,7 @@ async def run_server(
     """
     url = check_options(options.settings, options.store_url)
     async with (
-        served_metrics(options.metrics_listen) as (metrics, metrics_address),
+        served_metrics(options.metrics_listen, options.metrics) as (metrics, metrics_address),
         working_store(url, options.settings, metrics, stop) as store,
     ):
 
@@ -103,7 +108,9 @@ async def _serve(
 ) -> None:
     service = QueueService(store, ReadyNotifier(store.hints))
     running, calls, streams = RunningCalls(), OpenCalls(), OpenCalls()
-    server, health_servicer = _make_server(store, service, running, calls, streams)
+    server, health_servicer = _make_server(
+        store, service, running, calls, streams, shares_port=options.shares_port
+    )
     host, _ = split_address(options.listen)
     try:
         port = server.add_insecure_port(options.listen)
@@ -130,7 +137,12 @@ async def _serve(
             await health_servicer.enter_graceful_shutdown()
             service.end_waits()
             drain_s = options.settings.drain_ms / MS_PER_SECOND
-            await drain(server, running, calls, streams, drain_s)
+
+            def leave() -> None:
+                if options.shares_port:
+                    stop_listening(port)
+
+            await drain(server, running, calls, streams, drain_s, leave=leave)
             checks.cancel()
             hints.cancel()
     finally:
@@ -142,15 +154,22 @@ async def _serve(
 
 
 def _make_server(
-    store: Store, service: QueueService, running: RunningCalls, calls: OpenCalls, streams: OpenCalls
+    store: Store,
+    service: QueueService,
+    running: RunningCalls,
+    calls: OpenCalls,
+    streams: OpenCalls,
+    *,
+    shares_port: bool,
 ) -> tuple[grpc.aio.Server, HealthServicer]:
     server = grpc.aio.server(
         options=[
             ("grpc.max_receive_message_length", LIMITS.request_max_bytes),
             # Replies carry at most retrieve_max_bytes of payloads, and their envelopes.
             ("grpc.max_send_message_length", 2 * LIMITS.request_max_bytes),
-            # A second server on the same port would take half of the calls.
-            ("grpc.so_reuseport", 0),
+            # A second server on the same port would take half of the calls, unless that is the
+            # purpose: then the parent of both keeps the port from all others.
+            ("grpc.so_reuseport", int(shares_port)),
             ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
         ]
     )

@@ -12,7 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from ddq.config import Settings, StartupError
-from ddq.metrics import ALERTS, Metrics, Spec, specs
+from ddq.metrics import ALERTS, Metrics, ParentMetrics, Spec, specs
 from ddq.scheduler.process import SchedulerOptions, run_scheduler
 from ddq.store.connection import Command, NotSentError, Reply, ReplyLostError
 from ddq.store.metered import MeteredConnection
@@ -169,7 +169,8 @@ def exported(spec: Spec) -> set[str]:
 
 
 def test_alerts_speak_of_figures_that_there_are() -> None:
-    known: set[str] = set().union(*map(exported, specs().values()))
+    every = [*specs().values(), *specs(ParentMetrics).values()]
+    known: set[str] = set().union(*map(exported, every))
     for alert in ALERTS:
         names = set(re.findall(r"\bddq_[a-z_]+", alert.when))
         assert names, alert.name
