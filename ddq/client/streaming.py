@@ -357,7 +357,11 @@ class LeaseStream:
         Raises:
             DdqError: it failed.
         """
-        call = await self._until_closed(self._source.open_stream())
+        try:
+            call = await self._until_closed(self._source.open_stream())
+        except Unimplemented:
+            self._is_unary = True
+            return
         self._stem, self._replies_count = self._new_id(), 0
         self._unread_bytes, self._owed_bytes, self._ends = 0, 0, False
         self._subscription.request_id = self._stem

@@ -6,20 +6,13 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
-from ddq.client import Backoff, Client, Lease
-from ddq.config import LIMITS
-from ddq.entropy import SystemClock, SystemEntropy, uuid7
-from ddq.errors import (
-    DdqError,
-    InvalidArgument,
-    OutcomeUnknown,
-    PermissionDenied,
-    Unauthenticated,
-    Unimplemented,
-)
+from ddq.client import Client, ItemResult, Lease, LeaseStream
+from ddq.client.streaming import HOPELESS
+from ddq.errors import DdqError
 from ddq.worker.attempts import Attempts
 from ddq.worker.endings import STOP_TIMEOUT_S, verdict_of
 from ddq.worker.handlers import Handlers
@@ -30,9 +23,6 @@ from ddq.worker.options import WorkerOptions
 from ddq.worker.storeclock import StoreClock
 
 log = logging.getLogger("ddq.worker")
-
-_HOPELESS = (InvalidArgument, Unauthenticated, PermissionDenied, Unimplemented)
-"""Errors of a retrieve that no repeat will change: the worker ends with them."""
 
 
 class Reports:
@@ -46,7 +36,7 @@ class Reports:
 
 
 class Control:
-    """Retrieves no more tasks than can start at once, and runs an attempt for each.
+    """Takes no more tasks than can start at once, and runs an attempt for each.
 
     It lives in a thread and an event loop of its own, so that no handler can keep it from
     extending leases, reading replies and sending acks.
@@ -73,8 +63,6 @@ class Control:
         self._outbox = Outbox(program, self.fail)
         self._settled = functools.partial(self._outbox.post, reports.settled)
         self._monitor = monitor
-        self._entropy = SystemEntropy()
-        self._backoff = Backoff()
         self._store_clock = StoreClock()
         self._stop = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -84,6 +72,8 @@ class Control:
         )
         self._delivered_count = 0
         self._active_s = 0.0
+        self._is_idle = False
+        self._is_blocked = False
         self._failure: BaseException | None = None
 
     async def run(self) -> None:
@@ -97,7 +87,7 @@ class Control:
         watch = asyncio.create_task(self._watch(), name="ddq watch")
         try:
             await self._fetch()
-        except _HOPELESS as error:
+        except HOPELESS as error:
             self._failure = self._failure or error
         except Exception:
             self.stop_now()
@@ -127,123 +117,115 @@ class Control:
     # Getting tasks
 
     async def _fetch(self) -> None:
-        """One retrieve after the other, each for no more tasks than can start at once."""
-        loop = asyncio.get_running_loop()
-        self._active_s = loop.time()
-        request_id, failures_count = self._new_id(), 0
+        """Streams of leases, one after the other, each for no more tasks than can start at once."""
+        self._active_s = self._loop.time()
         while not self._stop.is_set():
-            credit = self._credit()
-            if credit == 0:
+            if self._is_blocked:
+                await self._until_changed()
+                continue
+            self._is_idle = False
+            stream = self._client.stream_retrieve(
+                self._options.topics,
+                lease=self._options.lease,
+                poll=timedelta(seconds=min(self._options.poll_s, self._options.idle_s or math.inf)),
+                on_change=self._changed.set,
+            )
+            try:
+                await self._feed(stream)
+            finally:
+                leases = await stream.close()
+                if self._stop.is_set():
+                    await self._hand_back(leases)
+                else:
+                    self._start(leases)
+            if stream.failures:
+                # Not idle so far: no reply has said that nothing is due.
+                self._active_s = self._loop.time()
+            elif self._is_idle and not leases:
+                self.stop()
+
+    async def _feed(self, stream: LeaseStream) -> None:
+        """Starts what arrives, and gives credit for what can be started.
+
+        Tasks that are leased for a loop that is blocked would only be kept from other workers, so
+        no credit is given before the loop has answered.
+
+        Returns when the stream is to be closed: at the end, when nothing was due for long enough,
+        and when the program's loop is blocked.
+        """
+        answering: asyncio.Task[None] | None = None
+        try:
+            while not self._stop.is_set():
+                self._changed.clear()
+                self._start(stream.take())
                 if self._has_had_all():
                     self.stop()
                     return
-                await self._until_changed()
-                continue
-            wait_s = self._wait_s(loop.time())
-            if wait_s <= 0 and not self._attempts.is_busy:
-                self.stop()
-                return
-            if not await self._can_start():
-                return
-            try:
-                leases = await self._retrieve(request_id, credit, max(wait_s, 0.0))
-            except _HOPELESS:
-                raise
-            except DdqError as error:
-                failures_count += 1
-                log.warning("retrieve failed, trying again: %s", error)
-                if not isinstance(error, OutcomeUnknown):
-                    request_id = self._new_id()
-                # After an unknown outcome the same request_id fetches the leases it was granted.
-                await self._until_stop(
-                    self._backoff.delay_s(failures_count, None, self._entropy.random())
-                )
-                # Not idle so far: no reply has said that nothing is due.
-                self._active_s = loop.time()
-                continue
-            failures_count, request_id = 0, self._new_id()
-            if leases is None:
-                return
-            for lease in leases:
-                self._attempts.start(self._deliver(lease))
+                if self._is_blocked:
+                    return
+                credit = self._credit() - stream.credit
+                if answering is not None and answering.done():
+                    answering.result()
+                    answering = None
+                    if credit > 0:
+                        stream.add_credit(credit)
+                elif answering is None and credit > 0:
+                    if self._monitor is None:
+                        stream.add_credit(credit)
+                    else:
+                        answering = asyncio.create_task(self._monitor.answers())
+                        answering.add_done_callback(lambda _: self._changed.set())
+                if await self._until_changed_or_idle(stream):
+                    self._is_idle = True
+                    return
+        finally:
+            if answering is not None:
+                answering.cancel()
+
+    def _start(self, leases: Sequence[Lease]) -> None:
+        for lease in leases:
+            self._attempts.start(self._deliver(lease))
+        if leases:
             # Before the program's loop is asked whether it answers: it may not, once they run.
             self._outbox.flush()
 
     def _credit(self) -> int:
+        """How many tasks may be on their way, at most."""
         attempts, concurrency = self._attempts, self._options.concurrency
         # Twice as many as can run are held at most: half of them wait for their acks only.
         free = concurrency - max(attempts.running_count, attempts.ending_count)
         if self._options.max_jobs is not None:
             free = min(free, self._options.max_jobs - self._delivered_count)
-        return max(0, min(free, LIMITS.retrieve_max_tasks))
+        return max(0, free)
 
     def _has_had_all(self) -> bool:
         most = self._options.max_jobs
         return most is not None and self._delivered_count >= most
 
-    def _wait_s(self, now_s: float) -> float:
-        """How long the next retrieve may wait; 0 or less: idle for long enough."""
-        idle_s, poll_s = self._options.idle_s, self._options.poll_s
-        if idle_s is None:
-            return poll_s
+    async def _until_changed_or_idle(self, stream: LeaseStream) -> bool:
+        """Waits for something to do; whether nothing was due for long enough instead."""
+        idle_s = self._options.idle_s
         # While something runs, its retry may yet come.
-        return min(poll_s, idle_s if self._attempts.is_busy else self._active_s + idle_s - now_s)
-
-    async def _can_start(self) -> bool:
-        """Waits until the program's loop could start a handler; False if stop() came first.
-
-        Tasks that are leased for a loop that is blocked would only be kept from other workers.
-        """
-        if self._monitor is None:
-            return True
-        answering = asyncio.ensure_future(self._monitor.answers())
-        stopping = asyncio.ensure_future(self._stop.wait())
+        if idle_s is None or self._attempts.is_busy:
+            await self._changed.wait()
+            return False
+        if stream.failures:
+            self._active_s = self._loop.time()
         try:
-            await asyncio.wait({answering, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if answering.done():
-                answering.result()
-            return not self._stop.is_set()
-        finally:
-            answering.cancel()
-            stopping.cancel()
+            async with asyncio.timeout_at(self._active_s + idle_s):
+                await self._changed.wait()
+        except TimeoutError:
+            return not stream.failures
+        return False
 
-    async def _retrieve(self, request_id: str, credit: int, wait_s: float) -> list[Lease] | None:
-        """The leases of one retrieve, or None if stop() came first; they are handed back then."""
-        asking = asyncio.create_task(
-            self._client.retrieve(
-                self._options.topics,
-                max_tasks=credit,
-                lease=self._options.lease,
-                wait=timedelta(seconds=wait_s),
-                request_id=request_id,
-            ),
-            name="ddq retrieve",
-        )
-        stopping = asyncio.create_task(self._stop.wait())
+    async def _hand_back(self, leases: Sequence[Lease]) -> None:
+        """Releases what came too late to be started."""
+        if not leases:
+            return
         try:
-            await asyncio.wait({asking, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if asking.done():
-                return asking.result()
-        finally:
-            stopping.cancel()
-            if not asking.done():
-                asking.cancel()
-                # The reply may be on its way: leases that no worker knows of would keep their tasks
-                # from all of them until they expire, and cost an attempt.
-                await asyncio.wait({asking})
-                await self._hand_back(request_id)
-        return None
-
-    async def _hand_back(self, request_id: str) -> None:
-        """Asks what a cancelled retrieve was granted, and releases that."""
-        try:
-            leases = await self._client.retrieve(
-                self._options.topics, request_id=request_id, timeout_s=STOP_TIMEOUT_S
-            )
             results = await self._client.release_batch(leases, timeout_s=STOP_TIMEOUT_S)
         except DdqError as error:
-            log.warning("leases of the last retrieve may run out unused: %s", error)
-            return
+            results = [ItemResult(lease.id, error=error) for lease in leases]
         for lease, result in zip(leases, results, strict=True):
             job = self._deliver(lease)
             if result.error is not None:
@@ -264,17 +246,25 @@ class Control:
         self._changed.set()
 
     async def _watch(self) -> None:
-        """Warns when the program's loop is blocked while handlers run, or wait to."""
+        """Notices when the program's loop is blocked while handlers run, or wait to: no task is
+        taken then, and a warning names the handler."""
         if self._monitor is None:
             return
         while True:
             if self._attempts.running_count:
                 try:
-                    await self._monitor.check()
+                    await self._monitor.check(self._blocked)
                 except RuntimeError as error:
                     self.fail(error)
                     return
+                if self._is_blocked:
+                    self._is_blocked = False
+                    self._changed.set()
             await asyncio.sleep(self._monitor.limit_s / 10)
+
+    def _blocked(self) -> None:
+        self._is_blocked = True
+        self._changed.set()
 
     # Stopping
 
@@ -290,11 +280,3 @@ class Control:
     async def _until_changed(self) -> None:
         self._changed.clear()
         await self._changed.wait()
-
-    async def _until_stop(self, timeout_s: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await self._stop.wait()
-
-    def _new_id(self) -> str:
-        return uuid7(SystemClock().now_ms(), self._entropy)

@@ -39,17 +39,20 @@ class LoopMonitor:
         """
         await self._ask().wait()
 
-    async def check(self) -> None:
-        """Like answers(), and warns if it takes longer than the limit.
+    async def check(self, on_silence: Callable[[], None]) -> None:
+        """Returns when the loop answers, and warns if it takes longer than the limit.
+
+        Args:
+            on_silence: called when a tenth of the limit has passed.
 
         Raises:
             RuntimeError: that loop is closed.
         """
         answered = self._ask()
-        try:
-            async with asyncio.timeout(self.limit_s):
-                await answered.wait()
-        except TimeoutError:
+        if await _within(answered, self.limit_s / 10):
+            return
+        on_silence()
+        if not await _within(answered, self.limit_s * 9 / 10):
             log.warning("%s", self._complaint())
             await answered.wait()
 
@@ -76,3 +79,12 @@ class LoopMonitor:
             f"lease; {blocker}{where}. Code that blocks belongs into a plain function: handlers "
             "that are not async run in threads of their own"
         )
+
+
+async def _within(event: asyncio.Event, timeout_s: float) -> bool:
+    """Whether the event is set by then."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await event.wait()
+    except TimeoutError:
+        return False

@@ -57,7 +57,8 @@ class Worker:
     from a thread of their own. A warning names the handler when the loop has stood for a third of
     the lease.
 
-    It holds no task that it cannot start at once, so nothing waits behind a busy worker. A handler
+    Tasks arrive as they become ready, on a stream whose credit is the places that are free: a
+    worker holds no task that it cannot start at once, so nothing waits behind a busy one. A handler
     that is asked to stop because its lease is lost, ``max_run`` is over or the worker stops gets
     CancelledError if it is async, and lets it pass; one that returns has finished its task.
 
@@ -72,7 +73,7 @@ class Worker:
             counts. The topic's setting of that name holds as well. None: as the topic says.
         grace: how long handlers may continue after stop(); then they are cancelled and their tasks
             handed back. Such an attempt does not count: the worker ended, the task did not fail.
-        poll: longest wait of one retrieve, up to 60 s.
+        poll: longest wait of one retrieve, up to 60 s, with a server that has no StreamRetrieve.
         max_jobs: stop by itself after so many deliveries; None: never.
         stop_when_idle: stop by itself when nothing was due for so long; None: never.
         clock_skew: how far the store's clock may jump at a failover. The worker takes a lease for
@@ -188,7 +189,7 @@ class Worker:
             raise failure
 
     def stop(self, *, now: bool = False) -> None:
-        """Retrieve nothing more, let handlers finish within the grace time, then end run().
+        """Take nothing more, let handlers finish within the grace time, then end run().
 
         May be called from any thread and from a signal handler, and more than once.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Self
@@ -14,11 +15,13 @@ from ddq.client import (
     ItemResult,
     Lease,
     LeaseRef,
+    LeaseStream,
     Nacked,
     RanAgain,
     Receipt,
     Released,
     Snoozed,
+    StreamCall,
     Task,
     TaskState,
 )
@@ -113,11 +116,17 @@ class FakeQueue:
     async def __aexit__(self, *_: object) -> None:
         pass
 
+    def stream_retrieve(self, topics: Sequence[str], **options: Any) -> LeaseStream:
+        return LeaseStream(self, topics, lambda: secrets.token_hex(8), **options)
+
+    async def open_stream(self) -> StreamCall:
+        raise errors.Unimplemented("this queue knows Retrieve only")
+
     async def retrieve(
         self,
-        topics: Sequence[str],
+        topics: str | Sequence[str],
         *,
-        request_id: str,
+        request_id: str | None = None,
         max_tasks: int = 1,
         lease: timedelta | None = None,
         wait: timedelta | None = None,
