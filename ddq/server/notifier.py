@@ -18,32 +18,38 @@ this time: about as fast as one store node answers them."""
 
 
 class Waiter:
-    """One Retrieve that waits. ``shards`` has those it was woken for; empty: it asks all of them.
+    """One Retrieve that waits.
 
     Args:
-        queues: of its topics, which keep whether it is idle or woken.
+        queues: of its topics, which keep what it does at present.
 
     Attributes:
+        shards: those that it was woken for since it last asked.
+        taken: those that it was woken for when it last asked. If it ends before they were asked, it
+            passes them on.
         waits: False when its Retrieve has ended.
     """
 
     def __init__(self, topics: Sequence[str], queues: Sequence[_TopicWaiters] = ()) -> None:
         self.topics = topics
         self.shards: set[ShardId] = set()
+        self.taken: frozenset[ShardId] = frozenset()
         self.waits = True
+        self._asks_all = False
         self._queues = queues
         self._event = asyncio.Event()
 
     def notify(self, shard: ShardId | None) -> None:
         """Wakes it, for one shard or for all."""
-        if shard is not None and (self.shards or not self._event.is_set()):
+        # Kept also where it asks all shards: no other Retrieve was woken for this one.
+        if shard is None:
+            self._asks_all = True
+        else:
             self.shards.add(shard)
-        elif shard is None:
-            self.shards.clear()
         if not self._event.is_set():
             self._event.set()
             for queue in self._queues:
-                queue.wake(self)
+                queue.move(self, queue.woken)
 
     @property
     def notified(self) -> bool:
@@ -52,20 +58,28 @@ class Waiter:
 
     def take(self) -> frozenset[ShardId]:
         """The shards to ask; empty: all. Notifications from now on are new."""
-        shards = frozenset(self.shards)
+        self.taken = frozenset(self.shards)
+        asked = frozenset() if self._asks_all else self.taken
         self.shards.clear()
+        self._asks_all = False
         if self._event.is_set():
             self._event.clear()
             for queue in self._queues:
-                queue.return_(self)
-        return shards
+                queue.move(self, queue.asking, first=True)
+        return asked
 
     async def wait(self, timeout_s: float) -> bool:
         """Waits to be woken; False if the time was over first."""
+        if not self._event.is_set():
+            for queue in self._queues:
+                # It was woken for nothing, and keeps its place.
+                queue.move(self, queue.idle, first=bool(self.taken))
         try:
             async with asyncio.timeout(timeout_s):
                 await self._event.wait()
         except TimeoutError:
+            for queue in self._queues:
+                queue.move(self, queue.asking)
             return False
         return True
 
@@ -75,30 +89,35 @@ class _TopicWaiters:
 
     Attributes:
         idle: those that wait, the longest waiting first.
+        asking: those that ask their shards at present, which may take long where a store node is
+            away. They ask once more if they are woken meanwhile.
         woken: those that were woken and have not asked their shards yet.
     """
 
     def __init__(self) -> None:
         self.idle: OrderedDict[Waiter, None] = OrderedDict()
+        self.asking: OrderedDict[Waiter, None] = OrderedDict()
         self.woken: OrderedDict[Waiter, None] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self.idle) + len(self.woken)
+        return len(self.idle) + len(self.asking) + len(self.woken)
 
-    def wake(self, waiter: Waiter) -> None:
-        """It was woken, perhaps for another topic."""
-        del self.idle[waiter]
-        self.woken[waiter] = None
+    def __iter__(self) -> Iterator[Waiter]:
+        """All of them, those first that have nothing to do."""
+        return itertools.chain(self.idle, self.asking, self.woken)
 
-    def return_(self, waiter: Waiter) -> None:
-        """It has asked its shards, and waits again in its old place if it found nothing."""
-        del self.woken[waiter]
-        self.idle[waiter] = None
-        self.idle.move_to_end(waiter, last=False)
+    def move(self, waiter: Waiter, to: OrderedDict[Waiter, None], *, first: bool = False) -> None:
+        """It does something else from now on."""
+        self.remove(waiter)
+        to[waiter] = None
+        if first:
+            to.move_to_end(waiter, last=False)
 
     def remove(self, waiter: Waiter) -> None:
         """It no longer waits."""
-        del (self.woken if waiter in self.woken else self.idle)[waiter]
+        for waiters in (self.idle, self.asking, self.woken):
+            if waiter in waiters:
+                del waiters[waiter]
 
 
 class ReadyNotifier:
@@ -122,7 +141,7 @@ class ReadyNotifier:
         queues = [self._topics.setdefault(topic, _TopicWaiters()) for topic in topics]
         waiter = Waiter(topics, queues)
         for queue in queues:
-            queue.idle[waiter] = None
+            queue.asking[waiter] = None
         try:
             yield waiter
         finally:
@@ -141,13 +160,10 @@ class ReadyNotifier:
         queue = self._topics.get(shard.topic)
         if queue is None:
             return
-        # Where too few are idle, those that were woken for another shard and have not asked it yet
-        # ask this one too: their own tasks may be gone by then, and these would wait for the next
-        # notification.
-        again = [*itertools.islice(queue.woken, max(0, count - len(queue.idle)))]
-        for _ in range(min(count, len(queue.idle))):
-            next(iter(queue.idle)).notify(shard)
-        for waiter in again:
+        # Where too few are idle, those that are asking ask once more, and those that were woken for
+        # another shard and have not asked it yet ask this one too: their own tasks may be gone by
+        # then, and these would wait for the next notification.
+        for waiter in [*itertools.islice(queue, count)]:
             waiter.notify(shard)
 
     def notify_all(self, topic: str) -> None:
@@ -158,7 +174,7 @@ class ReadyNotifier:
         """
         queue = self._topics.get(topic)
         if queue is not None:
-            self._round |= dict.fromkeys((*queue.idle, *queue.woken))
+            self._round |= dict.fromkeys(queue)
         if self._round_timer is None:
             self._notify_next()
 
@@ -175,7 +191,7 @@ class ReadyNotifier:
     def wake(self) -> None:
         """Wakes every Retrieve that waits, at once."""
         for queue in self._topics.values():
-            for waiter in (*queue.idle, *queue.woken):
+            for waiter in [*queue]:
                 waiter.notify(None)
 
     def has_waiters(self, topic: str) -> bool:

@@ -146,11 +146,11 @@ class Retrieval:
         no other Retrieve was woken for them.
         """
         only = waiter.take()
-        unused = only
+        unused = waiter.taken
         try:
             found = await self._try(wanted, call, only)
             # A shard that did not answer wakes a Retrieve when it does.
-            unused = only - found.answered if found.is_final else frozenset()
+            unused = waiter.taken - found.answered if found.is_final else frozenset()
             return found
         finally:
             for shard in unused:

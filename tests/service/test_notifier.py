@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import ExitStack
+
 from ddq.server.notifier import ReadyNotifier
 from ddq.store.hints import ReadyHint, Reset, TopicHint
 from ddq.store.keys import ShardId
@@ -80,3 +83,27 @@ def test_a_hint_of_a_topic_without_waiters_notifies_none() -> None:
         notifier.on_hint(TopicHint("b"))
         assert not waiter.notified
     notifier.on_hint(ReadyHint(A, 1))
+
+
+def test_a_waiter_that_asks_all_passes_on_the_shard_that_it_was_woken_for() -> None:
+    notifier = ReadyNotifier(NoHints())
+    with ExitStack() as first:
+        first.enter_context(notifier.waiting(["a", "b"]))
+        with notifier.waiting(["a"]) as second:
+            for hint in (ReadyHint(A, 1), TopicHint("b")):
+                notifier.on_hint(hint)
+            assert not second.notified
+            first.close()
+            assert second.take() == {A}
+
+
+async def test_one_that_waits_is_notified_before_one_that_asks() -> None:
+    notifier = ReadyNotifier(NoHints())
+    with notifier.waiting(["a"]) as asking, notifier.waiting(["a"]) as idle:
+        waiting = asyncio.create_task(idle.wait(20.0))
+        await asyncio.sleep(0)
+        notifier.on_hint(ReadyHint(A, 1))
+        assert await waiting
+        assert (asking.notified, idle.notified) == (False, True)
+        notifier.on_hint(ReadyHint(A, 1))
+        assert asking.notified

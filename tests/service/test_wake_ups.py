@@ -12,7 +12,7 @@ from ddq.errors import DdqError, StoreUnreachable, WriteOutcomeUnknown
 from ddq.store.keys import ShardId
 from tests.stateful.virtual import run_virtually
 from tests.support.queue import error_of
-from tests.support.shards import FakeShards
+from tests.support.shards import FakeShards, Mode
 
 A0, A1, B0 = ShardId("a", 0), ShardId("a", 1), ShardId("b", 0)
 WAIT_S = 8.0
@@ -153,3 +153,49 @@ def test_a_call_that_is_woken_in_vain_does_not_ask_without_end() -> None:
         assert store.asked[A0] == 3, "and once at the end"
 
     play(scenario, a=1)
+
+
+def test_a_call_that_is_cancelled_hands_on_its_wake_up_though_it_was_to_ask_all_shards() -> None:
+    """It waits for another topic too, which was created or read again in between."""
+
+    async def scenario(store: FakeShards) -> None:
+        first = await begun(store.take("a", "b", wait_s=WAIT_S))
+        waiting = await begun(store.take("a", wait_s=WAIT_S))
+        store.make_ready(A0, "x")
+        store.notifier.notify_all("b")
+        first.cancel()
+        ids, took_s = await waiting
+        assert ids == ["x"]
+        assert took_s < 0.3
+
+    play(scenario, a=1, b=1)
+
+
+def test_a_call_that_is_cancelled_while_it_asks_all_shards_hands_on_its_wake_up() -> None:
+    async def scenario(store: FakeShards) -> None:
+        first = await begun(store.take("a", "b", wait_s=WAIT_S))
+        waiting = await begun(store.take("a", wait_s=WAIT_S))
+        store.latency_s = 0.5
+        store.make_ready(A0, "x")
+        store.notifier.notify_all("b")
+        await asyncio.sleep(0.1)
+        first.cancel()
+        ids, took_s = await waiting
+        assert ids == ["x"]
+        assert took_s < 1.0
+
+    play(scenario, a=1, b=1)
+
+
+def test_a_call_that_asks_a_shard_that_hangs_does_not_get_the_wake_up_of_one_that_waits() -> None:
+    async def scenario(store: FakeShards) -> None:
+        store.shards[B0].mode = Mode.HANGING
+        first = await begun(error_of(store.take("a", "b", wait_s=WAIT_S)))
+        waiting = await begun(store.take("a", wait_s=WAIT_S))
+        store.make_ready(A0, "x")
+        ids, took_s = await waiting
+        assert ids == ["x"]
+        assert took_s < 0.3
+        await first
+
+    play(scenario, a=1, b=1)
