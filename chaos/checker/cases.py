@@ -179,10 +179,12 @@ class Grouped:
         retrieves: all of them: an empty or unknown one belongs to no task.
         purges, stats, pauses: operations on whole topics.
         redrives_all: redrives without ids.
+        granted_to: token → the Retrieve whose reply was the first to report it.
     """
 
     def __init__(self, history: History, journal: Journal | None) -> None:
         self.cases: dict[Key, Case] = {}
+        self.granted_to: dict[str, Op] = {}
         self.retrieves: list[Op] = []
         self.purges: dict[str, list[Op]] = {}
         self.redrives_all: dict[str, list[Op]] = {}
@@ -191,23 +193,37 @@ class Grouped:
         began: dict[str, int] = {}
         for op in history.ops:
             _PLACE[op.op](self, op, began)
-        asked_ms = self._asked_ms()
+        self._repeats = self._repeated()
+        self._asked = {
+            request_id: [op.request.lease_ms for op in ops]
+            for request_id, ops in self._repeats.items()
+        }
         for case in self.cases.values():
             for delivery in case.deliveries:
                 request = delivery.op.request
-                delivery.granted(asked_ms.get(request.request_id) or [request.lease_ms])
+                delivery.granted(self._asked.get(request.request_id) or [request.lease_ms])
             if len(case.deliveries) > 1:
                 case.deliveries.sort(key=lambda delivery: delivery.order)
         for position, entry in enumerate(journal.entries if journal else ()):
             self.case(entry.topic, entry.id).entries.append((position, entry))
 
-    def _asked_ms(self) -> dict[str, list[int | None]]:
-        """For requests that were repeated: how long the leases were that each asked for."""
-        asked: dict[str, list[int | None]] = {}
+    def _repeated(self) -> dict[str, list[Op]]:
+        """Retrieves that were repeated, by request_id."""
+        same: dict[str, list[Op]] = {}
         for op in self.retrieves:
             if op.request.request_id:
-                asked.setdefault(op.request.request_id, []).append(op.request.lease_ms)
-        return {request_id: spans for request_id, spans in asked.items() if len(spans) > 1}
+                same.setdefault(op.request.request_id, []).append(op)
+        return {request_id: ops for request_id, ops in same.items() if len(ops) > 1}
+
+    def asked_ms(self, op: Op, default_ms: int) -> set[int]:
+        """How long a lease was asked for, by a Retrieve or another one that it repeats."""
+        spans_ms = self._asked.get(op.request.request_id) or [op.request.lease_ms]
+        return {span_ms or default_ms for span_ms in spans_ms}
+
+    def asked_count(self, op: Op) -> int:
+        """How many tasks were asked for, by a Retrieve or another one that it repeats."""
+        same = self._repeats.get(op.request.request_id, (op,))
+        return max(int(each.request.max_tasks) for each in same)
 
     def case(self, topic: str, task_id: str) -> Case:
         """The task's case, made if there is none."""
@@ -226,6 +242,9 @@ class Grouped:
             return
         for lease in op.reply.leases:
             case = self.case(lease.topic, lease.id)
+            first = self.granted_to.setdefault(lease.token, op)
+            if op.end_ns < first.end_ns:
+                self.granted_to[lease.token] = op
             known = case.tokens.get(lease.token)
             if known is None:
                 known = case.tokens[lease.token] = Delivery(lease, op, begin_ns)

@@ -14,9 +14,12 @@ import msgspec
 
 from chaos.checker.availability import longest_outages, served
 from chaos.checker.bounds import Bounds
+from chaos.checker.explained import unexplained
 from chaos.checker.gates import Gate, measure, required_gates
 from chaos.checker.promises import CHECKERS, Checker, Need
+from chaos.checker.replies import false_replies
 from chaos.checker.resolve import Resolution, resolve
+from chaos.checker.search import TooLargeError
 from chaos.checker.verdict import Anomaly, Found, Verdict
 from chaos.checker.view import RunView
 from chaos.history.journal import Journal, read_journal
@@ -96,6 +99,7 @@ def judge(
             bounds=bounds or Bounds(),
             checkers=checkers,
             required=required_gates(run.schedule),
+            problems=run.read_problems(),
         )
         judgement.results.seconds = round(time.perf_counter() - started, 3)
     return judgement
@@ -109,6 +113,7 @@ def judge_history(
     bounds: Bounds,
     checkers: Iterable[Checker] = CHECKERS,
     required: Mapping[str, float] = _NO_GATES,
+    problems: Iterable[str] = (),
 ) -> Judgement:
     """Judges a history that is in memory, as ``judge`` does one in a run's folder.
 
@@ -116,11 +121,12 @@ def judge_history(
         journal: of the surviving shards; None: there is none.
         final: what was left after the drain; None: there was no drain.
         required: coverage gates by name, with what each requires.
+        problems: of the run itself; any of them makes the verdict UNKNOWN at best.
     """
     view = RunView(history, journal, final, bounds)
     unknowns = resolve(view)
     gates = measure(view, unknowns, dict(required))
-    return Judgement(_results(view, unknowns, gates, checkers), view)
+    return Judgement(_results(view, unknowns, gates, checkers, problems), view)
 
 
 def judge_journal(path: Path, max_attempts: int | None = None) -> Judgement:
@@ -146,12 +152,17 @@ def judge_journal(path: Path, max_attempts: int | None = None) -> Judgement:
 
 
 def _results(
-    view: RunView, unknowns: Resolution, gates: list[Gate], checkers: Iterable[Checker]
+    view: RunView,
+    unknowns: Resolution,
+    gates: list[Gate],
+    checkers: Iterable[Checker],
+    of_the_run: Iterable[str] = (),
 ) -> Results:
     found = {checker.promise: _run(view, checker) for checker in checkers}
-    _unexplained(found)
+    if view.history.ops:
+        _cross_check(view, found)
     history = view.history
-    problems = list(history.problems)
+    problems = [*history.problems, *of_the_run]
     if view.journal is not None:
         problems += view.journal.problems
     if not view.journal_alone and all(served(op) is not True for op in history.ops):
@@ -203,15 +214,35 @@ def _run(view: RunView, checker: Checker) -> Found:
     return found
 
 
-def _unexplained(found: dict[str, Found]) -> None:
-    """A task that no order explains has an anomaly already, or stays an open question."""
+def _cross_check(view: RunView, found: dict[str, Found]) -> None:
+    """What is wrong with tasks of which no promise's own rule has found anything.
+
+    A judgement by some of the checkers is about their promises only.
+    """
+    if len(found) < len(CHECKERS):
+        return
     named = {(a.topic, a.task) for one in found.values() for a in one.anomalies}
-    for one in found.values():
-        left = [case for case in one.unexplained if (case.topic, case.id) not in named]
-        if left:
-            one.unknown.append(
-                f"{len(left)} tasks have replies that no order explains, {left[0].name} the first"
+
+    def tell(anomaly: Anomaly) -> None:
+        if (anomaly.topic, anomaly.task) not in named:
+            named.add((anomaly.topic, anomaly.task))
+            found[anomaly.promise].anomalies.append(anomaly)
+
+    for anomaly in false_replies(view):
+        tell(anomaly)
+    for case in view.cases:
+        if (case.topic, case.id) in named:
+            continue
+        try:
+            wrong = unexplained(view, case)
+        except TooLargeError:
+            found["G4"].unknown.append(
+                f"task {case.name}: whether its replies can be explained took more than "
+                f"{view.bounds.search_nodes} tries"
             )
+        else:
+            if wrong is not None:
+                tell(wrong)
 
 
 def _promise(promise: str, found: Found) -> PromiseResult:

@@ -11,7 +11,7 @@ compared but not reckoned: an order that is refused is impossible, one that is f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -61,9 +61,21 @@ class Search:
 
     Args:
         doubted: errors to be explained; the other errors had no effect and are left out.
+        optional: operations that may have taken effect, whatever their replies say.
+        ignored: fields of leases that are not compared.
     """
 
-    def __init__(self, view: RunView, case: Case, doubted: list[Op]) -> None:
+    def __init__(
+        self,
+        view: RunView,
+        case: Case,
+        doubted: list[Op],
+        *,
+        optional: Iterable[Op] = (),
+        ignored: Collection[str] = (),
+    ) -> None:
+        self._optional = {id(op) for op in optional}
+        self._compared = [name for name in ("promotion", "run", "attempt") if name not in ignored]
         self._view = view
         self._case = case
         self._policy = view.policy(case)
@@ -149,15 +161,19 @@ class Search:
                 for position, found in enumerate(self._ops)
                 if not node.done >> position & 1
             ]
-            if all(op.outcome == "info" for _, _, _, op in left):
+            needed = [end_ns for _, _, end_ns, op in left if not self._may_be_left(op)]
+            if not needed:
                 return True
             # What comes next began before any of the rest was over.
-            limit_ns = min(end_ns for _, _, end_ns, _ in left)
+            limit_ns = min(needed)
             stack += self._hidden(node, limit_ns)
             for position, begin_ns, _, op in left:
                 if begin_ns <= limit_ns:
                     stack += self._take(node, position, op)
         return False
+
+    def _may_be_left(self, op: Op) -> bool:
+        return op.outcome == "info" or id(op) in self._optional
 
     # What was asked for ------------------------------------------------------------------------
 
@@ -290,11 +306,8 @@ class Search:
         lease = self._reply(op)
         if task is None or task.state != State.READY:
             return task, "EMPTY"
-        if (lease.promotion, lease.run, lease.attempt) != (
-            task.promotion,
-            task.run,
-            task.attempt + 1,
-        ):
+        held = {"promotion": task.promotion, "run": task.run, "attempt": task.attempt + 1}
+        if any(getattr(lease, name) != held[name] for name in self._compared):
             return task, "ANOTHER"
         leased = replace(
             task,

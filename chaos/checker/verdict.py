@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
-from chaos.checker.cases import Case
-
 
 class Verdict(IntEnum):
     """Ordered: the verdict of a whole is the greatest of its parts."""
@@ -58,15 +56,12 @@ class Found:
         unknown: why it could not be judged in whole; each makes it UNKNOWN at best.
         figures: what was measured and what bounds were used, to be printed.
         looked_at: how many things were judged: a checker that saw nothing proves nothing.
-        unexplained: tasks whose replies no order explains; UNKNOWN unless something else was
-            found to be wrong with them.
     """
 
     anomalies: list[Anomaly] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
     looked_at: int = 0
-    unexplained: list[Case] = field(default_factory=list)
 
     @property
     def verdict(self) -> Verdict:

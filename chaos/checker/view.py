@@ -60,11 +60,18 @@ class RunView:
 
     @cached_property
     def journal_complete(self) -> bool:
-        """Whether it begins with the first task: a stream that was trimmed lacks the oldest."""
+        """Whether it begins with the first task: a stream that was trimmed lacks the oldest.
+
+        The stream says how much it has dropped. Where that is not known, a journal with fewer
+        beginnings than the shard counts is taken for trimmed.
+        """
         if self.journal is None or self.journal_alone:
             return False
         if self.final is None:
             return True
+        trimmed = [self.final.topics[name].trimmed for name in self.final.topics]
+        if all(counts is not None for counts in trimmed):
+            return not any(count for counts in trimmed for count in counts or ())
         begun: dict[tuple[str, int], int] = {}
         for entry in self.journal.entries:
             if entry.op == "enqueue":

@@ -32,11 +32,9 @@ def conclude(plan: RunPlan, folder: Path, problems: list[str]) -> Judgement:
         BadHistoryError: a file of the run cannot be read; there is no verdict then.
     """
     run = Run(folder)
+    run.write_problems(problems)
     judgement = judge(run, saved_bounds(run.schedule))
     results = judgement.results
-    results.problems += problems
-    if problems and results.verdict == "VALID":
-        results.verdict = "UNKNOWN"
     write_results(run, results)
     write_report(run, judgement)
     write_junit(folder / "junit.xml", plan.name, results)

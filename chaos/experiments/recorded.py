@@ -194,10 +194,12 @@ class RecordedSession:
         """The surviving journal and what is left, from the master that a majority names."""
         self._writer.close()
         self._progress.phase = "collect"
-        final = await collect_final(self._pool.served_client, self.topics, drained=self._drained)
-        self._run.write_final(final)
         shards = dict.fromkeys(self.topics, self._workload.shards)
-        await self.deployment.system.write_journal(self._run.journal, shards)
+        trimmed = await self.deployment.system.write_journal(self._run.journal, shards)
+        final = await collect_final(
+            self._pool.served_client, self.topics, drained=self._drained, trimmed=trimmed
+        )
+        self._run.write_final(final)
 
     # For drivers -----------------------------------------------------------------------------
 

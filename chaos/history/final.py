@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from chaos.history.convert import counts_value, state_name
 from chaos.history.operations import (
@@ -15,8 +15,18 @@ PAGE = 1_000
 HELD = (TaskState.SCHEDULED, TaskState.READY, TaskState.LEASED, TaskState.DEAD)
 
 
-async def collect_final(client: Client, topics: Iterable[str], *, drained: bool) -> Final:
-    """Counts, and lists what is held; nothing may move meanwhile."""
+async def collect_final(
+    client: Client,
+    topics: Iterable[str],
+    *,
+    drained: bool,
+    trimmed: Mapping[str, list[int]],
+) -> Final:
+    """Counts, and lists what is held; nothing may move meanwhile.
+
+    Args:
+        trimmed: topic → how many entries the journal of each shard has dropped.
+    """
     found = {}
     for topic in topics:
         held: dict[State, dict[str, int]] = {}
@@ -28,7 +38,8 @@ async def collect_final(client: Client, topics: Iterable[str], *, drained: bool)
             if tasks:
                 held[state_name(state)] = tasks
         stats = await client.stats(topic)
-        found[topic] = FinalTopic([counts_value(shard.counts) for shard in stats.shards], held)
+        counts = [counts_value(shard.counts) for shard in stats.shards]
+        found[topic] = FinalTopic(counts, held, trimmed.get(topic))
     return Final(found, drained)
 
 

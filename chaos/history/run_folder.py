@@ -21,10 +21,12 @@ class FinalTopic(Value):
     Attributes:
         shards: what each shard counts.
         held: the tasks that are still there: state → id → incarnation.
+        trimmed: how many entries the journal of each shard has dropped; None: not known.
     """
 
     shards: list[Counts]
     held: dict[State, dict[str, int]] = msgspec.field(default_factory=dict)
+    trimmed: list[int] | None = None
 
 
 class Final(Value):
@@ -60,6 +62,11 @@ class Run:
         return self.folder / "final.json"
 
     @property
+    def problems(self) -> Path:
+        """What went wrong with the run itself; a run that did not end has no such file."""
+        return self.folder / "problems.json"
+
+    @property
     def schedule(self) -> Path:
         """Seed, faults with their times, coverage gates, and the command that replays it."""
         return self.folder / "schedule.json"
@@ -86,6 +93,23 @@ class Run:
             return msgspec.json.decode(self.final.read_bytes(), type=Final)
         except (OSError, msgspec.DecodeError) as error:
             raise BadHistoryError(f"{self.final.name}: {error}") from None
+
+    def read_problems(self) -> list[str]:
+        """What went wrong with the run itself; each makes its verdict UNKNOWN at best.
+
+        Raises:
+            BadHistoryError: the file is there and cannot be read.
+        """
+        if not self.problems.exists():
+            return [f"{self.problems.name} is missing: the run was not brought to its end"]
+        try:
+            return msgspec.json.decode(self.problems.read_bytes(), type=list[str])
+        except (OSError, msgspec.DecodeError) as error:
+            raise BadHistoryError(f"{self.problems.name}: {error}") from None
+
+    def write_problems(self, problems: list[str]) -> None:
+        """Leaves what went wrong with the run itself."""
+        self.problems.write_bytes(msgspec.json.format(msgspec.json.encode(problems)) + b"\n")
 
     def write_final(self, final: Final) -> None:
         """Leaves what the drain found."""

@@ -57,7 +57,13 @@ REASONS = {
 
 
 class SyntheticHistory(SyntheticStore):
-    """The operations of clients on a synthetic store; see ``SyntheticStore``."""
+    """The operations of clients on a synthetic store; see ``SyntheticStore``.
+
+    Attributes:
+        trimmed: how many entries its journal has dropped, as the stream says.
+    """
+
+    trimmed = 0
 
     def op(
         self,
@@ -311,7 +317,7 @@ class SyntheticHistory(SyntheticStore):
         for task in self.shard.tasks.values():
             if task.state in spec.HELD:
                 held.setdefault(task.state.name.lower(), {})[task.id] = task.incarnation
-        return FinalTopic([counts], held)
+        return FinalTopic([counts], held, [self.trimmed])
 
 
 def write_run(
@@ -342,6 +348,7 @@ def write_run(
         with run.journal.open("w") as file:
             for synthetic in histories:
                 file.writelines(json.dumps(entry) + "\n" for entry in synthetic.journal)
+    run.write_problems([])
     if final:
         run.write_final(
             Final({synthetic.topic: synthetic.final() for synthetic in histories}, drained)

@@ -80,11 +80,14 @@ class System(Protocol):
     async def stored_ids(self, topic: str) -> set[str]:
         """Ids of the tasks of a topic of one shard, read from the surviving store itself."""
 
-    async def write_journal(self, path: Path, shards: Mapping[str, int]) -> None:
+    async def write_journal(self, path: Path, shards: Mapping[str, int]) -> Mapping[str, list[int]]:
         """Writes the surviving journals of topics as chaos/history/journal.py reads them.
 
         Args:
             shards: topic → how many it has.
+
+        Returns:
+            Topic → how many entries the journal of each shard has dropped.
         """
 
 

@@ -42,7 +42,7 @@ def test_a_journal_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     run = write_run(tmp_path, once())
     assert main(["check", "--journal", str(run.journal), "--max-attempts", "5"]) == 0
     assert {path.name for path in tmp_path.iterdir()} == {
-        "history.jsonl", "journal.jsonl", "final.json",
+        "history.jsonl", "journal.jsonl", "final.json", "problems.json",
     }  # fmt: skip
     shown = capsys.readouterr().out
     assert "G12" in shown

@@ -145,9 +145,10 @@ async def run_once(server: RunningServer, run: Run) -> None:
                         break
                     await asyncio.sleep(0.05)
                 stop.set()
-        run.write_final(await collect_final(client, [TOPIC], drained=True))
-    async with redis.asyncio.Redis.from_url(server.store.url) as store:
-        await write_journal(run.journal, store, {TOPIC: SHARDS})
+        async with redis.asyncio.Redis.from_url(server.store.url) as store:
+            trimmed = await write_journal(run.journal, store, {TOPIC: SHARDS})
+        run.write_final(await collect_final(client, [TOPIC], drained=True, trimmed=trimmed))
+    run.write_problems([])
 
 
 async def test_a_run_of_the_real_queue_keeps_every_promise(

@@ -373,7 +373,7 @@ def final_of(topic: str, shard: Shard, *, drained: bool) -> Final:
     for task in shard.tasks.values():
         if task.state in HELD:
             held.setdefault(_state(task.state), {})[task.id] = task.incarnation
-    return Final({topic: FinalTopic([counts], held)}, drained)
+    return Final({topic: FinalTopic([counts], held, [0])}, drained)
 
 
 def reads_of(topic: str, shard: Shard, ids: Sequence[str], history: History) -> list[Op]:

@@ -134,8 +134,7 @@ def _true_when_said(view: RunView, found: Found, case: Case, refused: list[Op]) 
         if Search(view, case, refused).explains():
             return
         if not Search(view, case, []).explains():
-            # It is not the refusal that cannot be explained; whose promise that breaks, others say.
-            found.unexplained.append(case)
+            # It is not the refusal that cannot be explained: chaos/checker/explained.py.
             return
         for cancel in refused:
             others = [other for other in refused if other is not cancel]

@@ -14,6 +14,7 @@ from chaos.checker.cases import Case, Delivery
 from chaos.checker.chain import broken_links
 from chaos.checker.verdict import Anomaly, Found
 from chaos.checker.view import MS, RunView
+from chaos.history.operations import ENDED
 from chaos.history.reader import Op
 
 
@@ -39,6 +40,7 @@ def check(view: RunView) -> Found:
         _lives(view, found, case)
         if view.journaled(case.topic):
             _more_than_asked(view, found, case)
+            _taken(view, found, case)
     return found
 
 
@@ -168,3 +170,31 @@ def _more_than_asked(view: RunView, found: Found, case: Case) -> None:
                 )
             )
             return
+
+
+def _taken(view: RunView, found: Found, case: Case) -> None:
+    """An incarnation in the journal while the one before it, or its tombstone, kept the id."""
+    if sum(entry.op == "enqueue" for _, entry in case.entries) < 2:
+        return
+    next_runs = case.next_runs()
+    replacing = any(
+        op.request.on_conflict in {"replace_finished", "debounce"} and op.may_have_happened
+        for op in case.enqueues
+    )
+    keep_ms = view.settings(case.topic).retention_ms
+    for before, witness in pairwise(case.entries):
+        last, entry = before[1], witness[1]
+        if entry.op != "enqueue" or entry.incarnation in next_runs:
+            continue
+        if last.op in {"replace", "set_aside"}:
+            continue
+        finished = last.after in ENDED
+        if finished and (replacing or entry.at_ms >= last.at_ms + keep_ms):
+            continue
+        kept = f"kept its tombstone for {keep_ms} ms" if finished else "was there"
+        summary = (
+            f"was made as incarnation {entry.incarnation} at {entry.at_ms} ms, while incarnation "
+            f"{last.incarnation}, {last.after} since {last.at_ms} ms, {kept}"
+        )
+        found.anomalies.append(view.of_entries("G13", summary, before, witness))
+        return

@@ -31,26 +31,38 @@ async def open_store(cluster: Cluster) -> AsyncIterator[Redis]:
             yield store
 
 
-async def write_journal(path: Path, store: Redis, shards: Mapping[str, int]) -> int:
-    """Writes the journals of topics, shard by shard. Returns how many entries there are.
+async def write_journal(
+    path: Path, store: Redis, shards: Mapping[str, int]
+) -> dict[str, list[int]]:
+    """Writes the journals of topics, shard by shard.
 
     Args:
         store: of the surviving master, without decode_responses.
         shards: topic → how many it has.
+
+    Returns:
+        Topic → how many entries the stream of each shard has dropped, by what it says itself.
     """
     encode = msgspec.json.Encoder().encode
-    written = 0
+    trimmed: dict[str, list[int]] = {}
     with path.open("wb") as file:
         for topic, count in shards.items():
             for shard in range(count):
                 key, after = ShardId(topic, shard).key("journal"), "-"
+                trimmed.setdefault(topic, []).append(await _trimmed_count(store, key))
                 while page := await _page(store, key, after):
                     for stream_id, fields in page:
                         entry = _entry(topic, shard, stream_id, fields)
                         file.write(encode(entry) + b"\n")
                         after = "(" + entry["stream_id"]
-                    written += len(page)
-    return written
+    return trimmed
+
+
+async def _trimmed_count(store: Redis, key: str) -> int:
+    if not await store.exists(key):
+        return 0
+    stream: Any = await store.xinfo_stream(key)
+    return int(stream["entries-added"]) - int(stream["length"])
 
 
 async def _page(store: Redis, key: str, after: str) -> list[tuple[bytes, dict[bytes, bytes]]]:

@@ -274,10 +274,10 @@ class ProcessSystem:
         reply = await self._cluster.command(master, "HKEYS", key, timeout_s=_READ_TIMEOUT_S)
         return {as_text(word) for word in as_list(reply)}
 
-    async def write_journal(self, path: Path, shards: Mapping[str, int]) -> None:
+    async def write_journal(self, path: Path, shards: Mapping[str, int]) -> Mapping[str, list[int]]:
         """The journals of these topics, from the surviving masters."""
         async with open_store(self._cluster) as store:
-            await write_journal(path, store, shards)
+            return await write_journal(path, store, shards)
 
 
 async def _serves(address: str) -> bool:

@@ -1,0 +1,39 @@
+"""The judge on edits of a real history: each anomaly is found, and named; nothing else is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.edits import clients, harmless, store
+from tests.chaos.edits.base import Edited
+from tests.chaos.edits.registry import EDITS, Edit
+from tests.chaos.test_promises import broken, explanation
+
+WRONG = [edit for edit in EDITS.values() if edit.promise]
+RIGHT = [edit for edit in EDITS.values() if not edit.promise]
+MODULES = (clients, harmless, store)
+"""They fill the registry when they are imported."""
+
+
+@pytest.mark.parametrize("edit", WRONG, ids=lambda edit: edit.name)
+def test_an_anomaly_is_found_and_named(edit: Edit, tmp_path: Path) -> None:
+    run = Edited()
+    edit.change(run)
+    results = run.judged(tmp_path)
+    assert results.verdict == "INVALID", edit.because
+    assert edit.promise in broken(results), f"{edit.because}\n{explanation(results)}"
+
+
+@pytest.mark.parametrize("edit", RIGHT, ids=lambda edit: edit.name)
+def test_a_legal_change_is_valid(edit: Edit, tmp_path: Path) -> None:
+    run = Edited()
+    edit.change(run)
+    results = run.judged(tmp_path)
+    assert results.verdict == "VALID", f"{edit.because}\n{explanation(results)}"
+
+
+def test_the_corpus_covers_every_promise() -> None:
+    assert set(Counter(edit.promise for edit in WRONG)) == {f"G{n}" for n in range(1, 14)}
