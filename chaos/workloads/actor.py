@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from chaos.history.recorder import Recorder
+from chaos.history.streams import RecordedStreams
 from ddq.errors import DdqError
 
 TIMEOUTS_S = (1.5, 4.0, 10.0)
@@ -46,12 +47,14 @@ class Actor:
     """One logical process.
 
     Attributes:
+        streams: what it can lease by, beside its recorder.
         number: of its kind, from 0.
         share: of the load's rate.
     """
 
     load: Load
     recorder: Recorder
+    streams: RecordedStreams
     rng: random.Random
     number: int
     share: float

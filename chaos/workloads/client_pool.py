@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from chaos.eventually import eventually
 from chaos.history.recorder import Recorder
+from chaos.history.streams import RecordedStreams
 from chaos.history.writer import HistoryWriter
 from chaos.workloads import Actor, Load, Workload
 from ddq.client import Client
@@ -52,10 +53,11 @@ class ClientPool:
     def _actor(
         self, name: str, number: int, writer: HistoryWriter, clients: Sequence[Client], seed: str
     ) -> Actor:
-        recorder = Recorder(writer, clients[number % len(clients)], name)
+        client = clients[number % len(clients)]
         return Actor(
             self.load,
-            recorder,
+            Recorder(writer, client, name),
+            RecordedStreams(writer, client, name),
             random.Random(f"{seed}/{name}"),
             number,
             1 / self._workload.producers,
@@ -65,7 +67,7 @@ class ClientPool:
     def unknowns(self) -> int:
         """Operations whose outcome is unknown."""
         return sum(
-            actor.recorder.unknowns
+            actor.recorder.unknowns + actor.streams.unknowns
             for actor in (*self._producers, *self._workers, *self._observers)
         )
 

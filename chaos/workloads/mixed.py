@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from chaos.workloads.actor import Actor, Workload, ms, refused
-from chaos.workloads.working import retrieve, treat
+from chaos.workloads.working import STREAM_EVERY, retrieve, stream, treat
 from ddq.client import UNLIMITED_ATTEMPTS, NewTask, OnConflict, RetryPolicy
 
 MOST_DELAY_MS = 10_000
@@ -72,7 +72,10 @@ def _delay_ms(actor: Actor) -> int:
 
 
 async def work(actor: Actor) -> None:
-    """Some leases, each treated somehow."""
+    """Some leases, each treated somehow; by a stream or a Retrieve."""
+    if actor.number % STREAM_EVERY == 0:
+        await stream(actor)
+        return
     for lease in await retrieve(actor):
         await treat(actor, lease)
 

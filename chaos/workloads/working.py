@@ -10,6 +10,9 @@ from ddq.client import Lease
 
 LEASE_MS = 2_000
 WAIT_MS = 500
+STREAM_S = (2.0, 6.0)
+STREAM_EVERY = 4
+"""One of so many workers gets its tasks by a stream."""
 
 
 async def retrieve(actor: Actor, max_tasks: int = 4, lease_ms: int = LEASE_MS) -> list[Lease]:
@@ -35,6 +38,20 @@ async def retrieve(actor: Actor, max_tasks: int = 4, lease_ms: int = LEASE_MS) -
                     timeout_s=4.0,
                 )
     return leases
+
+
+async def stream(actor: Actor, max_tasks: int = 4, lease_ms: int = LEASE_MS) -> None:
+    """A stream for some seconds: credit comes back as leases are treated, and the rest is released.
+
+    While a lease is treated others arrive, as many as there is credit for, and some run out.
+    """
+    until_s = asyncio.get_running_loop().time() + actor.rng.uniform(*STREAM_S)
+    async with actor.streams.open(actor.load.topics, lease=ms(lease_ms)) as leases:
+        leases.add_credit(max_tasks)
+        while (left_s := until_s - asyncio.get_running_loop().time()) > 0:
+            for lease in await leases.read(left_s):
+                await treat(actor, lease)
+                leases.add_credit(1)
 
 
 async def finish(actor: Actor, lease: Lease) -> None:

@@ -391,8 +391,10 @@ class LeaseStream:
             self._failures_count = 0
         except Unimplemented:
             self._is_unary = True
-        except BaseException:
-            if self._open_credit > 0:
+        except BaseException as error:
+            # Else the server has sent all that it leased: its status comes behind the replies.
+            is_open = not (isinstance(error, DdqError) and error.definite)
+            if is_open and self._open_credit > 0:
                 # It may have leased tasks, in a reply that was lost.
                 self._open_id = self._next_id
             raise

@@ -12,9 +12,12 @@ import pytest
 
 from chaos.history.reader import read_history
 from chaos.history.recorder import Recorder
+from chaos.history.streams import RecordedStreams
 from chaos.history.writer import HistoryWriter
 from ddq.client import Client, LeaseRef, NewTask
-from ddq.errors import LeaseLost, OutcomeUnknown, TaskNotFound
+from ddq.errors import LeaseLost, OutcomeUnknown, TaskNotFound, TransportError
+from tests.client.queue import lease
+from tests.client.streams import FakeSource, leased
 from tests.support.server import RunningServer
 
 SECOND = timedelta(seconds=1)
@@ -97,6 +100,69 @@ async def test_an_unknown_outcome_makes_a_new_process(
     first, second = read_history(path).ops
     assert (first.process, first.outcome, first.error) == ("7", "info", "CUT_OFF")
     assert (second.process, second.outcome, second.error) == ("8", "info", "OUTCOME_UNKNOWN")
+
+
+async def test_each_reply_of_a_stream_is_a_retrieve_and_the_rest_has_not_happened(
+    server: RunningServer, tmp_path: Path
+) -> None:
+    path = tmp_path / "history.jsonl"
+    with HistoryWriter(path) as writer:
+        async with Client(server.address) as client:
+            await client.create_topic("t")
+            streams = RecordedStreams(writer, client, "w1")
+            async with streams.open(["t"], lease=5 * SECOND) as stream:
+                stream.add_credit(3)
+                leases = []
+                for task_id in ("a", "b"):
+                    await client.enqueue("t", task_id=task_id)
+                    leases += await stream.read()
+                stream.add_credit(2)
+                await client.enqueue("t", task_id="c")
+                leases += await stream.read()
+            assert streams.unknowns == 0
+
+    ops = read_history(path).ops
+    assert {op.op for op in ops} == {"retrieve"}
+    assert len({op.process for op in ops}) == 3, "as many at a time as there is credit"
+    stem = ops[0].request.request_id.partition("/")[0]
+    numbers = [int(op.request.request_id.removeprefix(f"{stem}/")) for op in ops]
+    assert numbers == list(range(1, len(ops) + 1))
+    done = [op for op in ops if op.ok]
+    assert [lease.id for op in done for lease in op.reply.leases] == ["a", "b", "c"]
+    assert [lease.token for op in done for lease in op.reply.leases] == [
+        lease.token.hex() for lease in leases
+    ]
+    assert ops[0].request.lease_ms == 5000
+    # The second reply may have been leased as soon as the first one.
+    assert done[1].begin_ns < done[0].end_ns
+    assert {op.outcome for op in ops[len(done) :]} == {"fail"}
+
+
+async def test_replies_of_a_call_that_broke_may_have_happened_and_are_asked_for(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "history.jsonl"
+    source = FakeSource()
+    with HistoryWriter(path) as writer:
+        streams = RecordedStreams(writer, source, "w1")  # type: ignore[arg-type]
+        stream = streams.open(["mail"], lease=5 * SECOND)
+        stream.add_credit(2)
+        call = await source.call()
+        source.recalled = {f"{call.stem}/1": [lease("a")]}
+        call.end(TransportError("UNAVAILABLE: the connection was reset"))
+        assert [each.id for each in await stream.read()] == ["a"]
+        assert stream.credit == 1
+        second = await source.call()
+        second.reply(leased("b"), leased("c"))
+        with pytest.raises(RuntimeError, match="more than there was credit for"):
+            await stream.read()
+
+    first, other, recalled, empty, *_ = read_history(path).ops
+    assert [first.outcome, other.outcome, recalled.outcome] == ["info", "info", "ok"]
+    assert (first.error, first.request.request_id) == ("CUT_OFF", f"{call.stem}/1")
+    assert recalled.request.request_id == f"{call.stem}/1"
+    assert (empty.request.request_id, empty.reply.leases) == (f"{call.stem}/2", [])
+    assert streams.unknowns == 3, "the second call too: it was cancelled"
 
 
 class _Deaf:

@@ -9,6 +9,7 @@ import xml.etree.ElementTree as ET
 from array import array
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -171,7 +172,8 @@ async def test_an_actor_keeps_its_share_of_the_rate_and_does_not_catch_up_in_one
 
     monkeypatch.setattr("chaos.workloads.actor.asyncio.sleep", sleep)
     recorder = type("NamedRecorder", (), {"process": "p0.3"})()
-    actor = Actor(Load(["t"], rate=10.0), recorder, random.Random(1), 0, share=0.1)
+    streams: Any = None
+    actor = Actor(Load(["t"], rate=10.0), recorder, streams, random.Random(1), 0, share=0.1)
     for _ in range(50):
         await actor.pace()
     # One operation per second, less what may be caught up: the sleeps took no time here.

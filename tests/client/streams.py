@@ -124,6 +124,7 @@ class FakeSource:
         topics: str | Sequence[str],
         *,
         max_tasks: int = 1,
+        max_bytes: int = 0,
         lease: timedelta | None = None,
         wait: timedelta | None = None,
         request_id: str | None = None,

@@ -167,13 +167,23 @@ async def test_a_recall_whose_outcome_is_unknown_is_repeated_with_its_id() -> No
     assert len(source.calls) == 1, "no credit is left"
 
 
+async def test_nothing_is_lost_where_the_server_says_that_it_leased_nothing() -> None:
+    source = FakeSource()
+    stream = make(source)
+    stream.add_credit(2)
+    call = await source.call()
+    call.end(StoreUnreachable("away"))
+    assert (await source.call()).credit == 2
+    assert source.retrieves == []
+
+
 async def test_nothing_can_be_lost_where_the_server_had_no_credit() -> None:
     source = FakeSource()
     stream = make(source)
     stream.add_credit(1)
     call = await source.call()
     call.reply(leased("a"))
-    call.end(StoreUnreachable("away"))
+    call.end(TransportError("UNAVAILABLE: the connection was reset"))
     await stream.read()
     stream.add_credit(1)
     await source.call()
