@@ -35,9 +35,17 @@ def free_port() -> int:
 
 @asynccontextmanager
 async def running(
-    command: Sequence[str], log: Path, *, port: int, env: Mapping[str, str] | None = None
+    command: Sequence[str],
+    log: Path,
+    *,
+    port: int,
+    env: Mapping[str, str] | None = None,
+    says: str = "",
 ) -> AsyncIterator[int]:
     """A process that listens on a port; gives its pid and ends it.
+
+    Args:
+        says: what its log contains when it is ready, if that is later than it listens.
 
     Raises:
         BenchError: it does not listen within START_TIMEOUT_S; the message has the end of its log.
@@ -54,22 +62,26 @@ async def running(
             env={**os.environ, **(env or {})},
         )
     try:
-        await _listens(process, port, log)
+        await _listens(process, port, log, says)
         yield process.pid
     finally:
         await end(process)
 
 
-async def _listens(process: asyncio.subprocess.Process, port: int, log: Path) -> None:
+async def _listens(process: asyncio.subprocess.Process, port: int, log: Path, says: str) -> None:
     try:
         async with asyncio.timeout(START_TIMEOUT_S):
             # A port has no event that another process could await.
-            while not await _accepts(port):
+            while not _said(log, says) or not await _accepts(port):
                 if process.returncode is not None:
                     raise BenchError(f"a process ended at its start: {tail(log)}")
                 await asyncio.sleep(0.02)
     except TimeoutError:
         raise BenchError(f"nothing listens on port {port}: {tail(log)}") from None
+
+
+def _said(log: Path, words: str) -> bool:
+    return words in log.read_text(errors="replace")
 
 
 async def _accepts(port: int) -> bool:

@@ -82,7 +82,8 @@ class Ddq:
             *backend.flags, *self.flags,
         ]  # fmt: skip
         log = folder / f"ddq-{port}.log"
-        async with processes.running(command, log, port=port) as pid:
+        # Of several processes the first one listens before the others.
+        async with processes.running(command, log, port=port, says=f" on {address}") as pid:
             yield address, pid
 
 

@@ -24,6 +24,7 @@ ALONE: dict[str, System] = {
         Ddq("ddq-2-shards", shards=2),
         Ddq("ddq-4-shards", shards=4),
         Unary(),
+        Unary("ddq-unary-go-2-processes", flags=("--processes", "2")),
         ThreeNodes("ddq-3-nodes-fast", durability="fast"),
         ThreeNodes("ddq-3-nodes-quorum", durability="quorum"),
         ThreeNodes("ddq-3-nodes-all", durability="all"),

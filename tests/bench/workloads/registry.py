@@ -8,6 +8,7 @@ from tests.bench.workloads.enqueue import BULK, MEMORY, SINGLE_50, SINGLE_1000
 from tests.bench.workloads.pending import beside
 from tests.bench.workloads.steady import steady
 
+UNARY = ("ddq-unary-go", "ddq-unary-go-2-processes")
 THREE_NODES = ("ddq-3-nodes-fast", "ddq-3-nodes-quorum", "ddq-3-nodes-all")
 
 WORKLOADS: dict[str, Workload] = {
@@ -28,7 +29,7 @@ WORKLOADS: dict[str, Workload] = {
 }
 
 ALONE: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("single-50", ("ddq", "ddq-unary-go", *THREE_NODES)),
+    ("single-50", ("ddq", *UNARY, *THREE_NODES)),
     ("bulk-100", ("ddq", "ddq-2-shards", "ddq-4-shards", *THREE_NODES)),
     ("drain", ("ddq", "ddq-2-shards", "ddq-4-shards", *THREE_NODES)),
     *((f"steady-{rate}", ("ddq",)) for rate in (500, 2_000, 5_000)),
