@@ -220,6 +220,9 @@ class Caller:
             # Looked up for each attempt: it is forgotten while nothing is under way.
             return self._coalescer(kind, item.topic).attempt(item, not_after_ms, remaining_s)
 
+        waiting = self._coalescers.get((kind.rpc.name, item.topic))
+        if waiting is not None:
+            waiting.check_room()
         what = f"{item.topic}/{item.id}"
         return kind.value(await self._repeat(kind.rpc, what, send, deadline, dated=True))
 

@@ -28,8 +28,8 @@ from ddq.client.status import (
     failure_of_status,
     transport_failure,
 )
-from ddq.config import LIMITS
-from ddq.errors import InvalidArgument, RequestExpired
+from ddq.config import LIMITS, MIB
+from ddq.errors import InvalidArgument, Overloaded, RequestExpired
 
 A = TypeVar("A", bound=Message)
 
@@ -37,6 +37,10 @@ IN_FLIGHT_MAX_COUNT = 3
 """Requests on their way at the same time; more make the batches smaller, and nothing faster."""
 SHARE_MIN_COUNT = 100
 """So many attempts and fewer go out in one request, which costs as much as 10 to 20 of them."""
+WAITING_MAX_COUNT = 100_000
+"""Calls of one RPC and topic that may wait to be sent; one more is refused."""
+WAITING_MAX_BYTES = 256 * MIB
+"""Most bytes of what they send; a single call may always wait."""
 _NOT_SENT = replace(
     transport_failure(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline passed before it was sent"),
     definite=True,
@@ -70,6 +74,7 @@ class _Attempt(Generic[I]):
         not_after_ms: it has no effect afterwards, by the store's clock.
         ends_s: the call's deadline in the event loop's time.
         answer: a message with ``result`` and ``receipt``, or AttemptFailedError.
+        size_bytes: of the item.
         waits: whether it is still in the queue.
     """
 
@@ -77,6 +82,7 @@ class _Attempt(Generic[I]):
     not_after_ms: int
     ends_s: float
     answer: asyncio.Future[Any]
+    size_bytes: int
     waits: bool = True
 
     def fail(self, failure: Failure) -> None:
@@ -96,9 +102,24 @@ class Coalescer(Generic[I, A]):
         self._form = form
         self._on_idle = on_idle
         self._waiting: deque[_Attempt[I]] = deque()
+        self._waiting_bytes = 0
         self._in_flight: set[asyncio.Task[None]] = set()
         self._woken = False
         self._timer: asyncio.TimerHandle | None = None
+
+    def check_room(self) -> None:
+        """Refuses a call while too many wait: the server does not keep up, and more would wait in
+        vain. Those that were admitted may repeat.
+
+        Raises:
+            Overloaded: nothing was sent.
+        """
+        count, size_bytes = len(self._waiting), self._waiting_bytes
+        if count >= WAITING_MAX_COUNT or size_bytes >= WAITING_MAX_BYTES:
+            raise Overloaded(
+                f"{count} calls of {size_bytes} bytes wait in this client already; the server does "
+                "not keep up with them"
+            )
 
     async def attempt(self, item: Item[I], not_after_ms: int, remaining_s: float) -> Any:
         """One attempt of a call.
@@ -113,8 +134,12 @@ class Coalescer(Generic[I, A]):
             AttemptFailedError: definite if the attempt had not been sent by its deadline.
         """
         loop = asyncio.get_running_loop()
-        entry = _Attempt(item, not_after_ms, loop.time() + remaining_s, loop.create_future())
+        size_bytes = item.message.ByteSize()
+        entry = _Attempt(
+            item, not_after_ms, loop.time() + remaining_s, loop.create_future(), size_bytes
+        )
         self._waiting.append(entry)
+        self._waiting_bytes += size_bytes
         self._wake()
         if self._timer is None or entry.ends_s < self._timer.when():
             self._set_timer(entry.ends_s)
@@ -124,6 +149,11 @@ class Coalescer(Generic[I, A]):
             # A caller that has gone takes nothing from the others, and its attempt is not sent.
             if entry.waits:
                 self._waiting.remove(entry)
+                self._leave(entry)
+
+    def _leave(self, entry: _Attempt[I]) -> None:
+        entry.waits = False
+        self._waiting_bytes -= entry.size_bytes
 
     def _set_timer(self, at_s: float) -> None:
         """One timer for all that wait: one for each attempt would cost more than to send it."""
@@ -194,21 +224,20 @@ class Coalescer(Generic[I, A]):
             entry = self._waiting.popleft()
             if entry.answer.done():
                 # Its caller has gone, or got the error of a definite end, and has not run since.
-                entry.waits = False
+                self._leave(entry)
                 continue
-            item_bytes = entry.item.message.ByteSize()
             if batch and (
                 entry.item.request_id != batch[0].item.request_id
                 or entry.item.id in ids
-                or size_bytes + item_bytes > LIMITS.batch_max_bytes
+                or size_bytes + entry.size_bytes > LIMITS.batch_max_bytes
                 or abs(entry.ends_s - batch[0].ends_s) > SPREAD_MAX_S
             ):
                 left.append(entry)
                 continue
-            entry.waits = False
+            self._leave(entry)
             batch.append(entry)
             ids.add(entry.item.id)
-            size_bytes += item_bytes
+            size_bytes += entry.size_bytes
         self._waiting.extendleft(reversed(left))
         return batch
 

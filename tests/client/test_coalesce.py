@@ -13,7 +13,7 @@ import pytest
 from google.rpc import status_pb2
 
 from ddq import errors
-from ddq.client import Client, LeaseRef, SyncClient
+from ddq.client import Client, LeaseRef, SyncClient, coalesce
 from ddq.client.batch import Item
 from ddq.client.coalesce import IN_FLIGHT_MAX_COUNT, SHARE_MIN_COUNT, Coalescer, Form
 from ddq.client.status import AttemptFailedError, Failure, failure_of_status
@@ -509,6 +509,58 @@ async def test_threads_of_a_sync_client_share_requests(server: FakeServer) -> No
 
     assert sorted(await asyncio.to_thread(produce)) == sent_ids(server)
     assert len(server.requests["Enqueue"]) + len(server.requests["BatchEnqueue"]) < 60
+
+
+def held(step: Any, first: asyncio.Event, release: asyncio.Event) -> Any:
+    """Answers as ``step``, when it is released; ``first`` is set by the first request."""
+
+    async def answer_later(asked: Any) -> Any:
+        first.set()
+        await release.wait()
+        return await step(asked)
+
+    return answer_later
+
+
+@pytest.mark.parametrize("bound", ["count", "bytes"])
+async def test_calls_that_wait_are_bounded_and_one_more_is_refused_and_not_sent(
+    bound: str, client: Client, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At a rate that the server cannot keep up with, a program would grow without end."""
+    accept_enqueues(server)
+    first, release = asyncio.Event(), asyncio.Event()
+    for name in ("Enqueue", "BatchEnqueue"):
+        (step,) = server.script[name]
+        server.script[name] = [held(step, first, release)]
+    monkeypatch.setattr(coalesce, "IN_FLIGHT_MAX_COUNT", 1)
+    if bound == "count":
+        monkeypatch.setattr(coalesce, "WAITING_MAX_COUNT", 5)
+    else:
+        monkeypatch.setattr(coalesce, "WAITING_MAX_BYTES", 5 * 1_000)
+
+    def enqueue() -> asyncio.Future[Any]:
+        return asyncio.ensure_future(client.enqueue("mail", b"x" * 1_000))
+
+    sent = [enqueue(), enqueue()]
+    await first.wait()
+    waiting = [enqueue() for _ in range(5)]
+    await settle()
+    with pytest.raises(errors.Overloaded, match=r"5 calls of \d+ bytes wait in this client") as it:
+        await enqueue()
+    assert it.value.definite
+    assert it.value.retry_delay_s
+    assert (await asyncio.gather(enqueue(), return_exceptions=True))[0] is not it.value
+    # Another topic has a queue of its own, and a caller that gives up makes room.
+    other = asyncio.ensure_future(client.enqueue("other", b"x"))
+    waiting.pop().cancel()
+    await settle()
+    waiting.append(enqueue())
+    await settle()
+    release.set()
+    done = await asyncio.gather(*sent, *waiting, other)
+    assert sorted(each.id for each in done) == sent_ids(server)
+    assert len(done) == 8
+    await client.enqueue("mail", b"x")
 
 
 async def test_a_server_that_is_away_gives_each_caller_a_definite_error() -> None:
