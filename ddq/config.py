@@ -129,6 +129,11 @@ class Settings:
         "bytes of the requests that wait for one connection to the store, and of the replies that "
         "wait for its replicas; one more request is OVERLOADED",
     )
+    calls_waiting_max_count: int = described(
+        5_000,
+        "calls that may wait for a server to begin with them; one more has no effect, and gRPC "
+        "ends it with CANCELLED",
+    )
     durability: str = described(
         "quorum",
         "what replies of a topic wait for if it does not say: fast, quorum or all data nodes; "

@@ -167,6 +167,9 @@ def _make_server(
             ("grpc.max_receive_message_length", LIMITS.request_max_bytes),
             # Replies carry at most retrieve_max_bytes of payloads, and their envelopes.
             ("grpc.max_send_message_length", 2 * LIMITS.request_max_bytes),
+            # gRPC's own are 1,000 and 3,000; in between it refuses by chance.
+            ("grpc.server.max_pending_requests", store.settings.calls_waiting_max_count),
+            ("grpc.server.max_pending_requests_hard_limit", store.settings.calls_waiting_max_count),
             # A second server on the same port would take half of the calls, unless that is the
             # purpose: then the parent of both keeps the port from all others.
             ("grpc.so_reuseport", int(shares_port)),
