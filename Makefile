@@ -123,7 +123,7 @@ bench-quick: $(READY) ## the same with few systems and tasks, in under three min
 	@$(BIN)/python -m tests.bench --quick $(ARGS)
 
 .PHONY: bench-alone
-bench-alone: $(READY) ## measure ddq alone: Go client, shards, durability, rates, pending tasks
+bench-alone: $(READY) ## measure ddq alone: Go client, shards, durability, rates, overload, pending tasks
 	@$(BIN)/python -m tests.bench --alone --out artifacts/bench-alone $(ARGS)
 
 .PHONY: profile

@@ -25,7 +25,9 @@ from tests.bench.workloads import Sizes, Workload
 from tests.bench.workloads.registry import ALONE as ALONE_CELLS
 from tests.bench.workloads.registry import WORKLOADS
 
-QUICK = Sizes(tasks=2_000, memory_tasks=2_000, steady_s=3.0, steady_delay_ms=(500, 1_500))
+QUICK = Sizes(
+    tasks=2_000, memory_tasks=2_000, steady_s=3.0, steady_delay_ms=(500, 1_500), overload_s=1.0
+)
 QUICK_SYSTEMS = ("ddq", "beanstalkd", "asynq", "bullmq")
 COMPARED = tuple(name for name, workload in WORKLOADS.items() if not workload.alone)
 QUICK_WORKLOADS = ("single-50", "bulk-100", "drain", "steady-500")

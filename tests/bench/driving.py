@@ -130,12 +130,12 @@ async def _exit(process: asyncio.subprocess.Process) -> None:
 async def produce(
     driver: Driver, job: Job, folder: Path, limit_s: float = ENQUEUE_LIMIT_S
 ) -> dict[str, Any]:
-    """Runs an enqueue or a steady load: seconds, cpu_s, failed, behind_ms.
+    """Runs an enqueue or a steady load: seconds, cpu_s, failed, refused, behind_ms.
 
     Raises:
         BenchError: it failed, or a call of an enqueue did.
     """
-    log = folder / f"{job.do}.log"
+    log = folder / f"{job.do}-{job.first}.log"
     process = await _start(driver, job, log)
     try:
         answer = await _line(process, log, limit_s)

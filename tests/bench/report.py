@@ -14,6 +14,13 @@ BASE = "ddq"
 
 SHOWN = (
     ("tasks_per_s", "tasks/s"),
+    ("sustained_per_s", "sustained/s"),
+    ("offered_per_s", "offered/s"),
+    ("accepted_per_s", "accepted/s"),
+    ("refused_per_s", "refused/s"),
+    ("unknown_per_s", "unknown/s"),
+    ("server_mib", "server MiB"),
+    ("server_growth_mib", "growth MiB"),
     ("pending_bytes", "B per pending task"),
     ("p50_ms", "p50 ms"),
     ("p99_ms", "p99 ms"),

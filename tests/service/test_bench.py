@@ -17,7 +17,7 @@ from tests.bench.runner import Result, Run
 from tests.bench.systems import Driver, MissingError
 from tests.bench.systems.ddq import Ddq
 from tests.bench.systems.registry import ALONE, PEERS
-from tests.bench.workloads import Sizes
+from tests.bench.workloads import Sizes, overload
 from tests.bench.workloads.registry import WORKLOADS
 
 TASKS = 200
@@ -133,3 +133,25 @@ def test_every_variant_and_every_workload_is_measured_by_bench_or_bench_alone() 
     both = [*alone, *cells(arguments([]))]
     assert {workload.name for workload, _ in both} == {*WORKLOADS}
     assert all(workload.suits(system) for workload, system in alone)
+
+
+async def test_an_overload_loses_nothing_and_its_refused_calls_had_no_effect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def sustained(*_: object) -> float:
+        return 100.0
+
+    monkeypatch.setattr(overload, "_sustained", sustained)
+    # The topic holds 20 tasks of the 300 that are due after a second.
+    monkeypatch.setattr(overload, "BACKLOG_S", 0.2)
+    monkeypatch.setattr(overload, "TIMEOUT_S", 0.3)
+    choice = ["--alone", "--systems", "ddq", "--workloads", "overload-3-bounded", "--quick"]
+    done = await bench(arguments([*choice, "--tasks", str(TASKS), "--out", str(tmp_path)]))
+    (result,) = done.results
+    assert (result.error, result.flaws) == (None, {})
+    figures = result.figures
+    assert figures["accepted_per_s"] > 0
+    assert figures["refused_per_s"] > 0
+    assert figures["offered_per_s"] == pytest.approx(
+        figures["accepted_per_s"] + figures["refused_per_s"] + figures["unknown_per_s"]
+    )

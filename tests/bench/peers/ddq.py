@@ -6,31 +6,36 @@ import asyncio
 from datetime import UTC, datetime
 
 from ddq.client import Client, NewTask
+from ddq.errors import OutcomeUnknown
 from ddq.worker import Job as Leased
 from ddq.worker import Worker
 from tests.bench.peers.driver import Deliveries, Job, Task, current, produce
 
 TOPIC = "bench"
-TIMEOUT_S = 60.0
 
 
 def _due(task: Task) -> datetime:
     return datetime.fromtimestamp(task.due_ms / 1_000, UTC)
 
 
+def _is_refusal(error: Exception) -> bool:
+    """Whether it certainly had no effect."""
+    return not isinstance(error, OutcomeUnknown)
+
+
 async def enqueue(job: Job) -> None:
     async with Client(job.address) as client:
 
         async def one(task: Task) -> None:
-            await client.enqueue(TOPIC, task.payload, due=_due(task), timeout_s=TIMEOUT_S)
+            await client.enqueue(TOPIC, task.payload, due=_due(task), timeout_s=job.timeout_s)
 
         async def many(tasks: list[Task]) -> None:
             new = [NewTask(task.payload, due=_due(task)) for task in tasks]
-            for result in await client.enqueue_batch(TOPIC, new, timeout_s=TIMEOUT_S):
+            for result in await client.enqueue_batch(TOPIC, new, timeout_s=job.timeout_s):
                 if result.error is not None:
                     raise result.error
 
-        await produce(job, one, many)
+        await produce(job, one, many, _is_refusal)
 
 
 async def work(job: Job) -> None:

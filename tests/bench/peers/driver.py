@@ -48,7 +48,10 @@ class Job:
             max_delay_ms.
         concurrency: handlers that a worker runs at once.
         limit_s: when a worker ends although deliveries are missing.
-        out: the file for the deliveries of a worker.
+        stop: a worker also ends once this file exists; empty: none.
+        timeout_s: of a call.
+        out: the file for the deliveries of a worker, or for what became of each call of a steady
+            load; empty: none.
     """
 
     do: str
@@ -66,6 +69,8 @@ class Job:
     seed: int = 1
     concurrency: int = 50
     limit_s: float = 60.0
+    stop: str = ""
+    timeout_s: float = 60.0
     out: str = ""
 
     @property
@@ -123,7 +128,9 @@ class Deliveries:
         """Waits for the expected deliveries and for duplicates of them; bounded by the job."""
         end_s = time.monotonic() + self.job.limit_s
         # There is one event per delivery: polling costs the worker less than an event would.
-        while len(self.heads) < self.job.count and time.monotonic() < end_s:  # noqa: ASYNC110
+        while len(self.heads) < self.job.count and time.monotonic() < end_s:
+            if self.job.stop and Path(self.job.stop).exists():  # noqa: ASYNC240 - takes no time
+                break
             await asyncio.sleep(0.05)
         self.cpu_s = time.process_time() - self._cpu_s
         await asyncio.sleep(DUPLICATES_S)
@@ -146,25 +153,29 @@ async def produce(
     job: Job,
     one: Callable[[Task], Awaitable[object]],
     many: Callable[[list[Task]], Awaitable[object]] | None = None,
+    is_refusal: Callable[[Exception], bool] = lambda _: False,
 ) -> None:
     """Runs an enqueue or a steady load and prints its result.
 
     Args:
         one: enqueues one task.
         many: enqueues several in one call; needed where the job has a batch.
+        is_refusal: whether an error says that the system is full, and when to try again.
     """
     began_s, cpu_s = time.perf_counter(), time.process_time()
-    failed = 0
+    calls = Calls(is_refusal)
     if job.do == "steady":
-        failed, behind_s = await _steady(job, one)
+        await _steady(job, one, calls)
     else:
-        behind_s = 0.0
         await _closed(job, one, many)
+    if job.out:
+        calls.save(Path(job.out))
     say(
         seconds=time.perf_counter() - began_s,
         cpu_s=time.process_time() - cpu_s,
-        failed=failed,
-        behind_ms=behind_s * 1_000,
+        failed=len(calls.failed),
+        refused=len(calls.refused),
+        behind_ms=calls.behind_s * 1_000,
     )
 
 
@@ -190,33 +201,50 @@ async def _closed(
             group.create_task(caller())
 
 
-async def _steady(job: Job, one: Callable[[Task], Awaitable[object]]) -> tuple[int, float]:
-    """Calls at the times of a clock, whether or not earlier ones are answered.
+@dataclass
+class Calls:
+    """What became of the calls of a steady load, by the numbers of their tasks.
 
-    Returns:
-        How many calls failed, and by how many seconds the latest call was made too late.
+    Attributes:
+        failed: neither accepted nor refused as full; the task may have been enqueued.
+        behind_s: by how many seconds the latest call was made too late.
     """
-    failures: list[BaseException] = []
-    behind_s = 0.0
 
-    async def call(task: Task) -> None:
+    is_refusal: Callable[[Exception], bool]
+    accepted: list[int] = field(default_factory=list)
+    refused: list[int] = field(default_factory=list)
+    failed: list[int] = field(default_factory=list)
+    behind_s: float = 0.0
+
+    async def call(self, one: Callable[[Task], Awaitable[object]], task: Task) -> None:
         try:
             await one(task)
         except Exception as error:  # noqa: BLE001 - each peer has errors of its own
-            failures.append(error)
+            ended = self.refused if self.is_refusal(error) else self.failed
+            if len(ended) < 3:
+                sys.stderr.write(f"an enqueue failed: {type(error).__name__}: {error}\n")
+        else:
+            ended = self.accepted
+        ended.append(task.number)
 
+    def save(self, path: Path) -> None:
+        """Writes a line per call."""
+        with path.open("w", encoding="ascii") as file:
+            for name in ("accepted", "refused", "failed"):
+                file.writelines(f"{name} {number}\n" for number in getattr(self, name))
+
+
+async def _steady(job: Job, one: Callable[[Task], Awaitable[object]], calls: Calls) -> None:
+    """Calls at the times of a clock, whether or not earlier ones are answered."""
     began_s = time.perf_counter()
     async with asyncio.TaskGroup() as group:
         for n, delay_ms in enumerate(_delays(job)):
             ahead_s = began_s + n / job.rate - time.perf_counter()
-            behind_s = max(behind_s, -ahead_s)
+            calls.behind_s = max(calls.behind_s, -ahead_s)
             # Behind the clock too, the calls that wait must get their turn.
             await asyncio.sleep(max(0.0, ahead_s))
             due_ms = round(time.time() * 1_000) + delay_ms
-            group.create_task(call(job.task(job.first + n, due_ms)))
-    for error in failures[:3]:
-        sys.stderr.write(f"an enqueue failed: {type(error).__name__}: {error}\n")
-    return len(failures), behind_s
+            group.create_task(calls.call(one, job.task(job.first + n, due_ms)))
 
 
 def _delays(job: Job) -> Iterator[int]:

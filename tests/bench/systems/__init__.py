@@ -32,12 +32,14 @@ class Running:
         pids: the processes beside the driver, by layer: store, server.
         memory: reads how many bytes the pending tasks and all else occupy.
         left: counts the tasks that are not finished; None where the system cannot tell.
+        bound: has the system refuse tasks while so many are not finished; None where it cannot.
     """
 
     address: str
     pids: Mapping[str, int]
     memory: Callable[[], Awaitable[int]]
     left: Callable[[], Awaitable[int]] | None = None
+    bound: Callable[[int], Awaitable[object]] | None = None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from chaos.clusters.process import SentinelCluster
-from ddq.client import Client
+from ddq.client import Client, TopicSettings
 from tests.bench import processes
 from tests.bench.peers.ddq import TOPIC
 from tests.bench.systems import Driver, Running
@@ -64,7 +64,9 @@ class Ddq:
         ):
             await client.create_topic(TOPIC, shards=self.shards)
             pids = {**backend.pids, "server": server}
-            yield Running(address, pids, backend.memory, partial(_left, client))
+            yield Running(
+                address, pids, backend.memory, partial(_left, client), partial(_bound, client)
+            )
 
     @asynccontextmanager
     async def _backend(self, folder: Path) -> AsyncIterator[Backend]:
@@ -124,6 +126,10 @@ class Unary(Ddq):
 
     def prepare(self) -> Driver:
         return Driver([str(go_program("unary"))])
+
+
+async def _bound(client: Client, max_tasks: int) -> None:
+    await client.update_topic(TOPIC, TopicSettings(max_tasks=max_tasks))
 
 
 async def _left(client: Client) -> int:

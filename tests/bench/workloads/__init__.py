@@ -21,12 +21,14 @@ class Sizes:
         memory_tasks: pending when their memory is read.
         steady_s: how long a steady load lasts.
         steady_delay_ms: its shortest and longest delay.
+        overload_s: how long an overload lasts.
     """
 
     tasks: int = 100_000
     memory_tasks: int = 20_000
     steady_s: float = 20.0
     steady_delay_ms: tuple[int, int] = (1_000, 5_000)
+    overload_s: float = 20.0
 
 
 @dataclass

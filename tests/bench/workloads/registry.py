@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.bench.workloads import Workload
 from tests.bench.workloads.drain import DRAIN
 from tests.bench.workloads.enqueue import BULK, MEMORY, SINGLE_50, SINGLE_1000
+from tests.bench.workloads.overload import overload
 from tests.bench.workloads.pending import beside
 from tests.bench.workloads.steady import steady
 
@@ -22,6 +23,8 @@ WORKLOADS: dict[str, Workload] = {
         steady(500),
         steady(2_000, alone=True),
         steady(5_000, alone=True),
+        overload(bounded=False),
+        overload(bounded=True),
         beside(10_000),
         beside(100_000),
         beside(1_000_000),
@@ -33,6 +36,7 @@ ALONE: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("bulk-100", ("ddq", "ddq-2-shards", "ddq-4-shards", *THREE_NODES)),
     ("drain", ("ddq", "ddq-2-shards", "ddq-4-shards", *THREE_NODES)),
     *((f"steady-{rate}", ("ddq",)) for rate in (500, 2_000, 5_000)),
+    *((name, ("ddq",)) for name in ("overload-3", "overload-3-bounded")),
     *((f"pending-{pending}", ("ddq",)) for pending in (10_000, 100_000, 1_000_000)),
 )
 """What is measured of ddq alone: each workload with the variants that it is about."""
