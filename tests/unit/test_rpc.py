@@ -9,8 +9,11 @@ import pytest
 from ddq.config import Settings
 from ddq.durations import moment_text
 from ddq.errors import InvalidArgument
-from ddq.server.rpc import CallFactory
+from ddq.server.rpc import SETTLE_S, CallFactory, RunningCalls, servicer
+from ddq.store.runner import Call
 from ddq.v1 import delay_queue_service_pb2 as pb
+from ddq.v1 import delay_queue_service_pb2_grpc as queue_grpc
+from ddq.v1 import task_pb2
 from tests.stateful.virtual import run_virtually
 
 NOW_MS = 1_700_000_000_000
@@ -80,3 +83,78 @@ async def test_the_first_moment_of_all_is_a_bound_too() -> None:
     request = pb.EnqueueRequest()
     request.not_after.FromMilliseconds(0)
     assert factory().make(request, 2.0).not_after_ms == 1
+
+
+# The end of a server -------------------------------------------------------------------------
+
+
+class Queue:
+    """A service of which every call but one fails."""
+
+    def __getattr__(self, name: str) -> object:
+        async def refuse(*_: object) -> None:
+            raise InvalidArgument("no")
+
+        return refuse
+
+    async def get_task(self, request: pb.GetTaskRequest, _: Call) -> pb.GetTaskResponse:
+        return pb.GetTaskResponse(task=task_pb2.Task(id=request.id))
+
+
+class Context:
+    """A call without a deadline."""
+
+    ended = False
+
+    def time_remaining(self) -> None:
+        return None
+
+    async def abort_with_status(self, _: object) -> None:
+        self.ended = True
+
+
+async def test_replies_and_errors_are_kept_back_until_they_are_released() -> None:
+    running, context = RunningCalls(), Context()
+    base = queue_grpc.DelayQueueServiceServicer
+    adapted = servicer(Queue(), base, factory(), running=running)
+    assert (await adapted.GetTask(pb.GetTaskRequest(id="a"), context)).task.id == "a"
+    running.hold()
+    replied = asyncio.ensure_future(adapted.GetTask(pb.GetTaskRequest(id="a"), context))
+    failed = asyncio.ensure_future(adapted.Ack(pb.AckRequest(), context))
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert not replied.done()
+    assert not context.ended
+    running.release()
+    assert (await replied).task.id == "a"
+    await failed
+    assert context.ended
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 1_000])
+def test_calls_have_settled_when_none_begins_for_a_while(count: int) -> None:
+    """At a rate without a pause the server stops all the same."""
+    interval_s, timeout_s = 0.02, 0.25
+    last_s = interval_s * count
+
+    async def settle() -> float:
+        running = RunningCalls()
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+
+        async def arrive() -> None:
+            for _ in range(count):
+                await asyncio.sleep(interval_s)
+                with running:
+                    pass
+
+        arriving = asyncio.create_task(arrive())
+        await running.settle(timeout_s)
+        arriving.cancel()
+        return loop.time() - began_s
+
+    took_s = run_virtually(settle())
+    if last_s >= timeout_s:
+        assert took_s == pytest.approx(timeout_s)
+    else:
+        assert last_s + SETTLE_S - 0.001 <= took_s <= last_s + 2 * SETTLE_S + 0.001
