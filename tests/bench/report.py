@@ -19,6 +19,7 @@ SHOWN = (
     ("accepted_per_s", "accepted/s"),
     ("refused_per_s", "refused/s"),
     ("unknown_per_s", "unknown/s"),
+    ("backlog", "backlog"),
     ("server_mib", "server MiB"),
     ("server_growth_mib", "growth MiB"),
     ("pending_bytes", "B per pending task"),

@@ -90,7 +90,7 @@ async def _overload(setting: Setting, running: Running, sustained: float) -> Fig
             answers = await asyncio.gather(
                 *(driving.produce(setting.driver, load, setting.folder) for load in loads)
             )
-        await _drained(running)
+        backlog = await _drained(running)
         stop.touch()
         deliveries = await consumer.deliveries()
     calls = _read(Path(load.out) for load in loads)
@@ -108,7 +108,9 @@ async def _overload(setting: Setting, running: Running, sustained: float) -> Fig
         "p50_ms": driving.percentile(late, 0.5),
         "p99_ms": driving.percentile(late, 0.99),
         "behind_ms": max(answer["behind_ms"] for answer in answers),
-        "missing": len(calls["accepted"] - delivered),
+        # What waits still is late, and not lost.
+        "backlog": backlog,
+        "missing": max(0, len(calls["accepted"] - delivered) - backlog),
         "duplicated": len(numbers) - len(delivered),
         "early": sum(each.late_ms < -driving.CLOCK_STEP_MS for each in deliveries),
         "foreign": len(delivered - calls["accepted"] - calls["failed"]),
@@ -117,12 +119,13 @@ async def _overload(setting: Setting, running: Running, sustained: float) -> Fig
     }
 
 
-async def _drained(running: Running) -> None:
-    """Waits until nothing is left, or for DRAIN_S."""
+async def _drained(running: Running) -> int:
+    """Waits until nothing is left, or for DRAIN_S; returns how many tasks are."""
     assert running.left is not None
     end_s = time.monotonic() + DRAIN_S
-    while await running.left() and time.monotonic() < end_s:  # noqa: ASYNC110 - has no event
+    while (left := await running.left()) and time.monotonic() < end_s:  # noqa: ASYNC110
         await asyncio.sleep(SAMPLE_S)
+    return left
 
 
 def _read(paths: Iterable[Path]) -> dict[str, set[int]]:
