@@ -41,6 +41,7 @@ class RecordedStreams:
         self._client = client
         self._recorder = Recorder(writer, client, f"{name}r")
         self._name = name
+        self._max_tasks = 0
         self._free: list[str] = []
         self._count = 0
         self._unknowns = 0
@@ -50,13 +51,18 @@ class RecordedStreams:
         """Operations whose outcome is unknown."""
         return self._unknowns + self._recorder.unknowns
 
-    def open(self, topics: Sequence[str], *, lease: timedelta) -> LeaseStream:
-        """A stream like that of Client.stream_retrieve."""
+    def open(self, topics: Sequence[str], *, max_tasks: int, lease: timedelta) -> LeaseStream:
+        """A stream like that of Client.stream_retrieve; one at a time.
+
+        Args:
+            max_tasks: for which there will be credit at the same time, at most.
+        """
+        self._max_tasks = max_tasks
         return LeaseStream(self, topics, lambda: secrets.token_hex(8), lease=lease)
 
     async def open_stream(self) -> StreamCall:
         """See StreamSource.open_stream."""
-        return RecordedCall(self, await self._client.open_stream())
+        return RecordedCall(self, await self._client.open_stream(), self._max_tasks)
 
     async def retrieve(
         self,
@@ -108,9 +114,10 @@ class RecordedStreams:
 class RecordedCall:
     """One StreamRetrieve; a StreamCall."""
 
-    def __init__(self, streams: RecordedStreams, call: StreamCall) -> None:
+    def __init__(self, streams: RecordedStreams, call: StreamCall, max_tasks: int) -> None:
         self._streams = streams
         self._call = call
+        self._max_tasks = max_tasks
         self._subscription = pb.Subscription()
         self._credit = 0
         self._replies_count = 0
@@ -121,6 +128,7 @@ class RecordedCall:
         if message.HasField("subscribe"):
             self._subscription.CopyFrom(message.subscribe)
         self._credit += message.add_credit_tasks
+        assert self._credit <= self._max_tasks
         self._begin()
         await self._call.write(message)
 
@@ -132,7 +140,8 @@ class RecordedCall:
                 request = Retrieve(
                     [*self._subscription.topics],
                     f"{self._subscription.request_id}/{number}",
-                    self._credit,
+                    # More credit than there is now may come before this reply does.
+                    self._max_tasks,
                     self._subscription.lease_duration.ToMilliseconds() or None,
                     WAIT_MS,
                 )

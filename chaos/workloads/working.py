@@ -46,7 +46,8 @@ async def stream(actor: Actor, max_tasks: int = 4, lease_ms: int = LEASE_MS) -> 
     While a lease is treated others arrive, as many as there is credit for, and some run out.
     """
     until_s = asyncio.get_running_loop().time() + actor.rng.uniform(*STREAM_S)
-    async with actor.streams.open(actor.load.topics, lease=ms(lease_ms)) as leases:
+    topics = actor.load.topics
+    async with actor.streams.open(topics, max_tasks=max_tasks, lease=ms(lease_ms)) as leases:
         leases.add_credit(max_tasks)
         while (left_s := until_s - asyncio.get_running_loop().time()) > 0:
             for lease in await leases.read(left_s):

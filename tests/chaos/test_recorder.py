@@ -110,7 +110,7 @@ async def test_each_reply_of_a_stream_is_a_retrieve_and_the_rest_has_not_happene
         async with Client(server.address) as client:
             await client.create_topic("t")
             streams = RecordedStreams(writer, client, "w1")
-            async with streams.open(["t"], lease=5 * SECOND) as stream:
+            async with streams.open(["t"], max_tasks=4, lease=5 * SECOND) as stream:
                 stream.add_credit(3)
                 leases = []
                 for task_id in ("a", "b"):
@@ -132,7 +132,7 @@ async def test_each_reply_of_a_stream_is_a_retrieve_and_the_rest_has_not_happene
     assert [lease.token for op in done for lease in op.reply.leases] == [
         lease.token.hex() for lease in leases
     ]
-    assert ops[0].request.lease_ms == 5000
+    assert (ops[0].request.lease_ms, ops[0].request.max_tasks) == (5000, 4)
     # The second reply may have been leased as soon as the first one.
     assert done[1].begin_ns < done[0].end_ns
     assert {op.outcome for op in ops[len(done) :]} == {"fail"}
@@ -145,7 +145,7 @@ async def test_replies_of_a_call_that_broke_may_have_happened_and_are_asked_for(
     source = FakeSource()
     with HistoryWriter(path) as writer:
         streams = RecordedStreams(writer, source, "w1")  # type: ignore[arg-type]
-        stream = streams.open(["mail"], lease=5 * SECOND)
+        stream = streams.open(["mail"], max_tasks=2, lease=5 * SECOND)
         stream.add_credit(2)
         call = await source.call()
         source.recalled = {f"{call.stem}/1": [lease("a")]}
