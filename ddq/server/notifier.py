@@ -68,6 +68,18 @@ class Waiter:
                 queue.move(self, queue.asking, first=True)
         return asked
 
+    def ask(self) -> None:
+        """It asks its shards, whether it was woken or not."""
+        if not self._event.is_set():
+            for queue in self._queues:
+                queue.move(self, queue.asking)
+
+    def rest(self) -> None:
+        """It has what it wanted, and will ask or wait again soon: others are woken before it."""
+        if not self._event.is_set():
+            for queue in self._queues:
+                queue.move(self, queue.resting)
+
     async def wait(self, timeout_s: float) -> bool:
         """Waits to be woken; False if the time was over first."""
         if not self._event.is_set():
@@ -92,19 +104,21 @@ class _TopicWaiters:
         asking: those that ask their shards at present, which may take long where a store node is
             away. They ask once more if they are woken meanwhile.
         woken: those that were woken and have not asked their shards yet.
+        resting: those of streams whose latest reply is being sent.
     """
 
     def __init__(self) -> None:
         self.idle: OrderedDict[Waiter, None] = OrderedDict()
         self.asking: OrderedDict[Waiter, None] = OrderedDict()
         self.woken: OrderedDict[Waiter, None] = OrderedDict()
+        self.resting: OrderedDict[Waiter, None] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self.idle) + len(self.asking) + len(self.woken)
+        return len(self.idle) + len(self.asking) + len(self.woken) + len(self.resting)
 
     def __iter__(self) -> Iterator[Waiter]:
         """All of them, those first that have nothing to do."""
-        return itertools.chain(self.idle, self.asking, self.woken)
+        return itertools.chain(self.idle, self.asking, self.woken, self.resting)
 
     def move(self, waiter: Waiter, to: OrderedDict[Waiter, None], *, first: bool = False) -> None:
         """It does something else from now on."""
@@ -115,7 +129,7 @@ class _TopicWaiters:
 
     def remove(self, waiter: Waiter) -> None:
         """It no longer waits."""
-        for waiters in (self.idle, self.asking, self.woken):
+        for waiters in (self.idle, self.asking, self.woken, self.resting):
             if waiter in waiters:
                 del waiters[waiter]
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -66,6 +67,25 @@ class Leave:
             waiter.notify(None)
 
 
+class Standing:
+    """The place of a stream among those that wait, which it keeps from one reply to the next.
+
+    Attributes:
+        is_current: all shards were asked, and what has become ready since was announced: there is
+            no need to ask before the next wait.
+    """
+
+    def __init__(self, waiter: Waiter) -> None:
+        self.waiter = waiter
+        self.is_current = False
+
+    def note(self, found: Found, only: frozenset[ShardId] = frozenset()) -> None:
+        """Takes in the answers of all shards, or of some."""
+        asked = only or {shard.id for shard in found.shards}
+        complete = found.error is None and not found.ended and asked <= found.answered
+        self.is_current = complete and (self.is_current or not only)
+
+
 class Retrieval:
     """Leases tasks from the shards of several topics, fairly, and waits for the first.
 
@@ -103,13 +123,25 @@ class Retrieval:
         """Ends what runs in the background."""
         await self._absences.close()
 
+    @contextmanager
+    def standing(self, topics: Sequence[str]) -> Iterator[Standing]:
+        """A place for retrieve(), while the block runs. A stream without credit has none: it would
+        get the wake-ups of others."""
+        with self._notifier.waiting(topics) as waiter:
+            yield Standing(waiter)
+
     async def retrieve(
-        self, wanted: Wanted, call: Call, leave: Leave | None = None
+        self,
+        wanted: Wanted,
+        call: Call,
+        leave: Leave | None = None,
+        standing: Standing | None = None,
     ) -> list[Leased]:
         """Leases tasks; an empty list if none became ready in time.
 
         Args:
             leave: ends the wait.
+            standing: of a stream; None: the call waits for itself alone.
 
         Raises:
             StoreUnreachable: nothing was found, and at least one shard could not be asked.
@@ -120,16 +152,22 @@ class Retrieval:
         # A slot that is being moved would be waited for until the deadline.
         call = replace(call, waits_for_slot=False)
         leave = leave or Leave()
-        with self._notifier.waiting(wanted.topics) as waiter:
-            leave.waiter = waiter
-            found = await self._try(wanted, call, first=True)
+        with ExitStack() as stack:
+            standing = standing or stack.enter_context(self.standing(wanted.topics))
+            waiter = leave.waiter = standing.waiter
+            found = Found()
+            if not standing.is_current:
+                waiter.ask()
+                found = await self._try(wanted, call, first=True)
+                standing.note(found)
             while not found.is_final and (left_s := until_s - loop.time()) > 0:
                 if not (self._ending.is_set() or leave.wanted):
                     await waiter.wait(min(left_s, SAFETY_S))
                 if self._ending.is_set() or leave.wanted:
                     # A hint reaches every server, and each wakes calls of its own.
                     return []
-                found = await self._try_notified(waiter, wanted, call)
+                found = await self._try_notified(standing, wanted, call)
+            waiter.rest()
         if not found.is_final:
             for shard in found.shards:
                 if error := self._absences.error(shard.name):
@@ -139,16 +177,18 @@ class Retrieval:
                 raise found.error
         return found.leases
 
-    async def _try_notified(self, waiter: Waiter, wanted: Wanted, call: Call) -> Found:
+    async def _try_notified(self, standing: Standing, wanted: Wanted, call: Call) -> Found:
         """Asks the shards that a wake-up named.
 
         A call that ends passes on the wake-ups that it did not use: the tasks are still there, and
         no other Retrieve was woken for them.
         """
+        waiter = standing.waiter
         only = waiter.take()
         unused = waiter.taken
         try:
             found = await self._try(wanted, call, only)
+            standing.note(found, only)
             # A shard that did not answer wakes a Retrieve when it does.
             unused = waiter.taken - found.answered if found.is_final else frozenset()
             return found

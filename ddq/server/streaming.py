@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import ExitStack
 
 from ddq.config import LIMITS
 from ddq.server import wire
 from ddq.server.requests import lease_ms, topics
-from ddq.server.retrieval import Leave, Retrieval, Wanted
+from ddq.server.retrieval import Leave, Retrieval, Standing, Wanted
 from ddq.server.rpc import CallFactory
 from ddq.server.validation import Problems
 from ddq.store.job_values import Leased, content_bytes
@@ -110,6 +111,8 @@ class Streams:
         self._credits.add(credit)
         reading = asyncio.create_task(_read(requests, credit), name="ddq stream credit")
         replies_count = 0
+        place = ExitStack()
+        standing: Standing | None = None
         try:
             while True:
                 await credit.changed.wait()
@@ -117,7 +120,12 @@ class Streams:
                     break
                 if not credit.is_there:
                     credit.changed.clear()
+                    place.close()
+                    standing = None
                     continue
+                standing = standing or place.enter_context(
+                    self._retrieval.standing(subscription.topics)
+                )
                 wanted = Wanted(
                     subscription.topics,
                     min(credit.tasks, LIMITS.retrieve_max_tasks),
@@ -128,7 +136,7 @@ class Streams:
                 stem = subscription.request_id
                 round_id = f"{stem}/{replies_count + 1}" if stem else ""
                 call = calls.make(pb.RetrieveRequest(request_id=round_id), ROUND_S)
-                leases = await self._retrieval.retrieve(wanted, call, credit.leave)
+                leases = await self._retrieval.retrieve(wanted, call, credit.leave, standing)
                 if leases:
                     replies_count += 1
                     credit.take(leases)
@@ -140,6 +148,7 @@ class Streams:
             else:
                 await write(pb.StreamRetrieveResponse(draining=True))
         finally:
+            place.close()
             self._credits.discard(credit)
             reading.cancel()
 

@@ -246,10 +246,9 @@ class JobStore:
         Returns:
             The leases, whether they answer a repeat, and how many tasks are still ready.
         """
-        tokens = [
-            self._entropy.token(LIMITS.lease_token_bytes)
-            for _ in range(0 if recall_only else max_tasks)
-        ]
+        # In one piece: an argument for each task that may be leased costs more than the leases.
+        size_bytes = LIMITS.lease_token_bytes * max_tasks
+        tokens = b"" if recall_only else self._entropy.token(size_bytes)
         current = topic
 
         def arguments(now: Topic) -> Args:
@@ -263,7 +262,7 @@ class JobStore:
                 ENVELOPE_BYTES,
                 max_envelopes_bytes,
                 int(first_may_exceed),
-                *tokens,
+                tokens,
             ]
 
         reply = await self._scripts.run(topic, index, "retrieve", arguments, call)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import pytest
 
+from ddq.config import Settings
+from ddq.entropy import SystemClock
 from ddq.errors import DdqError, StoreUnreachable, WriteOutcomeUnknown
+from ddq.server.rpc import CallFactory
 from ddq.store.keys import ShardId
+from ddq.v1 import delay_queue_service_pb2 as pb
 from tests.stateful.virtual import run_virtually
 from tests.support.queue import error_of
 from tests.support.shards import FakeShards, Mode
@@ -199,3 +203,83 @@ def test_a_call_that_asks_a_shard_that_hangs_does_not_get_the_wake_up_of_one_tha
         await first
 
     play(scenario, a=1, b=1)
+
+
+class Stream:
+    """A StreamRetrieve of the fake store."""
+
+    def __init__(self, store: FakeShards, *topics: str, tasks: int) -> None:
+        self._requests: asyncio.Queue[pb.StreamRetrieveRequest | None] = asyncio.Queue()
+        self._replies: asyncio.Queue[pb.StreamRetrieveResponse] = asyncio.Queue()
+        subscription = pb.Subscription(topics=topics)
+        self.send(subscribe=subscription, add_credit_tasks=tasks, add_credit_bytes=1_000)
+        calls = CallFactory(Settings(), SystemClock())
+        work = store.service.stream_retrieve(self._read(), self._replies.put, calls)
+        self._task = asyncio.create_task(work)
+
+    def send(self, **fields: Any) -> None:
+        self._requests.put_nowait(pb.StreamRetrieveRequest(**fields))
+
+    async def _read(self) -> AsyncIterator[pb.StreamRetrieveRequest]:
+        while (request := await self._requests.get()) is not None:
+            yield request
+
+    async def ids(self) -> list[str]:
+        """Those of the next reply."""
+        return [leased.task.id for leased in (await self._replies.get()).tasks]
+
+    async def close(self) -> None:
+        self._requests.put_nowait(None)
+        await self._task
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_a_stream_asks_once_for_each_wake_up(shards: int) -> None:
+    async def scenario(store: FakeShards) -> None:
+        stream = Stream(store, "a", tasks=100)
+        await asyncio.sleep(0.1)
+        first = store.asked[A0]
+        for number in range(10):
+            store.make_ready(A0, str(number))
+            assert await stream.ids() == [str(number)]
+            await asyncio.sleep(0.1)
+        assert store.asked[A0] == first + 10
+        await stream.close()
+
+    play(scenario, a=shards)
+
+
+def test_a_stream_gets_what_becomes_ready_while_it_asks() -> None:
+    async def scenario(store: FakeShards) -> None:
+        stream = Stream(store, "a", tasks=100)
+        await asyncio.sleep(0.1)
+        store.late_s = 0.2
+        store.make_ready(A0, "x")
+        await asyncio.sleep(0.1)
+        # The shard has answered the question, and the answer is on its way.
+        store.make_ready(A0, "y")
+        assert await stream.ids() == ["x"]
+        assert await stream.ids() == ["y"]
+        await stream.close()
+
+    play(scenario, a=1)
+
+
+def test_a_stream_without_credit_leaves_wake_ups_to_others() -> None:
+    async def scenario(store: FakeShards) -> None:
+        stream = Stream(store, "a", tasks=1)
+        await asyncio.sleep(0.1)
+        waiting = await begun(store.take("a", wait_s=WAIT_S))
+        store.make_ready(A0, "x")
+        assert await stream.ids() == ["x"]
+        store.make_ready(A0, "y")
+        ids, took_s = await waiting
+        assert ids == ["y"]
+        assert took_s < 0.3
+        # With credit it looks for what was announced meanwhile.
+        store.make_ready(A0, "z")
+        stream.send(add_credit_tasks=1)
+        assert await stream.ids() == ["z"]
+        await stream.close()
+
+    play(scenario, a=1)

@@ -43,6 +43,7 @@ T = TypeVar("T")
 CLOCK_KEY = "test:clock_ms"
 CLOCK_LUA = f"local function now_ms() return tonumber(redis.call('GET', '{CLOCK_KEY}')) end\n"
 TOPIC = "t"
+TOKEN_BYTES = 16
 _FAR_S = 60.0
 
 _STATUS = {
@@ -76,9 +77,10 @@ class GivenEntropy:
         self._lineages = 0
 
     def token(self, size_bytes: int) -> bytes:
-        """A named token; a lineage tag, which is shorter, is only counted."""
-        if size_bytes == 16 and self.tokens:
-            return self.tokens.popleft()
+        """Named tokens; a lineage tag, which is shorter, is only counted."""
+        count, rest = divmod(size_bytes, TOKEN_BYTES)
+        if count and not rest and self.tokens:
+            return b"".join(self.tokens.popleft() for _ in range(count))
         self._lineages += 1
         return self._lineages.to_bytes(size_bytes, "big")
 

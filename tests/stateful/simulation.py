@@ -86,9 +86,9 @@ class CountedEntropy:
         self._given = 0
 
     def token(self, size_bytes: int) -> bytes:
-        """The next token of this process."""
+        """The next token of this process, or tokens one behind the other."""
         self._given += 1
-        return hashlib.sha256(f"{self._name}:{self._given}".encode()).digest()[:size_bytes]
+        return hashlib.shake_256(f"{self._name}:{self._given}".encode()).digest(size_bytes)
 
     def random(self) -> float:
         """Halfway."""

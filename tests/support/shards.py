@@ -79,7 +79,8 @@ class FakeShards:
 
     Attributes:
         nodes: the node of each shard; one of its own, unless a test says otherwise.
-        latency_s: how long an answer takes.
+        latency_s: how long a question takes to a shard.
+        late_s: how long the answer takes back.
     """
 
     def __init__(self, **shards_counts: int) -> None:
@@ -95,6 +96,7 @@ class FakeShards:
         self.registry = FakeShard()
         self.nodes = {shard: Node(shard.tag, 6379) for shard in self.shards}
         self.latency_s = 0.0
+        self.late_s = 0.0
         self.asked: Counter[ShardId] = Counter()
         self.notifier = ReadyNotifier(NoHints())
         store: Any = SimpleNamespace(
@@ -141,7 +143,10 @@ class FakeShards:
         leases = [self._lease(topic.name, task_id) for task_id in taken]
         if leases and call.request_id:
             shard.records[call.request_id] = leases
-        return leases, False, len(shard.ready)
+        ready_count = len(shard.ready)
+        if self.late_s:
+            await asyncio.sleep(self.late_s)
+        return leases, False, ready_count
 
     @staticmethod
     def _lease(topic: str, task_id: str) -> Leased:

@@ -7,7 +7,7 @@
 -- argv: envelope_bytes    of a reply's other fields, without ids and errors; see max_envelopes
 -- argv: max_envelopes     bytes of all else that a reply carries of its tasks
 -- argv: first_may_exceed  '1': one task is leased even if it is larger than these bounds
--- argv: token             per task that may be leased, 16 random bytes
+-- argv: tokens            16 random bytes per task that may be leased, one behind the other
 -- returns: {status, ready, {id, payload record, state record, expiry_ms} ...}, policies (records.py)
 -- returns:   LEASED       these tasks, perhaps none
 -- returns:   REPEATED     the request was answered before: those of its leases that still hold
@@ -19,7 +19,8 @@ local request_id, recall_only = ARGV[ARGS + 1], ARGV[ARGS + 2] == '1'
 local lease_ms, max_bytes = tonumber(ARGV[ARGS + 3]), tonumber(ARGV[ARGS + 4])
 local envelope_bytes, max_envelopes = tonumber(ARGV[ARGS + 5]), tonumber(ARGV[ARGS + 6])
 local first_may_exceed = ARGV[ARGS + 7] == '1'
-local tokens = ARGS + 7
+local tokens = ARGV[ARGS + 8]
+local TOKEN_BYTES = 16
 local results = {}
 
 -- The record is id length, id, token, one behind the other.
@@ -61,7 +62,7 @@ if control.paused == 0 and not recall_only then
   local first_expiry_ms = first_score(K.leases)
   local expiry_ms = now + lease_ms
   local bytes, envelopes = 0, 0
-  local waiting = run('ZRANGE', K.ready, 0, #ARGV - tokens - 1)
+  local waiting = run('ZRANGE', K.ready, 0, #tokens / TOKEN_BYTES - 1)
   for at, id in ipairs(waiting) do
     -- Looked up before it is leased: a reply that turned out too large would burn an attempt
     -- each time it is tried.
@@ -75,7 +76,7 @@ if control.paused == 0 and not recall_only then
     local t = examine(id, READY)
     if t then
       t.attempt = t.attempt + 1
-      t.token = ARGV[tokens + #results + 1]
+      t.token = tokens:sub(TOKEN_BYTES * #results + 1, TOKEN_BYTES * (#results + 1))
       t.settled_token, t.verdict = '', NONE
       transition('lease', t, LEASED, expiry_ms)
       results[#results + 1] = { id, t.record, get_field(K.states, id), expiry_ms }
