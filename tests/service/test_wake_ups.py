@@ -283,3 +283,24 @@ def test_a_stream_without_credit_leaves_wake_ups_to_others() -> None:
         await stream.close()
 
     play(scenario, a=1)
+
+
+def test_a_stream_without_credit_is_not_woken_in_the_place_of_another_call() -> None:
+    async def scenario(store: FakeShards) -> None:
+        stream = Stream(store, "a", tasks=1)
+        await asyncio.sleep(0.1)
+        store.make_ready(A0, "x")
+        assert await stream.ids() == ["x"]
+        # No call waits for the second task, and the stream does not take it.
+        store.make_ready(A0, "y")
+        assert (await store.take("a"))[0] == ["y"]
+        waiting = await begun(store.take("a", "b", wait_s=WAIT_S))
+        # It was woken for another topic, and has not asked yet.
+        store.notifier.notify(B0, 1)
+        store.make_ready(A0, "z")
+        ids, took_s = await waiting
+        assert ids == ["z"]
+        assert took_s < 0.3
+        await stream.close()
+
+    play(scenario, a=1, b=1)
