@@ -15,6 +15,7 @@ from ddq.config import LIMITS
 from ddq.entropy import Entropy
 from ddq.errors import DdqError, StoreMalformed, TopicNotFound
 from ddq.store.batch import run_batch
+from ddq.store.ids import pack_id, pack_ids, unpack_id
 from ddq.store.job_values import (
     ENVELOPE_BYTES,
     ENVELOPES_MAX_BYTES,
@@ -138,7 +139,7 @@ class JobStore:
             of_topic = now.settings.retry_policy
             packed_of_topic = pack_topic_policy(of_topic)
             args: Args = []
-            for task in some:
+            for task_id, task in zip(pack_ids([task.id for task in some]), some, strict=True):
                 overrides = task.retry_policy
                 packed = (
                     packed_of_topic
@@ -146,7 +147,7 @@ class JobStore:
                     else pack_policy(overrides.over(of_topic))
                 )
                 args += (
-                    task.id,
+                    task_id,
                     "at" if task.schedule.absolute else "delay",
                     task.schedule.value_ms,
                     _CONFLICT_MODES[task.on_conflict],
@@ -189,7 +190,9 @@ class JobStore:
             "remove",
             removals,
             [call.request_id],
-            lambda _, some: [part for each in some for part in (each.id, int(each.revoke))],
+            lambda _, some: [
+                part for each in some for part in (pack_id(each.id), int(each.revoke))
+            ],
             read,
             call,
         )
@@ -210,7 +213,7 @@ class JobStore:
             topic,
             shard_of(task_id, topic.shards),
             "reschedule",
-            [call.request_id, task_id, kind, schedule.value_ms, expected],
+            [call.request_id, pack_id(task_id), kind, schedule.value_ms, expected],
             call,
         )
         status, revision, due_ms = reply.body[0]
@@ -270,7 +273,7 @@ class JobStore:
         leases: list[Leased] = []
         unreadable: list[Rejection] = []
         for raw_id, payload_record, state_record, expiry_ms in results:
-            task_id, token = text(raw_id), lease_token(state_record)
+            task_id, token = unpack_id(raw_id), lease_token(state_record)
             try:
                 task = unpack_task(
                     topic.name,
@@ -309,7 +312,7 @@ class JobStore:
             (item,) = some
             content = item.content
             return [
-                item.id,
+                pack_id(item.id),
                 item.token,
                 "at" if item.schedule.absolute else "delay",
                 item.schedule.value_ms,
@@ -344,7 +347,7 @@ class JobStore:
             lambda now, some: [
                 part
                 for item in some
-                for part in (item.id, item.token, item.lease_ms or now.settings.lease_ms)
+                for part in (pack_id(item.id), item.token, item.lease_ms or now.settings.lease_ms)
             ],
             lambda revision, expiry_ms: Changed(TaskState.LEASED, revision, expiry_ms),
             call,
@@ -361,7 +364,7 @@ class JobStore:
                 delay_ms = -1 if item.delay_ms is None else item.delay_ms
                 error = item.error.encode()[: LIMITS.error_max_bytes]
                 random = repr(self._entropy.random())
-                args += (item.id, item.token, delay_ms, int(item.dead), error, random)
+                args += (pack_id(item.id), item.token, delay_ms, int(item.dead), error, random)
             return args
 
         def changed(state: int, revision: int, due_ms: int) -> Changed:
@@ -381,7 +384,7 @@ class JobStore:
             "snooze",
             items,
             lambda _, some: [
-                part for item in some for part in (item.id, item.token, item.delay_ms)
+                part for item in some for part in (pack_id(item.id), item.token, item.delay_ms)
             ],
             lambda revision, due_ms: Changed(TaskState.SCHEDULED, revision, due_ms),
             call,
@@ -400,7 +403,11 @@ class JobStore:
             topic_name,
             script,
             items,
-            lambda _, some: [part for item in some for part in (item.id, item.token)],
+            lambda _, some: [
+                part
+                for task_id, item in zip(pack_ids([item.id for item in some]), some, strict=True)
+                for part in (task_id, item.token)
+            ],
             lambda revision: Changed(state, revision),
             call,
         )
@@ -439,7 +446,7 @@ class JobStore:
         """One task."""
         topic = await self._topics.require(topic_name, call)
         reply = await self._scripts.run(
-            topic, shard_of(task_id, topic.shards), "get", [int(full), task_id], call
+            topic, shard_of(task_id, topic.shards), "get", [int(full), pack_id(task_id)], call
         )
         ((status, record, state, expiry_ms, size_bytes),), policies = reply.body
         if status != b"OK":

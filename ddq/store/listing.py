@@ -6,6 +6,7 @@ import logging
 
 from ddq.config import LIMITS
 from ddq.errors import DdqError, StoreMalformed
+from ddq.store.ids import unpack_id
 from ddq.store.job_values import ENVELOPE_BYTES, Cursor
 from ddq.store.records import unpack_task
 from ddq.store.runner import Call, text
@@ -53,11 +54,12 @@ async def list_page(
             break
         (more, score, last_id, results), policies = reply.body
         for task_id, record, state_record, at_ms, record_size_bytes in results:
-            size_bytes += len(task_id) + len(record) + len(state_record) + ENVELOPE_BYTES
+            name = unpack_id(task_id)
+            size_bytes += len(name.encode()) + len(record) + len(state_record) + ENVELOPE_BYTES
             try:
                 task = unpack_task(
                     topic.name,
-                    text(task_id),
+                    name,
                     record,
                     state_record,
                     lease_expiry_ms=at_ms if state is TaskState.LEASED else 0,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from ddq.config import Settings
 from ddq.errors import DdqError
 from ddq.store.batch import run_batch
+from ddq.store.ids import pack_id
 from ddq.store.keys import shard_of
 from ddq.store.refusals import refused
 from ddq.store.runner import Call, text
@@ -89,7 +90,7 @@ class OperatorApi:
             "redrive",
             task_ids,
             str,
-            lambda _, ids: list(ids),
+            lambda _, ids: [pack_id(each) for each in ids],
             read,
             call,
             head=[call.request_id, 0],
@@ -110,7 +111,11 @@ class OperatorApi:
         """
         expected = "" if expected_revision is None else expected_revision
         reply = await self._scripts.run(
-            topic, shard_of(task_id, topic.shards), "delete_dead", [task_id, expected], call
+            topic,
+            shard_of(task_id, topic.shards),
+            "delete_dead",
+            [pack_id(task_id), expected],
+            call,
         )
         status, revision = reply.body[0]
         if status != b"OK":

@@ -5,8 +5,9 @@ Wide, the only one in shards of format 1:
     1 u8, incarnation u64, enqueued ms u64, first due ms u64, policy 28 bytes, digest 16 bytes,
     headers length u32, headers, payload
 Compact, in shards of format 2, unless a number is too large for it:
-    first byte, incarnation u48, enqueued ms u48, ms from then to the first due time u40,
-    digest 16 bytes, policy 28 bytes or nothing, headers length u32 or nothing, headers, payload
+    first byte, the low 40 bits of enqueued ms and of the incarnation, the next 4 bits of both u8,
+    ms from the enqueue to the first due time u40, digest 16 bytes, policy 28 bytes or nothing,
+    headers length u32 or nothing, headers, payload
     first byte: 128, and 64 if there are headers, and the number of the policy, or 63 if the record
     has it itself. control.policies has the policies with numbers, one behind the other.
 policy: max attempts u32, initial backoff ms u64, longest backoff ms u64, multiplier in thousandths
@@ -37,8 +38,8 @@ DIGEST_BYTES = 16
 _POLICY = struct.Struct(">IQQII")
 _WIDE_HEAD = struct.Struct(f">BQQQ{_POLICY.size}s16sI")
 _COMPACT, _HAS_HEADERS, _OWN_POLICY = 128, 64, 63
-_COMPACT_HEAD_BYTES = 34
-_CREATED = slice(7, 13)
+_COMPACT_HEAD_BYTES = 33
+_LOW_BITS = 40
 _LENGTH = struct.Struct(">Q")
 _HEADERS_LENGTH = struct.Struct(">I")
 _NO_HEADERS = _HEADERS_LENGTH.pack(0)
@@ -164,7 +165,8 @@ def _unpack_payload_head(record: bytes, policies: bytes) -> tuple[int, bytes, in
         at += _HEADERS_LENGTH.size
     if len(record) < at:
         raise ValueError("it is too short")
-    return int.from_bytes(record[_CREATED], "big"), policy, at, at + size
+    created_ms = int.from_bytes(record[1:6], "big") | record[11] >> 4 << _LOW_BITS
+    return created_ms, policy, at, at + size
 
 
 def unpack_task(

@@ -195,7 +195,8 @@ class SchedulerApi:
     async def upgrade(self, topic: Topic, shard: ShardId, store_format: int, call: Call) -> bool:
         """One step of bringing a shard to a format; whether it was the last one."""
         policy = pack_topic_policy(topic.settings.retry_policy)
-        reply = await self._scripts.run(topic, shard.index, "upgrade", [store_format, policy], call)
+        args: list[str | bytes | int] = [store_format, policy, self._settings.promote_batch_count]
+        reply = await self._scripts.run(topic, shard.index, "upgrade", args, call)
         (done,) = reply.body[0]
         return bool(done)
 

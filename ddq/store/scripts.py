@@ -1,6 +1,6 @@
 """Loads the Lua scripts: one file per transition, with a header that is read and checked here.
 
-Before a script go the clock and the prelude, which is six files.
+Before a script go the clock and the prelude, which is seven files.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from importlib.resources import files
 PRELUDE = (
     "prelude/changes",
     "prelude/control",
+    "prelude/ids",
     "prelude/records",
     "prelude/transitions",
     "prelude/walks",

@@ -332,6 +332,36 @@ BUGS: tuple[Bug, ...] = (
         ),
     ),
     Bug(
+        "a task is not found by its old name while its shard is upgraded",
+        ANY,
+        "a format that is changed at once, and its keys one after the other",
+        (
+            (
+                "prelude/records",
+                "  if control.moving then\n    local bytes",
+                "  if false then\n    local bytes",
+            ),
+        ),
+    ),
+    Bug(
+        "an upgrade renames the records of a task and not its place in an index",
+        ANY,
+        "hash fields and index entries renamed by separate walks",
+        (("prelude/ids", "          rename_member(key, text, names[i])\n", ""),),
+    ),
+    Bug(
+        "an upgrade is done before it has looked at every entry",
+        ANY,
+        "one step for each index",
+        (("upgrade", "  if limit > 0 then place", "  if true then place"),),
+    ),
+    Bug(
+        "a task takes the retry policy of its topic for its own",
+        ANY,
+        "a number where there was a policy",
+        (("prelude/records", "+ POLICY_BYTES) == policy then", "+ POLICY_BYTES) then"),),
+    ),
+    Bug(
         "late nack ends an attempt that has ended",
         _set("G8", "G10"),
         "the first distributed-delay-queue: a late nack brings a task back",

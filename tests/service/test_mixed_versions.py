@@ -10,18 +10,21 @@ import asyncio
 import contextlib
 import socket
 import sys
+import uuid
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
 
 from chaos.systems.ddq.previous_release import START, WHEEL
+from ddq.cli import main
 from ddq.client import UNLIMITED_ATTEMPTS, Client, Lease, NewTask, OnConflict, RetryPolicy
-from ddq.errors import InvalidArgument, Unimplemented
-from ddq.store.keys import TOPICS_CONFIRMED
+from ddq.config import Settings
+from ddq.errors import DdqError, InvalidArgument, Unimplemented
+from ddq.store.keys import TOPICS_CONFIRMED, ShardId
 from ddq.task import TaskState
 from tests.support.conservation import assert_all_conserved
-from tests.support.server import RunningServer
+from tests.support.server import RunningServer, scheduling
 from tests.support.store import StoreServer
 
 SECOND = timedelta(seconds=1)
@@ -147,3 +150,30 @@ async def test_a_stream_of_a_server_that_has_none_retrieves(new: Client, old: Cl
         stream.add_credit(1)
     await new.enqueue("jobs", b"x", task_id="d")
     assert list(await take(new, "d")) == ["d"]
+
+
+async def test_0_1_is_refused_where_the_store_is_upgraded_and_nothing_happens(
+    new: Client, old: Client, store_server: StoreServer
+) -> None:
+    ids = [str(uuid.uuid4()), "not a uuid"]
+    for task_id in ids:
+        await old.enqueue("jobs", task_id.encode(), task_id=task_id, delay=SOON)
+    control = ShardId("jobs", 0).key("control")
+    command = ["store", "upgrade", "--store", store_server.url, "--yes"]
+    assert await asyncio.to_thread(main, command) == 0
+    async with scheduling(store_server, Settings(sweep_interval_ms=200)):
+        # It does so by itself at its next look.
+        while store_server.sync.hmget(control, "format", "moving") != [b"2", None]:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    for request in (
+        old.enqueue("jobs", b"x", task_id="late", timeout_s=1),
+        old.retrieve("jobs", max_tasks=1, wait=0 * SECOND, timeout_s=1),
+        old.cancel("jobs", ids[0], timeout_s=1),
+    ):
+        with pytest.raises(DdqError, match="use a newer ddq"):
+            await request
+    assert store_server.sync.hlen(ShardId("jobs", 0).key("payloads")) == len(ids)
+    assert {task_id: lease.payload for task_id, lease in (await take(new, *ids)).items()} == {
+        task_id: task_id.encode() for task_id in ids
+    }
+    assert_all_conserved(store_server.sync)

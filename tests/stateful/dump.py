@@ -7,6 +7,7 @@ names the promise that a disagreement would break.
 from __future__ import annotations
 
 import struct
+import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -19,7 +20,7 @@ from models.queue import Shard, Task
 
 _POLICY = struct.Struct(">IQQII")
 _WIDE = struct.Struct(">BQQQ28s16sI")
-_COMPACT_BYTES = 34
+_COMPACT_BYTES = 33
 _WALK = struct.Struct(">QQBB")
 _STATE = struct.Struct(">BBQQIIIQQB")
 _VERDICTS = {0: "", 1: "acked", 2: "retried", 3: "dead", 4: "released", 5: "snoozed"}
@@ -50,6 +51,7 @@ def read_shard(client: redis.Redis, shard: ShardId) -> Shard:
         DisagreementError: indexes, records and counters do not agree.
     """
     keys: dict[str, Any] = {}
+    names: dict[str, set[bytes]] = {}
     pipe = client.pipeline(transaction=True)
     hashes = ("control", "payloads", "states", "requests")
     zsets = ("tasks", "ready", "leases", "dead", "finished", "request_expiry")
@@ -58,13 +60,25 @@ def read_shard(client: redis.Redis, shard: ShardId) -> Shard:
     for root in zsets:
         pipe.zrange(shard.key(root), 0, -1, withscores=True)
     for root, value in zip(hashes + zsets, pipe.execute(), strict=True):
-        keys[root] = value if root in hashes else {member: int(at) for member, at in value}
-
+        pairs = value.items() if root in hashes else [(name, int(at)) for name, at in value]
+        as_text = _record_name if root in {"requests", "request_expiry"} else _name
+        keys[root] = {as_text(name): each for name, each in pairs}
+        _require(
+            len(keys[root]) == len(pairs),
+            "G11 conservation",
+            f"{root} has a task by two names: {[name for name, _ in pairs]}",
+        )
+        names[root] = {name for name, _ in pairs}
+    # Scripts find a task in an index by the name that its records have.
+    for root in zsets[:-1]:
+        others = names[root] - names["payloads"] - names["states"]
+        _require(not others, "G2 no loss", f"{root} has names that no record has: {others}")
     control = {name.decode(): value for name, value in keys["control"].items()}
     number = {
         name: int(value)
         for name, value in control.items()
-        if name not in {"uid", "lineage", "nonce", "policies"} and not name.startswith("p:")
+        if name not in {"uid", "lineage", "nonce", "policies", "moving"}
+        and not name.startswith("p:")
     }
     tasks = {}
     for task_id in sorted(keys["payloads"].keys() | keys["states"].keys()):
@@ -86,6 +100,20 @@ def read_shard(client: redis.Redis, shard: ShardId) -> Shard:
         leader_until_ms=number.get("leader_until_ms", 0),
         leader_rank=number.get("leader_rank", 0),
     )
+
+
+def _name(raw: bytes) -> bytes:
+    """An id in text, from either name of it."""
+    if raw[:1] == b"\2" and len(raw) == 17:
+        return str(uuid.UUID(bytes=raw[1:])).encode()
+    return raw[1:] if raw[:1] == b"\1" else raw
+
+
+def _record_name(field: bytes) -> bytes:
+    """The name of a request record, with its id in text."""
+    kind, size, rest = field.split(b":", 2)
+    request_id, task_id = rest[: int(size)], rest[int(size) + 1 :]
+    return b":".join((kind, size, request_id, _name(task_id)))
 
 
 def _read_task(task_id: bytes, keys: dict[str, Any]) -> Task:
@@ -145,8 +173,8 @@ def _read_payload(record: bytes, policies: bytes) -> tuple[int, int, int, Policy
     if record[0] < 128:
         _, incarnation, created_ms, due_ms, packed, _, size = _WIDE.unpack_from(record)
         return incarnation, created_ms, due_ms, _policy(packed), record[_WIDE.size + size :]
-    incarnation, created_ms, wait_ms = (
-        int.from_bytes(record[first:end], "big") for first, end in ((1, 7), (7, 13), (13, 18))
+    created_ms, incarnation, wait_ms = (
+        int.from_bytes(record[first:end], "big") for first, end in ((1, 6), (6, 11), (12, 17))
     )
     number, size, at = record[0] & 63, 0, _COMPACT_BYTES
     if number == 63:
@@ -214,13 +242,13 @@ def _read_record(kind: str, value: bytes) -> Any:
         while at < len(value):
             (size,) = struct.unpack_from(">H", value, at)
             task_id, token = value[at + 2 : at + 2 + size], value[at + 2 + size : at + 18 + size]
-            leases.append((task_id.decode(), token))
+            leases.append((_name(task_id).decode(), token))
             at += 18 + size
         return tuple(leases)
     if kind in {"redrive", "purge"}:
         cut, cut_ms, state, size = _WALK.unpack_from(value)
         score, last_id = value[_WALK.size : _WALK.size + size], value[_WALK.size + size :]
-        after = (int(score), last_id.decode()) if score else None
+        after = (int(score), _name(last_id).decode()) if score else None
         return cut, cut_ms, state, after
     if kind == "redriven":
         return value.decode()

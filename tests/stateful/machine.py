@@ -16,13 +16,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from ddq.config import UNLIMITED_ATTEMPTS
+from ddq.store.records import FORMAT
 from models import operations as ops
 from models.queue import Shard, conserved, effective, step
 from tests.stateful.disagreement import difference_of, label_of, promise_of_answer
 from tests.stateful.dump import DisagreementError, as_kept, read_shard
 from tests.stateful.real import RealShard, comparable
 
-IDS = st.sampled_from(["a", "b", "c", "d"])
+UUID = "00000000-0000-7000-8000-00000000000a"
+"""Sorts before the other ids, as its packed name does: the specification need not know of that."""
+IDS = st.sampled_from(["a", "b", "c", UUID])
 CONTENTS = st.sampled_from([b"one", b"two", b"three-and-longer"])
 REQUEST_IDS = st.sampled_from(["", "r1", "r2", "r3"])
 POLICIES = st.builds(
@@ -364,7 +367,7 @@ class QueueMachine(RuleBasedStateMachine):
     )
     def retrieve_twice(self, number: int, lease_ms: int, max_bytes: int, later_ms: int) -> None:
         """Several are ready; a reply is lost, and the request repeated."""
-        for task_id in ("a", "b", "c"):
+        for task_id in ("a", UUID, "c"):
             self._make_ready(task_id)
         request_id = self._request_id("new")
         self.retrieve_some(number, lease_ms, request_id, max_bytes)
@@ -462,12 +465,12 @@ class QueueMachine(RuleBasedStateMachine):
     def _dead(self) -> list[str]:
         """Dead tasks, or any when none is."""
         dead = [task.id for task in self.spec.tasks.values() if task.state == ops.State.DEAD]
-        return sorted(dead) or ["a", "b"]
+        return sorted(dead) or ["a", UUID]
 
     @rule(
         name=OPERATOR_IDS,
         limit=st.integers(1, 3),
-        dies=st.sampled_from(["", "a", "b"]),
+        dies=st.sampled_from(["", "a", UUID]),
         later_ms=st.sampled_from([0, 1]),
     )
     def redrive_all(self, name: str, limit: int, dies: str, later_ms: int) -> None:
@@ -499,7 +502,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(
         name=st.sampled_from(["p1", "p2", "new"]), steps=st.integers(0, 6), limit=st.integers(1, 5),
-        comes=st.sampled_from(["", "a", "d"]),
+        comes=st.sampled_from(["", "a", UUID]),
     )  # fmt: skip
     def purge(self, name: str, steps: int, limit: int, comes: str) -> None:
         """Draws the cut, and collects as far as the steps go; one may come in between."""
@@ -517,6 +520,29 @@ class QueueMachine(RuleBasedStateMachine):
     )
     def configure(self, paused: bool, max_tasks: int, retention_ms: int) -> None:
         self.ask(ops.Configure(paused, max_tasks, retention_ms))
+
+    # The format of the shard ---------------------------------------------------------------
+
+    @initialize(form=st.sampled_from([1, FORMAT, FORMAT]))
+    def first_format(self, form: int) -> None:
+        """That of an older store, which the rule below may upgrade, or the latest."""
+        while form == FORMAT and not self.upgrade(limit=1):
+            pass
+
+    @rule(limit=st.sampled_from([1, 1, 2]))
+    def upgrade_step(self, limit: int) -> None:
+        """The other rules find the shard before, between and behind these."""
+        self.upgrade(limit)
+
+    def upgrade(self, limit: int) -> bool:
+        """One step; whether it was the last one. To a client it is as if nothing had happened."""
+        request = ops.Request((ops.Survey(),), self.now_ms)
+        self.spec, response = step(self.spec, request, self.now_ms)
+        status, done = self.real.upgrade(limit, self.now_ms)
+        if status != response.status:
+            raise DisagreementError(f"G11 conservation: upgrade: {status}, not {response.status}")
+        event(f"upgrade: {status}, done: {done}")
+        return done
 
     # Schedulers ----------------------------------------------------------------------------
 

@@ -18,7 +18,8 @@ import redis
 from ddq.config import Settings
 from ddq.errors import DdqError
 from ddq.store import job_values
-from ddq.store.keys import ShardId
+from ddq.store.ids import pack_id
+from ddq.store.keys import TOPICS_CONFIRMED, ShardId
 from ddq.store.open import Store, open_store
 from ddq.store.records import FORMAT, pack_topic_policy
 from ddq.store.runner import Call
@@ -131,6 +132,8 @@ class RealShard:
             clock=self.clock,
             entropy=self.entropy,
         )
+        # As in a store that 0.2.0 wrote: what comes later is up to upgrade().
+        self.redis.hset(TOPICS_CONFIRMED, "format", 1)
         self.id = ShardId(TOPIC, 0)
         self.topic: Topic = self.wait(self._create())
 
@@ -152,6 +155,23 @@ class RealShard:
     def set_clock(self, now_ms: int) -> None:
         """What the scripts take for the time from now on."""
         self.redis.set(CLOCK_KEY, now_ms)
+
+    def upgrade(self, limit: int, now_ms: int) -> tuple[str, bool]:
+        """One step of an upgrade: how it was answered, and whether it was the last one."""
+        self.set_clock(now_ms)
+        self.clock.ms = now_ms
+        policy = pack_topic_policy(self.topic.settings.retry_policy)
+
+        async def run() -> bool:
+            call = Call(asyncio.get_running_loop().time() + _FAR_S)
+            args: list[str | bytes | int] = [FORMAT, policy, limit]
+            reply = await self.store.scripts.run(self.topic, 0, "upgrade", args, call)
+            return bool(reply.body[0][0])
+
+        try:
+            return "OK", self.wait(run())
+        except DdqError as error:
+            return error.reason, False
 
     def ask(self, request: ops.Request, now_ms: int) -> ops.Response:
         """Runs a request at a moment."""
@@ -356,7 +376,7 @@ async def _redrive(real: RealShard, items: Sequence[ops.Redrive], call: Call) ->
     """One step of the script: JobStore's own loop would run several."""
     (op,) = items
     reply = await real.store.scripts.run(
-        real.topic, 0, "redrive", [call.request_id, op.limit, *op.ids], call
+        real.topic, 0, "redrive", [call.request_id, op.limit, *map(pack_id, op.ids)], call
     )
     redriven, done, statuses = reply.body[0]
     return ((redriven, done, tuple(status.decode() for status in statuses)),), reply.store_ms

@@ -16,7 +16,7 @@ from tests.support.queue import Queue, call, error_of
 from tests.support.store import StoreServer
 
 POLICY = RetryPolicy(max_attempts=7, initial_backoff_ms=50, max_backoff_ms=90, jitter=0)
-WIDE_BYTES, COMPACT_BYTES, POLICY_BYTES, LENGTH_BYTES = 73, 34, 28, 4
+WIDE_BYTES, COMPACT_BYTES, POLICY_BYTES, LENGTH_BYTES = 73, 33, 28, 4
 OWN_POLICY = 63
 
 
@@ -143,21 +143,45 @@ async def test_a_policy_beyond_the_table_is_kept_in_the_record(queue: Queue) -> 
 
 
 async def test_numbers_too_large_for_the_compact_form_are_kept_exactly(queue: Queue) -> None:
-    control = queue.key("control")
-    await queue.add("soon", delay_ms=2**40 - 1)
-    await queue.add("far", delay_ms=2**40)
-    await queue.add("never", due_ms=2**48)
-    queue.server.sync.hset(control, "sequence", 2**48 - 3)
-    await queue.add("last")
-    await queue.add("next")
-    forms = {name: record_of(queue, name)[0] for name in ("soon", "far", "never", "last", "next")}
-    assert forms == {"soon": 128, "far": 1, "never": 1, "last": 128, "next": 1}
-    now_ms = queue.clock.store_ms
-    due = {name: (await queue.get(name)).due_ms - now_ms for name in ("soon", "far")}
-    assert due == {"soon": 2**40 - 1, "far": 2**40}
-    assert (await queue.get("never")).due_ms == 2**48
-    incarnations = [(await queue.get(name)).incarnation for name in ("last", "next")]
-    assert incarnations == [2**48 - 1, 2**48 + 1]
+    # Just below and at what 40 and 44 bits hold.
+    sequences = {"small": 0, "low": 2**40 - 3, "high": 2**44 - 3, "next": 2**44 - 2}
+    forms, incarnations = {}, {}
+    for task_id, sequence in sequences.items():
+        if sequence:
+            queue.server.sync.hset(queue.key("control"), "sequence", sequence)
+        incarnations[task_id] = (await queue.add(task_id, delay_ms=2**40 - 1)).incarnation
+        forms[task_id] = record_of(queue, task_id)[0]
+    assert forms == {"small": 128, "low": 128, "high": 128, "next": 1}
+    assert [incarnations[name] for name in ("low", "high", "next")] == [
+        2**40 - 1, 2**44 - 1, 2**44,
+    ]  # fmt: skip
+    due_ms = queue.clock.store_ms + 2**40 - 1
+    for task_id, incarnation in incarnations.items():
+        task = await queue.get(task_id)
+        assert (task.incarnation, task.due_ms) == (incarnation, due_ms)
+        assert (await queue.reschedule(task_id, 5, expected=task.revision)).revision > incarnation
+
+
+@pytest.mark.parametrize(
+    ("now_ms", "delay_ms", "form"),
+    [
+        (2**40 - 1, 1, 128),
+        (2**40, 0, 128),
+        (2**44 - 1, 2**40 - 1, 128),
+        (2**44 - 1, 2**40, 1),
+        (2**44, 0, 1),
+    ],
+)
+async def test_times_too_large_for_the_compact_form_are_kept_exactly(
+    store_server: StoreServer, open_store_here: OpenStoreHere, now_ms: int, delay_ms: int, form: int
+) -> None:
+    queue = Queue(open_store_here())
+    queue.clock.set(now_ms)
+    await queue.create()
+    await queue.add("a", delay_ms=delay_ms)
+    task = await queue.get("a")
+    assert (task.created_ms, task.due_ms) == (now_ms, now_ms + delay_ms)
+    assert record_of(queue, "a")[0] == form
 
 
 async def test_a_record_whose_policy_is_not_in_the_table_is_malformed(queue: Queue) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from ddq.config import Settings
 from ddq.store.job_values import Settlement
 from ddq.store.keys import TOPICS, ShardId, shard_of
 from ddq.task import Durability, OnConflict, TaskState
@@ -22,6 +23,8 @@ from tests.support.queue import Queue, call, error_of, errors
 from tests.support.store import StoreServer
 
 VERSIONS = ("0.1.0", "0.2.0")
+ALL = 20
+"""More steps of an upgrade than are needed."""
 WRITTEN: dict[str, dict[str, Any]] = {
     version: json.loads((Path(__file__).parent / "fixtures" / f"v{version}.json").read_bytes())
     for version in VERSIONS
@@ -47,12 +50,25 @@ def version(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture
-def old(version: str, store_server: StoreServer, open_store_here: OpenStoreHere) -> Queue:
-    """The topic of that version, a moment later."""
+@pytest.fixture(params=[0, 1, 3, ALL])
+async def old(
+    request: pytest.FixtureRequest,
+    version: str,
+    store_server: StoreServer,
+    open_store_here: OpenStoreHere,
+) -> Queue:
+    """The topic of that version, a moment later, and after some steps of an upgrade."""
     put_back(store_server, version)
     queue = Queue(open_store_here())
     queue.clock.set(WRITTEN[version]["now_ms"] + 10)
+    steps = request.param
+    if steps:
+        await queue.store.recovery_api.upgrade(call())
+        small = Queue(open_store_here(settings=Settings(promote_batch_count=1)))
+        await small.store.topics.version(call())
+        for shard in (0, 1):
+            done = [await small.upgrade(shard) for _ in range(steps)]
+            assert done[-1] is (steps == ALL)
     return queue
 
 

@@ -96,7 +96,9 @@ def recount(client: redis.Redis, shard: ShardId) -> Recount:
 
 def incarnation_of(record: bytes) -> int:
     """The incarnation in a payload record of either form."""
-    return int.from_bytes(record[1:7] if record[0] >= 128 else record[1:9], "big")
+    if record[0] < 128:
+        return int.from_bytes(record[1:9], "big")
+    return int.from_bytes(record[6:11], "big") + ((record[11] & 15) << 40)
 
 
 def assert_conserved(client: redis.Redis, topic: str, shards: int = 1) -> None:

@@ -93,7 +93,7 @@ def test_lists_that_a_script_unpacks_are_bounded(name: str) -> None:
         # The registry's arguments: a page of names.
         "ARGV", "ARGV, 10",
         # Records that are read together, one entry of the journal, and values of one command.
-        "ids", "entry", "values, from, math.min(from + CHUNK - 1, count",
+        "ids", "texts", "entry", "values, from, math.min(from + CHUNK - 1, count",
     }  # fmt: skip
     unpacked = set(re.findall(r"(?<!struct\.)\bunpack\(([^)]*)\)", code(body(name))))
     assert unpacked <= known, "say here why it is bounded"

@@ -24,6 +24,7 @@ from chaos.systems.ddq.process import METRICS_PORT, DdqProcess, Launcher
 from chaos.systems.protocol import FindTarget, Observation
 from ddq.client import Client
 from ddq.errors import DdqError
+from ddq.store.ids import unpack_id
 from ddq.store.keys import ShardId
 
 API_PORT = 50_051
@@ -272,7 +273,9 @@ class ProcessSystem:
         else:
             master = await self._cluster.wait_for_master()
         reply = await self._cluster.command(master, "HKEYS", key, timeout_s=_READ_TIMEOUT_S)
-        return {as_text(word) for word in as_list(reply)}
+        return {
+            unpack_id(as_text(word).encode(errors="surrogateescape")) for word in as_list(reply)
+        }
 
     async def write_journal(self, path: Path, shards: Mapping[str, int]) -> Mapping[str, list[int]]:
         """The journals of these topics, from the surviving masters."""

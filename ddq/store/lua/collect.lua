@@ -7,7 +7,8 @@ if refusal then return refusal end
 
 local limit = tonumber(ARGV[ARGS + 1])
 local old = string.format('%.0f', now - control.retention_ms)
-local tombstones = run('ZRANGEBYSCORE', K.finished, '-inf', old, 'LIMIT', 0, limit)
+local tombstones =
+  renamed(K.finished, run('ZRANGEBYSCORE', K.finished, '-inf', old, 'LIMIT', 0, limit), 1)
 local collected = 0
 for at, id in ipairs(tombstones) do
   -- A tombstone has no payload; what was put there by hand may have one.

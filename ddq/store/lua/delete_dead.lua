@@ -11,7 +11,7 @@
 local refusal = begin()
 if refusal then return refusal end
 
-local id, expected = ARGV[ARGS + 1], ARGV[ARGS + 2]
+local id, expected = name_of(ARGV[ARGS + 1]), ARGV[ARGS + 2]
 local t = load(id)
 if t == nil then return finish({ 'NOT_FOUND', 0 }) end
 if t == false then return finish({ 'MALFORMED', 0 }) end

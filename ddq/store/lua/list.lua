@@ -20,7 +20,7 @@ local envelope_bytes = tonumber(ARGV[ARGS + 5])
 local score, id = ARGV[ARGS + 6], ARGV[ARGS + 7]
 local key = INDEX[state]
 local from = rank_behind(key, score, id)
-local page = run('ZRANGE', key, from, from + limit - 1, 'WITHSCORES')
+local page = renamed(key, run('ZRANGE', key, from, from + limit - 1, 'WITHSCORES'), 2)
 local results, bytes = {}, 0
 local more = #page == 2 * limit and 1 or 0
 for at = 1, #page, 2 do
@@ -37,7 +37,7 @@ for at = 1, #page, 2 do
   -- Entries of another state share the index of finished ones, or were put there by hand.
   local wanted = t and t.state == state and not t.cut_from
   local state_record = wanted and pack_state(t) or ''
-  bytes = bytes + #record + #page[at] + #state_record + envelope_bytes
+  bytes = bytes + #record + id_bytes(page[at]) + #state_record + envelope_bytes
   if bytes > max_bytes and #results > 0 then
     more = 1
     break

@@ -20,8 +20,8 @@ redis.call('HSET', K.control, 'leader_until_ms', now + tonumber(ARGV[ARGS + 3]))
 
 local moved, late_ms = 0, -1
 if control.paused == 0 then
-  local due = run('ZRANGEBYSCORE', K.tasks, '-inf', string.format('%.0f', now),
-    'LIMIT', 0, tonumber(ARGV[ARGS + 4]))
+  local due = renamed(K.tasks, run('ZRANGEBYSCORE', K.tasks, '-inf', string.format('%.0f', now),
+    'LIMIT', 0, tonumber(ARGV[ARGS + 4])), 1)
   for at, id in ipairs(due) do
     if has_read_enough(id) then break end
     read_ahead(due, at, 1)

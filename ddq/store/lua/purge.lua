@@ -25,7 +25,7 @@ local purged = 0
 while limit > 0 and walk.state ~= 0 do
   local index = INDEX[walk.state]
   local from = rank_behind(index, walk.score, walk.id)
-  local page = run('ZRANGE', index, from, from + limit - 1, 'WITHSCORES')
+  local page = renamed(index, run('ZRANGE', index, from, from + limit - 1, 'WITHSCORES'), 2)
   for at = 1, #page, 2 do
     if has_read_enough(page[at]) then
       limit = 0

@@ -21,8 +21,8 @@ redis.call('HSET', K.control, 'leader_until_ms', now + tonumber(ARGV[ARGS + 3]))
 
 local randoms = ARGS + 3
 local moved = 0
-local expired = run('ZRANGEBYSCORE', K.leases, '-inf', string.format('%.0f', now),
-  'LIMIT', 0, #ARGV - randoms)
+local expired = renamed(K.leases, run('ZRANGEBYSCORE', K.leases, '-inf', string.format('%.0f', now),
+  'LIMIT', 0, #ARGV - randoms), 1)
 for i, id in ipairs(expired) do
   if has_read_enough(id) then break end
   read_ahead(expired, i, 1)

@@ -46,7 +46,7 @@ else
   -- Ordered by the time of death, and the clock never runs back: what died after the cut is
   -- at the end, but for what died in the same millisecond.
   local from = rank_behind(K.dead, walk.score, walk.id)
-  local page = run('ZRANGE', K.dead, from, from + limit - 1, 'WITHSCORES')
+  local page = renamed(K.dead, run('ZRANGE', K.dead, from, from + limit - 1, 'WITHSCORES'), 2)
   if #page == 2 * limit then done = 0 end
   for at = 1, #page, 2 do
     if as_ms(page[at + 1]) > walk.cut_ms then

@@ -15,7 +15,7 @@
 local refusal = begin()
 if refusal then return refusal end
 
-local request_id, id, schedule = ARGV[ARGS + 1], ARGV[ARGS + 2], ARGV[ARGS + 3]
+local request_id, id, schedule = ARGV[ARGS + 1], name_of(ARGV[ARGS + 2]), ARGV[ARGS + 3]
 local value_ms, expected = tonumber(ARGV[ARGS + 4]), ARGV[ARGS + 5]
 local done = recall_numbers('reschedule', request_id, id, 2)
 if done then return finish({ 'OK', done[1], done[2] }) end

@@ -29,12 +29,13 @@ if record then
   local at = 1
   while at + 1 <= #record do
     local length = struct.unpack('>I2', record, at)
-    local id = record:sub(at + 2, at + 1 + length)
+    local id = packed_id(record:sub(at + 2, at + 1 + length))
     local token = record:sub(at + 2 + length, at + 17 + length)
     at = at + 18 + length
     -- The id may have another incarnation by now, of any size: its payload is read only if the lease
     -- still holds, and those fitted into one reply.
     local state = get_field(K.states, id)
+    if not state and control.moving then state = get_field(K.states, id_text(id)) end
     state = state and unpack_state(state)
     local t = state and state.state == LEASED and state.token == token and load(id)
     if t and t.state == LEASED and t.token == token then
@@ -62,13 +63,13 @@ if control.paused == 0 and not recall_only then
   local first_expiry_ms = first_score(K.leases)
   local expiry_ms = now + lease_ms
   local bytes, envelopes = 0, 0
-  local waiting = run('ZRANGE', K.ready, 0, #tokens / TOKEN_BYTES - 1)
+  local waiting = renamed(K.ready, run('ZRANGE', K.ready, 0, #tokens / TOKEN_BYTES - 1), 1)
   for at, id in ipairs(waiting) do
     -- Looked up before it is leased: a reply that turned out too large would burn an attempt
     -- each time it is tried.
     read_ahead(waiting, at, 1)
     bytes = bytes + content_bytes(id)
-    envelopes = envelopes + envelope_bytes + #id + state_bytes(id)
+    envelopes = envelopes + envelope_bytes + id_bytes(id) + state_bytes(id)
     if (bytes > max_bytes or envelopes > max_envelopes)
         and not (first_may_exceed and #results == 0) then
       break

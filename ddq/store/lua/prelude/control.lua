@@ -29,7 +29,7 @@ local PROCESS_KEPT_MS = 7200000   -- a counter that is not used any more; proces
 local NAMES_STEP = 64             -- fields that are looked at for such counters when a name is new
 
 local FORMAT = 2                  -- the latest form of a shard's keys and records
-local COMPACT = 2                 -- the form that has compact payload records
+local COMPACT = 2                 -- the first with compact payload records and packed ids
 local MAX_MS = 9007199254740991   -- 2^53 - 1: the largest integer that a Lua number holds exactly
 
 local SCHEDULED, READY, LEASED, SUCCEEDED, DEAD, CANCELLED, PURGED = 1, 2, 3, 4, 5, 6, 7
@@ -134,13 +134,13 @@ local function begin(options)
     end
   end
 
-  local fields = { 'uid', 'lineage', 'nonce', 'policies' }
+  local fields = { 'uid', 'lineage', 'nonce', 'policies', 'moving' }
   for _, name in ipairs(NUMBERS) do fields[#fields + 1] = name end
   for _, name in ipairs(COUNTERS) do fields[#fields + 1] = 'n:' .. name end
   local values = redis.call('HMGET', K.control, unpack(fields))
   for i, name in ipairs(fields) do
     local value = values[i]
-    if i > 4 then
+    if i > 5 then
       local number = value == false and 0 or tonumber(value)
       if not number or number ~= math.floor(number) or number < 0 or number > MAX_MS then
         return refuse('MALFORMED', K.control .. ' field ' .. name .. ' is not a whole number')

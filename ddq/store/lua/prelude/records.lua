@@ -4,57 +4,55 @@ local RECORD = 1         -- the first byte of a state record, and of a wide payl
 
 -- payloads[id], written once. Wide: RECORD, incarnation, enqueued ms, first due ms, retry policy, digest,
 -- length of the headers; then headers and payload.
-local WIDE_HEAD, WIDE_HEAD_BYTES = '>BI8I8I8c28c16I4', 73
--- Compact: first byte, incarnation, enqueued ms, ms from then to the first due time, digest; then the
--- retry policy and the length of the headers where the first byte says so; then headers and payload.
--- First byte: COMPACT_RECORD, HAS_HEADERS, and the number of the policy in control.policies, or OWN_POLICY.
-local COMPACT_HEAD, COMPACT_HEAD_BYTES = '>BI6I6I5c16', 34
-local COMPACT_RECORD, HAS_HEADERS, OWN_POLICY = 128, 64, 63
-local MAX_I6, MAX_I5 = 2 ^ 48, 2 ^ 40
-local POLICY, POLICY_BYTES = '>I4I8I8I4I4', 28
+-- Compact: first byte, the low 40 bits of enqueued ms and of the incarnation, the next 4 bits of both, ms from
+-- the enqueue to the first due time, digest; then the retry policy and the length of the headers where the
+-- first byte says so; then headers and payload.
+-- First byte: 128, and 64 if there are headers, and the number of the policy in control.policies, or 63 if
+-- the record has it itself.
+-- These are numbers below and not names: each name that a function uses is looked up whenever a script that
+-- has the function begins.
+local OWN_POLICY, POLICY_BYTES = 63, 28
 local NO_HEADERS = '\0\0\0\0'
 
 -- Bytes of a payload record before headers and payload; of a damaged one it does not matter.
 local function head_bytes(record)
   local first = record:byte(1)
-  if not first or first < COMPACT_RECORD then return WIDE_HEAD_BYTES end
-  local bytes = COMPACT_HEAD_BYTES
-  if first % HAS_HEADERS == OWN_POLICY then bytes = bytes + POLICY_BYTES end
-  if first >= COMPACT_RECORD + HAS_HEADERS then bytes = bytes + #NO_HEADERS end
-  return bytes
+  if not first or first < 128 then return 73 end
+  return 33 + (first % 64 == 63 and 28 or 0) + (first >= 192 and 4 or 0)
 end
 
-local function unpack_compact(record, first)
+local function unpack_payload(record)
+  local first = record and record:byte(1)
+  if not first or first > 1 and first < 128 or first == 0 then return nil end
   local head = head_bytes(record)
   if #record < head then return nil end
-  local _, incarnation, enqueued_ms, wait_ms, digest = struct.unpack(COMPACT_HEAD, record)
-  local number, policy, headers_bytes = first % HAS_HEADERS, nil, 0
-  if number == OWN_POLICY then
-    policy = record:sub(COMPACT_HEAD_BYTES + 1, COMPACT_HEAD_BYTES + POLICY_BYTES)
-  elseif #control.policies < (number + 1) * POLICY_BYTES then
+  if first == 1 then
+    local _, incarnation, enqueued_ms, due_ms, policy, digest, headers_bytes =
+      struct.unpack('>BI8I8I8c28c16I4', record)
+    if #record < head + headers_bytes or incarnation > MAX_MS then return nil end
+    return {
+      incarnation = incarnation, enqueued_ms = enqueued_ms, due_ms = due_ms, policy = policy,
+      digest = digest, head_bytes = head, headers_bytes = headers_bytes,
+    }
+  end
+  local _, enqueued_ms, incarnation, high, wait_ms, digest = struct.unpack('>BI5I5BI5c16', record)
+  if high > 0 then
+    enqueued_ms = enqueued_ms + math.floor(high / 16) * 2 ^ 40
+    incarnation = incarnation + high % 16 * 2 ^ 40
+  end
+  local number, policy, headers_bytes = first % 64, nil, 0
+  if number == 63 then
+    policy = record:sub(34, 61)
+  elseif #control.policies < (number + 1) * 28 then
     return nil
   end
-  if first >= COMPACT_RECORD + HAS_HEADERS then
-    headers_bytes = struct.unpack('>I4', record, head - #NO_HEADERS + 1)
+  if first >= 192 then
+    headers_bytes = struct.unpack('>I4', record, head - 3)
     if #record < head + headers_bytes then return nil end
   end
   return {
     incarnation = incarnation, enqueued_ms = enqueued_ms, due_ms = enqueued_ms + wait_ms,
     policy = policy, number = number, digest = digest, head_bytes = head, headers_bytes = headers_bytes,
-  }
-end
-
-local function unpack_payload(record)
-  local first = record and record:byte(1)
-  if not first then return nil end
-  if first >= COMPACT_RECORD then return unpack_compact(record, first) end
-  if first ~= RECORD or #record < WIDE_HEAD_BYTES then return nil end
-  local _, incarnation, enqueued_ms, due_ms, policy, digest, headers_bytes =
-    struct.unpack(WIDE_HEAD, record)
-  if #record < WIDE_HEAD_BYTES + headers_bytes or incarnation > MAX_MS then return nil end
-  return {
-    incarnation = incarnation, enqueued_ms = enqueued_ms, due_ms = due_ms, policy = policy,
-    digest = digest, head_bytes = WIDE_HEAD_BYTES, headers_bytes = headers_bytes,
   }
 end
 
@@ -69,7 +67,7 @@ end
 local function policy_of(payload)
   local p = {}
   p.max_attempts, p.initial_backoff_ms, p.max_backoff_ms, p.multiplier_milli, p.jitter_milli =
-    struct.unpack(POLICY, packed_policy(payload))
+    struct.unpack('>I4I8I8I4I4', packed_policy(payload))
   return p
 end
 
@@ -99,19 +97,21 @@ local coded, code, code_tail   -- of the last task: in a batch most have the sam
 -- head: retry policy and length of the headers, packed; content: headers and payload.
 local function pack_payload(incarnation, enqueued_ms, due_ms, head, digest, content)
   local wait_ms = due_ms - enqueued_ms
-  if control.format < COMPACT or incarnation >= MAX_I6 or due_ms >= MAX_I6 or wait_ms >= MAX_I5 then
+  if control.format < COMPACT or incarnation >= 2 ^ 44 or enqueued_ms >= 2 ^ 44
+      or wait_ms >= 2 ^ 40 then
     return struct.pack('>BI8I8I8', RECORD, incarnation, enqueued_ms, due_ms)
       .. head:sub(1, POLICY_BYTES) .. digest .. head:sub(POLICY_BYTES + 1) .. content
   end
   if coded ~= head then
     local policy, headers_length = head:sub(1, POLICY_BYTES), head:sub(POLICY_BYTES + 1)
     local number = policy_number(policy)
-    coded, code, code_tail = head, COMPACT_RECORD + number, number == OWN_POLICY and policy or ''
+    coded, code, code_tail = head, 128 + number, number == OWN_POLICY and policy or ''
     if headers_length ~= NO_HEADERS then
-      code, code_tail = code + HAS_HEADERS, code_tail .. headers_length
+      code, code_tail = code + 64, code_tail .. headers_length
     end
   end
-  return struct.pack('>BI6I6I5', code, incarnation, enqueued_ms, wait_ms)
+  local high = math.floor(enqueued_ms / 2 ^ 40) * 16 + math.floor(incarnation / 2 ^ 40)
+  return struct.pack('>BI5I5BI5', code, enqueued_ms % 2 ^ 40, incarnation % 2 ^ 40, high, wait_ms)
     .. digest .. code_tail .. content
 end
 
@@ -182,6 +182,10 @@ local function read_ahead(list, first, width)
     loaded_bytes = loaded_bytes + bytes
     if bytes > largest_bytes then largest_bytes = bytes end
   end
+  if control.moving then
+    local bytes, largest = old_names().rename_records(ids)
+    loaded_bytes, largest_bytes = loaded_bytes + bytes, math.max(largest_bytes, largest)
+  end
   ahead = largest_bytes > LARGE_BYTES and 1 or AHEAD
 end
 
@@ -229,7 +233,16 @@ end
 
 local function recall(kind, request_id, id)
   if request_id == '' then return nil end
-  return get_field(K.requests, request_field(kind, request_id, id)) or nil
+  local field = request_field(kind, request_id, id)
+  local record = get_field(K.requests, field)
+  if record then return record end
+  if control.moving and id then
+    local old = request_field(kind, request_id, id_text(id))
+    old_names().rename_field(K.requests, old, field)
+    old_names().rename_member(K.request_expiry, old, field)
+    return get_field(K.requests, field) or nil
+  end
+  return nil
 end
 
 -- A record of so many numbers; nil when there is none, false when it cannot be read.

@@ -5,7 +5,7 @@ local acting_epoch   -- of the scheduler that this call is of; nil for every oth
 local function journal(op, t, from)
   if control.journal ~= 1 then return end
   add_entry(K.journal, 'MAXLEN', '~', control.journal_max, '*',
-    'op', op, 'id', t.id, 'incarnation', t.incarnation, 'revision', t.revision,
+    'op', op, 'id', id_text(t.id), 'incarnation', t.incarnation, 'revision', t.revision,
     'from', from and NAME[from] or 'none', 'to', NAME[t.state], 'promotion', t.promotion,
     'attempt', t.attempt, 'run', t.run, 'due_ms', t.due_ms, 'at_ms', now,
     'epoch', acting_epoch or control.epoch, 'lineage', CALL.lineage)

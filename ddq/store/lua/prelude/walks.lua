@@ -5,6 +5,9 @@
 -- it, at the place of its id in ARGV.
 local function each_item(first, width, answer)
   local results = {}
+  if control.format < COMPACT then
+    for at = first, #ARGV, width do ARGV[at] = id_text(ARGV[at]) end
+  end
   for at = first, #ARGV, width do
     if has_read_enough(ARGV[at]) then break end
     read_ahead(ARGV, at, width)
@@ -50,6 +53,7 @@ end
 -- Where a walk through an index continues behind (score, id), though the id may have moved.
 local function rank_behind(key, score, id)
   if score == '' then return 0 end
+  id = packed_id(id)
   local rank = run('ZRANK', key, id)
   local at = rank and get_score(key, id)
   if rank and tonumber(at) == tonumber(score) then return rank + 1 end
