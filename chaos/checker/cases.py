@@ -225,6 +225,19 @@ class Grouped:
         same = self._repeats.get(op.request.request_id, (op,))
         return max(int(each.request.max_tasks) for each in same)
 
+    def paused(self, end_ns: int) -> list[tuple[int, int]]:
+        """When a topic may have been paused."""
+        spells = []
+        begun: dict[str, int] = {}
+        for op in sorted(self.pauses, key=lambda op: op.begin_ns):
+            if not op.may_have_happened:
+                continue
+            if op.op == "pause":
+                begun.setdefault(op.request.topic, op.begin_ns)
+            elif op.request.topic in begun and op.ok:
+                spells.append((begun.pop(op.request.topic), op.end_ns))
+        return spells + [(begin_ns, end_ns) for begin_ns in begun.values()]
+
     def case(self, topic: str, task_id: str) -> Case:
         """The task's case, made if there is none."""
         key = (topic, task_id)

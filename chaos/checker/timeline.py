@@ -78,21 +78,6 @@ class Quiet:
         at = bisect_right(self._begins, end_ns) - 1
         return at >= 0 and self._spells[at][1] + self._grace_ns >= begin_ns
 
-    def longest_ns(self, begin_ns: int, end_ns: int) -> int:
-        """The longest stretch of an interval in which there was no fault.
-
-        A fault that comes before one has recovered from the last one restarts the recovery;
-        the time between the two is not forgiven.
-        """
-        longest_ns, since_ns = 0, begin_ns
-        at = max(0, bisect_right(self._begins, begin_ns) - 1)
-        for fault_ns, healed_ns in self._spells[at:]:
-            if fault_ns > end_ns:
-                break
-            longest_ns = max(longest_ns, fault_ns - since_ns)
-            since_ns = max(since_ns, healed_ns)
-        return max(longest_ns, end_ns - since_ns)
-
 
 def timeline(history: History) -> Timeline:
     """Reads the notes in their order."""

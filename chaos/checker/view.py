@@ -9,6 +9,7 @@ from chaos.checker.bounds import Bounds
 from chaos.checker.cases import Case, Delivery, Grouped
 from chaos.checker.store_clock import StoreClock
 from chaos.checker.timeline import MS, Timeline, timeline
+from chaos.checker.trouble import Trouble
 from chaos.checker.verdict import Anomaly
 from chaos.history.journal import Entry, Journal
 from chaos.history.notes import TopicSettings
@@ -49,6 +50,7 @@ class RunView:
         self.grouped = Grouped(history, journal)
         self.timeline: Timeline = timeline(history)
         self.clock = StoreClock(history)
+        self.trouble = Trouble(history, self.grouped, self.timeline, bounds)
         self.order_breaks: dict[str, list[Anomaly]] | None = None
         self.chain_breaks: dict[str, list[Anomaly]] | None = None
         self.lineages = {entry.lineage for entry in journal.entries} if journal else set()
@@ -133,19 +135,6 @@ class RunView:
         if self.clock.known:
             return self.clock.ns_of(at_ms)
         return (at_ms - self.run.wall_ms) * MS
-
-    def paused(self) -> list[tuple[int, int]]:
-        """When a topic may have been paused: nothing is promoted then."""
-        spells = []
-        begun: dict[str, int] = {}
-        for op in sorted(self.grouped.pauses, key=lambda op: op.begin_ns):
-            if not op.may_have_happened:
-                continue
-            if op.op == "pause":
-                begun.setdefault(op.request.topic, op.begin_ns)
-            elif op.request.topic in begun and op.ok:
-                spells.append((begun.pop(op.request.topic), op.end_ns))
-        return spells + [(begin_ns, self.history.end_ns) for begin_ns in begun.values()]
 
     # Telling ---------------------------------------------------------------------------------
 

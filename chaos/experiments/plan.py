@@ -18,6 +18,8 @@ from chaos.history.reader import BadHistoryError
 SETTLING_S = 1.8
 """How long QUORUM waits for all replicas of a new master; docs/adr/012."""
 RECOVERY_MARGIN_S = 2.0
+TAKEOVER_MARGIN_S = 1.0
+"""How long a standby may take to lead when the leadership of another one has lapsed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +72,15 @@ class RunPlan:
         Args:
             timers_late_ms: what the machine adds to a healthy lateness, once for each hop.
         """
-        recovery_s = self.leader_lease_ms / 1_000 + SETTLING_S + RECOVERY_MARGIN_S
+        lease_s = self.leader_lease_ms / 1_000
+        recovery_s = lease_s + SETTLING_S + RECOVERY_MARGIN_S
+        takeover_s = lease_s + TAKEOVER_MARGIN_S
         healthy_ms = Bounds().lateness_ms + HOPS * timers_late_ms
-        return Bounds(lateness_ms=round(healthy_ms), recovery_ms=round(recovery_s * 1_000))
+        return Bounds(
+            lateness_ms=round(healthy_ms),
+            recovery_ms=round(recovery_s * 1_000),
+            takeover_ms=round(takeover_s * 1_000),
+        )
 
 
 class _Saved(msgspec.Struct):

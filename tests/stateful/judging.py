@@ -14,7 +14,7 @@ from chaos.history.journal import Journal
 from chaos.history.reader import History
 from chaos.history.run_folder import Final
 
-BOUNDS = Bounds(clock_error_ms=1, lateness_ms=250, recovery_ms=3_000, lateness_quantile=1.0)
+BOUNDS = Bounds(clock_error_ms=1, lateness_ms=250, recovery_ms=3_000, takeover_ms=3_000)
 """All clocks of a simulation are one, to the millisecond that the store rounds to."""
 
 
