@@ -18,6 +18,7 @@ from chaos.checker.order import DONE, UNDONE
 from chaos.checker.verdict import Anomaly
 from chaos.checker.view import RunView, seconds
 from chaos.history.journal import Entry
+from chaos.history.operations import Stamp
 from chaos.history.reader import Op
 
 Witness = tuple[int, Entry]
@@ -54,7 +55,7 @@ class _False:
 
 def false_replies(view: RunView) -> list[Anomaly]:
     """Every reply that the journal, or its own request, contradicts; the first of each task."""
-    found = [*_false_counts(view), *_more_than_asked(view)]
+    found = [*_false_counts(view), *_more_than_asked(view), *_weak_receipts(view)]
     for case in view.cases:
         first = next(chain(_statements(view, case), _leases(view, case)), None)
         if first is not None:
@@ -192,7 +193,8 @@ def _asked_due_ms(op: Op, entry: Entry) -> int | None:
         return int(entry.at_ms + request.delay_ms)
     due_ms = getattr(request, "due_ms", None)
     if due_ms is not None:
-        return int(due_ms)
+        # What was due before it was asked for is due now.
+        return max(int(due_ms), entry.at_ms)
     # A nack without a delay waits for the backoff, with jitter: G10 bounds it.
     return None if op.op == "nack" else entry.at_ms
 
@@ -267,6 +269,56 @@ def _leases(view: RunView, case: Case) -> Iterator[_False]:
 def _repeats(one: Op, other: Op) -> bool:
     """Whether one Retrieve is the other one, sent again."""
     return bool(one.request.request_id) and one.request.request_id == other.request.request_id
+
+
+# Receipts --------------------------------------------------------------------------------------
+
+
+def _weak_receipts(view: RunView) -> Iterator[Anomaly]:
+    """Replies that left before what their topic's durability asks for; the first of each topic.
+
+    An acknowledgement that does not wait may be lost with the master.
+    """
+    named: set[str] = set()
+    for case in view.cases:
+        asked = view.settings(case.topic).durability or view.run.durability
+        needed = _replicas_needed(asked, view.run.replicas)
+        if case.topic in named or case.topic not in view.run.topics:
+            continue
+        for op in case.all_ops():
+            weak = next((each for each in _stamps(case, op) if _is_weak(each, asked, needed)), None)
+            if weak is not None:
+                named.add(case.topic)
+                said = (
+                    f"was answered to {op.op} at {view.at(op)} after {weak.durability} with "
+                    f"{weak.replicas_acked} replicas, where the topic asks for {asked} and so for "
+                    f"{needed}"
+                )
+                yield view.anomaly("G2", said, case, op)
+                break
+
+
+def _stamps(case: Case, op: Op) -> list[Stamp]:
+    """What a reply says of the store about this task; a look says nothing."""
+    if not op.ok or op.op == "get":
+        return []
+    if op.op == "retrieve":
+        return [each for each in op.reply.leases if (each.topic, each.id) == (case.topic, case.id)]
+    return [op.reply] if isinstance(op.reply, Stamp) else []
+
+
+def _replicas_needed(durability: str, replicas: int) -> int:
+    """How many replicas have to confirm a write; one of the majority is the master."""
+    if replicas < 0 or durability.lower() == "fast":
+        return 0
+    return replicas if durability.lower() == "all" else (replicas + 1) // 2
+
+
+def _is_weak(stamp: Stamp, asked: str, needed: int) -> bool:
+    """Receipts of histories that were recorded without them are empty."""
+    if not stamp.durability:
+        return False
+    return stamp.durability != asked.lower() or stamp.replicas_acked < needed
 
 
 # Topics ----------------------------------------------------------------------------------------

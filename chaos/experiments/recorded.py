@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from chaos.clusters import ClusterError
+from chaos.clusters import Cluster, ClusterError, NodeKind
 from chaos.clusters.process import SentinelCluster, ShardedCluster
 from chaos.experiments.deployment import Deployment, Needs, open_deployment
 from chaos.experiments.fault_recorder import PROBE_TOPIC, FaultRecorder
@@ -146,6 +146,7 @@ class RecordedSession:
                 version=__version__,
                 durability=self.plan.mode.value,
                 command=self.plan.command,
+                replicas=replicas_count(self.deployment.cluster),
             ),
         )
 
@@ -239,6 +240,12 @@ class RecordedSession:
         """The store, where it is a Cluster."""
         assert isinstance(self.deployment.cluster, ShardedCluster)
         return self.deployment.cluster
+
+
+def replicas_count(cluster: Cluster) -> int:
+    """How many replicas each master is configured to have."""
+    data = [node for node in cluster.nodes if node.kind is NodeKind.DATA]
+    return max((len(cluster.group(node)) - 1 for node in data), default=-1)
 
 
 async def perform(

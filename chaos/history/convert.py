@@ -62,6 +62,8 @@ def stamp(revision: int, receipt: ddq.Receipt) -> dict[str, Any]:
         "revision": revision,
         "store_ms": ms(receipt.store_time) or 0,
         "lineage": receipt.lineage_id.hex(),
+        "durability": receipt.durability.name.lower() if receipt.durability else "",
+        "replicas_acked": receipt.replicas_acked,
     }
 
 

@@ -21,7 +21,11 @@ class TopicSettings(Value):
 
 
 class RunNote(Value):
-    """The first event: what runs, and the wall clock of the controller at that moment."""
+    """The first event: what runs, and the wall clock of the controller at that moment.
+
+    Attributes:
+        replicas: how many replicas each master is configured to have; -1: not known.
+    """
 
     wall_ms: int = 0
     topics: dict[str, TopicSettings] = msgspec.field(default_factory=dict)
@@ -30,6 +34,7 @@ class RunNote(Value):
     version: str = ""
     durability: str = ""
     command: str = ""
+    replicas: int = -1
 
 
 class FaultNote(Value):

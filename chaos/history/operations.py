@@ -33,11 +33,20 @@ class RetrySettings(Value):
 
 
 class Stamp(Value):
-    """What each reply says of the store: its clock, and the tag of the shard's last transition."""
+    """What each reply says of the store.
+
+    Attributes:
+        store_ms: its clock.
+        lineage: the tag of the shard's last transition.
+        durability: what the reply waited for: fast, quorum or all; "" where it does not say.
+        replicas_acked: how many replicas had confirmed it.
+    """
 
     revision: int = 0
     store_ms: int = 0
     lineage: str = ""
+    durability: str = ""
+    replicas_acked: int = 0
 
 
 class Enqueue(Value):

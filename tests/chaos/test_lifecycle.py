@@ -198,6 +198,9 @@ class FakeCluster:
     unavailable: Mapping[str, str] = {}
     nodes = (StoreNode("d1", NodeKind.DATA, "h1", "127.0.0.1", 1),)
 
+    def group(self, node: StoreNode) -> Sequence[StoreNode]:
+        return [node]
+
     async def wait_until_in_sync(self, timeout_s: float = 30.0) -> None:
         pass
 

@@ -18,6 +18,7 @@ from chaos.history.notes import MetricNote, RunNote, TopicSettings
 from chaos.history.reader import History, Note
 from ddq.client import NewTask, convert
 from ddq.errors import OutcomeUnknown
+from ddq.scheduler.visit import Visitor
 from ddq.store.barrier import DataNodes, Policy, Timing
 from ddq.store.scripts import load_scripts
 from ddq.store.topology.sentinel import SentinelTopology
@@ -47,7 +48,8 @@ def test_a_mutation_changes_something_while_it_is_applied() -> None:
             policy().waits,
             Timing.of(1.0),
             OutcomeUnknown.definite,
-            load_scripts()["promote"].source,
+            {name: script.source for name, script in load_scripts().items()},
+            Visitor._acquire,
             SentinelTopology.connect,
             spec.WhichOneof("schedule"),
         ]

@@ -64,9 +64,9 @@ def check(view: RunView) -> Found:
     found.figures["largest share of the run in which a shard was excused"] = round(
         max((view.trouble.share(topic, shard, end_ns) for topic, shard in shards), default=0.0), 3
     )
-    late = [sample for sample in samples if sample.late_ms > bound_ms + sample.excused_ms]
-    if late:
-        _too_late(view, found, late, bound_ms)
+    beyond = [sample for sample in samples if sample.late_ms > bound_ms + sample.excused_ms]
+    if beyond:
+        _too_late(view, found, beyond, bound_ms)
     for case in view.cases:
         if any(op.request.on_conflict == "debounce" for op in case.enqueues):
             _pushed_back(view, found, case)

@@ -9,10 +9,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from unittest import mock
 
+from chaos.experiments.mutants.mistakes import MISTAKES, edited
 from chaos.faults import Mode
 from ddq.client import convert
 from ddq.errors import OutcomeUnknown
-from ddq.store import scripts
 from ddq.store.barrier import Answer, Chain, Policy, Timing
 from ddq.store.connection import Command, Connection, Reply
 from ddq.store.topology import Node, SentinelTopology
@@ -137,21 +137,9 @@ def _client_clock() -> AbstractContextManager[Any]:
     return mock.patch.object(convert, "put_schedule", put_schedule)
 
 
-def _edited(text: str, other: str) -> AbstractContextManager[Any]:
-    """Scripts with another text in the place of this one."""
-    parse = scripts.parse_script
-
-    def parse_script(name: str, _body: str, parts: Mapping[str, str]) -> scripts.Script:
-        changed = {part: source.replace(text, other) for part, source in parts.items()}
-        assert any(changed[part] != parts[part] for part in parts), f"{text!r} is in no script"
-        return parse(name, changed[name], changed)
-
-    return mock.patch.object(scripts, "parse_script", parse_script)
-
-
 def _epoch_unchecked() -> AbstractContextManager[Any]:
     """A scheduler that has led once continues as leader."""
-    return _edited("return control.nonce == nonce and control.epoch == epoch", "return true")
+    return edited("return control.nonce == nonce and control.epoch == epoch", "return true")
 
 
 MUTATIONS: Mapping[str, SeededMutation] = {
@@ -216,6 +204,10 @@ MUTATIONS: Mapping[str, SeededMutation] = {
             Mode.QUORUM,
             _client_clock,
             in_client=True,
+        ),
+        *(
+            SeededMutation(name, doc, breaks, scenario, Mode.QUORUM, patch)
+            for name, (doc, breaks, scenario, patch) in MISTAKES.items()
         ),
     )
 }

@@ -265,6 +265,27 @@ for op, promise in (
     )(partial(_not_done, op=op))
 
 
+def _receipt(run: Edited, **receipt: Any) -> None:
+    run.task(once_delivered).answered("ack")[0].reply |= receipt
+
+
+for name, receipt in (
+    ("waited_for_no_replica", {"replicas_acked": 0}),
+    ("says_fast", {"durability": "fast"}),
+    ("says_all", {"durability": "all"}),
+):
+    edit(
+        "G2",
+        "The reply left before what the topic's durability asks for.",
+        f"a_receipt_that_{name}",
+    )(partial(_receipt, **receipt))
+
+
+@edit("G2", "A lease was granted before a majority had it.")
+def a_lease_with_a_weak_receipt(run: Edited) -> None:
+    run.task(once_delivered).leases[0][1]["replicas_acked"] = 0
+
+
 # Ends ------------------------------------------------------------------------------------------
 
 

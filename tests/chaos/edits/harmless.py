@@ -146,3 +146,18 @@ def a_cancel_after_the_end(run: Edited) -> None:
     request = {"topic": ack.request["topic"], "id": ack.request["id"]}
     reply = {"error": "TASK_FINISHED", "message": ""}
     run.insert(ack.end["time_ns"] + MS, "cancel", request, reply, type="fail")
+
+
+@legal("More replicas than a majority may have confirmed a write.")
+def a_receipt_of_all_replicas(run: Edited) -> None:
+    run.task(once_delivered).answered("ack")[0].reply["replicas_acked"] = 2
+
+
+@legal("A history without receipts can be judged by the rest.")
+def no_receipts(run: Edited) -> None:
+    for event in run.events:
+        reply = event.get("reply", {})
+        for said in [reply, *reply.get("leases", [])]:
+            if event["op"] != "run":
+                said.pop("durability", None)
+                said.pop("replicas_acked", None)
