@@ -26,6 +26,7 @@ class Entry(Value, rename={"before": "from", "after": "to"}):
             cancel, reschedule, replace, purge, redrive, set_aside.
         before, after: the task's state; "none" before its enqueue.
         epoch: of the leadership at that moment.
+        owner: digest of the nonce of the scheduler that made it; "" if a client did.
         lineage: random tag of the call that made it.
     """
 
@@ -44,6 +45,7 @@ class Entry(Value, rename={"before": "from", "after": "to"}):
     due_ms: int = 0
     at_ms: int = 0
     epoch: int = 0
+    owner: str = ""
     lineage: str = ""
 
 
@@ -78,6 +80,7 @@ def read_journal(path: Path) -> Journal:
         entry.before = sys.intern(entry.before)
         entry.after = sys.intern(entry.after)
         entry.lineage = sys.intern(entry.lineage)
+        entry.owner = sys.intern(entry.owner)
         # For a reader of the file; the order of the lines is what counts here.
         entry.stream_id = ""
         journal.entries.append(entry)

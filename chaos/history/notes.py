@@ -58,12 +58,11 @@ class RoleNote(Value):
 
 
 class LeaderNote(Value):
-    """A sample of a scheduler's leadership of a shard; the event's process is the scheduler.
+    """A sample of what a scheduler leads, for a report; the event's process is the scheduler.
 
     Attributes:
         leads: False: it gave it up, or was deposed.
-        lineage: tag of a transition made under it, where known: only then can the owner of an
-            epoch be compared, because what a deposed store granted is void.
+        lineage: tag of a transition made under it, where known.
     """
 
     topic: str

@@ -110,6 +110,7 @@ class SyntheticStore:
                 "due_ms": new.due_ms,
                 "at_ms": self.now_ms,
                 "epoch": self.epoch,
+                "owner": self.nonce.hex() if op in {"promote", "expire"} else "",
                 "lineage": tag,
             }
         )

@@ -16,11 +16,9 @@ from chaos.history.synthetic import SyntheticHistory
 from tests.chaos.test_hard_cases import moved
 from tests.chaos.test_promises import (
     broken,
-    claimed,
     entry,
     explanation,
     found,
-    g12_two_owners,
     judged,
     once,
     two_leases,
@@ -237,13 +235,6 @@ def test_each_rule_finds_what_it_is_for(
 ) -> None:
     results = judged(tmp_path, history(), journal=journal)
     assert promise in broken(results), explanation(results)
-
-
-def test_claims_of_a_lost_lineage_are_void(tmp_path: Path) -> None:
-    history = claimed()
-    g12_two_owners(history)
-    found(history, "leader", "info", 0)["reply"]["lineage"] = "dead"
-    assert not broken(judged(tmp_path, history))
 
 
 def test_a_store_that_refuses_after_a_loss_is_not_blamed(tmp_path: Path) -> None:

@@ -345,7 +345,7 @@ _CONVERSIONS: Mapping[str, tuple[str, Callable[..., Any], Callable[..., Any]]] =
 
 # The surviving shard -----------------------------------------------------------------------
 
-_TEXTS = frozenset({b"op", b"id", b"from", b"to"})
+_TEXTS = frozenset({b"owner", b"op", b"id", b"from", b"to"})
 
 
 def journal_of(topic: str, entries: Sequence[tuple[bytes, Mapping[bytes, bytes]]]) -> Journal:

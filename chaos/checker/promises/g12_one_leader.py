@@ -1,10 +1,12 @@
 """G12 one leader: per shard, epochs only grow in the surviving lineage, and one has one owner.
 
-An owner is what schedulers say of themselves. What a deposed store granted is void, so it counts
-only where the transition it was said with is in the surviving journal.
+An owner is the scheduler whose nonce a promotion or an expiry was made with; the journal has a
+digest of it. What a deposed store granted is void, and not in the surviving journal.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 from chaos.checker.verdict import Anomaly, Found
 from chaos.checker.view import MS, RunView, seconds
@@ -33,23 +35,29 @@ def check(view: RunView) -> Found:
             )
             found.anomalies.append(view.of_entries("G12", summary, before, (position, entry)))
         latest[shard] = (position, entry)
-    owners: dict[tuple[str, int, int], tuple[str, int]] = {}
-    for note in view.history.notes:
-        if note.op != "leader" or not note.value.leads:
-            continue
-        claim = note.value
-        if claim.lineage not in view.lineages:
-            continue
-        key = (claim.topic, claim.shard, claim.epoch)
-        owner, index = owners.setdefault(key, (note.process, note.index))
-        if owner != note.process:
-            summary = (
-                f"topic {claim.topic} shard {claim.shard} epoch {claim.epoch} was owned by {owner} "
-                f"(op {index}) and by {note.process} at {seconds(note.time_ns)} (op {note.index})"
-            )
-            found.anomalies.append(Anomaly("G12", summary, claim.topic, events=(index, note.index)))
+    found.anomalies += _two_owners(view)
     found.anomalies += _too_many(view)
     return found
+
+
+def _two_owners(view: RunView) -> Iterator[Anomaly]:
+    """An epoch in which two schedulers moved tasks; once a shard."""
+    assert view.journal is not None
+    owners: dict[tuple[str, int, int], tuple[int, Entry]] = {}
+    named: set[tuple[str, int]] = set()
+    for position, entry in enumerate(view.journal.entries):
+        shard = (entry.topic, entry.shard)
+        if not entry.owner or shard in named:
+            continue
+        first = owners.setdefault((*shard, entry.epoch), (position, entry))
+        if first[1].owner != entry.owner:
+            named.add(shard)
+            summary = (
+                f"was {entry.op}d at {entry.at_ms} ms by owner {entry.owner} of shard "
+                f"{entry.shard} in epoch {entry.epoch}, which was owned by {first[1].owner} at "
+                f"{first[1].at_ms} ms"
+            )
+            yield view.of_entries("G12", summary, first, (position, entry))
 
 
 def _too_many(view: RunView) -> list[Anomaly]:

@@ -76,7 +76,7 @@ def _entry(topic: str, shard: int, stream_id: bytes, fields: dict[bytes, bytes])
         text = name.decode()
         if text == "lineage":
             entry[text] = value.hex()
-        elif text in {"op", "id", "from", "to"}:
+        elif text in {"op", "id", "from", "to", "owner"}:
             entry[text] = value.decode()
         else:
             entry[text] = int(value)

@@ -13,7 +13,7 @@ local refusal = begin()
 if refusal then return refusal end
 
 -- What the journal says is the epoch that moved a task, not the one that should have.
-acting_epoch = tonumber(ARGV[ARGS + 2])
+acting_nonce, acting_epoch = ARGV[ARGS + 1], tonumber(ARGV[ARGS + 2])
 if not is_leader(ARGV[ARGS + 1], tonumber(ARGV[ARGS + 2])) then
   return finish({ 'NOT_LEADER', 0, -1, -1, -1 })
 end

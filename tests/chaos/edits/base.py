@@ -1,9 +1,8 @@
-"""The history that is edited: a real run, with a part of its tasks.
+"""The history that is edited: a real run of 40 s at a low rate.
 
     python -m tests.chaos.edits.base chaos/runs/FOLDER
 
-writes the base from a run that was VALID. By locality each task is judged by itself, so the tasks
-that are left out are missing to no other one; the final counts are those of the tasks that stay.
+keeps a run that was VALID as the base.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import functools
 import json
 import lzma
 import sys
-from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,13 +22,10 @@ import msgspec
 from chaos.checker.bounds import Bounds
 from chaos.checker.judge import Results, judge_history
 from chaos.history.journal import read_journal
-from chaos.history.operations import ENDED, HELD
 from chaos.history.reader import read_history
 from chaos.history.run_folder import Final, Run
 
 FOLDER = Path(__file__).parent / "base"
-SHARE = 4
-"""One task in so many stays."""
 
 Json = dict[str, Any]
 Name = tuple[str, str]
@@ -205,58 +200,16 @@ def _bounds() -> Json:
     return bounds
 
 
-def reduce_run(folder: Path) -> None:
-    """Writes the base from a run's folder."""
+def keep(folder: Path) -> None:
+    """Makes a run's folder the base."""
     run = Run(folder)
-    events = [json.loads(line) for line in run.history.read_text().splitlines()]
-    journal = [json.loads(line) for line in run.journal.read_text().splitlines()]
-    names = sorted({(entry["topic"], entry["id"]) for entry in journal})
-    kept = set(names[::SHARE])
-    dropped: set[int] = set()
-    for call in _calls(events):
-        if call.op in BY_TASK:
-            gone = (call.request["topic"], call.request["id"]) not in kept
-        elif call.op == "retrieve" and call.ok:
-            leases = call.reply.get("leases", [])
-            call.reply["leases"] = [each for each in leases if (each["topic"], each["id"]) in kept]
-            gone = False
-        else:
-            gone = call.op == "stats"
-        if gone:
-            dropped |= {id(call.begin), id(call.end)}
-    events = [event for event in events if id(event) not in dropped]
-    journal = [entry for entry in journal if (entry["topic"], entry["id"]) in kept]
-    final = json.loads(run.final.read_text())
-    _recount(final, journal)
     FOLDER.mkdir(exist_ok=True)
-    for name, lines in (("history", events), ("journal", journal)):
-        with lzma.open(FOLDER / f"{name}.jsonl.xz", "wt", preset=9) as file:
-            file.writelines(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
-    (FOLDER / "final.json").write_text(json.dumps(final) + "\n")
+    for name, source in (("history", run.history), ("journal", run.journal)):
+        (FOLDER / f"{name}.jsonl.xz").write_bytes(lzma.compress(source.read_bytes(), preset=9))
+    (FOLDER / "final.json").write_bytes(run.final.read_bytes() + b"\n")
     bounds = json.loads(run.schedule.read_text())["bounds"]
     (FOLDER / "bounds.json").write_text(json.dumps(bounds) + "\n")
 
 
-def _recount(final: Json, journal: list[Json]) -> None:
-    """The counts of the tasks that stay, as the journal has them."""
-    counts: defaultdict[tuple[str, int], Counter[str]] = defaultdict(Counter)
-    last: dict[Name, Json] = {}
-    for entry in journal:
-        shard = counts[entry["topic"], entry.get("shard", 0)]
-        if entry["op"] == "enqueue":
-            shard["enqueued"] += 1
-        elif entry["to"] in ENDED and entry["from"] != entry["to"]:
-            shard[entry["to"]] += 1
-        last[entry["topic"], entry["id"]] = entry
-    for topic, found in final["topics"].items():
-        found["held"] = {}
-        for (name, task_id), entry in last.items():
-            if name == topic and entry["to"] in HELD:
-                counts[topic, entry.get("shard", 0)][entry["to"]] += 1
-                found["held"].setdefault(entry["to"], {})[task_id] = entry["incarnation"]
-        found["shards"] = [dict(counts[topic, index]) for index in range(len(found["shards"]))]
-        found["trimmed"] = [0 for _ in found["shards"]]
-
-
 if __name__ == "__main__":
-    reduce_run(Path(sys.argv[1]))
+    keep(Path(sys.argv[1]))

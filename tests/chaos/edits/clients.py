@@ -195,7 +195,7 @@ def delivered_before_its_due_time(run: Edited) -> None:
 
 UNDONE = {
     "enqueue": "G2", "cancel": "G4", "reschedule": "G5", "ack": "G9", "nack": "G8",
-    "release": "G8", "snooze": "G8", "extend": "G8", "run_again": "G9", "get": "G2",
+    "release": "G8", "snooze": "G8", "extend": "G8", "run_again": "G13", "get": "G2",
 }  # fmt: skip
 
 
@@ -223,18 +223,18 @@ def _field(run: Edited, *, op: str, field: str, value: Any) -> None:
     calls[0].reply[field] = value
 
 
-for op, field, value in (
-    ("get", "state", "dead"),
-    ("get", "attempt", 77),
-    ("get", "promotion", 77),
-    ("get", "incarnation", 77),
-    ("get", "run", 77),
-    ("nack", "state", "dead"),
-    ("nack", "due_ms", 1),
-    ("enqueue", "incarnation", 1),
+for promise, op, field, value in (
+    ("G9", "get", "state", "dead"),  # it was acked
+    ("G2", "get", "attempt", 77),
+    ("G2", "get", "promotion", 77),
+    ("G2", "get", "incarnation", 77),
+    ("G2", "get", "run", 77),
+    ("G8", "nack", "state", "dead"),
+    ("G6", "nack", "due_ms", 1),
+    ("G2", "enqueue", "incarnation", 1),
 ):
     edit(
-        "G6" if field == "due_ms" else {"enqueue": "G2", "get": "G2", "nack": "G8"}[op],
+        promise,
         f"The reply to {op} names another {field} than the task had.",
         f"another_{field}_in_a_reply_to_{op}",
     )(partial(_field, op=op, field=field, value=value))
@@ -254,8 +254,8 @@ def _not_done(run: Edited, *, op: str) -> None:
 
 
 for op, promise in (
-    # The ack that follows has a token that each of these had superseded.
-    ("nack", "G8"), ("release", "G8"), ("snooze", "G8"), ("extend", "G8"), ("cancel", "G8"),
+    # The ack that follows has a token that most of these had superseded.
+    ("nack", "G8"), ("release", "G8"), ("snooze", "G8"), ("extend", "G8"), ("cancel", "G4"),
     ("reschedule", "G8"),
 ):  # fmt: skip
     edit(
@@ -266,7 +266,7 @@ for op, promise in (
 
 
 def _receipt(run: Edited, **receipt: Any) -> None:
-    run.task(once_delivered).answered("ack")[0].reply |= receipt
+    run.task(once_delivered).answered("ack")[0].reply.update(receipt)
 
 
 for name, receipt in (

@@ -16,14 +16,18 @@ LOST = {
 
 
 def _lose(run: Edited, *, op: str) -> None:
-    task = run.task(lambda s: s.made(op) and (op in {"promote", "lease"} or s.answered(op)))
+    task = run.task(
+        lambda s: (
+            s.made(op) and (op in {"promote", "lease"} or s.answered(op)) and not s.answered("get")
+        )
+    )
     entry = task.made(op)[-1]
     run.journal.remove(entry)
 
 
 for op, lost in LOST.items():
     # What comes next does not follow from what is left.
-    promise = {"lease": "G7", "release": "G10", "snooze": "G3"}.get(op, lost)
+    promise = {"lease": "G7", "snooze": "G3", "nack": "G3", "reschedule": "G3"}.get(op, lost)
     edit(
         promise,
         f"An acknowledged {op} is not in the journal of the store that survived.",
@@ -113,6 +117,18 @@ def _delay(run: Edited, task: TaskTrace, by_ms: int) -> None:
 def an_older_epoch(run: Edited) -> None:
     promotions = [entry for entry in run.journal if entry["op"] == "promote"]
     promotions[-1]["epoch"] = 0
+
+
+@edit("G12", "Two schedulers moved tasks of one shard in one epoch.")
+def an_epoch_with_two_owners(run: Edited) -> None:
+    promotions = [entry for entry in run.journal if entry["op"] == "promote"]
+    promotions[-1]["owner"] = OTHER[:16]
+
+
+@edit("G12", "An expiry is of another owner than the promotions of its epoch.")
+def an_expiry_by_another_owner(run: Edited) -> None:
+    promotion = next(entry for entry in run.journal if entry["op"] == "promote")
+    promotion["owner"] = OTHER[:16]
 
 
 @edit("G2", "The lineage of an acknowledged enqueue is not that of the surviving store.")

@@ -1,6 +1,8 @@
 -- How a task changes: transition() is the one way, and all others end in it.
 
-local acting_epoch   -- of the scheduler that this call is of; nil for every other caller
+-- Of the scheduler that this call is of; nil for every other caller. The journal has a digest of the
+-- nonce, since the nonce is what entitles its owner to move tasks.
+local acting_epoch, acting_nonce
 
 local function journal(op, t, from)
   if control.journal ~= 1 then return end
@@ -8,7 +10,8 @@ local function journal(op, t, from)
     'op', op, 'id', id_text(t.id), 'incarnation', t.incarnation, 'revision', t.revision,
     'from', from and NAME[from] or 'none', 'to', NAME[t.state], 'promotion', t.promotion,
     'attempt', t.attempt, 'run', t.run, 'due_ms', t.due_ms, 'at_ms', now,
-    'epoch', acting_epoch or control.epoch, 'lineage', CALL.lineage)
+    'epoch', acting_epoch or control.epoch,
+    'owner', acting_nonce and redis.sha1hex(acting_nonce):sub(1, 16) or '', 'lineage', CALL.lineage)
 end
 
 -- The one way a task changes: index, counters, record and journal move together.
