@@ -1,4 +1,4 @@
-"""Every task is cancelled about when it becomes due: both outcomes of the race, many times."""
+"""Most tasks are cancelled about when they become due: both outcomes of the race, many times."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from chaos.workloads.actor import Actor, Workload, ms, refused
 from chaos.workloads.working import finish, retrieve
 from ddq.client import NewTask
 
+LEFT_SHARE = 0.25
+"""Tasks that are not cancelled: a task that is cancelled when it is due is never late."""
+
 
 async def produce(actor: Actor) -> None:
-    """One task, and two callers who want it gone."""
+    """One task, and as a rule a caller who wants it gone."""
     recorder, rng, topic = actor.recorder, actor.rng, actor.topic()
     task_id = actor.new_id()
     delay_ms = rng.randrange(100, 1_500)
@@ -19,6 +22,8 @@ async def produce(actor: Actor) -> None:
         await recorder.enqueue_task(
             topic, NewTask(task_id.encode(), task_id, delay=ms(delay_ms)), timeout_s=4.0
         )
+    if rng.random() < LEFT_SHARE:
+        return
     await asyncio.sleep(max(0.0, (delay_ms + rng.uniform(-15, 15)) / 1_000))
     with refused():
         await recorder.cancel(
@@ -35,7 +40,7 @@ async def work(actor: Actor) -> None:
 
 CANCEL_RACE = Workload(
     "cancel-race",
-    "every task is cancelled at the moment of its promotion",
+    "most tasks are cancelled at the moment of their promotion",
     produce,
     work,
     producers=24,
