@@ -310,9 +310,8 @@ class LeaseStream:
                 log.warning("leases of the last reply may run out unused: %s", error)
             self._failures_count += 1
             self._error = error
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - take() raises it
             self._error = error
-            raise
         finally:
             self._changed.set()
             self._on_change()
