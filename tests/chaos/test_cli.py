@@ -49,6 +49,19 @@ def test_a_journal_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "G2 " not in shown
 
 
+def test_problems_of_a_run_stay_when_it_is_checked_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_run(tmp_path, once())
+    assert main(["check", str(tmp_path)]) == 0
+    run.write_problems(["not healthy after it was healed"])
+    assert main(["check", str(tmp_path)]) == 2
+    assert "not healthy after it was healed" in capsys.readouterr().out
+    run.problems.unlink()
+    assert main(["check", str(tmp_path)]) == 2
+    assert "the run was not brought to its end" in " ".join(capsys.readouterr().out.split())
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
