@@ -13,6 +13,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from redis.exceptions import RedisError
 from rich.console import Console
 
 from chaos.clusters import Cluster, ClusterError, NodeKind
@@ -200,6 +201,10 @@ class RecordedSession:
         final = await collect_final(
             self._pool.served_client, self.topics, drained=self._drained, trimmed=trimmed
         )
+        try:
+            final.differing = await self.deployment.system.differing_keys(shards)
+        except (RedisError, OSError) as error:
+            self.problems.append(f"the nodes of the store could not be compared: {error}")
         self._run.write_final(final)
 
     # For drivers -----------------------------------------------------------------------------

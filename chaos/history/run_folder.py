@@ -34,10 +34,12 @@ class Final(Value):
 
     Attributes:
         drained: False: the drain did not finish; G2 and G11 stay UNKNOWN.
+        differing: keys that some node of the store holds in another form; None: not known.
     """
 
     topics: dict[str, FinalTopic]
     drained: bool = True
+    differing: list[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,13 @@ class System(Protocol):
     async def stored_ids(self, topic: str) -> set[str]:
         """Ids of the tasks of a topic of one shard, read from the surviving store itself."""
 
+    async def differing_keys(self, shards: Mapping[str, int]) -> list[str]:
+        """What the nodes of the store hold differently, once no request is under way.
+
+        Args:
+            shards: topic → how many it has.
+        """
+
     async def write_journal(self, path: Path, shards: Mapping[str, int]) -> Mapping[str, list[int]]:
         """Writes the surviving journals of topics as chaos/history/journal.py reads them.
 

@@ -187,6 +187,9 @@ class FakeSystem:
     async def stored_ids(self, topic: str) -> set[str]:
         return set(self.queue.ready)
 
+    async def differing_keys(self, shards: Mapping[str, int]) -> list[str]:
+        return []
+
     async def write_journal(self, path: Path, shards: Mapping[str, int]) -> Mapping[str, list[int]]:
         self.queue.done.append(f"journal of {dict(shards)}")
         return {topic: [0] * count for topic, count in shards.items()}

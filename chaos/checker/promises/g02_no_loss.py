@@ -20,6 +20,10 @@ def check(view: RunView) -> Found:
     assert final is not None
     if not final.drained:
         found.unknown.append("the drain did not finish")
+    found.anomalies += [
+        Anomaly("G2", f"key {key} is not the same on all nodes of the store after the drain")
+        for key in final.differing or ()
+    ]
     for case in view.cases:
         acknowledged: dict[int, Op] = {}
         for op in case.makers:

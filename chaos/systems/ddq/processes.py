@@ -21,6 +21,7 @@ from chaos.systems.ddq.journal import open_store, write_journal
 from chaos.systems.ddq.options import SystemOptions
 from chaos.systems.ddq.previous_release import previous_server
 from chaos.systems.ddq.process import METRICS_PORT, DdqProcess, Launcher
+from chaos.systems.ddq.replicas import differing_keys
 from chaos.systems.protocol import FindTarget, Observation
 from ddq.client import Client
 from ddq.errors import DdqError
@@ -30,6 +31,8 @@ from ddq.store.keys import ShardId
 API_PORT = 50_051
 _FIRST_API, _FIRST_SCHEDULER = 101, 121
 _LEADER_TIMEOUT_S = 10.0
+_EQUAL_TIMEOUT_S = 15.0
+"""How long replicas may take to hold what their master does, once no request is under way."""
 _READ_TIMEOUT_S = 10.0
 _SHARDS_LED = "ddq_scheduler_shards_led"
 _COUNTERS = {"ddq_scheduler_deposed_total": "deposed_batches_refused"}
@@ -276,6 +279,19 @@ class ProcessSystem:
         return {
             unpack_id(as_text(word).encode(errors="surrogateescape")) for word in as_list(reply)
         }
+
+    async def differing_keys(self, shards: Mapping[str, int]) -> list[str]:
+        """Keys of these topics that some node of the store holds in another form."""
+        found = []
+        for shard in (ShardId(topic, n) for topic, count in shards.items() for n in range(count)):
+            if isinstance(self._cluster, ShardedCluster):
+                slot = self._cluster.slot_of(shard.key("control"))
+                master = await self._cluster.owner(slot)
+            else:
+                master = await self._cluster.wait_for_master()
+            nodes = self._cluster.group(master)
+            found += await differing_keys(nodes, shard.keys, _EQUAL_TIMEOUT_S)
+        return found
 
     async def write_journal(self, path: Path, shards: Mapping[str, int]) -> Mapping[str, list[int]]:
         """The journals of these topics, from the surviving masters."""

@@ -119,6 +119,11 @@ def an_older_epoch(run: Edited) -> None:
     promotions[-1]["epoch"] = 0
 
 
+@edit("G2", "A replica does not hold what its master does: the next failover loses it.")
+def a_replica_that_differs(run: Edited) -> None:
+    run.final["differing"] = ["ddq:tasks:{mixed1}"]
+
+
 @edit("G12", "Two schedulers moved tasks of one shard in one epoch.")
 def an_epoch_with_two_owners(run: Edited) -> None:
     promotions = [entry for entry in run.journal if entry["op"] == "promote"]
