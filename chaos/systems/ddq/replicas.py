@@ -16,13 +16,13 @@ from chaos.clusters import StoreNode
 POLL_S = 0.5
 
 
-async def digest(store: Redis, key: str) -> str:
+async def digest(store: Any, key: str) -> str:
     """What stands under a key, as a text that depends on nothing else.
 
     Hashes and sets have another order on each node, and short values another encoding.
 
     Args:
-        store: without decode_responses.
+        store: a Redis client without decode_responses.
     """
     kind = (await store.type(key)).decode()
     content: Any
@@ -51,7 +51,7 @@ async def differing_keys(
     Raises:
         RedisError, OSError: a node does not answer.
     """
-    stores = [Redis(host=node.ip, port=node.port) for node in nodes]
+    stores: list[Any] = [Redis(host=node.ip, port=node.port) for node in nodes]
     try:
         for store in stores:
             # A replica of a Cluster refuses to be read otherwise; other stores may not know it.
@@ -70,7 +70,7 @@ async def differing_keys(
             await store.aclose()
 
 
-async def _is_equal(stores: Sequence[Redis], key: str) -> bool:
+async def _is_equal(stores: Sequence[Any], key: str) -> bool:
     return len({await digest(store, key) for store in stores}) == 1
 
 
