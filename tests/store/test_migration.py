@@ -139,6 +139,10 @@ async def use_all(queue: Queue, tokens: dict[str, bytes]) -> list[Any]:
         except DdqError as error:
             replies.append(repr(error))
 
+    # First, while the tasks still have whatever names the upgrade has left them.
+    held = await queue.retrieve(100, request_id="lease")
+    replies += [(lease.task, lease.expiry_ms) for lease in held]
+    assert replies
     for state in TaskState:
         cursor: Cursor | None = Cursor()
         listed: list[Task] = []
@@ -165,8 +169,6 @@ async def use_all(queue: Queue, tokens: dict[str, bytes]) -> list[Any]:
         replies.append(
             await jobs.enqueue(name, [new_task(each, each.encode()) for each in ids], call())
         )
-    held = await queue.retrieve(100, request_id="lease")
-    replies += [(lease.task, lease.expiry_ms) for lease in held]
     queue.clock.advance(12_000)
     replies.append(await queue.reap())
     await tell(queue.redrive_all("all"))
