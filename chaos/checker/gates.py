@@ -139,11 +139,16 @@ def _under_faults(given: Material) -> float:
 
 
 def _healthy_share(given: Material) -> float:
+    """0 where there was nothing to serve; a Retrieve that got nothing shows nothing."""
     quiet = given.view.timeline.quiet(given.view.bounds.recovery_ms * MS)
-    return round(
-        served_share(op for op in given.ops if not quiet.troubled(op.begin_ns, op.closed_ns)),
-        4,
-    )
+    asked = [
+        op
+        for op in given.ops
+        if not quiet.troubled(op.begin_ns, op.closed_ns)
+        and not (op.op == "retrieve" and op.ok and not op.reply.leases)
+        and served(op) is not None
+    ]
+    return round(served_share(asked), 4) if asked else 0.0
 
 
 GATES: dict[str, Callable[[Material], float]] = {

@@ -504,3 +504,22 @@ def test_a_run_names_its_files(tmp_path: Path) -> None:
         "history.jsonl", "journal.jsonl", "final.json", "schedule.json",
     ]  # fmt: skip
     assert read_history(write_run(tmp_path, once()).history).run.scenario == "synthetic"
+
+
+def test_a_share_of_nothing_is_no_share(tmp_path: Path) -> None:
+    """A run that was under a fault all the time, or asked only for what was not there."""
+
+    def share(history: SyntheticHistory, folder: str) -> float:
+        run = write_run(tmp_path / folder, history)
+        run.schedule.write_text('{"gates": {"served share when healthy": 0.5}}')
+        (gate,) = judge(run).results.gates
+        return gate.measured
+
+    assert share(once(), "healthy") == 1.0
+    troubled = SyntheticHistory()
+    troubled.fault("kill", "n1", "inject")
+    troubled.enqueue("a")
+    assert share(troubled, "troubled") == 0.0
+    empty = SyntheticHistory()
+    empty.retrieve()
+    assert share(empty, "empty") == 0.0
