@@ -9,7 +9,8 @@ class Bounds(msgspec.Struct):
     """How exact the promises are taken.
 
     Attributes:
-        clock_error_ms: how far the store's clock may be off the controller's.
+        clock_error_ms: how far the store's clock may be off the controller's, at most: what the run
+            shows counts, if that is less.
         lateness_ms: G6 when healthy, for every task.
         recovery_ms: G6 after trouble: leadership time-out + settling time + 2 s.
         takeover_ms: G6 after a fault of a scheduler: leadership time-out + 1 s.

@@ -7,6 +7,7 @@ nearer one. No pair is trusted for long: after a failover the pairs are another 
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 
 from chaos.history.reader import History
@@ -15,6 +16,32 @@ MS = 1_000_000
 APART_MS = 10
 LONG_NS = 100 * MS
 """Requests that took longer say too little."""
+
+
+ERROR_MARGIN_MS = 10
+"""The store's clock is read in whole ms, and the controller's wall clock once, at the start."""
+
+
+def clock_error_ms(history: History, most_ms: int) -> int:
+    """How far the store's clock was off the controller's in this run, as replies show.
+
+    A reply was made between its request and its arrival. What it says beyond that is an error of
+    one of the clocks, and the judge allows for no more than the greatest that there was.
+
+    Args:
+        most_ms: what is allowed for at most.
+    """
+    wall_ms = history.run.wall_ms
+    if not wall_ms:
+        return most_ms
+    off_ms = 0.0
+    for op in history.ops:
+        store_ms = getattr(op.reply, "store_ms", 0) if op.ok else 0
+        if store_ms:
+            early_ms = wall_ms + op.begin_ns / MS - store_ms
+            late_ms = store_ms - wall_ms - op.end_ns / MS
+            off_ms = max(off_ms, early_ms, late_ms)
+    return min(most_ms, math.ceil(off_ms) + ERROR_MARGIN_MS)
 
 
 class StoreClock:
@@ -52,4 +79,4 @@ class StoreClock:
         return self._ns[at] + (at_ms - self._store_ms[at]) * MS
 
 
-__all__ = ["StoreClock"]
+__all__ = ["StoreClock", "clock_error_ms"]

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import cached_property
 
+import msgspec
+
 from chaos.checker.bounds import Bounds
 from chaos.checker.cases import Case, Delivery, Grouped
-from chaos.checker.store_clock import StoreClock
+from chaos.checker.store_clock import StoreClock, clock_error_ms
 from chaos.checker.timeline import MS, Timeline, timeline
 from chaos.checker.trouble import Trouble
 from chaos.checker.verdict import Anomaly
@@ -45,12 +47,13 @@ class RunView:
         self.history = history
         self.journal = journal
         self.final = final
-        self.bounds = bounds
+        error_ms = clock_error_ms(history, bounds.clock_error_ms)
+        self.bounds = msgspec.structs.replace(bounds, clock_error_ms=error_ms)
         self.run = history.run
         self.grouped = Grouped(history, journal)
         self.timeline: Timeline = timeline(history)
         self.clock = StoreClock(history)
-        self.trouble = Trouble(history, self.grouped, self.timeline, bounds)
+        self.trouble = Trouble(history, self.grouped, self.timeline, self.bounds)
         self.order_breaks: dict[str, list[Anomaly]] | None = None
         self.chain_breaks: dict[str, list[Anomaly]] | None = None
         self.lineages = {entry.lineage for entry in journal.entries} if journal else set()

@@ -523,3 +523,14 @@ def test_a_share_of_nothing_is_no_share(tmp_path: Path) -> None:
     empty = SyntheticHistory()
     empty.retrieve()
     assert share(empty, "empty") == 0.0
+
+
+@pytest.mark.parametrize(("off_ms", "allowed_ms"), [(0, 11), (300, 311), (5_000, 1_000)])
+def test_no_more_is_allowed_for_than_the_clocks_of_the_run_were_off(
+    tmp_path: Path, off_ms: int, allowed_ms: int
+) -> None:
+    history = SyntheticHistory()
+    history.enqueue("a", delay_ms=60_000)
+    found(history, "enqueue")["reply"]["store_ms"] += off_ms
+    results = judged(tmp_path, history)
+    assert allowed_ms - 2 <= results.bounds.clock_error_ms <= allowed_ms
