@@ -15,8 +15,9 @@ from itertools import chain
 
 from chaos.checker.cases import Case
 from chaos.checker.order import DONE, UNDONE
+from chaos.checker.resolve import SLACK_NS
 from chaos.checker.verdict import Anomaly
-from chaos.checker.view import RunView, seconds
+from chaos.checker.view import MS, RunView, seconds
 from chaos.history.journal import Entry
 from chaos.history.operations import Stamp
 from chaos.history.reader import Op
@@ -55,7 +56,12 @@ class _False:
 
 def false_replies(view: RunView) -> list[Anomaly]:
     """Every reply that the journal, or its own request, contradicts; the first of each task."""
-    found = [*_false_counts(view), *_more_than_asked(view), *_weak_receipts(view)]
+    found = [
+        *_false_counts(view),
+        *_more_than_asked(view),
+        *_weak_receipts(view),
+        *_leases_of_no_request(view),
+    ]
     for case in view.cases:
         first = next(chain(_statements(view, case), _leases(view, case)), None)
         if first is not None:
@@ -264,6 +270,49 @@ def _leases(view: RunView, case: Case) -> Iterator[_False]:
                 delivery.op,
                 witness,
             )
+
+
+def _leases_of_no_request(view: RunView) -> Iterator[Anomaly]:
+    """Leases in the journal that no reply reports, and that no request can have made; one a task.
+
+    A reply that was lost may have reported any. So may the first attempt of a Retrieve that took
+    longer than the lease: the client's next attempt is not granted what has lapsed by then.
+    """
+    if not view.clock.known or not view.journal_complete:
+        return
+    able = [
+        (op.begin_ns - SLACK_NS, op.closed_ns + SLACK_NS, op.request.topics)
+        for op in view.grouped.retrieves
+        if op.outcome == "info" or op.closed_ns - op.begin_ns >= _lapse_ns(view, op)
+    ]
+    for case in view.cases:
+        if not view.journaled(case.topic):
+            continue
+        reported = {delivery.lease.revision for delivery in case.deliveries}
+        for position, entry in case.entries:
+            if entry.op != "lease" or entry.revision in reported:
+                continue
+            at_ns = view.clock.ns_of(entry.at_ms)
+            if not any(
+                since_ns <= at_ns <= until_ns and case.topic in topics
+                for since_ns, until_ns, topics in able
+            ):
+                said = f"was leased at {entry.at_ms} ms, and no request can have asked for it"
+                yield view.of_entries("G7", said, (position, entry))
+                break
+
+
+def _lapse_ns(view: RunView, op: Op) -> int:
+    """How long a Retrieve takes in which a lease has been granted and has lapsed again.
+
+    One that waits for longer than its leases run is a reply of a stream, which is not repeated
+    within its operation.
+    """
+    lease_ms = min(
+        op.request.lease_ms or view.settings(topic).lease_ms for topic in op.request.topics
+    )
+    wait_ms = op.request.wait_ms if op.request.wait_ms > lease_ms else 0
+    return (wait_ms + lease_ms - view.bounds.clock_error_ms) * MS
 
 
 def _repeats(one: Op, other: Op) -> bool:

@@ -26,7 +26,7 @@ def check(view: RunView) -> Found:
             _by_store(view, found, case, delivery)
             source = _due_by(case, delivery)
             if source is not None:
-                early_ms = _early_ms(view, source, delivery)
+                early_ms = _early_ms(view, case, source, delivery)
                 if early_ms is not None:
                     slack.append(-early_ms)
                     if early_ms > error_ms:
@@ -112,13 +112,19 @@ def _due_by(case: Case, delivery: Delivery) -> Op | None:
     return max(mine, key=lambda op: op.reply.revision, default=makers[0])
 
 
-def _early_ms(view: RunView, source: Op, delivery: Delivery) -> float | None:
-    """By the controller's clock; negative: late. None: the request does not say."""
+def _early_ms(view: RunView, case: Case, source: Op, delivery: Delivery) -> float | None:
+    """By the controller's clock; negative: late. None: the request does not say.
+
+    A verdict that was repeated may have taken effect when it was first sent.
+    """
     request = source.request
+    token = getattr(request, "token", "")
+    same = [op for op in case.with_token(token, source.op) if op.may_have_happened]
+    asked_ns = min((op.begin_ns for op in same), default=source.begin_ns)
     if getattr(request, "on_conflict", "") == "debounce":
         return None  # its limit may have made it due before the delay was over
     if request.delay_ms is not None:
-        return float(request.delay_ms - (delivery.end_ns - source.begin_ns) / MS)
+        return float(request.delay_ms - (delivery.end_ns - asked_ns) / MS)
     if getattr(request, "due_ms", None) is not None and view.run.wall_ms:
         return float(request.due_ms - (view.run.wall_ms + delivery.end_ns / MS))
     return None

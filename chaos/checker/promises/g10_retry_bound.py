@@ -87,6 +87,10 @@ def _backoff(
         began_ns = min(op.begin_ns for op in ended)
         early_ms = backoff_ms - (second.end_ns - began_ns) / MS
         early_by_store = first.at_ms + backoff_ms - second.at_ms
+        # A nack that is not known to have taken effect may have come after the lease had expired.
+        expired = first.lease.expire_ms + backoff_ms <= second.at_ms
+        if expired and not any(op.ok for op in ended):
+            return
         if early_ms > view.bounds.clock_error_ms or early_by_store > 0:
             _too_soon(view, found, case, (first, second, ended[0]), backoff_ms)
     elif (

@@ -212,6 +212,18 @@ def the_store_leases_what_was_acked(run: Edited) -> None:
     run.journal.insert(run.journal.index(ack) + 1, lease)
 
 
+@edit("G7", "The store leased a task that no request asked for, and took the lease back.")
+def a_lease_of_no_request(run: Edited) -> None:
+    task = run.task(lambda s: delayed(s) and _quiet(run, s))
+    promote, lease = task.made("promote")[0], task.made("lease")[0]
+    at = run.journal.index(lease)
+    other = {"revision": promote["revision"], "at_ms": promote["at_ms"], "lineage": OTHER[:16]}
+    run.journal[at:at] = [
+        lease | other,
+        lease | other | {"op": "release", "from": "leased", "to": "ready", "attempt": 0},
+    ]
+
+
 @edit("G10", "A task was leased more often than its policy allows.")
 def one_attempt_too_many(run: Edited) -> None:
     policy = next(e for e in run.events if e["op"] == "run")["reply"]["topics"]
