@@ -330,18 +330,18 @@ def _weak_receipts(view: RunView) -> Iterator[Anomaly]:
     """
     named: set[str] = set()
     for case in view.cases:
-        asked = view.settings(case.topic).durability or view.run.durability
-        needed = _replicas_needed(asked, view.run.replicas)
+        asked = (view.settings(case.topic).durability or view.run.durability).lower()
         if case.topic in named or case.topic not in view.run.topics:
             continue
         for op in case.all_ops():
-            weak = next((each for each in _stamps(case, op) if _is_weak(each, asked, needed)), None)
+            stamps = _stamps(case, op)
+            weak = next((each for each in stamps if _is_weak(each, asked, view.run.replicas)), None)
             if weak is not None:
                 named.add(case.topic)
                 said = (
                     f"was answered to {op.op} at {view.at(op)} after {weak.durability} with "
-                    f"{weak.replicas_acked} replicas, where the topic asks for {asked} and so for "
-                    f"{needed}"
+                    f"{weak.replicas_acked} of {view.run.replicas} replicas, where the topic asks "
+                    f"for {asked or 'what servers do by default'}"
                 )
                 yield view.anomaly("G2", said, case, op)
                 break
@@ -356,18 +356,28 @@ def _stamps(case: Case, op: Op) -> list[Stamp]:
     return [op.reply] if isinstance(op.reply, Stamp) else []
 
 
-def _replicas_needed(durability: str, replicas: int) -> int:
-    """How many replicas have to confirm a write; one of the majority is the master."""
-    if replicas < 0 or durability.lower() == "fast":
-        return 0
-    return replicas if durability.lower() == "all" else (replicas + 1) // 2
+STRENGTHS = ("", "fast", "quorum", "all")
+"""Durabilities, each stronger than those before it; the first is not known."""
 
 
-def _is_weak(stamp: Stamp, asked: str, needed: int) -> bool:
-    """Receipts of histories that were recorded without them are empty."""
+def _is_weak(stamp: Stamp, asked: str, replicas: int) -> bool:
+    """Whether a reply waited for less than was asked for, or for less than it says.
+
+    A topic of an older server may wait for more than was asked for. Receipts of histories that were
+    recorded without them are empty.
+    """
     if not stamp.durability:
         return False
-    return stamp.durability != asked.lower() or stamp.replicas_acked < needed
+    if STRENGTHS.index(stamp.durability) < STRENGTHS.index(asked):
+        return True
+    return stamp.replicas_acked < _replicas_needed(stamp.durability, replicas)
+
+
+def _replicas_needed(durability: str, replicas: int) -> int:
+    """How many replicas have to confirm a write; one of the majority is the master."""
+    if replicas < 0 or durability == "fast":
+        return 0
+    return replicas if durability == "all" else (replicas + 1) // 2
 
 
 # Topics ----------------------------------------------------------------------------------------

@@ -272,7 +272,7 @@ def _receipt(run: Edited, **receipt: Any) -> None:
 for name, receipt in (
     ("waited_for_no_replica", {"replicas_acked": 0}),
     ("says_fast", {"durability": "fast"}),
-    ("says_all", {"durability": "all"}),
+    ("says_all_and_names_one", {"durability": "all", "replicas_acked": 1}),
 ):
     edit(
         "G2",

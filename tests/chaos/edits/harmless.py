@@ -161,3 +161,8 @@ def no_receipts(run: Edited) -> None:
             if event["op"] != "run":
                 said.pop("durability", None)
                 said.pop("replicas_acked", None)
+
+
+@legal("A reply may have waited for more than was asked for.")
+def a_stronger_receipt(run: Edited) -> None:
+    run.task(once_delivered).answered("ack")[0].reply.update(durability="all", replicas_acked=2)
