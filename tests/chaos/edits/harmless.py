@@ -73,40 +73,31 @@ for op in ("enqueue", "ack", "nack", "release", "extend", "cancel"):
     )
 
 
-def _longer(run: Edited, *, op: str) -> None:
-    """The caller learns of it later; nothing else changes."""
+TOUCHED = ("enqueue", "ack", "cancel", "reschedule", "nack", "get", "extend")
+
+
+def _moved(run: Edited, *, op: str, event: str, by_ns: int) -> None:
+    """One end of an operation moves outwards, unless its process did something meanwhile."""
     call = run.task(has(op)).answered(op)[0]
-    process, until_ns = call.begin["process"], call.end["time_ns"] + 2 * MS
+    moved = call.begin if event == "begin" else call.end
+    to_ns = moved["time_ns"] + by_ns
+    first_ns, last_ns = sorted((moved["time_ns"], to_ns))
     between = [
-        e for e in run.events
-        if e["process"] == process and call.end["time_ns"] < e["time_ns"] <= until_ns
+        each for each in run.events
+        if each is not moved and each["process"] == moved["process"]
+        and first_ns <= each["time_ns"] <= last_ns
     ]  # fmt: skip
     if not between:
-        call.end["time_ns"] = until_ns
-        run.events.sort(key=lambda event: event["time_ns"])
+        moved["time_ns"] = to_ns
+        run.events.sort(key=lambda each: each["time_ns"])
 
 
-for op in ("enqueue", "ack", "cancel", "reschedule", "nack", "get", "extend"):
+for op in TOUCHED:
     legal("A reply arrives two milliseconds later.", f"a_late_reply_to_{op}")(
-        partial(_longer, op=op)
+        partial(_moved, op=op, event="end", by_ns=2 * MS)
     )
-
-
-def _earlier(run: Edited, *, op: str) -> None:
-    call = run.task(has(op)).answered(op)[0]
-    process, since_ns = call.begin["process"], call.begin["time_ns"] - MS
-    between = [
-        e for e in run.events
-        if e["process"] == process and since_ns <= e["time_ns"] < call.begin["time_ns"]
-    ]  # fmt: skip
-    if not between:
-        call.begin["time_ns"] = since_ns
-        run.events.sort(key=lambda event: event["time_ns"])
-
-
-for op in ("enqueue", "ack", "cancel", "reschedule", "nack", "get", "extend"):
     legal("A request began one millisecond earlier.", f"an_early_request_of_{op}")(
-        partial(_earlier, op=op)
+        partial(_moved, op=op, event="begin", by_ns=-MS)
     )
 
 
