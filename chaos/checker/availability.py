@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from chaos.history.operations import CUT_OFF
 from chaos.history.reader import Op
 
 UNSERVED = frozenset(
@@ -27,9 +28,6 @@ UNSERVED = frozenset(
     }
 )
 """Errors that say "not now"; the others are answers, such as "too late"."""
-
-CUT_OFF = "CUT_OFF"
-"""The caller gave up by itself, which says nothing of the system."""
 
 
 def served(op: Op) -> bool | None:

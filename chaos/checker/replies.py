@@ -77,7 +77,7 @@ def _statements(view: RunView, case: Case) -> Iterator[_False]:
     """Acknowledged operations and looks against the entries of their revisions."""
     if not view.journaled(case.topic) or not view.journal_complete:
         return
-    entries = {witness[1].revision: witness for witness in case.entries}
+    entries = _by_revision(case)
     for op in _spoken(case):
         revision = op.reply.revision
         witness = entries.get(revision)
@@ -108,6 +108,11 @@ def _statements(view: RunView, case: Case) -> Iterator[_False]:
         yield from _another_due_time(view, case, op, witness)
 
 
+def _by_revision(case: Case) -> dict[int, Witness]:
+    """The task's entries."""
+    return {witness[1].revision: witness for witness in case.entries}
+
+
 def _spoken(case: Case) -> Iterator[Op]:
     """Every operation whose reply names a revision of the task."""
     kinds: tuple[Iterable[Op], ...] = (
@@ -134,21 +139,27 @@ def _made(op: Op) -> str:
 _SAME = ("incarnation", "promotion", "attempt", "run")
 
 
+def _differences(reply: Stamp, entry: Entry) -> Iterator[tuple[str, int, int]]:
+    """The numbers that a reply names and the journal has otherwise: which, said, held."""
+    for name in _SAME:
+        held = getattr(entry, name)
+        said = getattr(reply, name, held)
+        if said != held:
+            yield name, said, held
+
+
 def _another(view: RunView, case: Case, op: Op, witness: Witness) -> Iterator[_False]:
     """A reply about the task as it was, which is not as the journal has it at that revision."""
     entry = witness[1]
-    fields = [name for name in _SAME if hasattr(op.reply, name)]
-    for name in fields:
-        said, held = getattr(op.reply, name), getattr(entry, name)
-        if said != held:
-            yield _False(
-                UNDONE[op.op],
-                f"was {DONE[op.op]} with {name} {said} at {view.at(op)}, where the journal has "
-                f"{held} at revision {entry.revision}",
-                case,
-                op,
-                witness,
-            )
+    for name, said, held in _differences(op.reply, entry):
+        yield _False(
+            UNDONE[op.op],
+            f"was {DONE[op.op]} with {name} {said} at {view.at(op)}, where the journal has {held} "
+            f"at revision {entry.revision}",
+            case,
+            op,
+            witness,
+        )
     state = getattr(op.reply, "state", None)
     if state is not None and state != entry.after:
         yield _False(
@@ -233,7 +244,7 @@ def _leases(view: RunView, case: Case) -> Iterator[_False]:
                 )
     if not view.journaled(case.topic) or not view.journal_complete:
         return
-    entries = {entry.revision: (position, entry) for position, entry in case.entries}
+    entries = _by_revision(case)
     for delivery in case.deliveries:
         lease = delivery.lease
         witness = entries.get(lease.revision)
@@ -248,17 +259,15 @@ def _leases(view: RunView, case: Case) -> Iterator[_False]:
                     delivery.op,
                 )
             continue
-        for name in _SAME:
-            said, held = getattr(lease, name), getattr(witness[1], name)
-            if said != held:
-                yield _False(
-                    UNDONE["retrieve"],
-                    f"was delivered with {name} {said} at {view.at(delivery.op)}, where the "
-                    f"journal has {held}",
-                    case,
-                    delivery.op,
-                    witness,
-                )
+        for name, said, held in _differences(lease, witness[1]):
+            yield _False(
+                UNDONE["retrieve"],
+                f"was delivered with {name} {said} at {view.at(delivery.op)}, where the journal "
+                f"has {held}",
+                case,
+                delivery.op,
+                witness,
+            )
         length_ms = lease.expire_ms - witness[1].at_ms
         asked_ms = view.grouped.asked_ms(delivery.op, view.settings(case.topic).lease_ms)
         if length_ms not in asked_ms:
@@ -330,7 +339,7 @@ def _weak_receipts(view: RunView) -> Iterator[Anomaly]:
     """
     named: set[str] = set()
     for case in view.cases:
-        asked = (view.settings(case.topic).durability or view.run.durability).lower()
+        asked = _durability(view, case.topic)
         if case.topic in named or case.topic not in view.run.topics:
             continue
         for op in case.all_ops():
@@ -345,6 +354,11 @@ def _weak_receipts(view: RunView) -> Iterator[Anomaly]:
                 )
                 yield view.anomaly("G2", said, case, op)
                 break
+
+
+def _durability(view: RunView, topic: str) -> str:
+    """What the topic's replies wait for; "" where the run does not say."""
+    return (view.settings(topic).durability or view.run.durability).lower()
 
 
 def _stamps(case: Case, op: Op) -> list[Stamp]:
@@ -415,8 +429,7 @@ def _false_counts(view: RunView) -> Iterator[Anomaly]:
     pending: list[Op] = []
     for op in sorted((op for op in view.grouped.stats if op.ok), key=lambda op: op.begin_ns):
         topic = op.request.topic
-        durability = view.settings(topic).durability or view.run.durability
-        if durability.lower() == "fast":
+        if _durability(view, topic) == "fast":
             continue
         for over in [earlier for earlier in pending if earlier.end_ns < op.begin_ns]:
             pending.remove(over)

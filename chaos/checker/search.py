@@ -33,6 +33,12 @@ STATUS = {
 """Errors that say something of the task at the moment of the reply."""
 
 
+def denials(case: Case) -> list[Op]:
+    """Refused cancels and reschedules that say something of the task."""
+    asked = (*case.cancels, *case.reschedules)
+    return [op for op in asked if op.outcome == "fail" and op.error in STATUS]
+
+
 class TooLargeError(Exception):
     """The search came to its bound."""
 
@@ -390,4 +396,4 @@ def _fits(op: Op, status: str) -> bool:
     return op.op == "purge" or status == ("LEASED" if op.op == "retrieve" else "OK")
 
 
-__all__ = ["Search", "TooLargeError"]
+__all__ = ["Search", "TooLargeError", "denials"]

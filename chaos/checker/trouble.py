@@ -1,9 +1,10 @@
 """When a shard could not be written to, by what its clients saw; when schedulers were hit.
 
 What counts is not what the nemesis did but what a write could not do: a spell of trouble lies
-between two acknowledged writes that are far apart, with a write between them that was refused,
-unanswered or slow. While acknowledged writes follow each other, the store is well, whatever fault
-lies on the system, and a task that is due then is promoted in time.
+between two acknowledged writes that are far apart, with a write between them that was unanswered
+or slow. A client repeats what is refused for the time being, so such a write is slow too. While
+acknowledged writes follow each other, the store is well, whatever fault lies on the system, and a
+task that is due then is promoted in time.
 
 A scheduler that is stopped does not hinder any write. Its shards are taken over when its
 leadership has lapsed, so a fault that can hit one excuses the lateness of so long and no more.
@@ -15,11 +16,10 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from itertools import pairwise
 
-from chaos.checker.availability import CUT_OFF
 from chaos.checker.bounds import Bounds
 from chaos.checker.cases import Case, Grouped
 from chaos.checker.timeline import MS, Timeline
-from chaos.history.operations import READS
+from chaos.history.operations import CUT_OFF, READS
 from chaos.history.reader import History, Op
 
 SLOW_NS = 250 * MS
@@ -47,7 +47,6 @@ class Spell:
     """
 
     begin_ns: int
-    end_ns: int
     excused_ns: int
 
 
@@ -117,9 +116,9 @@ class Trouble:
     def _spell(self, begin_ns: int, end_ns: int) -> Spell:
         replaced = any(begin_ns <= at_ns <= end_ns + LONG_NS for at_ns in self._failovers_ns)
         if end_ns - begin_ns > LONG_NS or replaced:
-            return Spell(begin_ns, end_ns, end_ns + self._bounds.recovery_ms * MS)
+            return Spell(begin_ns, end_ns + self._bounds.recovery_ms * MS)
         catch_up_ns = end_ns - begin_ns + self._bounds.lateness_ms * MS
-        return Spell(begin_ns, end_ns, end_ns + catch_up_ns)
+        return Spell(begin_ns, end_ns + catch_up_ns)
 
     def _of_faults(self, timeline: Timeline) -> list[Spell]:
         """Faults that can stop a scheduler, or what it does."""
@@ -129,16 +128,15 @@ class Trouble:
         for window in timeline.windows:
             if window.kind.startswith("clock"):
                 # The store's clock is what lateness is measured by.
-                spells.append(Spell(window.begin_ns, window.end_ns, window.end_ns + recovery_ns))
+                spells.append(Spell(window.begin_ns, window.end_ns + recovery_ns))
             elif window.target in _NO_SCHEDULER:
                 continue
             elif window.target == "scheduler-store" and window.kind not in _ONCE:
                 # A link that is slow or stalled hinders any scheduler that leads, all the time.
-                spells.append(Spell(window.begin_ns, window.end_ns, window.end_ns + takeover_ns))
+                spells.append(Spell(window.begin_ns, window.end_ns + takeover_ns))
             else:
                 spells += [
-                    Spell(at_ns, at_ns, at_ns + takeover_ns)
-                    for at_ns in (window.begin_ns, window.end_ns)
+                    Spell(at_ns, at_ns + takeover_ns) for at_ns in (window.begin_ns, window.end_ns)
                 ]
         return spells
 
@@ -146,8 +144,7 @@ class Trouble:
         """Topics that may be paused: nothing is promoted then."""
         late_ns = self._bounds.lateness_ms * MS
         return [
-            Spell(begin_ns, until_ns, until_ns + late_ns)
-            for begin_ns, until_ns in grouped.paused(end_ns)
+            Spell(begin_ns, until_ns + late_ns) for begin_ns, until_ns in grouped.paused(end_ns)
         ]
 
 
@@ -160,7 +157,7 @@ def _is_quick(op: Op) -> bool:
 
 
 def _is_hindered(op: Op) -> bool:
-    """Refused because of the store, unanswered, or slow; a caller that gave up says nothing."""
+    """Unanswered, or slow; a caller that gave up says nothing."""
     if op.error == CUT_OFF:
         return False
     return op.outcome == "info" or op.closed_ns - op.begin_ns > SLOW_NS

@@ -285,6 +285,10 @@ class Stats(Value):
     shards: list[Counts] = []
 
 
+CUT_OFF = "CUT_OFF"
+"""Reason of an operation whose caller gave up by itself, which says nothing of the system."""
+
+
 class Failed(Value):
     """Why there is no reply: the error's reason, and its message."""
 

@@ -23,6 +23,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from chaos.history import convert
 from chaos.history.convert import ms
 from chaos.history.operations import (
+    CUT_OFF,
     READS,
     Cancel,
     Counted,
@@ -168,7 +169,7 @@ class Recorder:
             raise
         except BaseException as error:
             # A worker that is cut off in the middle leaves a request behind it.
-            self._end("info", op, Failed("CUT_OFF", type(error).__name__))
+            self._end("info", op, Failed(CUT_OFF, type(error).__name__))
             raise
         finally:
             self._busy = False

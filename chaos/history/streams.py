@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from chaos.history import convert
-from chaos.history.operations import Failed, Retrieve, Retrieved
+from chaos.history.operations import CUT_OFF, Failed, Retrieve, Retrieved
 from chaos.history.reader import Type
 from chaos.history.recorder import Recorder
 from chaos.history.writer import HistoryWriter
@@ -22,7 +22,6 @@ from ddq.client.convert import lease as read_lease
 from ddq.errors import DdqError
 from ddq.v1 import delay_queue_service_pb2 as pb
 
-CUT_OFF = "CUT_OFF"
 WAIT_MS = 60_000
 """How long a reply may take where nothing is due: as long as a call lasts."""
 

@@ -7,7 +7,7 @@ from typing import Any
 from chaos.checker.cases import Case
 from chaos.checker.chain import broken_links
 from chaos.checker.order import broken_order
-from chaos.checker.search import STATUS, Search, TooLargeError
+from chaos.checker.search import Search, TooLargeError, denials
 from chaos.checker.verdict import Found
 from chaos.checker.view import MS, RunView
 from chaos.history.reader import Op
@@ -22,11 +22,7 @@ def check(view: RunView) -> Found:
             if cancel.ok:
                 found.looked_at += 1
                 _final(view, found, case, cancel)
-        said = [
-            op
-            for op in (*case.cancels, *case.reschedules)
-            if op.outcome == "fail" and op.error in STATUS
-        ]
+        said = denials(case)
         found.looked_at += len(said)
         refused = [op for op in said if not _obvious(case, op)]
         if refused:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from unittest import mock
 
-from chaos.experiments.mutants.mistakes import MISTAKES, edited
+from chaos.experiments.mutants.mistakes import MISTAKES, Patch, edited
 from chaos.faults import Mode
 from ddq.client import convert
 from ddq.errors import OutcomeUnknown
@@ -20,8 +20,6 @@ from ddq.store.topology import Node, SentinelTopology
 WAIT_S = 2.0
 """How long WAIT may take, where nothing else bounds it."""
 SLOW_CLOCK = timedelta(seconds=3)
-
-Patch = Callable[[], AbstractContextManager[Any]]
 
 
 @dataclass(frozen=True, slots=True)
