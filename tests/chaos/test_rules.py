@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from chaos.checker.bounds import Bounds
 from chaos.history.notes import LossNote
 from chaos.history.operations import (
     Lease,
@@ -120,6 +121,18 @@ def late_long_after_a_fault() -> SyntheticHistory:
     return history
 
 
+def late_behind_a_takeover() -> SyntheticHistory:
+    """The healthy bound does not come on top of the time that a standby has to take over."""
+    history = SyntheticHistory()
+    history.fault("pause", "scheduler-leader", "inject")
+    history.fault("pause", "scheduler-leader", "heal")
+    history.enqueue("a")
+    history.wait(Bounds().takeover_ms / 1_000 + 0.1)
+    history.promote()
+    history.ack(history.lease())
+    return history
+
+
 def delivered_twice_by_one_promotion() -> SyntheticHistory:
     """The second delivery is of a lineage that the surviving journal does not hold."""
     history = SyntheticHistory(policy=RetrySettings(5, 0, 0, 1.0, 0.0))
@@ -216,6 +229,7 @@ RULES: list[tuple[str, Callable[[], SyntheticHistory], bool]] = [
     ("G9", delivered_after_its_ack, False),
     ("G13", moved_twice, True),
     ("G6", late_long_after_a_fault, True),
+    ("G6", late_behind_a_takeover, True),
     ("G3", delivered_twice_by_one_promotion, True),
     ("G2", not_found_while_its_tombstone_lives, False),
     ("G2", served_after_a_loss, False),

@@ -64,7 +64,7 @@ def check(view: RunView) -> Found:
     found.figures["largest share of the run in which a shard was excused"] = round(
         max((view.trouble.share(topic, shard, end_ns) for topic, shard in shards), default=0.0), 3
     )
-    beyond = [sample for sample in samples if sample.late_ms > bound_ms + sample.excused_ms]
+    beyond = [sample for sample in samples if sample.late_ms > max(bound_ms, sample.excused_ms)]
     if beyond:
         _too_late(view, found, beyond, bound_ms)
     for case in view.cases:
