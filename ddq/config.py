@@ -192,6 +192,19 @@ class Settings:
         "are answered at once",
     )
     auto_create_topics: bool = described(True, "the first enqueue to a topic creates it")
+    tls_server_cert: str = described(
+        "",
+        "file with the server's certificate and its chain, PEM; with it the gRPC port has TLS; the "
+        "file is read again when it changes",
+    )
+    tls_server_key: str = described(
+        "", "file with the certificate's private key, PEM; empty: it is in the certificate's file"
+    )
+    tls_client_ca: str = described(
+        "",
+        "file with the CA certificates, PEM, that have to have signed the certificate of each "
+        "client; empty: clients need none",
+    )
 
 
 def check_settings(settings: Settings) -> None:

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from ddq.cli.exits import guarded
+from ddq.cli.access import with_access
+from ddq.cli.exits import UsageError, guarded
 from ddq.cli.options import DEFAULT_ADDRESS, DEFAULT_TIMEOUT, Address, Json, Timeout
 from ddq.cli.output import emit, say
-from ddq.client import Client
+from ddq.client import Access, AccessError, Client
 
 Connect = Callable[[], contextlib.AbstractAsyncContextManager[Client]]
 """Connects to the server that the flags name."""
@@ -42,15 +43,20 @@ class Result:
 
 
 @contextlib.asynccontextmanager
-async def connected(address: str, time_limit: timedelta) -> AsyncIterator[Client]:
+async def connected(address: str, time_limit: timedelta, access: Access) -> AsyncIterator[Client]:
     """A client whose server answers.
 
     A person who waits should learn at once that no server is there, not at the end of the deadline.
 
     Raises:
         TransportError: no server is there.
+        UsageError: ``access`` cannot be used for this address.
     """
-    async with Client(address, timeout_s=time_limit.total_seconds()) as client:
+    try:
+        made = Client(address, timeout_s=time_limit.total_seconds(), access=access)
+    except AccessError as error:
+        raise UsageError(str(error)) from None
+    async with made as client:
         await client.connect()
         yield client
 
@@ -60,19 +66,22 @@ def on_server(
 ) -> Callable[..., None]:
     """Makes a coroutine function with an argument ``connect: Connect`` a command.
 
-    The command also has ``--json``, ``--address`` and ``--timeout``. ``--json`` decides how its
-    result is printed; a function that prints by itself has an argument ``as_json: Json = False``.
+    The command also has ``--json``, ``--address``, ``--timeout`` and the flags of with_access.
+    ``--json`` decides how its result is printed; a function that prints by itself has an argument
+    ``as_json: Json = False``.
     """
     own = inspect.signature(command, eval_str=True)
     prints_itself = "as_json" in own.parameters
 
     @functools.wraps(command)
-    def wrapper(*, address: str, timeout: timedelta, as_json: bool, **given: Any) -> None:
+    def wrapper(
+        *, address: str, timeout: timedelta, access: Access, as_json: bool, **given: Any
+    ) -> None:
         if prints_itself:
             given["as_json"] = as_json
 
         async def run() -> None:
-            result = await command(connect=lambda: connected(address, timeout), **given)
+            result = await command(connect=lambda: connected(address, timeout, access), **given)
             if result is not None:
                 result.show(as_json=as_json)
 
@@ -83,11 +92,12 @@ def on_server(
         parameters.append(_flag("as_json", Json, default=False))
     parameters.append(_flag("address", Address, default=DEFAULT_ADDRESS))
     parameters.append(_flag("timeout", Timeout, default=DEFAULT_TIMEOUT))
+    parameters.append(_flag("access", Access, default=Access()))
     wrapper.__signature__ = own.replace(  # type: ignore[attr-defined]
         parameters=[each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters],
         return_annotation=None,
     )
-    return wrapper
+    return with_access(wrapper)
 
 
 def _flag(name: str, annotation: Any, *, default: object) -> inspect.Parameter:

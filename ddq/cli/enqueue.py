@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from ddq.cli.access import with_access
 from ddq.cli.connect import connected
 from ddq.cli.exits import ExitCode, UsageError, complain, exit_code, guarded
 from ddq.cli.options import (
@@ -30,7 +31,7 @@ from ddq.cli.options import (
 )
 from ddq.cli.output import emit, plain, say, tasks_text, when
 from ddq.cli.sources import Source, from_file, from_folder, from_lines
-from ddq.client import Enqueued, ItemResult, NewTask, OnConflict, RetryPolicy
+from ddq.client import Access, Enqueued, ItemResult, NewTask, OnConflict, RetryPolicy
 from ddq.config import LIMITS
 from ddq.errors import DdqError
 
@@ -45,7 +46,9 @@ class Conflict(StrEnum):
     DEBOUNCE = "debounce"
 
 
+@with_access
 def enqueue(
+    access: Access,
     topic: Annotated[str, typer.Argument(help="The topic.", show_default=False)],
     payload: Annotated[
         str | None, typer.Argument(help="The payload as text.", show_default=False)
@@ -147,7 +150,7 @@ def enqueue(
     report = _Report(topic, as_json=as_json, single=single)
 
     async def send() -> None:
-        async with connected(address, timeout) as client:
+        async with connected(address, timeout, access) as client:
             for batch in _batches(sources, report):
                 tasks = [
                     replace(

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ddq.cli.access import with_access
 from ddq.cli.command import run_command
 from ddq.cli.connect import connected
 from ddq.cli.exits import ExitCode, UsageError, complain, guarded, one_line
@@ -26,13 +27,16 @@ from ddq.cli.options import (
 )
 from ddq.cli.output import emit, payload_fields, plain
 from ddq.cli.signals import stopping
+from ddq.client import Access
 from ddq.worker import Job, Verdict, Worker, WorkerStats
 
 DEFAULT_LEASE = timedelta(seconds=30)
 DEFAULT_GRACE = timedelta(seconds=30)
 
 
+@with_access
 def work(
+    access: Access,
     ctx: typer.Context,
     topics: Annotated[
         list[str], typer.Argument(metavar="TOPIC...", help="1 to 16 topics.", show_default=False)
@@ -104,7 +108,7 @@ def work(
     logging.basicConfig(level="WARNING", format="ddq: %(message)s", stream=sys.stderr)
 
     async def until_done() -> None:
-        async with connected(address, timeout) as client:
+        async with connected(address, timeout, access) as client:
 
             async def handle(job: Job) -> None:
                 if command:

@@ -4,6 +4,7 @@ Errors are those of ddq.errors. Of a mutation OutcomeUnknown means that it may o
 taken effect; after any other error it certainly has not.
 """
 
+from ddq.client.access import Access, AccessError
 from ddq.client.aio import Client
 from ddq.client.process import WrongProcessError
 from ddq.client.repeat import Backoff, SystemTiming, Timing
@@ -41,6 +42,8 @@ from ddq.task import Durability, OnConflict, TaskState
 
 __all__ = [
     "UNLIMITED_ATTEMPTS",
+    "Access",
+    "AccessError",
     "Acked",
     "Backoff",
     "Cancelled",

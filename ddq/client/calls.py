@@ -16,6 +16,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from ddq.client import convert
+from ddq.client.access import Access, Metadata
 from ddq.client.batch import B, DatedExchange, I, Item, V, run_batch, split
 from ddq.client.coalesce import Coalescer, Form
 from ddq.client.items import ItemRpc
@@ -42,6 +43,9 @@ Q = TypeVar("Q", bound=Message)
 A = TypeVar("A", bound=Message)
 
 DEFAULT_TIMEOUT_S = 15.0
+
+REASON_TIMEOUT_S = 0.25
+"""How long gRPC may take to say why there is no connection."""
 
 _CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     # A reply may hold 3 MiB of payloads, and a page of tasks with theirs more than that.
@@ -84,8 +88,12 @@ class Caller:
     Args:
         address: ``host:port`` of a ddq server, or any target that gRPC understands.
         timeout_s: how long a request may take with all its repeats, unless a call says otherwise.
-        credentials: for TLS; None: plain text.
+        access: TLS, the client's certificate and its token; None: plain text, and no token.
+        credentials: for TLS, in place of what ``access`` says about it.
         timing, entropy, backoff: for tests.
+
+    Raises:
+        AccessError: ``access`` cannot be used.
     """
 
     def __init__(
@@ -93,6 +101,7 @@ class Caller:
         address: str,
         *,
         timeout_s: float = DEFAULT_TIMEOUT_S,
+        access: Access | None = None,
         credentials: grpc.ChannelCredentials | None = None,
         timing: Timing | None = None,
         entropy: Entropy | None = None,
@@ -101,7 +110,12 @@ class Caller:
         self._process = claim_process()
         self._address = address
         self._timeout_s = timeout_s
-        self._credentials = credentials
+        self._access = access or Access()
+        self._credentials = credentials or self._access.credentials()
+        encrypted = self._credentials is not None
+        self._metadata: Callable[[], Metadata | None] = self._access.metadata(
+            address, encrypted=encrypted
+        )
         self._backoff = backoff
         self._timing = timing or SystemTiming()
         self._entropy = entropy or SystemEntropy()
@@ -113,8 +127,8 @@ class Caller:
             options += (("grpc.enable_http_proxy", 0),)
         self._channel = (
             grpc.aio.insecure_channel(address, options=options)
-            if credentials is None
-            else grpc.aio.secure_channel(address, credentials, options=options)
+            if self._credentials is None
+            else grpc.aio.secure_channel(address, self._credentials, options=options)
         )
         self._queue = DelayQueueServiceStub(self._channel)
         self._admin = DelayQueueAdminServiceStub(self._channel)
@@ -133,6 +147,7 @@ class Caller:
         return type(self)(
             self._address,
             timeout_s=self._timeout_s,
+            access=self._access,
             credentials=self._credentials,
             timing=self._timing,
             entropy=self._entropy,
@@ -161,15 +176,28 @@ class Caller:
         Raises:
             TransportError: no server answers there.
         """
-        failure = not_connected(self._address)
         try:
             async with asyncio.timeout(self._timeout_s if timeout_s is None else timeout_s):
                 while (state := self._state()) is not grpc.ChannelConnectivity.READY:
                     if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
-                        raise failure.error
+                        raise (await self._not_connected()).error
                     await self._channel.wait_for_state_change(state)
         except TimeoutError:
-            raise failure.error from None
+            raise not_connected(self._address).error from None
+
+    async def _not_connected(self) -> Failure:
+        """The failure, with the reason that gRPC gives to a call in this state; it is not sent."""
+        said = ""
+        if self._channel.get_state() is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+            # Should the connection stand by now, it only asks for the health.
+            ask: Any = self._channel.unary_unary(  # type: ignore[call-arg]
+                "/grpc.health.v1.Health/Check"
+            )
+            try:
+                await ask(b"", timeout=REASON_TIMEOUT_S)
+            except grpc.aio.AioRpcError as error:
+                said = error.details() or ""
+        return not_connected(self._address, said, encrypted=self._credentials is not None)
 
     def _state(self) -> grpc.ChannelConnectivity:
         check_process(self._process)
@@ -266,7 +294,9 @@ class Caller:
         remaining_s -= await self._connected(remaining_s)
         asked = self._store_time.asked()
         try:
-            answer: A = await method(request, timeout=max(0.001, remaining_s))
+            answer: A = await method(
+                request, timeout=max(0.001, remaining_s), metadata=self._metadata()
+            )
         except grpc.aio.AioRpcError as error:
             raise AttemptFailedError(failure_of_rpc_error(error)) from error
         except asyncio.CancelledError:
@@ -299,7 +329,7 @@ class Caller:
             async with asyncio.timeout(remaining_s):
                 await self._channel.channel_ready()
         except TimeoutError:
-            raise AttemptFailedError(not_connected(self._address)) from None
+            raise AttemptFailedError(await self._not_connected()) from None
         return asyncio.get_running_loop().time() - started_s
 
     def _coalescer(self, kind: ItemRpc[I, V], topic: str) -> Coalescer[I, Any]:

@@ -87,8 +87,40 @@ class AttemptFailedError(Exception):
         self.failure = failure
 
 
-def not_connected(address: str) -> Failure:
-    """There is no connection, so the request was not sent: definite, unlike gRPC's UNAVAILABLE."""
+_REMEDIES = (
+    (
+        "CERTIFICATE_VERIFY_FAILED",
+        "its certificate is not trusted; check its authority (tls_ca) and its dates",
+    ),
+    (
+        "Hostname Verification",
+        "its certificate is for another name; connect to a name that it has",
+    ),
+    ("WRONG_VERSION_NUMBER", "it does not use TLS; leave the settings for TLS out"),
+)
+"""Words of gRPC, and what they mean."""
+
+
+def _remedy(said: str, *, encrypted: bool) -> str | None:
+    for words, remedy in _REMEDIES:
+        if words in said:
+            detail = said.partition(f"{words}: ")[2].removesuffix(": OK")
+            return f"{remedy} ({detail})" if detail else remedy
+    if "Socket closed" in said or "onnection reset" in said:
+        missing = (
+            "a certificate of the client (tls_cert, tls_key)" if encrypted else "TLS (tls, tls_ca)"
+        )
+        return f"it closed the connection at once; does it require {missing}?"
+    return None
+
+
+def not_connected(address: str, said: str = "", *, encrypted: bool = False) -> Failure:
+    """There is no connection, so the request was not sent: definite, unlike gRPC's UNAVAILABLE.
+
+    Args:
+        said: why, in the words of gRPC.
+        encrypted: whether the client uses TLS.
+    """
     proxy = proxy_of(address)
     through = "; is a ddq server listening there?"
     if proxy is not None:
@@ -96,6 +128,8 @@ def not_connected(address: str) -> Failure:
             f" through the proxy {proxy.url}, which the environment variable {proxy.variable} "
             f"names; to go without it, name the host in {proxy.exception}"
         )
+    elif remedy := _remedy(said, encrypted=encrypted):
+        through = f": {remedy}"
     error = NotConnected(
         f"cannot connect to {address}{through}",
         metadata={"code": grpc.StatusCode.UNAVAILABLE.name},

@@ -71,8 +71,8 @@ class StreamCalls(TaskCalls, LeaseCalls):
         except AttemptFailedError as attempt:
             raise attempt.failure.error from None
         # The stubs ask for an iterator of requests, in place of which write() is used.
-        begin = cast("Callable[[], Any]", self._queue.StreamRetrieve)
-        return RpcStreamCall(begin())
+        begin = cast("Callable[..., Any]", self._queue.StreamRetrieve)
+        return RpcStreamCall(begin(metadata=self._metadata()))
 
 
 class RpcStreamCall:

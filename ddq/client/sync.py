@@ -12,6 +12,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import grpc
 
+from ddq.client.access import Access
 from ddq.client.aio import Client
 from ddq.client.calls import DEFAULT_TIMEOUT_S
 from ddq.client.process import check_process, claim_process
@@ -63,7 +64,11 @@ class SyncClient:
     Args:
         address: ``host:port`` of a ddq server, or any target that gRPC understands.
         timeout_s: how long a request may take with all its repeats, unless a call says otherwise.
-        credentials: for TLS; None: plain text.
+        access: TLS, the client's certificate and its token; None: plain text, and no token.
+        credentials: for TLS, in place of what ``access`` says about it.
+
+    Raises:
+        AccessError: ``access`` cannot be used.
     """
 
     def __init__(
@@ -71,6 +76,7 @@ class SyncClient:
         address: str,
         *,
         timeout_s: float = DEFAULT_TIMEOUT_S,
+        access: Access | None = None,
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
         # Before the thread is started: in a fork of a process that used gRPC nothing would work.
@@ -82,16 +88,19 @@ class SyncClient:
         )
         self._thread.start()
         try:
-            self._client = self.run(self._open(address, timeout_s, credentials))
+            self._client = self.run(self._open(address, timeout_s, access, credentials))
         except BaseException:
             self._stop()
             raise
 
     @staticmethod
     async def _open(
-        address: str, timeout_s: float, credentials: grpc.ChannelCredentials | None
+        address: str,
+        timeout_s: float,
+        access: Access | None,
+        credentials: grpc.ChannelCredentials | None,
     ) -> Client:
-        return Client(address, timeout_s=timeout_s, credentials=credentials)
+        return Client(address, timeout_s=timeout_s, access=access, credentials=credentials)
 
     @property
     def client(self) -> Client:

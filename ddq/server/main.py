@@ -14,6 +14,7 @@ from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from grpc_reflection.v1alpha._async import ReflectionServicer
 
+from ddq.access import CertificateFiles
 from ddq.config import LIMITS, MS_PER_SECOND, Settings, StartupError, split_address
 from ddq.metrics import Metrics, served_metrics
 from ddq.scheduler import Scheduler
@@ -87,6 +88,7 @@ async def run_server(
         DdqError: the embedded store could not be started, or ended.
     """
     url = check_options(options.settings, options.store_url)
+    certificates = CertificateFiles.of(options.settings)
     async with (
         served_metrics(options.metrics_listen, options.metrics) as (metrics, metrics_address),
         working_store(url, options.settings, metrics, stop) as store,
@@ -96,13 +98,16 @@ async def run_server(
             on_ready(ServerInfo(address, str(url), metrics_address))
 
         schedules = url.kind == "embedded" if options.scheduler is None else options.scheduler
-        await _serve(options, store, Scheduler(store) if schedules else None, stop, ready)
+        await _serve(
+            options, store, Scheduler(store) if schedules else None, certificates, stop, ready
+        )
 
 
 async def _serve(
     options: ServerOptions,
     store: Store,
     scheduler: Scheduler | None,
+    certificates: CertificateFiles | None,
     stop: asyncio.Event,
     on_ready: Callable[[str], None],
 ) -> None:
@@ -113,7 +118,10 @@ async def _serve(
     )
     host, _ = split_address(options.listen)
     try:
-        port = server.add_insecure_port(options.listen)
+        if certificates is None:
+            port = server.add_insecure_port(options.listen)
+        else:
+            port = server.add_secure_port(options.listen, certificates.server_credentials())
     except RuntimeError:
         raise StartupError(
             f"cannot listen on {options.listen}: the address is in use or not this machine's; "

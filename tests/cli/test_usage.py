@@ -191,10 +191,10 @@ def options(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return seen
 
 
-def _other_value(name: str, number: int) -> int | str:
+def _other_value(name: str, default: object, number: int) -> int | str:
     """One that is not the default."""
     texts = {"durability": "all", "data_nodes": "h1:1,h2:2", "store_address_map": "h1:1=h2:2"}
-    return texts.get(name, number)
+    return texts.get(name, f"text-{number}") if isinstance(default, str) else number
 
 
 PROCESSES = [
@@ -212,7 +212,7 @@ def test_every_setting_is_a_flag(command: list[str], cli: Cli, options: list[Any
             flags.append(f"--no-{dashed}" if spec.default else f"--{dashed}")
             wanted[spec.name] = not spec.default
         else:
-            wanted[spec.name] = _other_value(spec.name, number)
+            wanted[spec.name] = _other_value(spec.name, spec.default, number)
             flags += [f"--{dashed}", str(wanted[spec.name])]
     cli.ok(*command, *flags)
     assert options[0].settings == Settings(**wanted)
@@ -225,7 +225,7 @@ def test_every_setting_is_in_the_environment(
     wanted: dict[str, Any] = {}
     for number, spec in enumerate(fields(Settings), start=1_000):
         switch = isinstance(spec.default, bool)
-        value = not spec.default if switch else _other_value(spec.name, number)
+        value = not spec.default if switch else _other_value(spec.name, spec.default, number)
         monkeypatch.setenv(f"DDQ_{spec.name.upper()}", str(value).lower())
         wanted[spec.name] = value
     cli.ok(*command)

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import grpc
 import grpc.aio
 
 from ddq.config import Settings
@@ -51,14 +52,23 @@ async def serving(
     *,
     scheduler: bool | None = True,
     metrics: str | None = None,
+    credentials: grpc.ChannelCredentials | None = None,
 ) -> AsyncIterator[RunningServer]:
-    """Runs a server on a free port of the loopback until the block ends."""
+    """Runs a server on a free port of the loopback until the block ends.
+
+    Args:
+        credentials: of the channel; None: plain text.
+    """
     options = ServerOptions(
         "127.0.0.1:0", store.url, scheduler, settings or Settings(drain_ms=1), metrics
     )
     async with (
         _running(run_server, options) as (info, stop, task),
-        grpc.aio.insecure_channel(info.address) as channel,
+        (
+            grpc.aio.insecure_channel(info.address)
+            if credentials is None
+            else grpc.aio.secure_channel(info.address, credentials)
+        ) as channel,
     ):
         yield RunningServer(
             info.address,

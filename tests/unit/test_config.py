@@ -17,7 +17,7 @@ def test_each_has_a_sentence_and_its_unit_last(values: Any) -> None:
     without_unit = {
         "auto_create_topics", "multiplier", "multiplier_max", "jitter", "max_attempts",
         "durability", "fsync", "data_nodes", "store_checks",
-        "store_address_map",
+        "store_address_map", "tls_server_cert", "tls_server_key", "tls_client_ca",
     }  # fmt: skip
     for spec in fields(values):
         assert spec.metadata["doc"], spec.name
