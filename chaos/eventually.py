@@ -12,6 +12,10 @@ T = TypeVar("T")
 POLL_S = 0.05
 
 
+class NotYetError(Exception):
+    """Raised by a condition that does not hold yet, with what is missing."""
+
+
 @overload
 async def eventually(
     condition: Callable[[], Awaitable[T | None]],
@@ -53,9 +57,10 @@ async def eventually(
         otherwise: what is wrong when the time is over; the error adds the limit, and the error of
             the last attempt.
         error: raised when the time is over, with that message.
-        ignoring: errors of an attempt that count as "not yet".
+        ignoring: errors of an attempt that count as "not yet", as NotYetError always does.
     """
     failure: Exception | None = None
+    not_yet: tuple[type[Exception], ...] = (NotYetError, *ignoring)
     limit = asyncio.timeout(timeout_s)
     try:
         async with limit:
@@ -67,7 +72,7 @@ async def eventually(
                         if inspect.isawaitable(answer)
                         else answer
                     )
-                except ignoring as reason:
+                except not_yet as reason:
                     failure = reason
                 else:
                     failure = None
@@ -81,4 +86,4 @@ async def eventually(
         raise error(f"{otherwise} within {timeout_s:g} s{last}") from None
 
 
-__all__ = ["eventually"]
+__all__ = ["NotYetError", "eventually"]

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from chaos.eventually import eventually
+from chaos.eventually import NotYetError, eventually
 
 
 async def test_the_first_true_answer_is_returned() -> None:
@@ -55,3 +55,11 @@ async def test_a_time_out_of_the_attempt_itself_is_not_the_limit() -> None:
 
     with pytest.raises(TimeoutError, match=r"^of its own$"):
         await eventually(attempt, 10, "no master")
+
+
+async def test_what_was_missing_last_stands_in_the_error() -> None:
+    async def attempt() -> bool:
+        raise NotYetError("n2 has no link")
+
+    with pytest.raises(LookupError, match=r"no master within 0.01 s: n2 has no link$"):
+        await eventually(attempt, 0.01, "no master", error=LookupError)

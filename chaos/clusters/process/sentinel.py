@@ -13,6 +13,7 @@ from pathlib import Path
 from chaos.clusters import ClusterError, NodeKind, StoreNode
 from chaos.clusters.process.nodes import BASE_CONFIG, DATA_PORT, SENTINEL_PORT, ProcessCluster
 from chaos.clusters.resp import ReplyError, as_info, as_list, as_pairs, as_text
+from chaos.eventually import NotYetError
 
 MASTER_NAME = "mymaster"
 # An old master is demoted after four hellos, and what a node is comes from INFO.
@@ -290,8 +291,8 @@ class SentinelCluster(ProcessCluster):
         async def they_are() -> bool:
             try:
                 master = await self.master()
-            except ClusterError:
-                return False
+            except ClusterError as error:
+                raise NotYetError(str(error)) from None
             all_data = [*self.data, *self.unconfigured]
             return await self.in_sync(master, [node for node in all_data if node != master])
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from chaos.clusters import Ability, ClusterError, NodeKind, StoreNode
 from chaos.clusters.process.nodes import BASE_CONFIG, DATA_PORT, ProcessCluster
 from chaos.clusters.resp import ReplyError, as_info, as_list, as_text
+from chaos.eventually import NotYetError
 
 SLOTS_COUNT = 16_384
 _BUS_OFFSET = 10_000
@@ -266,10 +267,9 @@ class ShardedCluster(ProcessCluster):
             for k, shard in enumerate(self.shards):
                 try:
                     master = await self.master(k)
-                except ClusterError:
-                    return False
-                if not await self.in_sync(master, [node for node in shard if node != master]):
-                    return False
+                except ClusterError as error:
+                    raise NotYetError(str(error)) from None
+                await self.in_sync(master, [node for node in shard if node != master])
             return True
 
         await self.until(they_are, timeout_s, "the replicas are not in sync")

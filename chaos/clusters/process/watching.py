@@ -20,7 +20,7 @@ from chaos.clusters.resp import (
     ask,
     subscribe,
 )
-from chaos.eventually import eventually
+from chaos.eventually import NotYetError, eventually
 
 # No event reports any of what is waited for.
 POLL_S = 0.02
@@ -97,18 +97,35 @@ class NodeWatcher(ABC):
         return as_info(await self.command(node, "INFO", "replication"))
 
     async def in_sync(self, master: StoreNode, replicas: Sequence[StoreNode]) -> bool:
-        """Whether exactly these replicas are attached, each at the master's end."""
+        """True when exactly these replicas are attached, each at the master's end.
+
+        Raises:
+            NotYetError: they are not; names the node, and what INFO replication says there.
+        """
         ours = await self.replication(master)
         if ours["role"] != "master" or ours["connected_slaves"] != str(len(replicas)):
-            return False
-        theirs = await asyncio.gather(*map(self.replication, replicas))
-        return all(
-            info.get("master_host") == master.ip
-            and info["master_link_status"] == "up"
-            and info["master_sync_in_progress"] == "0"
-            and int(info["slave_repl_offset"]) >= int(ours["master_repl_offset"])
-            for info in theirs
-        )
+            attached = {key: value for key, value in ours.items() if key.startswith("slave")}
+            raise NotYetError(
+                f"{master.name} ({master.address}) has the role {ours['role']} and "
+                f"{ours['connected_slaves']} of {len(replicas)} replicas: {attached}"
+            )
+        for replica, info in zip(
+            replicas, await asyncio.gather(*map(self.replication, replicas)), strict=True
+        ):
+            attached_to_it = (
+                info.get("master_host") == master.ip
+                and info["master_link_status"] == "up"
+                and info["master_sync_in_progress"] == "0"
+            )
+            ours_bytes, its_bytes = ours["master_repl_offset"], info.get("slave_repl_offset", "0")
+            if not attached_to_it or int(its_bytes) < int(ours_bytes):
+                raise NotYetError(
+                    f"{replica.name} is at {its_bytes} of the {ours_bytes} bytes of {master.name}; "
+                    f"it follows {info.get('master_host')}, its link is "
+                    f"{info.get('master_link_status')}, full synchronization: "
+                    f"{info.get('master_sync_in_progress')}"
+                )
+        return True
 
     async def until(
         self, condition: Callable[[], Awaitable[bool]], timeout_s: float, otherwise: str
