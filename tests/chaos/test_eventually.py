@@ -57,7 +57,7 @@ async def test_a_time_out_of_the_attempt_itself_is_not_the_limit() -> None:
         await eventually(attempt, 10, "no master")
 
 
-async def test_what_was_missing_last_stands_in_the_error() -> None:
+async def test_the_error_names_what_was_missing_last() -> None:
     async def attempt() -> bool:
         raise NotYetError("n2 has no link")
 
