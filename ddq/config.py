@@ -1,11 +1,16 @@
 """Every limit, default and setting of ddq, units last.
 
-The tables in docs/API.md (limits) and docs/OPERATIONS.md (settings) are generated from here.
+The tables in docs/API.md (limits) and docs/OPERATIONS.md (settings) are generated from here. This
+module describes the settings; ddq/configuration.py reads them from flags, environment and file. It
+stays free of other packages, because the client library imports it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+import functools
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field, fields
+from enum import StrEnum
 from typing import Any
 
 MS_PER_SECOND = 1_000
@@ -18,9 +23,35 @@ KIB = 1_024
 MIB = 1_024 * KIB
 
 
-def described(default: Any, doc: str) -> Any:
-    """A dataclass field with its sentence for the generated tables."""
-    return field(default=default, metadata={"doc": doc})
+def described(
+    default: Any,
+    doc: str,
+    *,
+    least: int | None = None,
+    most: int | None = None,
+    choices: tuple[str, ...] = (),
+    pattern: str = "",
+    secret: bool = False,
+) -> Any:
+    """A dataclass field with its sentence for the generated tables, and the values it may have.
+
+    Args:
+        least, most: bounds of a number, both included.
+        choices: the only texts that are allowed; empty: any.
+        pattern: a regular expression that a text has to match; empty: any text.
+        secret: the value is never shown.
+    """
+    return field(
+        default=default,
+        metadata={
+            "doc": doc,
+            "least": least,
+            "most": most,
+            "choices": choices,
+            "pattern": pattern,
+            "secret": secret,
+        },
+    )
 
 
 UNLIMITED_ATTEMPTS = 2**32 - 1
@@ -104,11 +135,16 @@ DEFAULTS = Defaults()
 
 
 DURABILITIES = ("fast", "quorum", "all")
+DEFAULT_ADDRESS = "127.0.0.1:50051"
+LOG_LEVELS = ("debug", "info", "warning", "error")
+PROCESSES_MAX_COUNT = 256
+TARGET = r"(?:dns|ipv4|ipv6|unix|unix-abstract|xds):.+|.+:(?P<port>\d{1,5})"
+"""HOST:PORT, or a target of gRPC with a scheme."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How one process runs. Each is a flag of ``ddq`` and an environment variable.
+    """How one process runs. Each is a flag of ``ddq``, an environment variable and a key of a file.
 
     ``store_timeout_ms`` becomes ``--store-timeout-ms`` and ``DDQ_STORE_TIMEOUT_MS``.
     """
@@ -117,27 +153,40 @@ class Settings:
         60 * SECOND_MS,
         "how long a process waits at its start for a store that does not answer yet, or for an "
         "embedded one to load its data",
+        least=1,
+        most=1 * DAY_MS,
     )
     store_timeout_ms: int = described(
-        5 * SECOND_MS, "longest wait for one answer of the store; then the outcome is unknown"
+        5 * SECOND_MS,
+        "longest wait for one answer of the store; then the outcome is unknown",
+        least=1,
+        most=1 * HOUR_MS,
     )
     store_queue_max_count: int = described(
-        20_000, "requests that may wait for the store; one more is OVERLOADED"
+        20_000,
+        "requests that may wait for the store; one more is OVERLOADED",
+        least=1,
+        most=10_000_000,
     )
     store_queue_max_bytes: int = described(
         128 * MIB,
         "bytes of the requests that wait for one connection to the store, and of the replies that "
         "wait for its replicas; one more request is OVERLOADED",
+        least=1,
+        most=64 * 1_024 * MIB,
     )
     calls_waiting_max_count: int = described(
         5_000,
         "calls that may wait for a server to begin with them; one more has no effect, and gRPC "
         "ends it with CANCELLED",
+        least=1,
+        most=1_000_000,
     )
     durability: str = described(
         "quorum",
         "what replies of a topic wait for if it does not say: fast, quorum or all data nodes; "
         "kept with the topic when it is made",
+        choices=DURABILITIES,
     )
     fsync: bool = described(
         False, "such a topic's replies also wait until those nodes have the write on disk"
@@ -156,40 +205,69 @@ class Settings:
         0,
         "silence after which the store's own failover replaces a master; 0: ask Sentinel or "
         "Cluster, and 5 s where there is neither",
+        least=0,
+        most=1 * HOUR_MS,
     )
     barrier_keep_ms: int = described(
-        60 * SECOND_MS, "how long heartbeats keep a QUORUM chain unbroken after the last request"
+        60 * SECOND_MS,
+        "how long heartbeats keep a QUORUM chain unbroken after the last request",
+        least=0,
+        most=1 * DAY_MS,
     )
     store_checks: bool = described(
         True, "refuse a store whose settings break the durability; off: only warn"
     )
     max_clock_skew_ms: int = described(
-        1 * SECOND_MS, "difference between the store's clock and a server's that is accepted"
+        1 * SECOND_MS,
+        "difference between the store's clock and a server's that is accepted",
+        least=1,
+        most=1 * DAY_MS,
     )
     max_request_age_ms: int = described(
-        10 * MINUTE_MS, "how far ahead not_after may lie; no tombstone is kept for less"
+        10 * MINUTE_MS,
+        "how far ahead not_after may lie; no tombstone is kept for less",
+        least=1,
+        most=30 * DAY_MS,
     )
     default_request_timeout_ms: int = described(
-        75 * SECOND_MS, "deadline of a call that brings none; longer than a Retrieve may wait"
+        75 * SECOND_MS,
+        "deadline of a call that brings none; longer than a Retrieve may wait",
+        least=1,
+        most=1 * DAY_MS,
     )
     leader_lease_ms: int = described(
-        10 * SECOND_MS, "how long a scheduler that went silent keeps others from a shard"
+        10 * SECOND_MS,
+        "how long a scheduler that went silent keeps others from a shard",
+        least=1,
+        most=1 * HOUR_MS,
     )
-    promote_batch_count: int = described(256, "tasks moved by one promotion or reaping script")
+    promote_batch_count: int = described(
+        256, "tasks moved by one promotion or reaping script", least=1, most=10_000
+    )
     collect_batch_count: int = described(
-        200, "tombstones, and request records, forgotten by one script"
+        200, "tombstones, and request records, forgotten by one script", least=1, most=10_000
     )
-    purge_batch_count: int = described(500, "tasks looked at by one purge script")
+    purge_batch_count: int = described(
+        500, "tasks looked at by one purge script", least=1, most=10_000
+    )
     sweep_interval_ms: int = described(
-        30 * SECOND_MS, "safety sweep over all shards, should every wake-up hint have been lost"
+        30 * SECOND_MS,
+        "safety sweep over all shards, should every wake-up hint have been lost",
+        least=1,
+        most=1 * DAY_MS,
     )
     operator_steps_max_count: int = described(
-        200, "scripts that one purge, deletion or redrive runs before it answers done = false"
+        200,
+        "scripts that one purge, deletion or redrive runs before it answers done = false",
+        least=1,
+        most=1_000_000,
     )
     drain_ms: int = described(
         5 * SECOND_MS,
         "how long a stopping server lets calls that run finish; those that only wait for a task "
         "are answered at once",
+        least=1,
+        most=1 * HOUR_MS,
     )
     auto_create_topics: bool = described(True, "the first enqueue to a topic creates it")
     tls_server_cert: str = described(
@@ -207,26 +285,116 @@ class Settings:
     )
 
 
-def check_settings(settings: Settings) -> None:
-    """Raises ValueError with one line that names the setting and the remedy."""
-    for spec in fields(settings):
-        value = getattr(settings, spec.name)
-        if isinstance(value, bool | str):
-            continue
-        least = 0 if spec.name in {"down_after_ms", "barrier_keep_ms"} else 1
-        if value < least:
-            raise ValueError(f"{spec.name} is {value}; it has to be at least {least}")
-    if settings.durability not in DURABILITIES:
-        raise ValueError(
-            f"durability is {settings.durability!r}; give one of {', '.join(DURABILITIES)}"
-        )
-    if settings.max_request_age_ms + 2 * settings.max_clock_skew_ms > (
-        LIMITS.tombstone_retention_max_ms
-    ):
-        raise ValueError(
-            "max_request_age_ms plus twice max_clock_skew_ms exceeds the longest tombstone "
-            f"retention of {LIMITS.tombstone_retention_max_ms} ms; lower one of them"
-        )
+@dataclass(frozen=True, slots=True)
+class ProcessSettings:
+    """What else a command reads from flags, environment and file. None: the command decides.
+
+    ``node_data`` is ``DDQ_NODE_DATA`` and the flag ``--data`` of ``ddq node``; elsewhere the flag
+    has the name of the setting.
+    """
+
+    address: str = described(
+        DEFAULT_ADDRESS, "server that the other commands talk to", pattern=TARGET
+    )
+    listen: str = described(
+        DEFAULT_ADDRESS, "where a server listens; port 0: any free", pattern=TARGET
+    )
+    tls: bool = described(
+        False, "use TLS towards the server, and trust the certificate authorities of the system"
+    )
+    tls_ca: str | None = described(None, "file with CA certificates to trust in their place, PEM")
+    tls_cert: str | None = described(None, "file with the certificate of a client, PEM")
+    tls_key: str | None = described(None, "file with its private key, PEM")
+    token_file: str | None = described(None, "file with the token that a client sends")
+    plain_token: bool = described(False, "send the token without TLS to other machines too")
+    store: str | None = described(None, "URL of the store", secret=True)
+    data: str = described("ddq-data", "folder of `ddq dev`, where it keeps the tasks")
+    scheduler: bool | None = described(
+        None, "whether a server is a scheduler too; unset: on an embedded store only"
+    )
+    processes: int = described(
+        1, "processes that share the work as one server", least=1, most=PROCESSES_MAX_COUNT
+    )
+    metrics_listen: str | None = described(
+        None, "where Prometheus may ask for metrics, over HTTP", pattern=TARGET
+    )
+    log_level: str | None = described(None, "what goes to stderr", choices=LOG_LEVELS)
+    node_data: str | None = described(None, "folder of a data node, for its data and node.conf")
+    node_announce: str | None = described(
+        None, "IP:PORT by which the Sentinels know this data node"
+    )
+    node_sentinels: str | None = described(None, "all Sentinels, HOST:PORT,HOST:PORT,…")
+    node_master_name: str = described("mymaster", "the master's name at the Sentinels")
+    node_config: str | None = described(None, "file with settings of the data node's own server")
+    node_server: str | None = described(None, "program of the data node's server")
+    node_bootstrap: bool = described(
+        False, "whether this data node may start as the master of a new cluster"
+    )
+    node_sentinel_username: str | None = described(None, "user name for the Sentinels")
+    node_sentinel_password: str | None = described(None, "password for the Sentinels", secret=True)
+    node_sentinel_tls: bool = described(False, "whether the Sentinels speak TLS")
+    node_sentinel_ca: str | None = described(
+        None, "file with the certificate authority of the Sentinels"
+    )
+
+
+ENV_PREFIX = "DDQ_"
+
+
+class Origin(StrEnum):
+    """Where a value comes from, the strongest first."""
+
+    FLAG = "flag"
+    ENVIRONMENT = "environment"
+    FILE = "file"
+    DEFAULT = "default"
+
+
+class ConfigurationError(ValueError):
+    """The configuration cannot be used.
+
+    Attributes:
+        problems: one line for each setting that is wrong, with the remedy.
+    """
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """Every setting, and where each comes from.
+
+    Attributes:
+        settings: those that every process has.
+        process: those of some commands; None where nothing is given.
+    """
+
+    settings: Settings
+    process: ProcessSettings
+    origins: Mapping[str, Origin]
+
+    def value(self, name: str) -> Any:
+        """The value of a setting by its name."""
+        owner = self.settings if name in setting_names(Settings) else self.process
+        return getattr(owner, name)
+
+
+@functools.cache
+def setting_specs() -> Mapping[str, Field[Any]]:
+    """The description of each setting, by its name."""
+    return {spec.name: spec for kind in (Settings, ProcessSettings) for spec in fields(kind)}
+
+
+@functools.cache
+def setting_names(kind: type[Settings | ProcessSettings]) -> frozenset[str]:
+    return frozenset(spec.name for spec in fields(kind))
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting."""
+    return f"{ENV_PREFIX}{name.upper()}"
 
 
 def retention_min_ms(settings: Settings) -> int:

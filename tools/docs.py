@@ -24,7 +24,7 @@ from chaos.experiments.matrix import table as matrix_table
 from chaos.experiments.matrix.table import Cell
 from chaos.experiments.mutants.registry import MUTATIONS
 from ddq import errors
-from ddq.config import DEFAULTS, LIMITS, Settings
+from ddq.config import DEFAULTS, LIMITS, ProcessSettings, Settings, variable
 from ddq.metrics import ALERTS, Metrics, ParentMetrics, specs
 from ddq.store.scripts import Script, default_scripts
 from models.promises import PROMISES
@@ -198,21 +198,42 @@ def _values(values: Any) -> str:
 
 def settings() -> str:
     """ddq.config.Settings."""
+    return _settings(Settings)
 
-    def flag(name: str, *, switch: bool) -> str:
-        dashed = name.replace("_", "-")
-        return f"`--{dashed}`, `--no-{dashed}`" if switch else f"`--{dashed}`"
+
+def process_settings() -> str:
+    """ddq.config.ProcessSettings."""
+    return _settings(ProcessSettings)
+
+
+def _settings(kind: type[Settings | ProcessSettings]) -> str:
+    hints = get_type_hints(kind)
+
+    def flag(name: str) -> str:
+        dashed = name.removeprefix("node_").replace("_", "-")
+        # A switch of `ddq node`, and one for access, is off unless it is given.
+        one_way = name.startswith("node_") or name in {"tls", "plain_token"}
+        both = hints[name] in {bool, bool | None} and not one_way
+        return f"`--{dashed}`, `--no-{dashed}`" if both else f"`--{dashed}`"
+
+    def allowed(name: str, about: Mapping[str, Any]) -> str:
+        if about["choices"]:
+            return ", ".join(map(code, about["choices"]))
+        if about["least"] is not None:
+            return f"{amount(name, about['least'])} to {amount(name, about['most'])}"
+        return "-"
 
     rows = (
         (
-            flag(spec.name, switch=isinstance(spec.default, bool)),
-            code(f"DDQ_{spec.name.upper()}"),
-            amount(spec.name, spec.default),
+            flag(spec.name),
+            code(variable(spec.name)),
+            "none" if spec.default is None else amount(spec.name, spec.default),
+            allowed(spec.name, spec.metadata),
             sentence(spec.metadata["doc"]),
         )
-        for spec in fields(Settings)
+        for spec in fields(kind)
     )
-    return table(("flag", "environment", "default", ""), rows)
+    return table(("flag", "environment", "default", "allowed", ""), rows)
 
 
 def error_classes() -> Iterator[type[errors.DdqError]]:
@@ -343,6 +364,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "limits": limits,
     "defaults": defaults,
     "settings": settings,
+    "process-settings": process_settings,
     "metrics": metrics,
     "alerts": alerts,
     "errors": error_table,

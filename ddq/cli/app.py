@@ -7,7 +7,21 @@ from typing import Annotated
 import typer
 
 from ddq import __version__
-from ddq.cli import dead, demo, enqueue, node, scheduler, serve, stats, store, tasks, topics, work
+from ddq.cli import (
+    config,
+    dead,
+    demo,
+    enqueue,
+    node,
+    scheduler,
+    serve,
+    stats,
+    store,
+    tasks,
+    topics,
+    work,
+)
+from ddq.cli.configured import configured
 from ddq.cli.exits import MEANINGS
 
 _EXITS = "Exit status: " + "; ".join(f"{code.value} {text}" for code, text in MEANINGS.items())
@@ -42,11 +56,11 @@ _SERVER, _TASKS, _OPERATORS = "Server", "Tasks", "Operators"
 
 app.command("dev", rich_help_panel=_SERVER)(serve.dev)
 app.command("serve", rich_help_panel=_SERVER)(serve.serve)
-app.command("node", rich_help_panel=_SERVER)(node.node)
+app.command("node", rich_help_panel=_SERVER)(configured(node.node, flag="--ddq-config"))
 app.command("scheduler", rich_help_panel=_SERVER)(scheduler.scheduler)
 app.command("demo", rich_help_panel=_SERVER)(demo.demo)
-app.command("enqueue", rich_help_panel=_TASKS)(enqueue.enqueue)
-app.command("work", rich_help_panel=_TASKS)(work.work)
+app.command("enqueue", rich_help_panel=_TASKS)(configured(enqueue.enqueue))
+app.command("work", rich_help_panel=_TASKS)(configured(work.work))
 app.command("cancel", rich_help_panel=_TASKS)(tasks.cancel)
 app.command("reschedule", rich_help_panel=_TASKS)(tasks.reschedule)
 app.command("get", rich_help_panel=_TASKS)(tasks.get)
@@ -54,4 +68,5 @@ app.command("list", rich_help_panel=_TASKS)(tasks.list_tasks)
 app.add_typer(topics.app, name="topics", rich_help_panel=_OPERATORS)
 app.add_typer(dead.app, name="dead", rich_help_panel=_OPERATORS)
 app.add_typer(store.app, name="store", rich_help_panel=_OPERATORS)
+app.add_typer(config.app, name="config", rich_help_panel=_OPERATORS)
 app.command("stats", rich_help_panel=_OPERATORS)(stats.stats)

@@ -11,10 +11,12 @@ from datetime import timedelta
 from typing import Any
 
 from ddq.cli.access import with_access
+from ddq.cli.configured import configured
 from ddq.cli.exits import UsageError, guarded
-from ddq.cli.options import DEFAULT_ADDRESS, DEFAULT_TIMEOUT, Address, Json, Timeout
+from ddq.cli.options import DEFAULT_TIMEOUT, Address, Json, Timeout
 from ddq.cli.output import emit, say
 from ddq.client import Access, AccessError, Client
+from ddq.config import DEFAULT_ADDRESS
 
 Connect = Callable[[], contextlib.AbstractAsyncContextManager[Client]]
 """Connects to the server that the flags name."""
@@ -66,8 +68,9 @@ def on_server(
 ) -> Callable[..., None]:
     """Makes a coroutine function with an argument ``connect: Connect`` a command.
 
-    The command also has ``--json``, ``--address``, ``--timeout`` and the flags of with_access.
-    ``--json`` decides how its result is printed; a function that prints by itself has an argument
+    The command also has ``--json``, ``--address``, ``--timeout``, ``--config`` and the flags of
+    with_access. ``--json`` decides how its result is printed; a function that prints by itself has
+    an argument
     ``as_json: Json = False``.
     """
     own = inspect.signature(command, eval_str=True)
@@ -97,7 +100,7 @@ def on_server(
         parameters=[each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters],
         return_annotation=None,
     )
-    return with_access(wrapper)
+    return configured(with_access(wrapper))
 
 
 def _flag(name: str, annotation: Any, *, default: object) -> inspect.Parameter:

@@ -15,7 +15,6 @@ from ddq.cli.access import with_access
 from ddq.cli.connect import connected
 from ddq.cli.exits import ExitCode, UsageError, complain, exit_code, guarded
 from ddq.cli.options import (
-    DEFAULT_ADDRESS,
     DEFAULT_TIMEOUT,
     Address,
     At,
@@ -32,7 +31,7 @@ from ddq.cli.options import (
 from ddq.cli.output import emit, plain, say, tasks_text, when
 from ddq.cli.sources import Source, from_file, from_folder, from_lines
 from ddq.client import Access, Enqueued, ItemResult, NewTask, OnConflict, RetryPolicy
-from ddq.config import LIMITS
+from ddq.config import DEFAULT_ADDRESS, LIMITS
 from ddq.errors import DdqError
 
 

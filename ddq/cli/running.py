@@ -15,10 +15,8 @@ import typer
 from ddq.cli.exits import CommandError, ExitCode, guarded
 from ddq.cli.options import parse_address
 from ddq.cli.signals import stopping
-from ddq.config import StartupError
+from ddq.config import PROCESSES_MAX_COUNT, StartupError
 from ddq.errors import DdqError
-
-PROCESSES_MAX_COUNT = 256
 
 
 class LogLevel(StrEnum):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ddq import __version__
-from ddq.cli.options import with_settings
+from ddq.cli.configured import configured
 from ddq.cli.output import say
 from ddq.cli.running import (
     Level,
@@ -17,7 +17,7 @@ from ddq.cli.running import (
 from ddq.config import Settings
 
 
-@with_settings
+@configured
 def scheduler(
     settings: Settings,
     store: StoreLocation,

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ddq import __version__
-from ddq.cli.options import DEFAULT_ADDRESS, parse_address, with_settings
+from ddq.cli.configured import configured
+from ddq.cli.options import parse_address
 from ddq.cli.output import say
 from ddq.cli.running import (
     Level,
@@ -23,7 +24,7 @@ from ddq.cli.running import (
     metrics_note,
     run_until_stopped,
 )
-from ddq.config import Settings
+from ddq.config import DEFAULT_ADDRESS, Settings
 
 if TYPE_CHECKING:
     # Else commands which only talk to a server would load one.
@@ -42,7 +43,7 @@ Listen = Annotated[
 ]
 
 
-@with_settings
+@configured
 def dev(
     settings: Settings,
     data: Annotated[
@@ -91,7 +92,7 @@ def dev(
     say("Stopped.")
 
 
-@with_settings
+@configured
 def serve(
     settings: Settings,
     store: StoreLocation,
@@ -99,6 +100,7 @@ def serve(
     scheduler: Annotated[
         bool | None,
         typer.Option(
+            envvar="DDQ_SCHEDULER",
             help="Also be a scheduler, as ddq scheduler is; needs none beside it.",
             show_default="on an embedded store only",
         ),

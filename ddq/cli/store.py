@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ddq.cli.configured import configured
 from ddq.cli.exits import CommandError, ExitCode, guarded
-from ddq.cli.options import Json, Yes, with_settings
+from ddq.cli.options import Json, Yes
 from ddq.cli.output import emit, say, table
 from ddq.cli.running import StoreLocation
 from ddq.config import Settings, StartupError
@@ -58,7 +59,7 @@ async def _opened(url_text: str, settings: Settings) -> AsyncIterator[tuple[Stor
 
 
 @app.command()
-@with_settings
+@configured
 def check(settings: Settings, store: StoreLocation, json: Json = False) -> None:
     """Say which settings of the store break what the durability promises, and what to do.
 
@@ -92,7 +93,7 @@ def check(settings: Settings, store: StoreLocation, json: Json = False) -> None:
 
 
 @app.command("accept-rollback")
-@with_settings
+@configured
 def accept_rollback(
     settings: Settings, store: StoreLocation, topic: Topics = None, yes: Yes = False
 ) -> None:
@@ -121,7 +122,7 @@ def accept_rollback(
 
 
 @app.command("reset-clock")
-@with_settings
+@configured
 def reset_clock(
     settings: Settings, store: StoreLocation, topic: Topics = None, json: Json = False
 ) -> None:
@@ -155,7 +156,7 @@ def reset_clock(
 
 
 @app.command()
-@with_settings
+@configured
 def upgrade(settings: Settings, store: StoreLocation, yes: Yes = False) -> None:
     """Let the store's tasks take their latest, smaller form, once every process is of this version.
 

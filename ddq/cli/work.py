@@ -17,7 +17,6 @@ from ddq.cli.command import run_command
 from ddq.cli.connect import connected
 from ddq.cli.exits import ExitCode, UsageError, complain, guarded, one_line
 from ddq.cli.options import (
-    DEFAULT_ADDRESS,
     DEFAULT_TIMEOUT,
     Address,
     Json,
@@ -28,6 +27,7 @@ from ddq.cli.options import (
 from ddq.cli.output import emit, payload_fields, plain
 from ddq.cli.signals import stopping
 from ddq.client import Access
+from ddq.config import DEFAULT_ADDRESS
 from ddq.worker import Job, Verdict, Worker, WorkerStats
 
 DEFAULT_LEASE = timedelta(seconds=30)

@@ -10,7 +10,8 @@ import signal
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
-from ddq.config import MS_PER_SECOND, Settings, StartupError, check_settings
+from ddq.config import MS_PER_SECOND, Settings, StartupError
+from ddq.configuration import check_settings
 from ddq.metrics import Metrics
 from ddq.store.checks import Examination, examine
 from ddq.store.embedded import EmbeddedStore, StoreStartError
