@@ -18,7 +18,7 @@ class Promise:
     """One promise.
 
     Attributes:
-        id: G1 to G13.
+        id: G1 to G14.
         name: two or three words.
         sentence: the promise itself.
         in_fast: its scope across a failover in FAST; in QUORUM and ALL all promises hold within
@@ -117,6 +117,14 @@ PROMISES: tuple[Promise, ...] = (
         "G13",
         "idempotent",
         "Repeating a request with the same id or token never has a second effect.",
+        Scope.LINEAGE,
+    ),
+    Promise(
+        "G14",
+        "prompt delivery",
+        "A ready task is delivered within 250 ms of a worker waiting for it when healthy, and "
+        "within leadership time-out + settling time + 2 s after the store accepts writes at its "
+        "durability again.",
         Scope.LINEAGE,
     ),
 )

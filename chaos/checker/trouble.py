@@ -8,6 +8,8 @@ task that is due then is promoted in time.
 
 A scheduler that is stopped does not hinder any write. Its shards are taken over when its
 leadership has lapsed, so a fault that can hit one excuses the lateness of so long and no more.
+A task that is ready needs no scheduler: its delivery is excused by trouble with writes, and by
+faults of the link over which servers hear of ready tasks.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from itertools import pairwise
 
 from chaos.checker.bounds import Bounds
 from chaos.checker.cases import Case, Grouped
+from chaos.checker.spans import Spans
 from chaos.checker.timeline import MS, Timeline
 from chaos.history.operations import CUT_OFF, READS
 from chaos.history.reader import History, Op
@@ -58,7 +61,9 @@ class Trouble:
     ) -> None:
         self._bounds = bounds
         self._failovers_ns = timeline.failovers_ns
-        self._common = [*self._of_faults(timeline), *self._of_pauses(grouped, history.end_ns)]
+        pauses = self._of_pauses(grouped, history.end_ns)
+        self._common = [*self._of_faults(timeline), *pauses]
+        self._of_delivery = [*self._of_servers(timeline), *pauses]
         writes: dict[tuple[str, int], list[Op]] = {}
         anywhere: dict[str, list[Op]] = {}
         for case in grouped.cases.values():
@@ -84,6 +89,11 @@ class Trouble:
             ),
             default=0,
         )
+
+    def hinders_delivery(self, topic: str, shard: int) -> Spans:
+        """When a task that was ready need not be delivered."""
+        spells = [*self._of_delivery, *self._spells.get((topic, shard), ())]
+        return Spans((spell.begin_ns, spell.excused_ns) for spell in spells)
 
     def share(self, topic: str, shard: int, end_ns: int) -> float:
         """The share of a run in which the shard was in trouble, the time to catch up included."""
@@ -139,6 +149,15 @@ class Trouble:
                     Spell(at_ns, at_ns + takeover_ns) for at_ns in (window.begin_ns, window.end_ns)
                 ]
         return spells
+
+    def _of_servers(self, timeline: Timeline) -> list[Spell]:
+        """Faults that can keep servers from hearing of ready tasks, while writes succeed."""
+        recovery_ns = self._bounds.recovery_ms * MS
+        return [
+            Spell(window.begin_ns, window.end_ns + recovery_ns)
+            for window in timeline.windows
+            if window.target == "api-store" or window.kind.startswith("clock")
+        ]
 
     def _of_pauses(self, grouped: Grouped, end_ns: int) -> list[Spell]:
         """Topics that may be paused: nothing is promoted then."""

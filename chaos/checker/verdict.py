@@ -29,7 +29,7 @@ class Anomaly:
     """One promise broken once.
 
     Attributes:
-        promise: G1 to G13.
+        promise: G1 to G14.
         summary: what happened, in one line, with times and the indexes of events.
         topic, task: of the task; "" where it is about a shard or a topic.
         events: indexes in the history of the events that witness it, in order.

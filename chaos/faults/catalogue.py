@@ -227,7 +227,7 @@ KINDS: tuple[Kind, ...] = (
         needs=frozenset({Ability.CLOCK}),
         strengths={"offset_ms": (-60_000, -2_500, -500, 500, 2_500, 3_600_000)},
         hold=(2.0, 6.0),
-        exempt=frozenset({"G6"}),
+        exempt=frozenset({"G6", "G14"}),
     ),
     Kind(
         "clock-drift",
@@ -239,7 +239,7 @@ KINDS: tuple[Kind, ...] = (
         needs=frozenset({Ability.CLOCK}),
         strengths={"rate_ppm": (-50_000, -5_000, 5_000, 50_000)},
         hold=(2.0, 10.0),
-        exempt=frozenset({"G6"}),
+        exempt=frozenset({"G6", "G14"}),
     ),
     Kind(
         "failover",

@@ -93,6 +93,20 @@ class MetricNote(Value):
     value: float = 0.0
 
 
+class CreditNote(Value):
+    """A stream begins to ask for tasks, or asks for none; the event's process is the request_id of
+    its subscription.
+
+    Attributes:
+        tasks: how many it asks for; 0: none from now on.
+        spent_by: request_id of the reply that brought the last task asked for; "" where the client
+            has ended the stream, or has lost it.
+    """
+
+    tasks: int = 0
+    spent_by: str = ""
+
+
 class PhaseNote(Value):
     """The part of the run that begins: load, heal, drain, end."""
 
@@ -106,6 +120,7 @@ NOTES: dict[str, type[Value]] = {
     "leader": LeaderNote,
     "loss": LossNote,
     "metric": MetricNote,
+    "credit": CreditNote,
     "phase": PhaseNote,
 }
 """Events of type ``info`` that are not operations; their content is in their reply."""

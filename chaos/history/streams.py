@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from chaos.history import convert
+from chaos.history.notes import CreditNote
 from chaos.history.operations import CUT_OFF, Failed, Retrieve, Retrieved
 from chaos.history.reader import Type
 from chaos.history.recorder import Recorder
@@ -91,6 +92,10 @@ class RecordedStreams:
 
     # For the calls
 
+    def note(self, request_id: str, credit: CreditNote) -> None:
+        """A stream begins or ends to ask for tasks."""
+        self._writer.note(request_id, "credit", credit)
+
     def begin(self, request: Retrieve) -> str:
         """An operation begins; returns the process that it is of."""
         if self._free:
@@ -121,6 +126,7 @@ class RecordedCall:
         self._credit = 0
         self._replies_count = 0
         self._begun: dict[int, str] = {}
+        self._asks = False
 
     async def write(self, message: pb.StreamRetrieveRequest) -> None:
         """See StreamCall.write."""
@@ -128,6 +134,9 @@ class RecordedCall:
             self._subscription.CopyFrom(message.subscribe)
         self._credit += message.add_credit_tasks
         assert self._credit <= self._max_tasks
+        if self._credit > 0 and not self._asks:
+            self._asks = True
+            self._streams.note(self._subscription.request_id, CreditNote(self._credit))
         self._begin()
         await self._call.write(message)
 
@@ -170,10 +179,18 @@ class RecordedCall:
                 raise RuntimeError(f"{-self._credit} tasks more than there was credit for")
             leases = [convert.lease_value(read_lease(message)) for message in reply.tasks]
             self._streams.end(self._begun.pop(self._replies_count), "ok", Retrieved(leases))
+            if self._credit == 0:
+                self._ask_for_none(f"{self._subscription.request_id}/{self._replies_count}")
         return reply
+
+    def _ask_for_none(self, spent_by: str = "") -> None:
+        if self._asks:
+            self._asks = False
+            self._streams.note(self._subscription.request_id, CreditNote(0, spent_by))
 
     async def close_requests(self) -> None:
         """See StreamCall.close_requests."""
+        self._ask_for_none()
         await self._call.close_requests()
 
     def cancel(self) -> None:
@@ -183,6 +200,7 @@ class RecordedCall:
 
     def _end_all(self, outcome: Type, why: str) -> None:
         begun, self._begun = self._begun, {}
+        self._ask_for_none()
         for process in begun.values():
             self._streams.end(process, outcome, Failed(CUT_OFF, why[:200]))
 

@@ -164,14 +164,15 @@ class SyntheticHistory(SyntheticStore):
         process: str = "w",
         max_tasks: int = 1,
         lease_ms: int = 10_000,
+        wait_ms: int = 0,
         request_id: str = "",
         lost: bool = False,
         arrives: bool = True,
     ) -> list[Lease]:
-        """Leases what is ready."""
+        """Leases what is ready; ``wait_ms`` is only said, and nothing is waited for."""
         request_id = request_id or self._request_id()
         call = spec.Retrieve(lease_ms, tuple(self.random.randbytes(16) for _ in range(max_tasks)))
-        request = Retrieve([self.topic], request_id, max_tasks, lease_ms)
+        request = Retrieve([self.topic], request_id, max_tasks, lease_ms, wait_ms)
         reply = self.op(
             process, "retrieve", request, call,
             lambda r: Retrieved([self._lease(*lease) for lease in r[2]]),

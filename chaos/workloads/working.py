@@ -9,7 +9,9 @@ from chaos.workloads.actor import Actor, ms, refused
 from ddq.client import Lease
 
 LEASE_MS = 2_000
-WAIT_MS = 500
+WAITS_MS = (500, 1_500)
+"""How long Retrieves wait: the long ones show that a wake-up arrives, since no other one asks
+instead. All are shorter than a lease, so that a repeat within a call finds its lease."""
 STREAM_S = (2.0, 6.0)
 STREAM_EVERY = 4
 """One of so many workers gets its tasks by a stream."""
@@ -24,7 +26,7 @@ async def retrieve(actor: Actor, max_tasks: int = 4, lease_ms: int = LEASE_MS) -
             actor.load.topics,
             max_tasks=max_tasks,
             lease=ms(lease_ms),
-            wait=ms(WAIT_MS),
+            wait=ms(actor.rng.choice(WAITS_MS)),
             request_id=request_id,
             timeout_s=4.0,
         )

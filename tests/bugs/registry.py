@@ -6,6 +6,7 @@ by which it may be caught: a crash, or an assertion made for it, does not count.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -15,11 +16,14 @@ from typing import Any
 from unittest import mock
 
 from ddq.scheduler import Scheduler
+from ddq.server.notifier import ReadyNotifier
 from ddq.store.barrier import NO_ELECTIONS, Answer, Chain, ElectionAnswer, Timing
 from ddq.store.job_values import Removed
 from ddq.store.jobstore import JobStore
+from ddq.store.keys import ShardId
 from ddq.store.runner import Call, ScriptRunner
 from ddq.task import Outcome, TaskState
+from tests.stateful.delivery import late_deliveries
 from tests.stateful.directed import (
     Ask,
     cancel,
@@ -29,7 +33,8 @@ from tests.stateful.directed import (
 from tests.stateful.history import Exchange
 from tests.stateful.simulation import TIMING
 
-ANY = frozenset(f"G{number}" for number in range(1, 14))
+DIRECTED_SEEDS_COUNT = 10
+ANY = frozenset(f"G{number}" for number in range(1, 15))
 
 
 class Search(Enum):
@@ -134,6 +139,16 @@ def _lost_at(simulation: Callable[[str], tuple[Exchange, bool]]) -> Callable[[st
     return find
 
 
+def _first_of_many(simulation: Callable[[str, int], tuple[list[str], int]]) -> Any:
+    """Runs a simulation with several seeds, up to the first that finds something."""
+
+    def find(socket: str) -> str:
+        found = (simulation(socket, seed)[0] for seed in range(DIRECTED_SEEDS_COUNT))
+        return next((summaries[0] for summaries in found if summaries), "")
+
+    return find
+
+
 def _without_barrier(*scripts: str) -> Callable[[], AbstractContextManager[None]]:
     """The replies of some scripts wait for nothing."""
 
@@ -224,6 +239,19 @@ def _no_sweep() -> Iterator[None]:
 def _due_hints_ignored() -> Iterator[None]:
     """The scheduler sleeps through earlier tasks, and never sweeps."""
     with _no_sweep(), mock.patch.object(Scheduler, "on_hint", return_value=None):
+        yield
+
+
+@contextmanager
+def _wake_ups_dropped() -> Iterator[None]:
+    """Every third one reaches no Retrieve."""
+    notify, numbers = ReadyNotifier.notify, itertools.count(1)
+
+    def some(notifier: ReadyNotifier, shard: ShardId, count: int) -> None:
+        if next(numbers) % 3:
+            notify(notifier, shard, count)
+
+    with mock.patch.object(ReadyNotifier, "notify", some):
         yield
 
 
@@ -770,6 +798,14 @@ BUGS: tuple[Bug, ...] = (
         "BullMQ: workers stop silently after a failover (#3088); dramatiq stalls (#527)",
         patch=_due_hints_ignored,
         searches=(Search.ONE_NODE,),
+    ),
+    Bug(
+        "a wake-up is dropped",
+        _set("G14"),
+        "a Retrieve that was woken for a task found it taken, and slept through the next one",
+        patch=_wake_ups_dropped,
+        searches=(Search.DIRECTED,),
+        directed=_first_of_many(late_deliveries),
     ),
     Bug(
         "WAIT left out",

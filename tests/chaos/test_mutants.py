@@ -19,6 +19,8 @@ from chaos.history.reader import History, Note
 from ddq.client import NewTask, convert
 from ddq.errors import OutcomeUnknown
 from ddq.scheduler.visit import Visitor
+from ddq.server.notifier import ReadyNotifier
+from ddq.server.retrieval import Retrieval
 from ddq.store.barrier import DataNodes, Policy, Timing
 from ddq.store.scripts import load_scripts
 from ddq.store.topology.sentinel import SentinelTopology
@@ -50,6 +52,8 @@ def test_a_mutation_changes_something_while_it_is_applied() -> None:
             OutcomeUnknown.definite,
             {name: script.source for name, script in load_scripts().items()},
             Visitor._acquire,
+            ReadyNotifier.notify,
+            Retrieval.retrieve,
             SentinelTopology.connect,
             spec.WhichOneof("schedule"),
         ]

@@ -270,6 +270,24 @@ def g13_retrieve(history: SyntheticHistory) -> None:
             event["request"]["request_id"] = "r"
 
 
+def ready_for_a_second() -> SyntheticHistory:
+    """No worker waits for the task meanwhile."""
+    history = SyntheticHistory()
+    history.enqueue("a")
+    history.promote()
+    history.wait(1.0)
+    history.ack(history.lease())
+    return history
+
+
+def g14(history: SyntheticHistory) -> None:
+    """A Retrieve waits for 900 ms of that second, and comes back empty."""
+    history.retrieve(process="v", wait_ms=900)
+    begun, over = history.events[-2:]
+    begun["time_ns"], over["time_ns"] = 50_000_000, 950_000_000
+    history.events.sort(key=lambda event: event["time_ns"])
+
+
 @dataclass(frozen=True)
 class Break:
     promise: str
@@ -296,6 +314,7 @@ BREAKS = [
     Break("G12", two_leaders, g12_two_owners, "in epoch 1, which was owned by"),
     Break("G13", repeated, g13_ack, "with the same token"),
     Break("G13", repeated, g13_retrieve, "by a repeat of request r"),
+    Break("G14", ready_for_a_second, g14, "for 900 ms of that a worker waited"),
 ]
 IDS = [f"{one.promise}-{one.edit.__name__}" for one in BREAKS]
 

@@ -16,6 +16,7 @@ from chaos.history.streams import RecordedStreams
 from chaos.history.writer import HistoryWriter
 from ddq.client import Client, LeaseRef, NewTask
 from ddq.errors import LeaseLost, OutcomeUnknown, TaskNotFound, TransportError
+from ddq.v1 import task_pb2
 from tests.client.queue import lease
 from tests.client.streams import FakeSource, leased
 from tests.support.server import RunningServer
@@ -136,6 +137,34 @@ async def test_each_reply_of_a_stream_is_a_retrieve_and_the_rest_has_not_happene
     # The second reply may have been leased as soon as the first one.
     assert done[1].begin_ns < done[0].end_ns
     assert {op.outcome for op in ops[len(done) :]} == {"fail"}
+    notes = [note for note in read_history(path).notes if note.op == "credit"]
+    assert {note.process for note in notes} == {stem}
+    # It had credit until it was closed.
+    assert [(note.value.tasks, note.value.spent_by) for note in notes] == [(3, ""), (0, "")]
+
+
+async def test_a_stream_asks_for_nothing_from_the_reply_that_spends_its_credit(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "history.jsonl"
+    source = FakeSource()
+    with HistoryWriter(path) as writer:
+        streams = RecordedStreams(writer, source, "w1")  # type: ignore[arg-type]
+        stream = streams.open(["mail"], max_tasks=2, lease=5 * SECOND)
+        stream.add_credit(2)
+        call = await source.call()
+        for task_id in ("a", "b"):
+            reply = leased(task_id)
+            reply.task.state = task_pb2.TASK_STATE_LEASED
+            call.reply(reply)
+            assert [each.id for each in await stream.read()] == [task_id]
+        closing = asyncio.ensure_future(stream.close())
+        await call.closed.wait()
+        call.end()
+        assert not await closing
+
+    notes = [note.value for note in read_history(path).notes if note.op == "credit"]
+    assert [(note.tasks, note.spent_by) for note in notes] == [(2, ""), (0, f"{call.stem}/2")]
 
 
 async def test_replies_of_a_call_that_broke_may_have_happened_and_are_asked_for(

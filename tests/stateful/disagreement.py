@@ -44,7 +44,20 @@ def promise_of_answer(op: ops.Operation, *answers: ops.Response) -> str:
         return "G5 never early"
     if isinstance(op, ops.Nack) and _same_but_for(3, answers):
         return "G10 retry bound"
+    if isinstance(op, ops.Retrieve) and _fewer_leases(answers):
+        return "G14 prompt delivery"
     return _PROMISES.get(type(op), "G13 idempotent")
+
+
+def _fewer_leases(answers: tuple[ops.Response, ...]) -> bool:
+    """Whether an answer lacks leases of the expected one, and those that it has are the same."""
+    expected, *others = answers
+    want: Any = expected.results[0] if expected.results else ("", 0, ())
+    for answer in others:
+        have: Any = answer.results[0] if answer.results else ("", 0, ())
+        if have[0] == want[0] and set(have[2]) < set(want[2]):
+            return True
+    return False
 
 
 def _disputed(answers: tuple[ops.Response, ...]) -> list[tuple[Any, ...]]:

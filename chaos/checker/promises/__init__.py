@@ -20,6 +20,7 @@ from chaos.checker.promises import (
     g11_conservation,
     g12_one_leader,
     g13_idempotent,
+    g14_prompt_delivery,
 )
 from chaos.checker.verdict import Found
 from chaos.checker.view import RunView
@@ -65,6 +66,7 @@ CHECKERS: tuple[Checker, ...] = (
     Checker("G11", g11_conservation.check, frozenset({_DRAIN}), reads_journal=False),
     Checker("G12", g12_one_leader.check, frozenset({_JOURNAL})),
     Checker("G13", g13_idempotent.check),
+    Checker("G14", g14_prompt_delivery.check, frozenset({_REPLIES, _JOURNAL}), reads_journal=False),
 )
 
 __all__ = ["CHECKERS", "Checker", "Need"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -10,12 +12,17 @@ from unittest import mock
 
 from ddq.scheduler.shard import Shard
 from ddq.scheduler.visit import Visitor
+from ddq.server.notifier import ReadyNotifier
+from ddq.server.retrieval import Retrieval, Wanted
 from ddq.store import scripts
+from ddq.store.job_values import Leased
 from ddq.task import Topic
 
 Patch = Callable[[], AbstractContextManager[Any]]
 
 STANDBY_LATE_S = 5.0
+EMPTY_S = 1.0
+EMPTY_EVERY_S = 5.0
 
 
 def edited(text: str, other: str) -> AbstractContextManager[Any]:
@@ -43,6 +50,26 @@ def _slow_standby() -> Iterator[None]:
 
     with mock.patch.object(Visitor, "_acquire", late):
         yield
+
+
+def _wake_up_dropped() -> AbstractContextManager[Any]:
+    """No Retrieve that waits hears of a ready task; the next one that asks finds it."""
+    return mock.patch.object(ReadyNotifier, "notify", return_value=None)
+
+
+def _empty_while_ready() -> AbstractContextManager[Any]:
+    """For some seconds every server answers that there is nothing."""
+    retrieve = Retrieval.retrieve
+
+    async def empty_at_times(
+        retrieval: Retrieval, wanted: Wanted, *args: Any, **kwargs: Any
+    ) -> list[Leased]:
+        if time.monotonic() % EMPTY_EVERY_S < EMPTY_S:
+            await asyncio.sleep(min(wanted.wait_s, EMPTY_S))
+            return []
+        return await retrieve(retrieval, wanted, *args, **kwargs)
+
+    return mock.patch.object(Retrieval, "retrieve", empty_at_times)
 
 
 MISTAKES: Mapping[str, tuple[str, frozenset[str], str, Patch]] = {
@@ -121,6 +148,18 @@ MISTAKES: Mapping[str, tuple[str, frozenset[str], str, Patch]] = {
             "elseif t and not replacing then",
             "elseif t and not replacing and t.state < SUCCEEDED then",
         ),
+    ),
+    "wake-up-dropped": (
+        "a Retrieve that waits does not hear of a task that becomes ready",
+        frozenset({"G14"}),
+        "api-killed",
+        _wake_up_dropped,
+    ),
+    "empty-while-ready": (
+        "a Retrieve is answered with nothing while tasks are ready, for 1 s in 5",
+        frozenset({"G14"}),
+        "api-killed",
+        _empty_while_ready,
     ),
     "another-payload": (
         "a lease brings the payload of the task before it in the batch",
