@@ -177,10 +177,51 @@ class Settings:
     )
     calls_waiting_max_count: int = described(
         5_000,
-        "calls that may wait for a server to begin with them; one more has no effect, and gRPC "
-        "ends it with CANCELLED",
+        "calls that may wait for a server to begin with them; while there are more, new ones are "
+        "OVERLOADED, those that end or prolong attempts from half as many again; beyond twice as "
+        "many gRPC ends them with CANCELLED",
         least=1,
         most=1_000_000,
+    )
+    calls_waiting_max_ms: int = described(
+        5 * SECOND_MS,
+        "how long a call may wait for a server to begin with it; while one waits for longer, new "
+        "ones are OVERLOADED, likewise",
+        least=1,
+        most=1 * HOUR_MS,
+    )
+    calls_running_max_count: int = described(
+        10_000,
+        "calls that a server has begun with, waiting ones included; one more is OVERLOADED",
+        least=1,
+        most=1_000_000,
+    )
+    calls_running_max_bytes: int = described(
+        256 * MIB,
+        "bytes of the requests of those calls, and of replies on their way; one more call is "
+        "OVERLOADED",
+        least=1,
+        most=64 * 1_024 * MIB,
+    )
+    transfer_timeout_ms: int = described(
+        30 * SECOND_MS,
+        "how long a client may take to send a request, or to take a reply; then the call is ended, "
+        "or the connection closed",
+        least=1,
+        most=1 * DAY_MS,
+    )
+    connections_max_count: int = described(
+        2_000, "connections of a server; it closes one more at once", least=1, most=1_000_000
+    )
+    connection_calls_max_count: int = described(
+        1_000, "calls under way of one connection; one more is OVERLOADED", least=1, most=1_000_000
+    )
+    connection_idle_ms: int = described(
+        5 * MINUTE_MS,
+        "how long a connection without calls is kept; then its client connects again when it has "
+        "a call; 0: for ever",
+        least=0,
+        most=1 * DAY_MS,
     )
     durability: str = described(
         "quorum",

@@ -235,7 +235,7 @@ class StoreFull(ResourceExhausted):
 
 
 class Overloaded(ResourceExhausted):
-    """Too many requests wait for the store."""
+    """More calls wait, or are under way, than a server or a client has room for."""
 
     reason = "OVERLOADED"
     retry_delay_s = 0.1

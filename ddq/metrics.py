@@ -93,6 +93,17 @@ class Metrics:
     )  # fmt: skip
     rpcs_running: Gauge = metric("ddq_rpcs_running", "RPCs under way", "server", ("method",))
 
+    calls_refused: Counter = metric(
+        "ddq_calls_refused_total",
+        "calls that were OVERLOADED before they began, by the bound that was reached: waiting, "
+        "running, connection or bytes", "server", ("bound",),
+    )  # fmt: skip
+    calls_stalled: Counter = metric(
+        "ddq_calls_stalled_total",
+        "calls that were ended since their client did not send the request, or take the reply",
+        "server",
+    )  # fmt: skip
+
     store_running: Gauge = metric(
         "ddq_store_requests_running",
         "scripts that wait for the store: to be sent, for its answer, or for the barrier", "all",
@@ -185,6 +196,8 @@ class Metrics:
             self.store_errors.labels(error.reason)
         for how in ("unsent", "lost"):
             self.sends_failed.labels(how)
+        for bound in ("waiting", "running", "connection", "bytes"):
+            self.calls_refused.labels(bound)
 
     def with_process(self) -> Metrics:
         """Adds the figures of the process itself: processor time, memory, open files."""
@@ -366,9 +379,13 @@ ALERTS = (
         "let tasks end, purge, or raise `maxmemory`",
     ),
     Alert(
-        "overload", _errors("OVERLOADED"),
-        "more requests wait for the store than `store_queue_max_count` or `store_queue_max_bytes`",
-        "fewer or larger batches, a faster disk, more shards on more nodes",
+        "overload",
+        _errors("OVERLOADED") + " or increase(ddq_calls_refused_total[5m]) > 0",
+        "more calls arrive than the servers or the store can handle; `ddq_calls_refused_total` "
+        "says which bound of the server was reached, `store_queue_max_count` and "
+        "`store_queue_max_bytes` are those of the store",
+        "fewer or larger batches; for the servers more processes, for the store a faster disk, or "
+        "more shards on more nodes",
     ),
     Alert(
         "schedulers depose each other", "rate(ddq_scheduler_deposed_total[10m]) > 0.1",

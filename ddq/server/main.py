@@ -15,14 +15,20 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from grpc_reflection.v1alpha._async import ReflectionServicer
 
 from ddq.access import CertificateFiles
-from ddq.config import LIMITS, MS_PER_SECOND, Settings, StartupError, split_address
+from ddq.config import MS_PER_SECOND, Settings, StartupError, split_address
 from ddq.metrics import Metrics, served_metrics
 from ddq.scheduler import Scheduler
 from ddq.server.admin import AdminService
+from ddq.server.admission import Admission, known_waiting_calls
 from ddq.server.draining import drain, uninterrupted
 from ddq.server.health import watch_health
-from ddq.server.listening import stop_listening
-from ddq.server.malformed import Registrar
+from ddq.server.listening import (
+    allow_connections,
+    close_connection,
+    grpc_options,
+    stop_listening,
+)
+from ddq.server.methods import Registrar
 from ddq.server.notifier import ReadyNotifier
 from ddq.server.open_calls import OpenCalls
 from ddq.server.rpc import CallFactory, RunningCalls, servicer
@@ -113,7 +119,7 @@ async def _serve(
 ) -> None:
     service = QueueService(store, ReadyNotifier(store.hints))
     running, calls, streams = RunningCalls(), OpenCalls(), OpenCalls()
-    server, health_servicer = _make_server(
+    server, health_servicer, admission = _make_server(
         store, service, running, calls, streams, shares_port=options.shares_port
     )
     host, _ = split_address(options.listen)
@@ -134,6 +140,7 @@ async def _serve(
             checks = group.create_task(
                 watch_health(store, health_servicer, (QUEUE, ADMIN)), name="ddq health"
             )
+            stalls = group.create_task(admission.end_stalled(), name="ddq stalled calls")
             if scheduler is not None:
                 group.create_task(scheduler.run(scheduler_stop), name="ddq scheduler")
             await server.start()
@@ -153,6 +160,7 @@ async def _serve(
             await drain(server, running, calls, streams, drain_s, leave=leave)
             checks.cancel()
             hints.cancel()
+            stalls.cancel()
     finally:
         # It has an effect only if something failed, or if this was cancelled, before the drain.
         try:
@@ -169,22 +177,11 @@ def _make_server(
     streams: OpenCalls,
     *,
     shares_port: bool,
-) -> tuple[grpc.aio.Server, HealthServicer]:
-    server = grpc.aio.server(
-        options=[
-            ("grpc.max_receive_message_length", LIMITS.request_max_bytes),
-            # Replies carry at most retrieve_max_bytes of payloads, and their envelopes.
-            ("grpc.max_send_message_length", 2 * LIMITS.request_max_bytes),
-            # gRPC's own are 1,000 and 3,000; in between it refuses by chance.
-            ("grpc.server.max_pending_requests", store.settings.calls_waiting_max_count),
-            ("grpc.server.max_pending_requests_hard_limit", store.settings.calls_waiting_max_count),
-            # A second server on the same port would take half of the calls, unless that is the
-            # purpose: then the parent of both keeps the port from all others.
-            ("grpc.so_reuseport", int(shares_port)),
-            ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
-        ]
-    )
-    registrar: Any = Registrar(server, store.metrics, calls, streams)
+) -> tuple[grpc.aio.Server, HealthServicer, Admission]:
+    allow_connections(store.settings.connections_max_count)
+    server = grpc.aio.server(options=grpc_options(store.settings, shares_port=shares_port))
+    admission = Admission(store.settings, store.metrics, known_waiting_calls(), close_connection)
+    registrar: Any = Registrar(server, admission, store.metrics, calls, streams)
     factory = CallFactory(store.settings, store.clock)
     queue = servicer(
         service,
@@ -211,4 +208,4 @@ def _make_server(
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(  # type: ignore[no-untyped-call]
         described, registrar
     )
-    return server, health_servicer
+    return server, health_servicer, admission
