@@ -310,6 +310,12 @@ class Settings:
         least=1,
         most=1 * HOUR_MS,
     )
+    metrics_topics_max_count: int = described(
+        50,
+        "topics that have metrics of their own; the others are summed as other",
+        least=0,
+        most=10_000,
+    )
     auto_create_topics: bool = described(True, "the first enqueue to a topic creates it")
     tls_server_cert: str = described(
         "",

@@ -1,8 +1,9 @@
-"""Every metric that a process gives to Prometheus, and what to alert on: two tables.
+"""Every metric that a process gives to Prometheus: one table.
 
-Adding a metric is one line in ``Metrics``; the code that counts is given the object. The tables in
-docs/OPERATIONS.md are generated from here. No label has values that users choose: topics, ids and
-workers have no bound, and `ddq stats` tells about one topic.
+Adding a metric is one line in ``Metrics``; the code that counts is given the object. The table in
+docs/OPERATIONS.md is generated from here, and tools/alerts.py has what to alert on. No label has
+values without a bound: ids and workers are in none, and of topics at most
+``metrics_topics_max_count`` have a label of their own.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ R = TypeVar("R")
 RPC_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 SEND_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 LATENESS_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 120)
+BARRIER_BUCKETS_S = SEND_BUCKETS_S
+OTHER_TOPICS = "other"
+"""The label of the topics that have none of their own."""
 COUNT_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
@@ -92,6 +96,16 @@ class Metrics:
         RPC_BUCKETS_S,
     )  # fmt: skip
     rpcs_running: Gauge = metric("ddq_rpcs_running", "RPCs under way", "server", ("method",))
+    items_refused: Counter = metric(
+        "ddq_items_refused_total",
+        "items of requests that the store refused, of single ones and of batches, by the reason; "
+        "LEASE_LOST is a lease token that no longer held", "server", ("reason",),
+    )  # fmt: skip
+    delivery_lateness: Histogram = metric(
+        "ddq_delivery_lateness_seconds",
+        "of each batch of deliveries: how long its first task had been due, by the store's clock; "
+        "the time for which no worker asked counts", "server", (), LATENESS_BUCKETS_S,
+    )  # fmt: skip
 
     calls_refused: Counter = metric(
         "ddq_calls_refused_total",
@@ -128,6 +142,17 @@ class Metrics:
     waits: Counter = metric(
         "ddq_barrier_waits_total", "sends that waited for replicas (WAIT or WAITAOF)", "all"
     )
+
+    barrier_seconds: Histogram = metric(
+        "ddq_barrier_seconds",
+        "sends that waited for replicas, from the send to the last answer", "all", (),
+        BARRIER_BUCKETS_S,
+    )  # fmt: skip
+    held_seconds: Histogram = metric(
+        "ddq_barrier_held_seconds",
+        "replies that the barrier of their own send did not confirm, from their arrival to the "
+        "barrier that did", "all", (), BARRIER_BUCKETS_S,
+    )  # fmt: skip
 
     held: Gauge = metric(
         "ddq_store_replies_held", "replies that wait for a barrier which is good", "all"
@@ -183,6 +208,28 @@ class Metrics:
         "how long the oldest ready task had been due when its shard was last swept", "scheduler",
         several="max",
     )  # fmt: skip
+    counted: Gauge = metric(
+        "ddq_tasks_counted",
+        "tasks enqueued, succeeded, cancelled, purged and quarantined (set_aside) since their "
+        "topics were made, when the shards were last swept", "scheduler", ("state",),
+        several="max",
+    )  # fmt: skip
+    conservation: Gauge = metric(
+        "ddq_conservation_difference_tasks",
+        "promise G11: tasks by which enqueued differs from the sum of all states, of all shards "
+        "when they were last swept; always 0", "scheduler", several="max",
+    )  # fmt: skip
+    topic_tasks: Gauge = metric(
+        "ddq_topic_tasks",
+        "tasks of a topic when its shards were last swept; topics beyond metrics_topics_max_count "
+        "are summed as other", "scheduler", ("topic", "state"), several="max",
+    )  # fmt: skip
+    topic_oldest_ready: Gauge = metric(
+        "ddq_topic_oldest_ready_age_seconds",
+        "how long the oldest ready task of a topic had been due when its shards were last swept; "
+        "of the topics that are summed as other the oldest", "scheduler", ("topic",),
+        several="max",
+    )  # fmt: skip
     malformed: Gauge = metric(
         "ddq_malformed_entries", "entries that ddq did not write, since the topics were made",
         "scheduler", ("kind",), several="max",
@@ -194,6 +241,7 @@ class Metrics:
         # What appears only when it happens first seems never to have grown: no alert would see it.
         for error in all_errors():
             self.store_errors.labels(error.reason)
+            self.items_refused.labels(error.reason)
         for how in ("unsent", "lost"):
             self.sends_failed.labels(how)
         for bound in ("waiting", "running", "connection", "bytes"):
@@ -303,115 +351,6 @@ def counted_store_request(
             return await method(self, *args, **kwargs)
 
     return counted
-
-
-# What to alert on ----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Alert:
-    """A condition that needs a person.
-
-    Attributes:
-        when: PromQL.
-        means: what has happened.
-        do: what to do.
-    """
-
-    name: str
-    when: str
-    means: str
-    do: str
-
-
-def _errors(*reasons: str) -> str:
-    return f'increase(ddq_store_errors_total{{reason=~"{"|".join(reasons)}"}}[5m]) > 0'
-
-
-ALERTS = (
-    Alert(
-        "no scheduler", "absent(ddq_scheduler_shards)",
-        "nothing becomes due", "start `ddq scheduler`",
-    ),
-    Alert(
-        "tasks become ready late",
-        "histogram_quantile(0.999, sum by (le) (rate(ddq_scheduler_lateness_seconds_bucket[5m])))"
-        " > 0.25",
-        "schedulers cannot keep up, or the store is slow; after a failover or a pause for a moment",
-        "look at `ddq_store_send_seconds` and the schedulers' processor time; give busy topics "
-        "more shards",
-    ),
-    Alert(
-        "rollback", _errors("ROLLBACK_DETECTED"),
-        "the store lost writes that it had acknowledged at QUORUM or ALL",
-        "find out how before you reset; until then writes are refused",
-    ),
-    Alert(
-        "clocks", _errors("CLOCK_UNSAFE"),
-        "a clock of the store or of a process is off, or the store's ran backwards",
-        "set the clocks right; see Clocks",
-    ),
-    Alert(
-        "store away", "ddq_serving == 0",
-        "a server does not reach its store, and answers UNAVAILABLE",
-        "look at the store and the network to it",
-    ),
-    Alert(
-        "outcomes unknown",
-        'rate(ddq_store_errors_total{reason="WRITE_OUTCOME_UNKNOWN"}[5m]) > 1',
-        "answers of the store are lost, or replicas do not confirm in time",
-        "look at the store, its replicas and the network",
-    ),
-    Alert(
-        "barriers break", "increase(ddq_barrier_breaks_total[10m]) > 5",
-        "the master, a replica or a server falls silent again and again; each time QUORUM waits "
-        "for all replicas until it has settled",
-        "look for pauses of the hosts, slow disks, and lost packets between data nodes",
-    ),
-    Alert(
-        "too few replicas", _errors("NOT_ENOUGH_REPLICAS"),
-        "the store's `min-replicas-to-write` is not met: it takes no writes",
-        "bring the replicas back",
-    ),
-    Alert(
-        "store full", _errors("STORE_FULL"),
-        "the store is at its `maxmemory` and takes no new tasks",
-        "let tasks end, purge, or raise `maxmemory`",
-    ),
-    Alert(
-        "overload",
-        _errors("OVERLOADED") + " or increase(ddq_calls_refused_total[5m]) > 0",
-        "more calls arrive than the servers or the store can handle; `ddq_calls_refused_total` "
-        "says which bound of the server was reached, `store_queue_max_count` and "
-        "`store_queue_max_bytes` are those of the store",
-        "fewer or larger batches; for the servers more processes, for the store a faster disk, or "
-        "more shards on more nodes",
-    ),
-    Alert(
-        "schedulers depose each other", "rate(ddq_scheduler_deposed_total[10m]) > 0.1",
-        "schedulers stall for longer than `leader_lease_ms`, or come and go",
-        "give them processor time; raise `leader_lease_ms`",
-    ),
-    Alert(
-        "too few workers", "ddq_oldest_ready_age_seconds > 60",
-        "tasks are ready, and no worker takes them", "add workers; `ddq stats` says to which topic",
-    ),
-    Alert(
-        "malformed entries",
-        "max(delta(ddq_malformed_entries[1h])) > 0 or " + _errors("STORE_MALFORMED"),
-        "another program wrote into ddq's keys, or a file was damaged", "see Malformed entries",
-    ),
-    Alert(
-        "processes end", "increase(ddq_process_ends_total[10m]) > 2",
-        "processes of --processes ended by themselves, and were replaced",
-        "the log says how each ended: out of memory, or a bug to report",
-    ),
-    Alert(
-        "bugs", 'increase(ddq_rpcs_total{code="INTERNAL"}[5m]) > 0',
-        "an RPC failed in a way that ddq does not know", "the server's log says where: report it",
-    ),
-)  # fmt: skip
-"""Worst first."""
 
 
 @asynccontextmanager

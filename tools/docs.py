@@ -25,11 +25,12 @@ from chaos.experiments.matrix.table import Cell
 from chaos.experiments.mutants.registry import MUTATIONS
 from ddq import errors
 from ddq.config import DEFAULTS, LIMITS, ProcessSettings, Settings, variable
-from ddq.metrics import ALERTS, Metrics, ParentMetrics, specs
+from ddq.metrics import Metrics, ParentMetrics, specs
 from ddq.store.scripts import Script, default_scripts
 from models.promises import PROMISES
 from tests import profiles
 from tests.bugs.registry import BUGS
+from tools.alerts import ALERTS
 from tools.gen import include_paths, sources
 from tools.repo import ROOT, Repo, ToolError
 
@@ -263,7 +264,7 @@ def error_table() -> str:
 
 
 def metrics() -> str:
-    """ddq/metrics.py: what is shown."""
+    """ddq/metrics.py."""
     rows = (
         (
             code(spec.name),
@@ -280,7 +281,7 @@ def metrics() -> str:
 
 
 def alerts() -> str:
-    """ddq/metrics.py: what to alert on."""
+    """tools/alerts.py."""
     rows = (
         (sentence(alert.name), code(alert.when), sentence(alert.means), sentence(alert.do))
         for alert in ALERTS

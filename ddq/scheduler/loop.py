@@ -63,7 +63,9 @@ class Scheduler:
         self._queue: VisitQueue[Shard] = VisitQueue(
             lambda shard: self._topology.known_node(shard.id.key("control"))
         )
-        self._gauges = ShardGauges(store.metrics, self._table.shards)
+        self._gauges = ShardGauges(
+            store.metrics, self._table.shards, self._settings.metrics_topics_max_count
+        )
         self._visitor = Visitor(
             store,
             self._gauges,

@@ -58,6 +58,8 @@ class GroupCommit:
         keep_s: for so long after the last request heartbeats keep a chain unbroken.
         on_trouble: called when the node did not do what a master does.
         on_break: called when a chain that had settled breaks.
+        on_held: called for each reply that had to wait for a later barrier than that of its own
+            send, with how long, in s.
         ask_elections: asks the Sentinels, until a deadline in the event loop's time, whether an
             election that replaces the node may be under way; None: the node is never replaced.
         trusted_s: see Chain.
@@ -76,6 +78,7 @@ class GroupCommit:
         keep_s: float = 0.0,
         on_trouble: Callable[[str], None] = lambda _: None,
         on_break: Callable[[], None] = lambda: None,
+        on_held: Callable[[float], None] = lambda _: None,
         ask_elections: Callable[[float], Awaitable[ElectionAnswer]] | None = None,
         trusted_s: float = float("-inf"),
         suspended_s: Callable[[], float] = suspended_s,
@@ -98,7 +101,7 @@ class GroupCommit:
         self._queued_bytes = 0
         self._queue: deque[PendingRequest] = deque()
         self._under_way: list[PendingRequest] = []
-        self._unconfirmed = UnconfirmedReplies()
+        self._unconfirmed = UnconfirmedReplies(on_held)
         self._arrived = asyncio.Event()
         self._loop_task: asyncio.Task[None] | None = None
         self._closed = False
@@ -277,9 +280,10 @@ class GroupCommit:
                     reply_bytes = size_bytes(reply)
                     request.size_bytes += reply_bytes
                     self._queued_bytes += reply_bytes
+                    request.held_from_s = asyncio.get_running_loop().time()
                 self._unconfirmed.add(request, reply)
         if sent.confirmed:
-            self._unconfirmed.release(sent.replicas_acked)
+            self._unconfirmed.release(sent.replicas_acked, asyncio.get_running_loop().time())
         return unknown
 
     def _fail(self, batch: Sequence[PendingRequest], error: DdqError) -> None:

@@ -11,9 +11,10 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
-from ddq.config import LIMITS
+from ddq.config import LIMITS, MS_PER_SECOND
 from ddq.entropy import Entropy
 from ddq.errors import DdqError, StoreMalformed, TopicNotFound
+from ddq.metrics import Metrics, null_metrics
 from ddq.store.batch import run_batch
 from ddq.store.ids import pack_id, pack_ids, unpack_id
 from ddq.store.job_values import (
@@ -89,12 +90,20 @@ class JobStore:
         topics: the registry.
         scripts: runs the scripts.
         entropy: of tokens and jitter.
+        metrics: counts what is refused and how late deliveries are; None: nowhere.
 
     Attributes:
         snoozes_max_count: snoozes of one run.
     """
 
-    def __init__(self, topics: TopicRegistry, scripts: ShardScripts, entropy: Entropy) -> None:
+    def __init__(
+        self,
+        topics: TopicRegistry,
+        scripts: ShardScripts,
+        entropy: Entropy,
+        metrics: Metrics | None = None,
+    ) -> None:
+        self._metrics = metrics or null_metrics()
         self._topics = topics
         self._scripts = scripts
         self.snoozes_max_count = LIMITS.snoozes_max_count
@@ -294,6 +303,9 @@ class JobStore:
             # an attempt each time. Should this fail, their leases expire.
             with contextlib.suppress(DdqError):
                 await self.nack(topic.name, unreadable, call)
+        if leases and status != b"REPEATED":
+            late_ms = reply.store_ms - leases[0].task.due_ms
+            self._metrics.delivery_lateness.observe(max(0, late_ms) / MS_PER_SECOND)
         return leases, status == b"REPEATED", ready
 
     async def ack(
@@ -494,7 +506,7 @@ class JobStore:
         call: Call,
     ) -> list[Outcome[T]]:
         """See run_batch."""
-        return await run_batch(
+        outcomes = await run_batch(
             self._scripts,
             topic,
             script,
@@ -505,3 +517,8 @@ class JobStore:
             call,
             head=head,
         )
+        for outcome in outcomes:
+            # Without a receipt no script has answered: that is an error of the store.
+            if outcome.error is not None and outcome.receipt is not None:
+                self._metrics.items_refused.labels(outcome.error.reason).inc()
+        return outcomes

@@ -22,7 +22,8 @@ class MeteredConnection:
         """See Connection.send."""
         metrics, began_s = self._metrics, time.perf_counter()
         metrics.send_commands.observe(len(commands))
-        if any(command[0] in BARRIERS for command in commands):
+        waits = any(command[0] in BARRIERS for command in commands)
+        if waits:
             metrics.waits.inc()
         try:
             replies = await self._inner.send(commands, timeout_s)
@@ -32,7 +33,10 @@ class MeteredConnection:
         except ReplyLostError:
             metrics.sends_failed.labels("lost").inc()
             raise
-        metrics.send_seconds.observe(time.perf_counter() - began_s)
+        took_s = time.perf_counter() - began_s
+        metrics.send_seconds.observe(took_s)
+        if waits:
+            metrics.barrier_seconds.observe(took_s)
         return replies
 
     async def close(self) -> None:

@@ -92,7 +92,7 @@ def open_store(
         shard_settings=shard_settings,
         scripts=shard_scripts,
         directory=directory,
-        jobs=JobStore(topics, shard_scripts, entropy),
+        jobs=JobStore(topics, shard_scripts, entropy, metrics),
         scheduler_api=SchedulerApi(shard_scripts, entropy, settings),
         operator_api=OperatorApi(topics, shard_scripts, settings),
         recovery_api=RecoveryApi(topics, shard_scripts, directory, clock),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ddq.errors import DdqError, WriteOutcomeUnknown
@@ -32,6 +32,8 @@ class PendingRequest:
         deadline_s: in the event loop's time.
         size_bytes: of the arguments, and of the reply once that waits for its confirmation.
         sent: whether the store may have run it.
+        held_from_s: when its reply arrived, in the event loop's time, if the barrier of its own
+            send was not enough.
     """
 
     script: Script
@@ -41,6 +43,7 @@ class PendingRequest:
     future: asyncio.Future[Committed]
     size_bytes: int
     sent: bool = False
+    held_from_s: float | None = None
 
     def command(self, *, with_source: bool) -> Command:
         """EVALSHA, or EVAL with the script's source for a store that does not know it."""
@@ -66,9 +69,14 @@ class PendingRequest:
 
 
 class UnconfirmedReplies:
-    """Replies that have arrived and wait for a barrier that confirms their writes."""
+    """Replies that have arrived and wait for a barrier that confirms their writes.
 
-    def __init__(self) -> None:
+    Args:
+        on_held: called for each that had to wait, once it is released, with how long, in s.
+    """
+
+    def __init__(self, on_held: Callable[[float], None] = lambda _: None) -> None:
+        self._on_held = on_held
         self._replies: list[tuple[PendingRequest, Reply]] = []
 
     def __len__(self) -> int:
@@ -82,9 +90,11 @@ class UnconfirmedReplies:
         """Forgets the replies whose callers have gone."""
         self._replies = [each for each in self._replies if not each[0].is_answered]
 
-    def release(self, replicas_acked: int) -> None:
+    def release(self, replicas_acked: int, now_s: float) -> None:
         """Answers all callers: a barrier covers every write of its connection before it."""
         for request, reply in self._replies:
+            if request.held_from_s is not None:
+                self._on_held(now_s - request.held_from_s)
             request.answer(Committed(reply, replicas_acked))
         self._replies.clear()
 

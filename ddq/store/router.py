@@ -177,6 +177,7 @@ class Router:
                 keep_s=settings.barrier_keep_ms / MS_PER_SECOND,
                 on_trouble=lambda reason: self.topology.suspect(node, reason),
                 on_break=self._metrics.chain_breaks.inc,
+                on_held=self._metrics.held_seconds.observe,
                 ask_elections=lambda deadline_s: self.topology.elections(node, deadline_s),
                 trusted_s=self.topology.trusted_s(node),
             )

@@ -8,17 +8,20 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 
+import grpc.aio
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from ddq.config import Settings, StartupError
-from ddq.metrics import ALERTS, Metrics, ParentMetrics, Spec, specs
+from ddq.metrics import Metrics, ParentMetrics, Spec, specs
 from ddq.scheduler.process import SchedulerOptions, run_scheduler
 from ddq.store.connection import Command, NotSentError, Reply, ReplyLostError
 from ddq.store.metered import MeteredConnection
+from ddq.v1 import delay_queue_service_pb2 as pb
 from tests.support.rpc import DEADLINE_S, Producer, failure_of, seconds
 from tests.support.server import scheduling, serving
 from tests.support.store import StoreServer
+from tools.alerts import ALERTS
 
 Figures = Mapping[str, float]
 FREE = "127.0.0.1:0"
@@ -70,6 +73,8 @@ async def test_the_figures_of_a_server_and_a_scheduler(store_server: StoreServer
         assert served["ddq_store_requests_running"] == 0
         assert served["ddq_store_send_commands_count"] == served["ddq_store_send_seconds_count"] > 5
         assert served["ddq_scheduler_promoted_total"] == 0
+        assert served["ddq_delivery_lateness_seconds_count"] == 3
+        assert served["ddq_delivery_lateness_seconds_sum"] < DEADLINE_S
         assert served["process_cpu_seconds_total"] > 0
 
         async with asyncio.timeout(DEADLINE_S):
@@ -84,6 +89,8 @@ async def test_the_figures_of_a_server_and_a_scheduler(store_server: StoreServer
         assert figures["ddq_scheduler_acquired_total"] == 1
         assert figures["ddq_scheduler_sweeps_total"] > 1
         assert figures['ddq_tasks{state="ready"}'] == 0
+        assert figures['ddq_tasks_counted{state="enqueued"}'] == 2
+        assert figures["ddq_conservation_difference_tasks"] == 0
 
         # Another scheduler leads now, as the keys say.
         store_server.sync.hset(
@@ -96,10 +103,42 @@ async def test_the_figures_of_a_server_and_a_scheduler(store_server: StoreServer
         text = "\n".join({**served, **figures})
         for spec in specs().values():
             assert spec.name in text, f"{spec.name} is not shown"
-        assert "jobs" not in text, "a label has values that users choose"
+        assert figures['ddq_topic_tasks{state="leased",topic="jobs"}'] == 2
+        named = {name for name in {**served, **figures} if "jobs" in name}
+        assert named == {
+            'ddq_topic_oldest_ready_age_seconds{topic="jobs"}',
+            *(
+                f'ddq_topic_tasks{{state="{state}",topic="jobs"}}'
+                for state in ("scheduled", "ready", "leased", "dead")
+            ),
+        }, "another label has values that users choose"
 
 
 LEASED = 'ddq_tasks{state="leased"}'
+
+
+async def test_items_that_the_store_refuses_are_counted_by_reason(
+    store_server: StoreServer,
+) -> None:
+    async with serving(store_server, metrics=FREE) as server:
+        producer = Producer(server.queue)
+        leased = await producer.take_one("a")
+        token, stale = leased.lease_token, b"x" * 16
+        items = [
+            pb.BatchAckItem(id=id_, lease_token=which)
+            for id_, which in (("a", stale), ("b", token))
+        ]
+        await server.queue.BatchAck(pb.BatchAckRequest(topic="jobs", items=items))
+        await server.queue.Ack(pb.AckRequest(topic="jobs", id="a", lease_token=token))
+        with pytest.raises(grpc.aio.AioRpcError, match="no longer holds"):
+            await server.queue.Ack(pb.AckRequest(topic="jobs", id="a", lease_token=stale))
+        served = await scrape(server.metrics)
+        found = {
+            name.split('"')[1]: value
+            for name, value in served.items()
+            if name.startswith("ddq_items_refused_total") and value
+        }
+        assert found == {"LEASE_LOST": 2, "TASK_NOT_FOUND": 1}
 
 
 async def test_a_store_that_refuses_is_counted_by_its_reason(
@@ -149,7 +188,7 @@ async def test_barriers_and_sends_that_failed_are_counted() -> None:
     def value(name: str, **labels: str) -> float | None:
         return metrics.registry.get_sample_value(name, labels)
 
-    assert value("ddq_barrier_waits_total") == 1
+    assert value("ddq_barrier_waits_total") == value("ddq_barrier_seconds_count") == 1
     assert value("ddq_store_sends_failed_total", how="unsent") == 1
     assert value("ddq_store_sends_failed_total", how="lost") == 1
     assert value("ddq_store_send_commands_sum") == 5

@@ -240,6 +240,28 @@ async def test_a_reply_is_held_until_a_heartbeat_finds_all_replicas() -> None:
     await commit.close()
 
 
+async def test_the_time_of_a_held_reply_is_reported() -> None:
+    acked = iter([2, 0, 2])
+    connection = FakeConnection(
+        lambda commands: [*[command[-1] for command in commands[:-2]], next(acked), role("a", "b")]
+    )
+    held: list[float] = []
+    commit = GroupCommit(
+        connection, 5, 100, policy(Durability.ALL, 3, window_s=0.01),
+        heartbeat=HEARTBEAT, on_held=held.append,
+    )  # fmt: skip
+    await run(commit, "confirmed by its own send")
+    assert held == []
+    connection.free.clear()
+    one = run(commit, "held")
+    await asyncio.sleep(0)
+    connection.free.set()
+    await one
+    assert len(held) == 1
+    assert 0 < held[0] < 30
+    await commit.close()
+
+
 async def test_a_heartbeat_goes_where_the_last_answer_came_from() -> None:
     """A slot that has moved away would answer every heartbeat with MOVED, and hold all replies."""
     moved = redis.exceptions.MovedError("1 elsewhere:1")
