@@ -74,7 +74,7 @@ nightly: $(READY) ## run the tests with many more examples, drawn from SEED
 		--hypothesis-profile=nightly --hypothesis-seed=$(SEED) $(ARGS) 2>&1 | tee -a artifacts/nightly.log
 
 .PHONY: e2e
-e2e: $(READY) ## run the end-to-end tests, which need Go, Node and Chromium with its driver
+e2e: $(READY) ## run the end-to-end tests, which need Go, Node, Prometheus and Chromium with its driver
 	@# Built before and not inside a test, whose time is limited.
 	@tools/gotool.sh git-chglog >/dev/null
 	@tools/gotool.sh grpcurl >/dev/null

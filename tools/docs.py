@@ -30,7 +30,8 @@ from ddq.store.scripts import Script, default_scripts
 from models.promises import PROMISES
 from tests import profiles
 from tests.bugs.registry import BUGS
-from tools.alerts import ALERTS
+from tools.alerts import ALERTS, rule_tests, rules
+from tools.dashboard import dashboard
 from tools.gen import include_paths, sources
 from tools.repo import ROOT, Repo, ToolError
 
@@ -283,10 +284,16 @@ def metrics() -> str:
 def alerts() -> str:
     """tools/alerts.py."""
     rows = (
-        (sentence(alert.name), code(alert.when), sentence(alert.means), sentence(alert.do))
+        (
+            code(alert.name),
+            alert.severity,
+            code(alert.when) + (f" for {alert.hold_minutes} min" if alert.hold_minutes else ""),
+            sentence(alert.means),
+            sentence(alert.do),
+        )
         for alert in ALERTS
     )
-    return table(("alert", "when", "means", "do"), rows)
+    return table(("alert", "severity", "when", "means", "do"), rows)
 
 
 def test_profiles() -> str:
@@ -374,6 +381,14 @@ PARTS: Mapping[str, Callable[[], str]] = {
 }
 
 
+FILES: Mapping[str, Callable[[], str]] = {
+    "deploy/prometheus/ddq.rules.yaml": rules,
+    "deploy/prometheus/ddq.rules.test.yaml": rule_tests,
+    "deploy/grafana/ddq.json": dashboard,
+}
+"""What is generated as a whole."""
+
+
 # --- the pages ------------------------------------------------------------------------------------
 
 
@@ -415,6 +430,13 @@ def main(arguments: list[str] | None = None) -> int:
                 stale.append(page)
                 if not check:
                     (ROOT / page).write_text(wanted, encoding="utf-8")
+        for page, made in FILES.items():
+            path = ROOT / page
+            if not path.exists() or path.read_text(encoding="utf-8") != made():
+                stale.append(page)
+                if not check:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_text(made(), encoding="utf-8")
         if unused := sorted(PARTS.keys() - used):
             raise ToolError(
                 f"no page shows the generated part {', '.join(unused)}: show or drop it"
@@ -428,7 +450,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
         return 1
     if not check:
-        print(f"docs: {len(PAGES)} pages, {len(stale)} changed")
+        print(f"docs: {len(PAGES) + len(FILES)} pages, {len(stale)} changed")
     return 0
 
 

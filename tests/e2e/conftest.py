@@ -33,12 +33,13 @@ class Dev:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.address = ""
+        self.metrics = ""
         self._process: subprocess.Popen[str] | None = None
 
-    def start(self) -> None:
+    def start(self, *flags: str) -> None:
         """Returns when it answers."""
         self._process = subprocess.Popen(
-            [*DDQ, "dev", "--data", str(self.folder), "--listen", "127.0.0.1:0"],
+            [*DDQ, "dev", "--data", str(self.folder), "--listen", "127.0.0.1:0", *flags],
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -46,6 +47,8 @@ class Dev:
         for line in self._process.stdout:
             if line.strip().startswith("address"):
                 self.address = line.split()[1]
+            if line.strip().startswith("metrics"):
+                self.metrics = line.split("/")[2]
             if "Ready" in line:
                 return
         raise AssertionError(f"ddq dev ended with status {self._process.wait()}")

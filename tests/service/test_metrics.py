@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import urllib.request
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -13,7 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from ddq.config import Settings, StartupError
-from ddq.metrics import Metrics, ParentMetrics, Spec, specs
+from ddq.metrics import Metrics, specs
 from ddq.scheduler.process import SchedulerOptions, run_scheduler
 from ddq.store.connection import Command, NotSentError, Reply, ReplyLostError
 from ddq.store.metered import MeteredConnection
@@ -21,11 +20,9 @@ from ddq.v1 import delay_queue_service_pb2 as pb
 from tests.support.rpc import DEADLINE_S, Producer, failure_of, seconds
 from tests.support.server import scheduling, serving
 from tests.support.store import StoreServer
-from tools.alerts import ALERTS
 
 Figures = Mapping[str, float]
 FREE = "127.0.0.1:0"
-SUFFIXES = ("_bucket", "_sum", "_count")
 
 
 def read(address: str | None) -> Figures:
@@ -200,25 +197,6 @@ async def test_an_address_that_cannot_be_used_is_said(store_server: StoreServer)
         options = SchedulerOptions(store_server.url, metrics_listen=first.metrics)
         with pytest.raises(StartupError, match=r"for metrics: .*in use"):
             await run_scheduler(options, stop=asyncio.Event(), on_ready=lambda _: None)
-
-
-def exported(spec: Spec) -> set[str]:
-    """The names by which Prometheus knows a figure."""
-    return {spec.name + suffix for suffix in (SUFFIXES if spec.buckets else ("",))}
-
-
-def test_alerts_speak_of_figures_that_there_are() -> None:
-    every = [*specs().values(), *specs(ParentMetrics).values()]
-    known: set[str] = set().union(*map(exported, every))
-    for alert in ALERTS:
-        names = set(re.findall(r"\bddq_[a-z_]+", alert.when))
-        assert names, alert.name
-        assert names <= known, alert.name
-        for reason in re.findall(r"\b[A-Z]{3,}_[A-Z_]+\b", alert.when):
-            sample = Metrics().registry.get_sample_value(
-                "ddq_store_errors_total", {"reason": reason}
-            )
-            assert sample == 0, f"{alert.name}: {reason} does not exist before it happens"
 
 
 def test_names_follow_the_conventions_of_prometheus() -> None:
