@@ -114,6 +114,10 @@ barrier-model: $(READY) #+ search the model of the barrier: make barrier-model A
 branches: $(READY) #+ list the branches that levels 2 and 3 never visit, each with the reason
 	@$(BIN)/python -m tests.stateful.branches $(ARGS)
 
+.PHONY: fuzz
+fuzz: $(READY) ## send a million hostile requests to a server (20 minutes; ARGS='--requests 50000')
+	@$(BIN)/python -m tests.fuzz $(ARGS)
+
 .PHONY: bench
 bench: $(READY) ## measure ddq and other queues side by side, three times (an hour; ARGS=--list)
 	@$(BIN)/python -m tests.bench $(ARGS)

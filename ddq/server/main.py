@@ -33,6 +33,7 @@ from ddq.server.notifier import ReadyNotifier
 from ddq.server.open_calls import OpenCalls
 from ddq.server.rpc import CallFactory, RunningCalls, servicer
 from ddq.server.service import QueueService
+from ddq.server.throttled_log import quiet_grpc
 from ddq.store.lifecycle import check_options, working_store
 from ddq.store.open import Store
 from ddq.v1 import (
@@ -104,9 +105,9 @@ async def run_server(
             on_ready(ServerInfo(address, str(url), metrics_address))
 
         schedules = url.kind == "embedded" if options.scheduler is None else options.scheduler
-        await _serve(
-            options, store, Scheduler(store) if schedules else None, certificates, stop, ready
-        )
+        scheduler = Scheduler(store) if schedules else None
+        with quiet_grpc():
+            await _serve(options, store, scheduler, certificates, stop, ready)
 
 
 async def _serve(

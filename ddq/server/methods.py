@@ -17,13 +17,12 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 from grpc.aio import EOF  # type: ignore[attr-defined]
-from grpc_status import rpc_status
 
-from ddq.errors import DdqError, InvalidArgument
+from ddq.errors import InvalidArgument
 from ddq.metrics import Metrics, null_metrics
 from ddq.server.admission import Admission, RefusingHandler
+from ddq.server.ending import abort, abort_with
 from ddq.server.open_calls import OpenCalls
-from ddq.server.status import to_status
 from ddq.server.throttled_log import ThrottledLog
 
 log = logging.getLogger(__name__)
@@ -151,9 +150,14 @@ class GuardedMethod:
         async def run(peer: str) -> None:
             timed = _TimedWrites(context, self._admission, peer)
             checked = self._checked(requests, context)
-            await self._streams.run(
-                context, lambda: _write_all(self._handler.stream_stream(checked, timed), timed)
-            )
+            try:
+                await self._streams.run(
+                    context, lambda: _write_all(self._handler.stream_stream(checked, timed), timed)
+                )
+            except InvalidArgument as error:
+                # Handlers of ddq have answered it by now, others let it through.
+                self._metrics.rpcs.labels(self._name, error.code.name, error.reason).inc()
+                await abort(context, error)
 
         await self._held(context, run)
 
@@ -169,22 +173,28 @@ class GuardedMethod:
             await self._end_stalled(context)
         self._admission.received()
         if request is MALFORMED or request is EOF:
-            await self._refuse_malformed(context)
+            error = self._malformed(context)
+            self._metrics.rpcs.labels(self._name, error.code.name, error.reason).inc()
+            await abort(context, error)
         return request
 
     async def _checked(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
-        """The requests of a stream."""
+        """The requests of a stream.
+
+        Raises:
+            InvalidArgument: one that cannot be parsed.
+        """
         async for request in requests:
             self._admission.received()
             if request is MALFORMED:
-                await self._refuse_malformed(context)
+                raise self._malformed(context)
             yield request
 
     async def _held(self, context: Any, run: Callable[[str], Awaitable[Any]]) -> Any:
         """Runs a call, which is given its peer, if there is room for it."""
         peer, size_bytes = context.peer(), self._size_bytes
         if error := self._admission.hold(self._name, peer, size_bytes):
-            await _abort(context, error)
+            await abort(context, error)
         try:
             return await run(peer)
         except asyncio.CancelledError:
@@ -194,22 +204,19 @@ class GuardedMethod:
         finally:
             self._admission.let_go(peer, size_bytes)
 
-    async def _refuse_malformed(self, context: Any) -> NoReturn:
-        error = InvalidArgument(
-            f"the request is not a message that {self._path} takes; was the client generated from "
-            "other .proto files?"
-        )
-        self._metrics.rpcs.labels(self._name, error.code.name, error.reason).inc()
+    def _malformed(self, context: Any) -> InvalidArgument:
         self._log.warning(
             self._path, "a request of %s to %s could not be parsed", context.peer(), self._path
         )
-        await _abort(context, error)
+        return InvalidArgument(
+            f"the request is not a message that {self._path} takes; was the client generated from "
+            "other .proto files?"
+        )
 
     async def _end_stalled(self, context: Any) -> NoReturn:
         code = grpc.StatusCode.DEADLINE_EXCEEDED
         self._metrics.rpcs.labels(self._name, code.name, "").inc()
-        await context.abort(code, "the request did not arrive in time; nothing was done")
-        raise AssertionError  # abort raises
+        await abort_with(context, code, "the request did not arrive in time; nothing was done")
 
 
 class _TimedWrites:
@@ -228,11 +235,6 @@ class _TimedWrites:
         self._admission.sending(self._peer)
         await self._context.write(message)
         self._admission.sent()
-
-
-async def _abort(context: Any, error: DdqError) -> NoReturn:
-    await context.abort_with_status(rpc_status.to_status(to_status(error)))
-    raise AssertionError  # abort raises
 
 
 async def _write_all(replies: Any, context: Any) -> None:

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 import grpc
 import grpc.aio
 from google.protobuf.message import Message
-from grpc_status import rpc_status
 
 from ddq.config import MS_PER_SECOND, Settings
 from ddq.durations import exact_span_text, moment_text
@@ -19,7 +18,7 @@ from ddq.entropy import Clock
 from ddq.errors import DdqError, InvalidArgument
 from ddq.metrics import Metrics, null_metrics
 from ddq.server import validation as check
-from ddq.server.status import to_status
+from ddq.server.ending import abort, abort_with
 from ddq.server.throttled_log import ThrottledLog
 from ddq.server.validation import Problems
 from ddq.store.runner import Call
@@ -226,13 +225,10 @@ async def _answer(
     except DdqError as error:
         ended(error.code, error.reason)
         await running.may_reply()
-        # The stubs lack it.
-        await context.abort_with_status(  # type: ignore[attr-defined]
-            rpc_status.to_status(to_status(error))
-        )
+        await abort(context, error)
     except Exception as error:  # noqa: BLE001 - it is logged
         ended(grpc.StatusCode.INTERNAL)
         # A mistake of ours: the caller learns that the outcome is unknown, the log says where.
         # Once in a while, since a caller may be able to repeat it at will.
         throttled.exception((name, type(error)), "%s failed", name)
-        await context.abort(grpc.StatusCode.INTERNAL, "internal error; see the server's log")
+        await abort_with(context, grpc.StatusCode.INTERNAL, "internal error; see the server's log")

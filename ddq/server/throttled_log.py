@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
 
 INTERVAL_S = 60.0
 
@@ -46,3 +47,33 @@ class ThrottledLog:
         left_out = self._left_out.pop(kind, 0)
         more = f" ({left_out} more like it since the last such line)" if left_out else ""
         self._logger.log(level, message + more, *args, exc_info=exc_info)
+
+
+class BrokenMetadataFilter(logging.Filter):
+    """Replaces what gRPC logs about metadata that is not text by a line now and then.
+
+    gRPC writes the value, which may be a secret, and a traceback, for each call.
+    """
+
+    def __init__(self, log: ThrottledLog) -> None:
+        super().__init__()
+        self._log = log
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether gRPC may write the record itself."""
+        if not str(record.msg).startswith("Invalid encoding on"):
+            return True
+        self._log.warning("metadata", "a call had metadata that is not text")
+        return False
+
+
+@contextmanager
+def quiet_grpc() -> Iterator[None]:
+    """Keeps gRPC from logging what callers send, until the block ends."""
+    logger = logging.getLogger("grpc._cython.cygrpc")
+    broken = BrokenMetadataFilter(ThrottledLog(logging.getLogger(__name__)))
+    logger.addFilter(broken)
+    try:
+        yield
+    finally:
+        logger.removeFilter(broken)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter
 from random import Random
@@ -15,6 +16,7 @@ from grpc.aio import EOF  # type: ignore[attr-defined]
 
 from ddq.v1 import delay_queue_admin_service_pb2 as admin_pb
 from ddq.v1 import delay_queue_service_pb2 as pb
+from tests.support import http2
 from tests.support.messages import fill
 from tests.support.rpc import Producer, failure_from
 from tests.support.server import RunningServer
@@ -30,6 +32,7 @@ BROKEN = (
     b"\x0a\x02\xff\xfe",  # a string that is not UTF-8
 )
 USELESS = {"UNKNOWN", "INTERNAL", "DATA_LOSS", "DEADLINE_EXCEEDED", "no reason"}
+STREAM = next(method for method in METHODS if method.name == "StreamRetrieve")
 WATCH = "/grpc.health.v1.Health/Watch"
 REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 
@@ -80,6 +83,47 @@ async def test_streams_of_other_services_are_answered_alike(server: RunningServe
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await reflect.read()
     assert failure_from(caught.value).reason == "INVALID_ARGUMENT"
+
+
+async def test_a_stream_whose_message_cannot_be_parsed_ends_with_one_status(
+    server: RunningServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was answered twice, which gRPC logged with a traceback."""
+    channel: Any = server.channel
+    first = pb.StreamRetrieveRequest(add_credit_tasks=1, add_credit_bytes=1)
+    first.subscribe.topics.append("jobs")
+    for messages in ([BROKEN[0]], [first.SerializeToString(), BROKEN[0]]):
+        stream = channel.stream_stream(path(STREAM))(timeout=10)
+        for message in messages:
+            await stream.write(message)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stream.read()
+        assert failure_from(caught.value).reason == "INVALID_ARGUMENT"
+    (line,) = lines(caplog)
+    assert "could not be parsed" in line
+
+
+async def test_metadata_that_is_not_text_is_one_line_without_its_value(
+    server: RunningServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    host, _, port = server.address.rpartition(":")
+    extra = [(b"authorization", b"Bearer secret \xff")]
+    block = http2.call_headers("/grpc.health.v1.Health/Check", extra)
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(http2.PREFACE + http2.settings())
+    for stream in (1, 3, 5):
+        writer.write(http2.frame(http2.HEADERS, http2.END_HEADERS, stream, block))
+        writer.write(http2.frame(http2.DATA, http2.END_STREAM, stream, http2.message(b"")))
+    data, ended = b"", 0
+    while ended < 3:
+        data += await reader.read(65_536)
+        ended = sum(
+            kind == http2.HEADERS and flags & http2.END_STREAM
+            for kind, flags, *_ in http2.frames(data)
+        )
+    writer.close()
+    assert lines(caplog) == ["a call had metadata that is not text"]
+    assert "secret" not in caplog.text
 
 
 async def test_streams_of_other_services_still_work(server: RunningServer) -> None:

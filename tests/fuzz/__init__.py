@@ -1,0 +1,1 @@
+"""Hostile clients against a whole server: `make fuzz`."""
