@@ -363,7 +363,9 @@ class ProcessSettings:
         1, "processes that share the work as one server", least=1, most=PROCESSES_MAX_COUNT
     )
     metrics_listen: str | None = described(
-        None, "where Prometheus may ask for metrics, over HTTP", pattern=TARGET
+        None,
+        "where Prometheus may ask for metrics, and a supervisor for /livez and /readyz, over HTTP",
+        pattern=TARGET,
     )
     log_level: str | None = described(None, "what goes to stderr", choices=LOG_LEVELS)
     node_data: str | None = described(None, "folder of a data node, for its data and node.conf")

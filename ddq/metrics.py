@@ -8,11 +8,10 @@ values without a bound: ids and workers are in none, and of topics at most
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, get_type_hints
 
@@ -22,11 +21,9 @@ from prometheus_client import (
     Gauge,
     Histogram,
     ProcessCollector,
-    start_http_server,
 )
 
 from ddq import __version__
-from ddq.config import StartupError, split_address
 from ddq.errors import DdqError, all_errors
 
 P = ParamSpec("P")
@@ -351,47 +348,3 @@ def counted_store_request(
             return await method(self, *args, **kwargs)
 
     return counted
-
-
-@asynccontextmanager
-async def served_metrics(
-    listen: str | None, metrics: Metrics | None = None
-) -> AsyncIterator[tuple[Metrics, str | None]]:
-    """Metrics that Prometheus may ask for over HTTP until the block ends, and the address.
-
-    Args:
-        listen: HOST:PORT; None: nowhere.
-        metrics: those of a process whose parent shows them; they are not served here.
-
-    Raises:
-        StartupError: one cannot listen there.
-    """
-    if metrics is not None or listen is None:
-        yield metrics or Metrics(), None
-        return
-    made = Metrics().with_process()
-    async with served_registry(listen, made.registry) as address:
-        yield made, address
-
-
-@asynccontextmanager
-async def served_registry(listen: str, registry: CollectorRegistry) -> AsyncIterator[str]:
-    """Serves a registry over HTTP until the block ends; gives the address.
-
-    Raises:
-        StartupError: one cannot listen there.
-    """
-    host, port = split_address(listen)
-    try:
-        server, thread = start_http_server(port, host.strip("[]"), registry)
-    except OSError as error:
-        raise StartupError(
-            f"cannot listen on {listen} for metrics: {error.strerror or error}; choose another "
-            "address"
-        ) from None
-    try:
-        yield f"{host}:{server.server_port}"
-    finally:
-        await asyncio.to_thread(server.shutdown)
-        server.server_close()
-        thread.join()

@@ -17,6 +17,7 @@ import typer
 
 from ddq.cli.running import LogLevel, run_until_stopped
 from ddq.config import Settings
+from ddq.health import Health
 from ddq.metrics import Metrics
 from ddq.processes import membership
 from ddq.scheduler.process import SchedulerOptions, run_scheduler
@@ -27,19 +28,19 @@ def main(arguments: Sequence[str]) -> int:
     """Serves or schedules until the parent says, or is gone; returns the exit status."""
     kind, number, descriptor = arguments
     given = json.load(sys.stdin)
-    metrics = Metrics().with_process()
+    metrics, health = Metrics().with_process(), Health()
 
     async def work(stop: asyncio.Event) -> None:
         parent = socket.socket(fileno=int(descriptor))
-        async with membership(parent, metrics.registry, stop) as member:
+        async with membership(parent, metrics.registry, health, stop) as member:
 
             def ready(info: Any) -> None:
                 member.ready(asdict(info))
 
             if kind == "serve":
-                await run_server(_server(given, metrics), stop=stop, on_ready=ready)
+                await run_server(_server(given, metrics, health), stop=stop, on_ready=ready)
             else:
-                await run_scheduler(_scheduler(given, metrics), stop=stop, on_ready=ready)
+                await run_scheduler(_scheduler(given, metrics, health), stop=stop, on_ready=ready)
 
     try:
         run_until_stopped(work, LogLevel(given["log_level"]), process=int(number))
@@ -54,7 +55,7 @@ def _settings(given: dict[str, Any]) -> Settings:
     return Settings(**{name: value for name, value in given.items() if name in known})
 
 
-def _server(given: dict[str, Any], metrics: Metrics) -> ServerOptions:
+def _server(given: dict[str, Any], metrics: Metrics, health: Health) -> ServerOptions:
     return ServerOptions(
         given["listen"],
         given["store"],
@@ -62,11 +63,14 @@ def _server(given: dict[str, Any], metrics: Metrics) -> ServerOptions:
         _settings(given["settings"]),
         shares_port=True,
         metrics=metrics,
+        health=health,
     )
 
 
-def _scheduler(given: dict[str, Any], metrics: Metrics) -> SchedulerOptions:
-    return SchedulerOptions(given["store"], _settings(given["settings"]), metrics=metrics)
+def _scheduler(given: dict[str, Any], metrics: Metrics, health: Health) -> SchedulerOptions:
+    return SchedulerOptions(
+        given["store"], _settings(given["settings"]), metrics=metrics, health=health
+    )
 
 
 if __name__ == "__main__":

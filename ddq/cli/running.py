@@ -51,7 +51,7 @@ MetricsListen = Annotated[
         "--metrics-listen",
         envvar="DDQ_METRICS_LISTEN",
         metavar="HOST:PORT",
-        help="Where Prometheus may ask for metrics, over HTTP without authentication.",
+        help="Where /metrics, /livez and /readyz are, over HTTP without authentication.",
         parser=parse_address,
         show_default="nowhere",
     ),

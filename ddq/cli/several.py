@@ -16,7 +16,7 @@ import typer
 from ddq.cli.exits import CommandError, ExitCode, UsageError
 from ddq.cli.running import LogLevel, run_until_stopped
 from ddq.config import MS_PER_SECOND, Settings
-from ddq.metrics import served_registry
+from ddq.monitoring import served_registry
 from ddq.processes import ChildFailedError, ChildKilledError, Supervised, Supervisor, reserved_port
 from ddq.store.lifecycle import check_options
 
@@ -69,7 +69,7 @@ def run_several(
             shown = None
             if metrics_listen is not None:
                 shown = await stack.enter_async_context(
-                    served_registry(metrics_listen, supervisor.registry)
+                    served_registry(metrics_listen, supervisor.registry, supervisor)
                 )
             try:
                 await supervisor.run(stop, lambda info: ready(info, shown))

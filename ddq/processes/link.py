@@ -7,7 +7,7 @@ import contextlib
 import json
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ddq.processes.figures import Family, Snapshot
@@ -35,6 +35,7 @@ class Child:
         self.info: dict[str, Any] | None = None
         self.settled = asyncio.Event()
         self.figures: Snapshot = ()
+        self.reasons: Mapping[str, str] = {}
         self.ready_s = 0.0
         self._process = process
         self._writer = writer
@@ -85,7 +86,7 @@ class Child:
         return status
 
     async def show(self) -> None:
-        """Waits for its metrics as they are now, or for its end."""
+        """Waits for its metrics and its health as they are now, or for its end."""
         self._shown.clear()
         self._writer.write(b'{"show": true}\n')
         await self._shown.wait()
@@ -110,6 +111,7 @@ class Child:
             self.info = document["ready"]
             self.ready_s = asyncio.get_running_loop().time()
             self.settled.set()
+        self.reasons = document.get("reasons", self.reasons)
         if "metrics" in document:
             self.figures = [
                 Family(each["name"], each["kind"], each["doc"], each["samples"])

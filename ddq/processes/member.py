@@ -1,4 +1,4 @@
-"""What one of several processes tells its parent: that it is ready, and its metrics.
+"""What one of several processes tells its parent: that it works, its metrics, and its health.
 
 One JSON document per line, in both directions; a key that one side does not know is ignored, since
 a reload may start a newer version than that of the parent.
@@ -16,6 +16,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from ddq.health import Reporting
 from ddq.processes.figures import snapshot
 
 LINE_MAX_BYTES = 64 * 1024 * 1024
@@ -24,17 +25,25 @@ LINE_MAX_BYTES = 64 * 1024 * 1024
 class Member:
     """One of several processes, by its connection to the parent."""
 
-    def __init__(self, writer: asyncio.StreamWriter, registry: CollectorRegistry) -> None:
+    def __init__(
+        self, writer: asyncio.StreamWriter, registry: CollectorRegistry, health: Reporting
+    ) -> None:
         self._writer = writer
         self._registry = registry
+        self._health = health
 
     def ready(self, info: Mapping[str, Any]) -> None:
         """It works now; ``info`` is for the line that says so."""
         self._say({"ready": dict(info)})
 
     def show(self) -> None:
-        """Sends its metrics."""
-        self._say({"metrics": [asdict(family) for family in snapshot(self._registry)]})
+        """Sends its metrics, and why it is not ready."""
+        self._say(
+            {
+                "reasons": dict(self._health.readiness().reasons),
+                "metrics": [asdict(family) for family in snapshot(self._registry)],
+            }
+        )
 
     def _say(self, document: Mapping[str, Any]) -> None:
         self._writer.write(json.dumps(document).encode() + b"\n")
@@ -42,7 +51,7 @@ class Member:
 
 @contextlib.asynccontextmanager
 async def membership(
-    sock: socket.socket, registry: CollectorRegistry, stop: asyncio.Event
+    sock: socket.socket, registry: CollectorRegistry, health: Reporting, stop: asyncio.Event
 ) -> AsyncIterator[Member]:
     """Answers the parent until the block ends, and sends the last metrics then.
 
@@ -50,7 +59,7 @@ async def membership(
         stop: is set when the parent is gone: this process drains and ends too.
     """
     reader, writer = await asyncio.open_connection(sock=sock, limit=LINE_MAX_BYTES)
-    member = Member(writer, registry)
+    member = Member(writer, registry, health)
 
     async def answer() -> None:
         with contextlib.suppress(OSError):

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from ddq.health import STOPPING, Readiness
 from ddq.metrics import ParentMetrics
 from ddq.processes.figures import Snapshot, lasting, merged, metrics_of, snapshot
 from ddq.processes.link import Child
@@ -327,15 +328,39 @@ class Supervisor(Collector):
         reading = asyncio.run_coroutine_threadsafe(self._figures(), self._loop)
         return metrics_of(reading.result(2 * SHOW_TIMEOUT_S))
 
+    def readiness(self) -> Readiness:
+        """Ready if one of the processes is; in a thread of its own. See Reporting."""
+        asking = asyncio.run_coroutine_threadsafe(self._ask(), self._loop)
+        try:
+            asking.result(2 * SHOW_TIMEOUT_S)
+        except TimeoutError:
+            return Readiness(ready=False, reasons={"parent": "it does not answer"})
+        working = self._working()
+        reasons = {
+            f"process {child.number} (pid {child.pid}): {part}": reason
+            for child in working
+            for part, reason in child.reasons.items()
+        }
+        if len(working) < self._supervised.count:
+            reasons["processes"] = f"{len(working)} of {self._supervised.count} work"
+        if self._ending:
+            reasons["stop"] = STOPPING
+        ready = not self._ending and any(not child.reasons for child in working)
+        return Readiness(ready, reasons)
+
     async def _figures(self) -> Snapshot:
+        await self._ask()
+        # Without a pause in between: a process that ends is in one of the two.
+        now = [child.figures for child in self._alive]
+        return merged([snapshot(self._metrics.registry), self._counted, *now])
+
+    async def _ask(self) -> None:
+        """Has each process send its metrics and its health, if it does so in time."""
         shows = [asyncio.create_task(child.show()) for child in self._working()]
         if shows:
             _, late = await asyncio.wait(shows, timeout=SHOW_TIMEOUT_S)
             for task in late:
                 task.cancel()
-        # Without a pause in between: a process that ends is in one of the two.
-        now = [child.figures for child in self._alive]
-        return merged([snapshot(self._metrics.registry), self._counted, *now])
 
 
 def _name(child: Child) -> str:

@@ -7,9 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ddq.config import Settings, StartupError
-from ddq.metrics import Metrics, served_metrics
+from ddq.health import Health
+from ddq.metrics import Metrics
+from ddq.monitoring import served_metrics
 from ddq.scheduler import Scheduler
 from ddq.store.lifecycle import check_options, working_store
+from ddq.store.watching import watch_store
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +23,14 @@ class SchedulerOptions:
         store_url: see ddq.store.topology.FORMS; a store of this process's own has no use.
         metrics_listen: HOST:PORT for Prometheus; None: nowhere.
         metrics: those that the parent of this process shows in place of metrics_listen.
+        health: where the scheduler reports whether it is ready.
     """
 
     store_url: str
     settings: Settings = field(default_factory=Settings)
     metrics_listen: str | None = None
     metrics: Metrics | None = None
+    health: Health = field(default_factory=Health, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +56,24 @@ async def run_scheduler(
             f"own: ddq serve --store {url}; or give the URL of a store that others reach as well"
         )
     async with (
-        served_metrics(options.metrics_listen, options.metrics) as (metrics, metrics_address),
+        served_metrics(options.metrics_listen, options.health, options.metrics) as (
+            metrics,
+            metrics_address,
+        ),
         working_store(url, options.settings, metrics, stop) as store,
     ):
         scheduler = Scheduler(store)
         async with asyncio.TaskGroup() as group:
             hints = group.create_task(store.hints.run(), name="ddq hints")
+            watch = group.create_task(watch_store(store, options.health), name="ddq health")
+            stopping = group.create_task(_stopping(stop, options.health), name="ddq stop")
+            options.health.started()
             on_ready(SchedulerInfo(str(url), metrics_address))
             await scheduler.run(stop)
-            hints.cancel()
+            for task in (hints, watch, stopping):
+                task.cancel()
+
+
+async def _stopping(stop: asyncio.Event, health: Health) -> None:
+    await stop.wait()
+    health.stopping()

@@ -16,7 +16,9 @@ from grpc_reflection.v1alpha._async import ReflectionServicer
 
 from ddq.access import CertificateFiles
 from ddq.config import MS_PER_SECOND, Settings, StartupError, split_address
-from ddq.metrics import Metrics, served_metrics
+from ddq.health import Health
+from ddq.metrics import Metrics
+from ddq.monitoring import served_metrics
 from ddq.scheduler import Scheduler
 from ddq.server.admin import AdminService
 from ddq.server.admission import Admission, known_waiting_calls
@@ -59,6 +61,7 @@ class ServerOptions:
         metrics_listen: HOST:PORT for Prometheus; None: nowhere.
         shares_port: whether other processes of the same parent listen on the same port.
         metrics: those that the parent shows in place of metrics_listen.
+        health: where the server reports whether it is ready.
     """
 
     listen: str
@@ -68,6 +71,7 @@ class ServerOptions:
     metrics_listen: str | None = None
     shares_port: bool = False
     metrics: Metrics | None = None
+    health: Health = field(default_factory=Health, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +101,10 @@ async def run_server(
     url = check_options(options.settings, options.store_url)
     certificates = CertificateFiles.of(options.settings)
     async with (
-        served_metrics(options.metrics_listen, options.metrics) as (metrics, metrics_address),
+        served_metrics(options.metrics_listen, options.health, options.metrics) as (
+            metrics,
+            metrics_address,
+        ),
         working_store(url, options.settings, metrics, stop) as store,
     ):
 
@@ -139,14 +146,17 @@ async def _serve(
         async with asyncio.TaskGroup() as group:
             hints = group.create_task(store.hints.run(), name="ddq hints")
             checks = group.create_task(
-                watch_health(store, health_servicer, (QUEUE, ADMIN)), name="ddq health"
+                watch_health(store, options.health, health_servicer, (QUEUE, ADMIN)),
+                name="ddq health",
             )
             stalls = group.create_task(admission.end_stalled(), name="ddq stalled calls")
             if scheduler is not None:
                 group.create_task(scheduler.run(scheduler_stop), name="ddq scheduler")
             await server.start()
+            options.health.started()
             on_ready(f"{host}:{port}")
             await stop.wait()
+            options.health.stopping()
             # The shards are handed over first, and not after the drain: a supervisor that stops
             # this process may not wait for its end.
             scheduler_stop.set()

@@ -141,7 +141,7 @@ async def test_items_that_the_store_refuses_are_counted_by_reason(
 async def test_a_store_that_refuses_is_counted_by_its_reason(
     store_server: StoreServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ddq.server.health.HEALTH_INTERVAL_S", 0.02)
+    monkeypatch.setattr("ddq.store.watching.HEALTH_INTERVAL_S", 0.02)
     refusals = 'ddq_store_errors_total{reason="NOT_ENOUGH_REPLICAS"}'
     async with serving(store_server, scheduler=None, metrics=FREE) as server:
         await Producer(server.queue).add("a")

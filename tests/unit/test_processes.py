@@ -18,6 +18,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from ddq.config import StartupError
+from ddq.health import Readiness
 from ddq.processes import (
     ChildFailedError,
     ChildKilledError,
@@ -39,7 +40,10 @@ plan = (folder / "plan").read_text()
 def say(**document):
     parent.sendall(json.dumps(document).encode() + b"\\n")
 def counted(value):
-    say(metrics=[dict(name="c", kind="counter", doc="d", samples=[["c_total", {}, value]])])
+    reasons = {"store": "away"} if f"sick-{number}" in plan else {}
+    say(reasons=reasons, metrics=[
+        dict(name="c", kind="counter", doc="d", samples=[["c_total", {}, value]])
+    ])
 if "deaf" in plan:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, lambda *_: sys.exit(0) if "hears" in plan else None)
@@ -312,6 +316,28 @@ def test_an_address_of_another_machine_is_refused() -> None:
         pass
     with pytest.raises(StartupError, match="cannot listen on"), reserved_port("no.invalid:0"):
         pass
+
+
+async def test_one_process_that_is_ready_is_enough(tmp_path: Path) -> None:
+    async with running(tmp_path, plan="sick-2") as it:
+        await it.ready.wait()
+        found = await asyncio.to_thread(it.supervisor.readiness)
+        reason = f"process 2 (pid {it.pids[2]}): store"
+        assert found == Readiness(True, {reason: "away"})
+    async with running(tmp_path, plan="sick-1 sick-2") as it:
+        await it.ready.wait()
+        found = await asyncio.to_thread(it.supervisor.readiness)
+        assert (found.ready, len(found.reasons)) == (False, 2)
+
+
+async def test_processes_that_do_not_work_are_a_reason(tmp_path: Path) -> None:
+    async with running(tmp_path) as it:
+        await it.ready.wait()
+        it.plan("dies")
+        os.kill(it.pids[1], signal.SIGKILL)
+        await it.said("another starts")
+        found = await asyncio.to_thread(it.supervisor.readiness)
+        assert found == Readiness(True, {"processes": "1 of 2 work"})
 
 
 # The metrics ----------------------------------------------------------------------------------
