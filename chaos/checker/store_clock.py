@@ -26,7 +26,9 @@ def clock_error_ms(history: History, most_ms: int) -> int:
     """How far the store's clock was off the controller's in this run, as replies show.
 
     A reply was made between its request and its arrival. What it says beyond that is an error of
-    one of the clocks, and the judge allows for no more than the greatest that there was.
+    one of the clocks. A time from one moment to another is wrong by the difference of two errors:
+    where the clock was behind at first and then ahead, by their sum. The judge allows for no more
+    than the greatest that there was.
 
     Args:
         most_ms: what is allowed for at most.
@@ -34,14 +36,13 @@ def clock_error_ms(history: History, most_ms: int) -> int:
     wall_ms = history.run.wall_ms
     if not wall_ms:
         return most_ms
-    off_ms = 0.0
+    behind_ms = ahead_ms = 0.0
     for op in history.ops:
         store_ms = getattr(op.reply, "store_ms", 0) if op.ok else 0
         if store_ms:
-            early_ms = wall_ms + op.begin_ns / MS - store_ms
-            late_ms = store_ms - wall_ms - op.end_ns / MS
-            off_ms = max(off_ms, early_ms, late_ms)
-    return min(most_ms, math.ceil(off_ms) + ERROR_MARGIN_MS)
+            behind_ms = max(behind_ms, wall_ms + op.begin_ns / MS - store_ms)
+            ahead_ms = max(ahead_ms, store_ms - wall_ms - op.end_ns / MS)
+    return min(most_ms, math.ceil(behind_ms + ahead_ms) + ERROR_MARGIN_MS)
 
 
 class StoreClock:

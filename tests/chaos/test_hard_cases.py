@@ -534,3 +534,14 @@ def test_no_more_is_allowed_for_than_the_clocks_of_the_run_were_off(
     found(history, "enqueue")["reply"]["store_ms"] += off_ms
     results = judged(tmp_path, history)
     assert allowed_ms - 2 <= results.bounds.clock_error_ms <= allowed_ms
+
+
+def test_a_clock_that_is_behind_at_first_and_ahead_later_is_off_by_both(tmp_path: Path) -> None:
+    """As when the controller's own wall clock was read late, and the store's is then set."""
+    history = SyntheticHistory()
+    for task_id in "ab":
+        history.enqueue(task_id, delay_ms=60_000)
+    found(history, "enqueue")["reply"]["store_ms"] -= 100
+    found(history, "enqueue", nth=1)["reply"]["store_ms"] += 400
+    results = judged(tmp_path, history)
+    assert 505 <= results.bounds.clock_error_ms <= 511
