@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from chaos.checker.bounds import Bounds
-from chaos.history.notes import LossNote
+from chaos.history.notes import CreditNote, LossNote
 from chaos.history.operations import (
     Lease,
     RetrySettings,
@@ -258,3 +258,38 @@ def test_a_store_that_refuses_after_a_loss_is_not_blamed(tmp_path: Path) -> None
     history.enqueue("b", delay_ms=60_000, lost=True, arrives=False)
     found(history, "enqueue", "info")["reply"] = {"error": "ROLLBACK_DETECTED"}
     assert not broken(judged(tmp_path, history))
+
+
+def busy_streams(gap_ms: int) -> SyntheticHistory:
+    """A stream with credit for a second, which gets another task every so often; one task waits."""
+    history = SyntheticHistory()
+    history.enqueue("a")
+    history.promote()
+    history.note("5" * 16, "credit", CreditNote(4))
+    for number in range(1_000 // gap_ms):
+        history.wait(gap_ms / 1_000)
+        history.enqueue(f"b{number}")
+        history.promote()
+        lease = next(each for each in history.retrieve(max_tasks=9) if each.id != "a")
+        reply, request = found(history, "retrieve", nth=-1), history.events[-2]
+        reply["reply"]["leases"] = [
+            each for each in reply["reply"]["leases"] if each["id"] == lease.id
+        ]
+        request["request"] |= {"request_id": f"{'5' * 16}/{number + 1}", "max_tasks": 4}
+        history.ack(lease)
+    history.note("5" * 16, "credit", CreditNote(0))
+    return history
+
+
+@pytest.mark.parametrize(("gap_ms", "waits"), [(100, False), (900, True)])
+def test_a_stream_that_brings_the_tasks_of_a_backlog_does_not_wait(
+    tmp_path: Path, gap_ms: int, *, waits: bool
+) -> None:
+    history = busy_streams(gap_ms)
+    # It was leased with the first of the others; here it stays ready.
+    history.journal = [
+        each
+        for each in history.journal
+        if each["id"] != "a" or each["op"] in {"enqueue", "promote"}
+    ]
+    assert ("G14" in broken(judged(tmp_path, history))) == waits

@@ -6,18 +6,18 @@ a stream of theirs has credit. What counts is how long both are true at once, tr
 (chaos/checker/trouble.py): one call that comes back empty proves little, and a task that several
 calls in a row have missed has been forgotten.
 
-A Retrieve waits from its beginning until it leases something, or for as long as it was to wait.
-Where it got all that it asked for, or a stream spent its credit, other tasks may just have been
-before this one: that counts only from when it took longer than a request does. A Retrieve that was
-answered late, or not at all, may have waited at a server that was stopped: it counts only
-where there was no fault. A stream has no replies while there is nothing to deliver, so a server
-that is stopped cannot be distinguished from one that has nothing: streams do not count around
-faults of servers.
+A Retrieve that comes back empty has waited for as long as it was to wait. One that brings tasks,
+and a stream between its replies, may just have been served with others that were before this one:
+that counts only from when it took longer than the bound. A Retrieve that was answered late, or not
+at all, may have waited at a server that was stopped: it counts only where there was no fault. A
+stream has no replies while there is nothing to deliver, so a server that is stopped cannot be
+distinguished from one that has nothing: streams do not count around faults of servers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 from chaos.checker.cases import Case
@@ -28,7 +28,7 @@ from chaos.checker.verdict import Found
 from chaos.checker.view import MS, RunView
 from chaos.history.journal import Entry
 from chaos.history.operations import CUT_OFF
-from chaos.history.reader import Op
+from chaos.history.reader import Note, Op
 
 WORST = 10
 """How many of the tasks that waited too long are listed."""
@@ -152,15 +152,18 @@ def _waited(view: RunView, op: Op) -> Interval | None:
     if op.outcome == "fail" or op.error == CUT_OFF:
         return None
     until_ns = min(op.closed_ns, op.begin_ns + op.request.wait_ms * MS)
-    is_full = op.ok and len(op.reply.leases) >= op.request.max_tasks
-    begin_ns = op.begin_ns + SLOW_NS if is_full else op.begin_ns
-    return begin_ns, min(until_ns, _granted_ns(view, op, until_ns))
+    if not op.ok or not op.reply.leases:
+        return op.begin_ns, until_ns
+    return op.begin_ns + _served_ns(view), min(until_ns, _granted_ns(view, op))
 
 
-def _granted_ns(view: RunView, op: Op | None, otherwise_ns: int) -> int:
+def _served_ns(view: RunView) -> int:
+    """How long a request may take that other tasks are given to."""
+    return view.bounds.lateness_ms * MS
+
+
+def _granted_ns(view: RunView, op: Op) -> int:
     """When a Retrieve leased what it reports."""
-    if op is None or not op.ok or not op.reply.leases:
-        return otherwise_ns
     return min(
         view.store_ns(
             lease.expire_ms - (op.request.lease_ms or view.settings(lease.topic).lease_ms)
@@ -170,22 +173,33 @@ def _granted_ns(view: RunView, op: Op | None, otherwise_ns: int) -> int:
 
 
 def _streams(view: RunView, topic: str) -> Iterator[Interval]:
-    """When a stream had credit: until the server spent it, which its reply says later."""
-    replies = {
-        op.request.request_id: op
-        for op in view.grouped.retrieves
-        if topic in op.request.topics and _STREAM in op.request.request_id
-    }
-    of_topic = {request_id.partition(_STREAM)[0] for request_id in replies}
-    since: dict[str, int] = {}
+    """When a stream had credit and got nothing for it."""
+    replies: dict[str, list[Op]] = {}
+    for op in view.grouped.retrieves:
+        stem, is_stream, _ = op.request.request_id.partition(_STREAM)
+        if is_stream and topic in op.request.topics:
+            replies.setdefault(stem, [])
+            if op.ok and op.reply.leases:
+                replies[stem].append(op)
+    open_credit: dict[str, list[Note]] = {stem: [] for stem in replies}
     for note in view.history.notes:
-        if note.op != "credit" or note.process not in of_topic:
-            continue
-        if note.value.tasks:
-            since.setdefault(note.process, note.time_ns)
-        elif note.process in since:
-            last = replies.get(note.value.spent_by)
-            begin_ns = since.pop(note.process) + (SLOW_NS if last is not None else 0)
-            yield begin_ns, min(note.time_ns, _granted_ns(view, last, note.time_ns))
-    for begin_ns in since.values():
-        yield begin_ns, view.history.end_ns
+        if note.op == "credit" and note.process in open_credit:
+            open_credit[note.process].append(note)
+    for stem, notes in open_credit.items():
+        yield from _gaps(view, notes, replies[stem])
+
+
+def _gaps(view: RunView, notes: list[Note], replies: list[Op]) -> Iterator[Interval]:
+    """From where a stream got credit, or a reply, to where it got the next one or had none."""
+    events: list[tuple[int, int, bool | None]] = [
+        *((note.time_ns, note.time_ns, note.value.tasks > 0) for note in notes),
+        # A reply that was read late was leased when its leases began.
+        *((op.end_ns, min(op.end_ns, _granted_ns(view, op)), None) for op in replies),
+        (view.history.end_ns, view.history.end_ns, None),
+    ]
+    events.sort(key=lambda event: event[0])
+    asks = False
+    for (since_ns, _, begins), (_, until_ns, _) in pairwise(events):
+        asks = asks if begins is None else begins
+        if asks:
+            yield since_ns + _served_ns(view), until_ns
