@@ -6,8 +6,11 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
+import msgspec
+
 from chaos.history.journal import Entry, Journal
 from chaos.history.operations import (
+    Get,
     Lease,
 )
 from chaos.history.reader import History, Op
@@ -177,7 +180,7 @@ class Grouped:
 
     Attributes:
         retrieves: all of them: an empty or unknown one belongs to no task.
-        purges, stats, pauses: operations on whole topics.
+        purges, pauses, stats: operations on whole topics; pauses with what ends them.
         redrives_all: redrives without ids.
         granted_to: token → the Retrieve whose reply was the first to report it.
     """
@@ -189,7 +192,7 @@ class Grouped:
         self.purges: dict[str, list[Op]] = {}
         self.redrives_all: dict[str, list[Op]] = {}
         self.stats: list[Op] = []
-        self.pauses: list[Op] = []
+        self.pauses: dict[str, list[Op]] = {}
         began: dict[str, int] = {}
         for op in history.ops:
             _PLACE[op.op](self, op, began)
@@ -225,18 +228,43 @@ class Grouped:
         same = self._repeats.get(op.request.request_id, (op,))
         return max(int(each.request.max_tasks) for each in same)
 
-    def paused(self, end_ns: int) -> list[tuple[int, int]]:
-        """When a topic may have been paused."""
+    def paused(self, topic: str, end_ns: int) -> list[tuple[int, int]]:
+        """When the topic may have been paused."""
         spells = []
-        begun: dict[str, int] = {}
-        for op in sorted(self.pauses, key=lambda op: op.begin_ns):
+        begun_ns: int | None = None
+        for op in self.pauses.get(topic, ()):
             if not op.may_have_happened:
                 continue
             if op.op == "pause":
-                begun.setdefault(op.request.topic, op.begin_ns)
-            elif op.request.topic in begun and op.ok:
-                spells.append((begun.pop(op.request.topic), op.end_ns))
-        return spells + [(begin_ns, end_ns) for begin_ns in begun.values()]
+                begun_ns = op.begin_ns if begun_ns is None else begun_ns
+            elif begun_ns is not None and op.ok:
+                spells.append((begun_ns, op.end_ns))
+                begun_ns = None
+        return spells if begun_ns is None else [*spells, (begun_ns, end_ns)]
+
+    def surely_paused(self, topic: str, end_ns: int, slack_ns: int) -> list[tuple[Op, int]]:
+        """Acknowledged pauses, each with the moment until which no request can have ended it.
+
+        Args:
+            slack_ns: how long after its caller has given up a request may still take effect.
+        """
+        ops = self.pauses.get(topic, ())
+        resumes = [op for op in ops if op.op == "resume" and op.outcome != "fail"]
+        held = []
+        for pause in ops:
+            if pause.op != "pause" or not pause.ok:
+                continue
+            until_ns = min(
+                (
+                    max(op.begin_ns, pause.end_ns)
+                    for op in resumes
+                    if (op.end_ns if op.ok else op.closed_ns + slack_ns) > pause.begin_ns
+                ),
+                default=end_ns,
+            )
+            if until_ns > pause.end_ns:
+                held.append((pause, until_ns))
+        return held
 
     def case(self, topic: str, task_id: str) -> Case:
         """The task's case, made if there is none."""
@@ -274,6 +302,14 @@ class Grouped:
         case.add(kind, op)
         case.settles.setdefault(op.request.token, []).append(op)
 
+    def listing(self, op: Op) -> None:
+        """A page of tasks is a look at each of them, at some moment of the request."""
+        for seen in op.reply.tasks if op.ok else ():
+            look = msgspec.structs.replace(
+                op, op="get", request=Get(op.request.topic, seen.id), reply=seen
+            )
+            self.case(op.request.topic, seen.id).add("gets", look)
+
     def redrive(self, op: Op) -> None:
         """To the tasks it names, or to the topic."""
         for task_id in op.request.ids:
@@ -309,8 +345,9 @@ _PLACE: dict[str, Any] = {
     "redrive": lambda grouped, op, _: grouped.redrive(op),
     "purge": lambda grouped, op, _: grouped.purges.setdefault(op.request.topic, []).append(op),
     "stats": lambda grouped, op, _: grouped.stats.append(op),
-    "pause": lambda grouped, op, _: grouped.pauses.append(op),
-    "resume": lambda grouped, op, _: grouped.pauses.append(op),
+    "pause": lambda grouped, op, _: grouped.pauses.setdefault(op.request.topic, []).append(op),
+    "resume": lambda grouped, op, _: grouped.pauses.setdefault(op.request.topic, []).append(op),
+    "list": lambda grouped, op, _: grouped.listing(op),
 }
 
 __all__ = ["Case", "Delivery", "Grouped", "Key"]

@@ -15,6 +15,7 @@ import msgspec
 from chaos.checker.availability import served, served_share
 from chaos.checker.resolve import Resolution
 from chaos.checker.timeline import MS
+from chaos.checker.uses import USES
 from chaos.checker.view import RunView
 from chaos.history.operations import (
     READS,
@@ -168,6 +169,10 @@ GATES: dict[str, Callable[[Material], float]] = {
     "late acks refused": lambda given: sum(not accepted for accepted in _expired_acks(given)),
     "stale tokens refused": _stale_tokens,
     "deposed batches refused": lambda given: _metric(given, "deposed_batches_refused"),
+    **{
+        name: (lambda given, of=of: of(given.view))  # type: ignore[misc]
+        for name, of in USES.items()
+    },
     "unknowns later proved applied": lambda given: given.unknowns.applied,
     "unknowns later proved absent": lambda given: given.unknowns.absent,
 }

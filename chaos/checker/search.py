@@ -98,7 +98,7 @@ class Search:
             *case.releases,
             *case.snoozes,
             *case.deletes,
-            *view.grouped.purges.get(case.topic, ()),
+            *_purges(view, case),
         )
         doubt = {id(op) for op in doubted}
         ops = [
@@ -375,6 +375,17 @@ class Search:
         else:
             forgotten_ms = max(node.mark_ms, task.at_ms + self._retention_ms)
             yield replace(node, task=None, mark_ms=forgotten_ms, incarnation=0)
+
+
+def _purges(view: RunView, case: Case) -> list[Op]:
+    """The purges of its topic that are not certainly before, or behind, all that is known of it."""
+    purges = view.grouped.purges.get(case.topic, [])
+    if not purges:
+        return []
+    known = [op for op in case.all_ops() if op.op != "get"]
+    first_ns = min((op.begin_ns for op in known), default=0)
+    last_ns = max((op.end_ns for op in known if op.outcome != "info"), default=0)
+    return [op for op in purges if op.end_ns >= first_ns and op.begin_ns <= last_ns]
 
 
 def _is_exact(op: Op) -> bool:

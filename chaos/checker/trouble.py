@@ -61,9 +61,11 @@ class Trouble:
     ) -> None:
         self._bounds = bounds
         self._failovers_ns = timeline.failovers_ns
-        pauses = self._of_pauses(grouped, history.end_ns)
-        self._common = [*self._of_faults(timeline), *pauses]
-        self._of_delivery = [*self._of_servers(timeline), *pauses]
+        self._common = self._of_faults(timeline)
+        self._of_delivery = self._of_servers(timeline)
+        self._of_pauses = {
+            topic: self._paused(grouped, topic, history.end_ns) for topic in grouped.pauses
+        }
         writes: dict[tuple[str, int], list[Op]] = {}
         anywhere: dict[str, list[Op]] = {}
         for case in grouped.cases.values():
@@ -80,7 +82,7 @@ class Trouble:
 
     def excused_ns(self, topic: str, shard: int, due_ns: int, ready_ns: int) -> int:
         """Until when a task that became due then may become ready; 0: without any excuse."""
-        spells = [*self._common, *self._spells.get((topic, shard), ())]
+        spells = self._of(topic, shard)
         return max(
             (
                 spell.excused_ns
@@ -92,20 +94,30 @@ class Trouble:
 
     def hinders_delivery(self, topic: str, shard: int) -> Spans:
         """When a task that was ready need not be delivered."""
-        spells = [*self._of_delivery, *self._spells.get((topic, shard), ())]
+        spells = [
+            *self._of_delivery,
+            *self._of_pauses.get(topic, ()),
+            *self._spells.get((topic, shard), ()),
+        ]
         return Spans((spell.begin_ns, spell.excused_ns) for spell in spells)
 
     def share(self, topic: str, shard: int, end_ns: int) -> float:
         """The share of a run in which the shard was in trouble, the time to catch up included."""
         spells = sorted(
-            (spell.begin_ns, min(spell.excused_ns, end_ns))
-            for spell in [*self._common, *self._spells.get((topic, shard), ())]
+            (spell.begin_ns, min(spell.excused_ns, end_ns)) for spell in self._of(topic, shard)
         )
         total_ns = reached_ns = 0
         for begin_ns, until_ns in spells:
             total_ns += max(0, until_ns - max(begin_ns, reached_ns))
             reached_ns = max(reached_ns, until_ns)
         return total_ns / end_ns if end_ns else 0.0
+
+    def _of(self, topic: str, shard: int) -> list[Spell]:
+        return [
+            *self._common,
+            *self._of_pauses.get(topic, ()),
+            *self._spells.get((topic, shard), ()),
+        ]
 
     def _of_writes(self, ops: list[Op], end_ns: int) -> list[Spell]:
         """Gaps between acknowledged writes in which others were hindered."""
@@ -159,11 +171,12 @@ class Trouble:
             if window.target == "api-store" or window.kind.startswith("clock")
         ]
 
-    def _of_pauses(self, grouped: Grouped, end_ns: int) -> list[Spell]:
-        """Topics that may be paused: nothing is promoted then."""
+    def _paused(self, grouped: Grouped, topic: str, end_ns: int) -> list[Spell]:
+        """When the topic may be paused: nothing of it is promoted or delivered then."""
         late_ns = self._bounds.lateness_ms * MS
         return [
-            Spell(begin_ns, until_ns + late_ns) for begin_ns, until_ns in grouped.paused(end_ns)
+            Spell(begin_ns, until_ns + late_ns)
+            for begin_ns, until_ns in grouped.paused(topic, end_ns)
         ]
 
 

@@ -32,6 +32,8 @@ REGRESSION: tuple[Scenario, ...] = (
             [step("pause", "master", hold, wait=2.0) for hold in times(rng, 2, 1.0, 3.0)],
         ],
         failovers=1,
+        workload="libraries",
+        gates={"leases extended and acked": 3},
         core=True,
     ),
     Scenario(
@@ -104,6 +106,8 @@ REGRESSION: tuple[Scenario, ...] = (
             ]
         ],
         failovers=2,
+        workload="lease-race",
+        gates={"late acks accepted": 10, "stale tokens refused": 10},
         core=True,
     ),
     Scenario(
@@ -111,6 +115,14 @@ REGRESSION: tuple[Scenario, ...] = (
         "a coordinated failover loses nothing",
         lambda _: [[step("failover", "master", 0.5, coordinated=True) for _ in range(2)]],
         failovers=2,
+        workload="operators",
+        gates={
+            "pauses that held tasks back": 1,
+            "tasks purged": 20,
+            "tasks redriven and delivered": 5,
+            "dead tasks deleted": 2,
+            "tasks listed": 50,
+        },
         core=True,
     ),
     Scenario(
@@ -148,6 +160,15 @@ REGRESSION: tuple[Scenario, ...] = (
             ]
         ],
         failovers=2,
+        workload="few-ids",
+        gates={
+            "tasks replaced": 10,
+            "ids delivered again": 10,
+            "contents refused for their id": 20,
+            "changes at their revision": 10,
+            "changes refused for their revision": 5,
+            "batches with mixed results": 10,
+        },
         core=True,
     ),
     Scenario(
@@ -315,6 +336,8 @@ REGRESSION: tuple[Scenario, ...] = (
             [step("kill", "master", rng.uniform(0.5, 1.5), wait=3.0, settle=False)],
         ],
         failovers=1,
+        workload="bursts",
+        gates={"tasks due together": 200},
         core=True,
     ),
     Scenario(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, cast
+
+import msgspec
 
 from chaos.history.operations import (
     Cancelled,
@@ -14,6 +16,8 @@ from chaos.history.operations import (
     Enqueued,
     Extended,
     Lease,
+    Listed,
+    ListedTask,
     Nacked,
     OnConflict,
     RanAgain,
@@ -45,10 +49,11 @@ def of_batch(items: Sequence[Any]) -> Value:
 
 
 def ms(moment: datetime | timedelta | None) -> int | None:
-    """Whole ms, since 1970 for a point in time."""
+    """Whole ms, since 1970 for a point in time; rounded up, as the server does it."""
     if moment is None:
         return None
-    return (moment - _EPOCH) // _MS if isinstance(moment, datetime) else moment // _MS
+    span = moment - _EPOCH if isinstance(moment, datetime) else moment
+    return -(-span // _MS)
 
 
 def state_name(state: ddq.TaskState) -> State:
@@ -80,6 +85,12 @@ def policy(given: ddq.RetryPolicy | None) -> RetrySettings | None:
     )
 
 
+def content(payload: bytes, headers: Mapping[str, str]) -> str:
+    """A short text that stands for what a task carries: its payload and its headers."""
+    text = digest(payload)
+    return f"{text} {sorted(headers.items())}" if headers else text
+
+
 def new_task(topic: str, task: ddq.NewTask) -> Enqueue:
     """A task as it is sent.
 
@@ -91,7 +102,7 @@ def new_task(topic: str, task: ddq.NewTask) -> Enqueue:
     return Enqueue(
         topic,
         task.id,
-        digest(task.payload),
+        content(task.payload, task.headers),
         ms(task.delay),
         ms(task.due),
         cast("OnConflict", _ON_CONFLICT[task.on_conflict]),
@@ -112,6 +123,7 @@ def enqueue_request(given: SimpleNamespace) -> Enqueue:
         ddq.NewTask(
             given.payload,
             given.task_id,
+            headers=given.headers or {},
             delay=given.delay,
             due=given.due,
             retry_policy=given.retry_policy,
@@ -139,7 +151,7 @@ def lease_value(lease: ddq.Lease) -> Lease:
         topic=lease.topic,
         id=lease.id,
         token=lease.token.hex(),
-        payload=digest(lease.payload),
+        payload=content(lease.payload, task.headers),
         incarnation=task.incarnation,
         promotion=task.promotion,
         attempt=task.attempt,
@@ -155,13 +167,20 @@ def seen_value(task: ddq.Task) -> Seen:
     return Seen(
         revision=task.revision,
         state=state_name(task.state),
-        payload=None if task.payload is None else digest(task.payload),
+        payload=None if task.payload is None else content(task.payload, task.headers),
         incarnation=task.incarnation,
         promotion=task.promotion,
         attempt=task.attempt,
         run=task.run,
         due_ms=ms(task.due_time) or 0,
         expire_ms=ms(task.lease_expire_time) or 0,
+    )
+
+
+def listed(tasks: Sequence[ddq.Task]) -> Listed:
+    """Tasks as they were."""
+    return Listed(
+        [ListedTask(id=task.id, **msgspec.structs.asdict(seen_value(task))) for task in tasks]
     )
 
 

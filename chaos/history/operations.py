@@ -225,11 +225,31 @@ class Seen(Stamp):
     expire_ms: int = 0
 
 
+class List(Value):
+    """Looks at all tasks of a topic in one state."""
+
+    topic: str
+    state: State
+
+
+class ListedTask(Seen):
+    """One of them, as it was at some moment of the request."""
+
+    id: str = ""
+
+
+class Listed(Value):
+    """All of them, page by page; a task that moved meanwhile may be missed or doubled."""
+
+    tasks: list[ListedTask] = []
+
+
 class DeleteDead(Value):
-    """Ends a dead task as purged."""
+    """Ends a dead task as purged; ``expected_revision``: only if it has this one."""
 
     topic: str
     id: str
+    expected_revision: int | None = None
 
 
 class Topic(Value):
@@ -308,6 +328,7 @@ OPERATIONS: dict[str, tuple[type[Value], type[Value]]] = {
     "cancel": (Cancel, Cancelled),
     "reschedule": (Reschedule, Rescheduled),
     "get": (Get, Seen),
+    "list": (List, Listed),
     "redrive": (Redrive, Counted),
     "delete_dead": (DeleteDead, Stamp),
     "purge": (Topic, Counted),
@@ -317,7 +338,7 @@ OPERATIONS: dict[str, tuple[type[Value], type[Value]]] = {
 }
 """What each operation asks and answers. The batches are these with ``_batch`` behind the name."""
 
-READS = frozenset({"get", "stats"})
+READS = frozenset({"get", "list", "stats"})
 """They change nothing, so that it does not matter whether they were carried out."""
 
 BATCHES = frozenset({"enqueue", "ack", "nack", "extend", "release", "snooze", "cancel"})

@@ -31,6 +31,7 @@ from chaos.history.operations import (
     Extend,
     Failed,
     Get,
+    List,
     Nack,
     Redrive,
     Reschedule,
@@ -333,7 +334,7 @@ class Recorder:
     delete_dead = _recorded(
         Client.delete_dead,
         "delete_dead",
-        lambda given: DeleteDead(given.topic, given.task_id),
+        lambda given: DeleteDead(given.topic, given.task_id, given.expected_revision),
         convert.settled,
     )
     purge_topic = _recorded(Client.purge_topic, "purge", lambda given: Topic(given.name), Counted)
@@ -343,6 +344,24 @@ class Recorder:
     resume_topic = _recorded(
         Client.resume_topic, "resume", lambda given: Topic(given.name), lambda _: Value()
     )
+
+    async def list_tasks(
+        self,
+        topic: str,
+        state: ddq.TaskState,
+        *,
+        page_size: int = 0,
+        timeout_s: float | None = None,
+    ) -> list[ddq.Task]:
+        """All pages of Client.list_tasks, as one look."""
+
+        async def listed() -> list[ddq.Task]:
+            pages = self._client.list_tasks(topic, state, page_size=page_size, timeout_s=timeout_s)
+            return [task async for task in pages]
+
+        request = List(topic, convert.state_name(state))
+        return await self.record("list", request, listed, convert.listed)
+
     stats = _recorded(Client.stats, "stats", lambda given: Topic(given.topic), convert.stats_value)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 from chaos.history import convert
 from chaos.history.notes import CreditNote
@@ -51,14 +52,17 @@ class RecordedStreams:
         """Operations whose outcome is unknown."""
         return self._unknowns + self._recorder.unknowns
 
-    def open(self, topics: Sequence[str], *, max_tasks: int, lease: timedelta) -> LeaseStream:
+    def open(
+        self, topics: Sequence[str], *, max_tasks: int, lease: timedelta, **options: Any
+    ) -> LeaseStream:
         """A stream like that of Client.stream_retrieve; one at a time.
 
         Args:
             max_tasks: for which there will be credit at the same time, at most.
+            options: further ones of LeaseStream.
         """
         self._max_tasks = max_tasks
-        return LeaseStream(self, topics, lambda: secrets.token_hex(8), lease=lease)
+        return LeaseStream(self, topics, lambda: secrets.token_hex(8), lease=lease, **options)
 
     async def open_stream(self) -> StreamCall:
         """See StreamSource.open_stream."""

@@ -6,12 +6,26 @@ from chaos.workloads.actor import Actor, Load, Workload
 from chaos.workloads.bank import BANK
 from chaos.workloads.bursts import BURSTS
 from chaos.workloads.cancel_race import CANCEL_RACE
+from chaos.workloads.few_ids import FEW_IDS
 from chaos.workloads.lease_race import LEASE_RACE
+from chaos.workloads.libraries import LIBRARIES
 from chaos.workloads.long_timeouts import LONG_TIMEOUTS
 from chaos.workloads.mixed import MIXED
+from chaos.workloads.operators import OPERATORS
 
 WORKLOADS = {
-    each.name: each for each in (MIXED, CANCEL_RACE, LEASE_RACE, BANK, BURSTS, LONG_TIMEOUTS)
+    each.name: each
+    for each in (
+        MIXED,
+        CANCEL_RACE,
+        LEASE_RACE,
+        BANK,
+        BURSTS,
+        FEW_IDS,
+        OPERATORS,
+        LIBRARIES,
+        LONG_TIMEOUTS,
+    )
 }
 RETIRED_NAMES = {"patient": LONG_TIMEOUTS.name}
 """Names of 0.2.0, in commands of users and in schedules on disk."""

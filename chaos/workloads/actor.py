@@ -9,10 +9,14 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import TypeVar
 
 from chaos.history.recorder import Recorder
 from chaos.history.streams import RecordedStreams
+from ddq.client import Client
 from ddq.errors import DdqError
+
+Choice = TypeVar("Choice")
 
 TIMEOUTS_S = (1.5, 4.0, 10.0)
 """How long callers wait: the short ones see unknown outcomes, the long ones repeat through it."""
@@ -48,6 +52,7 @@ class Actor:
 
     Attributes:
         streams: what it can lease by, beside its recorder.
+        workers_client: makes what a Worker of the library takes for its client.
         number: of its kind, from 0.
         share: of the load's rate.
     """
@@ -55,10 +60,12 @@ class Actor:
     load: Load
     recorder: Recorder
     streams: RecordedStreams
+    workers_client: Callable[[], Client]
     rng: random.Random
     number: int
     share: float
     _count: int = 0
+    _turns: int = 0
     _next_s: float = 0.0
 
     @property
@@ -74,6 +81,11 @@ class Actor:
         """An id that no other actor gives."""
         self._count += 1
         return f"{self.name}-{self._count}"
+
+    def next_of(self, choices: Sequence[Choice]) -> Choice:
+        """One after the other, so that a short run has them all; actors begin at different ones."""
+        self._turns += 1
+        return choices[(self.number + self._turns) % len(choices)]
 
     def timeout_s(self) -> float:
         """How long this request may take."""
@@ -112,6 +124,8 @@ class Workload:
     Attributes:
         produce: one round of a producer; it paces itself.
         work: one round of a worker: retrieve and what follows.
+        operate: one round of an operator; there is one for each topic. None: there is none.
+        blocking: producers use the blocking client.
         shards: of each topic.
     """
 
@@ -123,6 +137,8 @@ class Workload:
     workers: int = 8
     topics: int = 2
     shards: int = 2
+    operate: Part | None = None
+    blocking: bool = False
 
 
 __all__ = ["Actor", "Load", "Workload", "ms", "refused"]

@@ -1,21 +1,27 @@
-"""The clients of a run: producers that make tasks, and workers that take them."""
+"""The clients of a run: producers that make tasks, workers that take them, and operators."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import random
 from collections.abc import AsyncIterator, Sequence
+from typing import cast
 
 from chaos.eventually import eventually
+from chaos.history.library import BlockingClient, WorkersClient
 from chaos.history.recorder import Recorder
 from chaos.history.streams import RecordedStreams
 from chaos.history.writer import HistoryWriter
 from chaos.workloads import Actor, Load, Workload
+from chaos.workloads.actor import Part
 from ddq.client import Client
 from ddq.errors import DdqError, RollbackDetected
 
 DRAIN_PERIOD_S = 0.5
+WORKERS_MAX_TASKS = 64
+"""More than a Worker of any workload asks for at the same time."""
 
 
 class ClientPool:
@@ -38,11 +44,18 @@ class ClientPool:
         self.topics = [f"{workload.name}{n + 1}" for n in range(workload.topics)]
         self.load = Load(self.topics, rate)
         self._workload = workload
+        self._numbers = itertools.count(1)
+        self._blocking = [BlockingClient(each) for each in clients] if workload.blocking else []
+        asking = cast("Sequence[Client]", self._blocking or clients)
         self._producers = [
-            self._actor(f"p{n}", n, writer, clients, seed) for n in range(workload.producers)
+            self._actor(f"p{n}", n, writer, asking, seed) for n in range(workload.producers)
         ]
         self._workers = [
             self._actor(f"w{n}", n, writer, clients, seed) for n in range(workload.workers)
+        ]
+        self._operators = [
+            self._actor(f"o{n}", n, writer, clients, seed)
+            for n in range(workload.topics if workload.operate else 0)
         ]
         self._clients = clients
         self._observers = [
@@ -54,10 +67,17 @@ class ClientPool:
         self, name: str, number: int, writer: HistoryWriter, clients: Sequence[Client], seed: str
     ) -> Actor:
         client = clients[number % len(clients)]
+
+        def workers_client() -> Client:
+            """Stands in for one; each has processes of other names."""
+            named = f"{name}x{next(self._numbers)}"
+            return cast("Client", WorkersClient(writer, client, named, WORKERS_MAX_TASKS))
+
         return Actor(
             self.load,
             Recorder(writer, client, name),
             RecordedStreams(writer, client, name),
+            workers_client,
             random.Random(f"{seed}/{name}"),
             number,
             1 / self._workload.producers,
@@ -68,13 +88,20 @@ class ClientPool:
         """Operations whose outcome is unknown."""
         return sum(
             actor.recorder.unknowns + actor.streams.unknowns
-            for actor in (*self._producers, *self._workers, *self._observers)
+            for actor in (
+                *self._producers,
+                *self._workers,
+                *self._operators,
+                *self._observers,
+            )
         )
 
     @contextlib.asynccontextmanager
     async def at_work(self) -> AsyncIterator[None]:
         """All are at work while the block runs; workers stay until its end."""
-        async with asyncio.TaskGroup() as group:
+        async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as group:
+            for client in self._blocking:
+                stack.push_async_callback(client.close)
             workers = [
                 group.create_task(self._work(actor), name=f"chaos {actor.name}")
                 for actor in self._workers
@@ -83,6 +110,13 @@ class ClientPool:
                 group.create_task(self._produce(actor), name=f"chaos {actor.name}")
                 for actor in self._producers
             ]
+            if self._workload.operate is not None:
+                self._producing += [
+                    group.create_task(
+                        self._operate(actor, self._workload.operate), name=f"chaos {actor.name}"
+                    )
+                    for actor in self._operators
+                ]
             try:
                 yield
             finally:
@@ -94,6 +128,10 @@ class ClientPool:
     async def _produce(self, actor: Actor) -> None:
         while self.load.producing:
             await self._workload.produce(actor)
+
+    async def _operate(self, actor: Actor, operate: Part) -> None:
+        while self.load.producing:
+            await operate(actor)
 
     async def _work(self, actor: Actor) -> None:
         while not self.load.stopped.is_set():

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from chaos.history import convert
 from chaos.history.reader import read_history
 from chaos.history.recorder import Recorder
 from chaos.history.streams import RecordedStreams
@@ -192,6 +193,12 @@ async def test_replies_of_a_call_that_broke_may_have_happened_and_are_asked_for(
     assert recalled.request.request_id == f"{call.stem}/1"
     assert (empty.request.request_id, empty.reply.leases) == (f"{call.stem}/2", [])
     assert streams.unknowns == 3, "the second call too: it was cancelled"
+
+
+def test_times_are_rounded_up_as_the_server_does_it() -> None:
+    assert convert.ms(timedelta(microseconds=1_000)) == 1
+    assert convert.ms(timedelta(microseconds=1_001)) == 2
+    assert convert.ms(datetime(1970, 1, 1, 0, 0, 1, 1, tzinfo=UTC)) == 1_001
 
 
 class _Deaf:

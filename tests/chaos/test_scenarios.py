@@ -173,7 +173,9 @@ async def test_an_actor_keeps_its_share_of_the_rate_and_does_not_catch_up_in_one
     monkeypatch.setattr("chaos.workloads.actor.asyncio.sleep", sleep)
     recorder = type("NamedRecorder", (), {"process": "p0.3"})()
     streams: Any = None
-    actor = Actor(Load(["t"], rate=10.0), recorder, streams, random.Random(1), 0, share=0.1)
+    client: Any = None
+    load = Load(["t"], rate=10.0)
+    actor = Actor(load, recorder, streams, client, random.Random(1), 0, share=0.1)
     for _ in range(50):
         await actor.pace()
     # One operation per second, less what may be caught up: the sleeps took no time here.

@@ -7,6 +7,7 @@ replacement that happened, or that may have happened. The store's own statement 
 from __future__ import annotations
 
 from chaos.checker.cases import Case
+from chaos.checker.operators import counted_and_not_done
 from chaos.checker.order import broken_order
 from chaos.checker.verdict import Anomaly, Found
 from chaos.checker.view import MS, RunView
@@ -15,7 +16,13 @@ from chaos.history.reader import Note, Op
 
 def check(view: RunView) -> Found:
     """Each acknowledged incarnation, by what was left after the drain."""
-    found = Found(anomalies=[*broken_order(view, "G2"), *served_after_loss(view)])
+    found = Found(
+        anomalies=[
+            *broken_order(view, "G2"),
+            *served_after_loss(view),
+            *counted_and_not_done(view),
+        ]
+    )
     final = view.final
     assert final is not None
     if not final.drained:

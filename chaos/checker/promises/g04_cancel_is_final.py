@@ -6,6 +6,7 @@ from typing import Any
 
 from chaos.checker.cases import Case
 from chaos.checker.chain import broken_links
+from chaos.checker.operators import alive_after_its_end
 from chaos.checker.order import broken_order
 from chaos.checker.search import Search, TooLargeError, denials
 from chaos.checker.verdict import Found
@@ -15,7 +16,13 @@ from chaos.history.reader import Op
 
 def check(view: RunView) -> Found:
     """Each acknowledged cancel against what came after it, each refusal against all the rest."""
-    found = Found(anomalies=[*broken_order(view, "G4"), *broken_links(view, "G4")])
+    found = Found(
+        anomalies=[
+            *broken_order(view, "G4"),
+            *broken_links(view, "G4"),
+            *alive_after_its_end(view),
+        ]
+    )
     searched = 0
     for case in view.cases:
         for cancel in case.cancels:

@@ -9,6 +9,7 @@ whose clock, is wrong.
 from __future__ import annotations
 
 from chaos.checker.cases import Case, Delivery
+from chaos.checker.operators import done_while_paused
 from chaos.checker.order import broken_order
 from chaos.checker.verdict import Found
 from chaos.checker.view import MS, RunView
@@ -17,7 +18,7 @@ from chaos.history.reader import Op
 
 def check(view: RunView) -> Found:
     """Each delivery, and each promotion and lease in the journal."""
-    found = Found(anomalies=list(broken_order(view, "G5")))
+    found = Found(anomalies=[*broken_order(view, "G5"), *done_while_paused(view)])
     error_ms = view.bounds.clock_error_ms
     slack: list[float] = []
     for case in view.cases:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from chaos.checker.cases import Case, Delivery
 from chaos.checker.chain import PAST, broken_links
+from chaos.checker.operators import changed_at_another_revision
 from chaos.checker.order import broken_order
 from chaos.checker.verdict import Found
 from chaos.checker.view import RunView
@@ -23,7 +24,13 @@ Break = tuple[str, tuple[Op, ...]]
 
 def check(view: RunView) -> Found:
     """Each accepted operation that brought a token; one anomaly a token."""
-    found = Found(anomalies=[*broken_order(view, "G8"), *broken_links(view, "G8")])
+    found = Found(
+        anomalies=[
+            *broken_order(view, "G8"),
+            *broken_links(view, "G8"),
+            *changed_at_another_revision(view),
+        ]
+    )
     for case in view.cases:
         for token, ops in case.settles.items():
             accepted = [op for op in ops if op.ok]

@@ -147,6 +147,7 @@ def _more_than_asked(view: RunView, found: Found, case: Case) -> None:
         "nack": case.nacks,
         "release": case.releases,
         "snooze": case.snoozes,
+        "redrive": [*case.redrives, *view.grouped.redrives_all.get(case.topic, ())],
     }
     for kind, ops in asked.items():
         able = [op for op in ops if op.may_have_happened]
