@@ -330,6 +330,16 @@ class Settings:
         "file with the CA certificates, PEM, that have to have signed the certificate of each "
         "client; empty: clients need none",
     )
+    access_file: str = described(
+        "",
+        "file with the tokens and certificates that are known and what each may do, as ddq token "
+        "writes it; read again when it changes; empty: every client may do everything",
+    )
+    admin_api: bool = described(
+        True, "serve the DelayQueueAdminService: topics, dead tasks and statistics"
+    )
+    reflection: bool = described(True, "serve gRPC reflection, by which clients find the API")
+    health_api: bool = described(True, "serve the gRPC health service, which needs no token")
 
 
 @dataclass(frozen=True, slots=True)

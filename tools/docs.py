@@ -24,6 +24,9 @@ from chaos.experiments.matrix import table as matrix_table
 from chaos.experiments.matrix.table import Cell
 from chaos.experiments.mutants.registry import MUTATIONS
 from ddq import errors
+from ddq.access import RULES
+from ddq.access.rules import Topics
+from ddq.access.scopes import ACTION_DOCS
 from ddq.config import DEFAULTS, LIMITS, ProcessSettings, Settings, variable
 from ddq.metrics import Metrics, ParentMetrics, specs
 from ddq.store.scripts import Script, default_scripts
@@ -41,6 +44,7 @@ PAGES = (
     "docs/ARCHITECTURE.md",
     "docs/API.md",
     "docs/OPERATIONS.md",
+    "docs/SECURITY.md",
     "docs/VERIFICATION.md",
 )
 _PART = re.compile(
@@ -196,6 +200,19 @@ def _values(values: Any) -> str:
         for spec in fields(values)
     )
     return table(("name", "value", ""), rows)
+
+
+def scopes() -> str:
+    """ddq/access: the actions, and the RPCs that need each."""
+    needed: dict[str, list[str]] = {action: [] for action in ACTION_DOCS}
+    for method, rule in RULES.items():
+        if rule.action is not None:
+            every = " (with `*`)" if rule.topics is Topics.EVERY else ""
+            needed[rule.action].append(code(method.rpartition("/")[2]) + every)
+    return table(
+        ("action", "allows to", "RPCs"),
+        ((code(action), doc, ", ".join(needed[action])) for action, doc in ACTION_DOCS.items()),
+    )
 
 
 def settings() -> str:
@@ -376,6 +393,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "metrics": metrics,
     "alerts": alerts,
     "errors": error_table,
+    "scopes": scopes,
     "test-profiles": test_profiles,
     "seeded-mutations": seeded_mutations,
 }

@@ -18,6 +18,7 @@ from ddq.cli import (
     stats,
     store,
     tasks,
+    token,
     topics,
     work,
 )
@@ -67,6 +68,7 @@ app.command("get", rich_help_panel=_TASKS)(tasks.get)
 app.command("list", rich_help_panel=_TASKS)(tasks.list_tasks)
 app.add_typer(topics.app, name="topics", rich_help_panel=_OPERATORS)
 app.add_typer(dead.app, name="dead", rich_help_panel=_OPERATORS)
+app.add_typer(token.app, name="token", rich_help_panel=_OPERATORS)
 app.add_typer(store.app, name="store", rich_help_panel=_OPERATORS)
 app.add_typer(config.app, name="config", rich_help_panel=_OPERATORS)
 app.command("stats", rich_help_panel=_OPERATORS)(stats.stats)

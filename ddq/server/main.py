@@ -14,7 +14,7 @@ from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from grpc_reflection.v1alpha._async import ReflectionServicer
 
-from ddq.access import CertificateFiles
+from ddq.access import CertificateFiles, Guard
 from ddq.config import MS_PER_SECOND, Settings, StartupError, split_address
 from ddq.health import Health
 from ddq.metrics import Metrics
@@ -100,6 +100,7 @@ async def run_server(
     """
     url = check_options(options.settings, options.store_url)
     certificates = CertificateFiles.of(options.settings)
+    guard = Guard.of(options.settings)
     async with (
         served_metrics(options.metrics_listen, options.health, options.metrics) as (
             metrics,
@@ -114,7 +115,7 @@ async def run_server(
         schedules = url.kind == "embedded" if options.scheduler is None else options.scheduler
         scheduler = Scheduler(store) if schedules else None
         with quiet_grpc():
-            await _serve(options, store, scheduler, certificates, stop, ready)
+            await _serve(options, store, scheduler, certificates, guard, stop, ready)
 
 
 async def _serve(
@@ -122,13 +123,14 @@ async def _serve(
     store: Store,
     scheduler: Scheduler | None,
     certificates: CertificateFiles | None,
+    guard: Guard | None,
     stop: asyncio.Event,
     on_ready: Callable[[str], None],
 ) -> None:
     service = QueueService(store, ReadyNotifier(store.hints))
     running, calls, streams = RunningCalls(), OpenCalls(), OpenCalls()
     server, health_servicer, admission = _make_server(
-        store, service, running, calls, streams, shares_port=options.shares_port
+        store, service, running, calls, streams, guard, shares_port=options.shares_port
     )
     host, _ = split_address(options.listen)
     try:
@@ -149,7 +151,11 @@ async def _serve(
                 watch_health(store, options.health, health_servicer, (QUEUE, ADMIN)),
                 name="ddq health",
             )
-            stalls = group.create_task(admission.end_stalled(), name="ddq stalled calls")
+            background = [
+                group.create_task(admission.end_stalled(), name="ddq stalled calls"),
+            ]
+            if guard is not None:
+                background.append(group.create_task(guard.follow(), name="ddq access file"))
             if scheduler is not None:
                 group.create_task(scheduler.run(scheduler_stop), name="ddq scheduler")
             await server.start()
@@ -169,9 +175,8 @@ async def _serve(
                     stop_listening(port)
 
             await drain(server, running, calls, streams, drain_s, leave=leave)
-            checks.cancel()
-            hints.cancel()
-            stalls.cancel()
+            for task in (checks, hints, *background):
+                task.cancel()
     finally:
         # It has an effect only if something failed, or if this was cancelled, before the drain.
         try:
@@ -186,14 +191,16 @@ def _make_server(
     running: RunningCalls,
     calls: OpenCalls,
     streams: OpenCalls,
+    guard: Guard | None,
     *,
     shares_port: bool,
 ) -> tuple[grpc.aio.Server, HealthServicer, Admission]:
     allow_connections(store.settings.connections_max_count)
     server = grpc.aio.server(options=grpc_options(store.settings, shares_port=shares_port))
     admission = Admission(store.settings, store.metrics, known_waiting_calls(), close_connection)
-    registrar: Any = Registrar(server, admission, store.metrics, calls, streams)
+    registrar: Any = Registrar(server, admission, store.metrics, calls, streams, guard)
     factory = CallFactory(store.settings, store.clock)
+    settings = store.settings
     queue = servicer(
         service,
         delay_queue_service_pb2_grpc.DelayQueueServiceServicer,
@@ -202,21 +209,30 @@ def _make_server(
         running,
     )
     delay_queue_service_pb2_grpc.add_DelayQueueServiceServicer_to_server(queue, registrar)
-    admin = servicer(
-        AdminService(store),
-        delay_queue_admin_service_pb2_grpc.DelayQueueAdminServiceServicer,
-        factory,
-        store.metrics,
-        running,
-    )
-    delay_queue_admin_service_pb2_grpc.add_DelayQueueAdminServiceServicer_to_server(
-        admin, registrar
-    )
+    if settings.admin_api:
+        admin = servicer(
+            AdminService(store),
+            delay_queue_admin_service_pb2_grpc.DelayQueueAdminServiceServicer,
+            factory,
+            store.metrics,
+            running,
+        )
+        delay_queue_admin_service_pb2_grpc.add_DelayQueueAdminServiceServicer_to_server(
+            admin, registrar
+        )
     health_servicer = HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, registrar)
-    described = ReflectionServicer([QUEUE, ADMIN, health.SERVICE_NAME, reflection.SERVICE_NAME])
-    # The stubs lack its types.
-    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(  # type: ignore[no-untyped-call]
-        described, registrar
-    )
+    if settings.health_api:
+        health_pb2_grpc.add_HealthServicer_to_server(health_servicer, registrar)
+    if settings.reflection:
+        served = {
+            QUEUE: True,
+            ADMIN: settings.admin_api,
+            health.SERVICE_NAME: settings.health_api,
+            reflection.SERVICE_NAME: True,
+        }
+        described = ReflectionServicer([name for name, is_served in served.items() if is_served])
+        # The stubs lack its types.
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(  # type: ignore[no-untyped-call]
+            described, registrar
+        )
     return server, health_servicer, admission

@@ -1,9 +1,9 @@
 """What stands between gRPC and the handlers of every service of the server.
 
-It asks the admission, ends calls whose requests do not arrive, and answers requests whose bytes are
-not the message that the method takes. gRPC's own answer to those is UNKNOWN with the name of a
-Python class, and a traceback in the log for each; here they are INVALID_ARGUMENT, and a line in the
-log now and then.
+It asks the guard and the admission, ends calls whose requests do not arrive, and answers requests
+whose bytes are not the message that the method takes. gRPC's own answer to those is UNKNOWN with
+the name of a Python class, and a traceback in the log for each; here they are INVALID_ARGUMENT, and
+a line in the log now and then.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 from grpc.aio import EOF  # type: ignore[attr-defined]
 
+from ddq.access import Caller, Guard, Waiting
 from ddq.errors import InvalidArgument
 from ddq.metrics import Metrics, null_metrics
 from ddq.server.admission import Admission, RefusingHandler
 from ddq.server.ending import abort, abort_with
+from ddq.server.guarding import MethodGuard
 from ddq.server.open_calls import OpenCalls
 from ddq.server.throttled_log import ThrottledLog
 
@@ -43,6 +45,7 @@ class Registrar:
         metrics: where the requests that cannot be parsed are counted.
         calls: where unary calls run.
         streams: where the other ones run.
+        guard: decides who may do what; None: every client may do everything.
     """
 
     def __init__(
@@ -52,12 +55,14 @@ class Registrar:
         metrics: Metrics | None = None,
         calls: OpenCalls | None = None,
         streams: OpenCalls | None = None,
+        guard: Guard | None = None,
     ) -> None:
         self._server = server
         self.admission = admission
         self.metrics = metrics or null_metrics()
         self.calls = calls or OpenCalls()
         self.streams = streams or OpenCalls()
+        self.guard = guard
         self.log = ThrottledLog(log)
 
     def add_generic_rpc_handlers(
@@ -83,6 +88,7 @@ class GuardedMethod:
         self._path = f"{service}/{name}"
         self._name = name
         self._handler = handler
+        self._guard = MethodGuard(self._path, registrar.guard, registrar.metrics)
         self._admission = registrar.admission
         self._calls = registrar.calls
         self._streams = registrar.streams
@@ -128,7 +134,10 @@ class GuardedMethod:
 
         async def run(peer: str) -> Any:
             reply = await self._calls.run(
-                context, lambda: self._handler.unary_unary(request, context)
+                context,
+                lambda: self._guard.watched(
+                    context, request, lambda _: self._handler.unary_unary(request, context)
+                ),
             )
             self._admission.sending(peer)
             return reply
@@ -149,22 +158,27 @@ class GuardedMethod:
     async def _stream_stream(self, requests: AsyncIterator[Any], context: Any) -> None:
         async def run(peer: str) -> None:
             timed = _TimedWrites(context, self._admission, peer)
-            checked = self._checked(requests, context)
+
+            async def serve(call: Waiting | None) -> None:
+                checked = self._checked(requests, context, caller, call)
+                await _write_all(self._handler.stream_stream(checked, timed), timed)
+
             try:
-                await self._streams.run(
-                    context, lambda: _write_all(self._handler.stream_stream(checked, timed), timed)
-                )
+                await self._streams.run(context, lambda: self._guard.watched(context, None, serve))
             except InvalidArgument as error:
                 # Handlers of ddq have answered it by now, others let it through.
                 self._metrics.rpcs.labels(self._name, error.code.name, error.reason).inc()
                 await abort(context, error)
 
+        caller = await self._guard.caller(context)
         await self._held(context, run)
 
     # What they share ----------------------------------------------------------------------------
 
     async def _request(self, context: Any) -> Any:
-        """The request of a call that has one."""
+        """The request of a call that has one, and is allowed."""
+        # Before the request is read: that of a caller that is not known costs nothing.
+        caller = await self._guard.caller(context)
         try:
             request = await context.read()
         except asyncio.CancelledError:
@@ -176,18 +190,30 @@ class GuardedMethod:
             error = self._malformed(context)
             self._metrics.rpcs.labels(self._name, error.code.name, error.reason).inc()
             await abort(context, error)
+        if denied := self._guard.denied(context, caller, request):
+            await abort(context, denied)
         return request
 
-    async def _checked(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+    async def _checked(
+        self,
+        requests: AsyncIterator[Any],
+        context: Any,
+        caller: Caller | None,
+        call: Waiting | None,
+    ) -> AsyncIterator[Any]:
         """The requests of a stream.
 
         Raises:
             InvalidArgument: one that cannot be parsed.
+            PermissionDenied: the caller may not ask for that; the handler ends the call.
         """
         async for request in requests:
             self._admission.received()
             if request is MALFORMED:
                 raise self._malformed(context)
+            if denied := self._guard.denied(context, caller, request):
+                raise denied
+            self._guard.subscribed(call, request)
             yield request
 
     async def _held(self, context: Any, run: Callable[[str], Awaitable[Any]]) -> Any:
