@@ -46,7 +46,8 @@ def _plans(
         if mode is None:
             out.print(f"{name}: no mode claims its faults; it runs in the matrix only")
             continue
-        plans.append(replace(template, scenario=name, mode=mode))
+        fsync = template.fsync or scenario(name).fsync
+        plans.append(replace(template, scenario=name, mode=mode, fsync=fsync))
     return plans
 
 
@@ -168,6 +169,7 @@ def nightly(  # noqa: PLR0917 - typer calls it by name
         for each in REGRESSION
         for mode in sorted(each.modes)
         for fsync in ((False, True) if mode is Mode.ALL else (False,))
+        if fsync or not each.fsync
     ]
     plans += [
         replace(

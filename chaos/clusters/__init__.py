@@ -48,6 +48,7 @@ class Ability(StrEnum):
     CLOCK = "clock"
     DISK = "disk"
     FULL_DISK = "full-disk"
+    POWER = "power"
     UNCONFIGURED = "unconfigured"
     CABLE = "cable"
 
@@ -189,10 +190,15 @@ class Pause(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Packets from one address to another are dropped; the other way is another cut."""
+    """Packets from one address to another are dropped; the other way is another cut.
+
+    Attributes:
+        share: of the packets that are dropped, each by chance; 1: all of them.
+    """
 
     source_ip: str
     target_ip: str
+    share: float = 1.0
 
 
 class Partition(Protocol):
@@ -239,6 +245,20 @@ class Disk(Protocol):
 
     async def truncate_log(self, node: StoreNode, tail_bytes: int) -> int:
         """Cuts the end off its append-only file; returns how many bytes went."""
+
+    async def spoil_log(self, node: StoreNode, middle_bytes: int) -> int:
+        """Writes zeros over the middle of its append-only file; returns over how many bytes."""
+
+
+class Power(Protocol):
+    """Nodes can lose their power: what they had not synchronized to their disks is gone."""
+
+    async def lose_power(self, nodes: Sequence[StoreNode]) -> dict[str, int]:
+        """Ends the nodes at the same moment.
+
+        Returns:
+            For each data node, how many bytes of its append-only files went.
+        """
 
 
 class FullDisk(Protocol):

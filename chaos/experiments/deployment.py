@@ -197,6 +197,7 @@ def _cluster(plan: RunPlan, backend: _Backend, folder: Path, needs: Needs) -> _C
         "folder": folder,
         "appendfsync": "always" if plan.fsync else "everysec",
         "clocks": Ability.CLOCK in needs.abilities,
+        "power": Ability.POWER in needs.abilities,
         "disk_bytes": DISK_BYTES if Ability.FULL_DISK in needs.abilities else None,
     }
     if not needs.sharded:

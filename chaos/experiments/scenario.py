@@ -58,7 +58,7 @@ class Scenario:
                     down_after_ms=down_after_ms,
                     mode=mode,
                     kinds=KINDS,
-                    possible=lambda each, target: target in _PROCESSES and possible(each, target),
+                    possible=lambda each, target: target in _BESIDE and possible(each, target),
                 )
             )
         tracks = self.plan(random.Random(f"{self.name}/{seed}"))
@@ -86,6 +86,13 @@ class Scenario:
         return None
 
     @property
+    def fsync(self) -> bool:
+        """Whether its modes claim it only where replies wait for the disks too."""
+        if self.plan is None:
+            return False
+        return any(kind(step.kind).fsync for track in self.plan(random.Random(0)) for step in track)
+
+    @property
     def needs(self) -> frozenset[Ability]:
         """Abilities of the cluster."""
         if self.plan is None:
@@ -103,8 +110,9 @@ class Scenario:
 
 
 _PROCESSES = frozenset({"api", "scheduler", "scheduler-leader"})
+_BESIDE = _PROCESSES | LINK_TARGETS
 # Of the store; what is beside them comes from the other track.
-_ALONE = tuple(each for each in KINDS if not set(each.targets) <= (LINK_TARGETS | _PROCESSES))
+_ALONE = tuple(each for each in KINDS if not set(each.targets) <= _BESIDE)
 
 
 def step(

@@ -83,7 +83,10 @@ def _drawn(plan: RunPlan, chosen: Scenario, deployment: Deployment) -> Sequence[
             plan.seed + 1_000 * again,
             plan.down_after_ms,
             plan.mode,
-            lambda kind, target: kind.unavailable(deployment.context, target) is None,
+            lambda kind, target: (
+                (plan.fsync or not kind.fsync)
+                and kind.unavailable(deployment.context, target) is None
+            ),
         )
         for again in range(_MOST_SCHEDULES if plan.duration_s else 1)
     ]

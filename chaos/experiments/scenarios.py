@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from chaos.clusters import NotAvailableError
+from chaos.experiments.connection_scenarios import CONNECTIONS
+from chaos.experiments.host_scenarios import HOSTS
 from chaos.experiments.scenario import Scenario, step, times
 from chaos.workloads import WORKLOADS
 
@@ -367,6 +369,8 @@ REGRESSION: tuple[Scenario, ...] = (
         failovers=1,
         core=True,
     ),
+    *HOSTS,
+    *CONNECTIONS,
 )
 
 EXPLORATORY = Scenario(

@@ -11,7 +11,13 @@ from chaos.clusters import Ability, NotAvailableError
 from chaos.faults import partitions
 from chaos.faults.cables import CableFault
 from chaos.faults.clocks import ClockDriftFault, ClockJumpFault
-from chaos.faults.disks import FullDiskFault, ReturnFault, SlowDiskFault
+from chaos.faults.disks import (
+    FullDiskFault,
+    KillInRewriteFault,
+    ReturnFault,
+    SlowDiskFault,
+    SpoiltLogFault,
+)
 from chaos.faults.elections import PauseThenStrikeFault
 from chaos.faults.model import FaultRow, Kind, Mode
 from chaos.faults.network import CutLinkFault, toxic
@@ -22,8 +28,9 @@ from chaos.faults.orders import (
     SentinelCrashFault,
 )
 from chaos.faults.partitions import partition
+from chaos.faults.power import PowerLossFault
 from chaos.faults.settings import PriorityFault, UnconfiguredReplicaFault
-from chaos.faults.signals import KillFault, PauseFault, PauseUntilReplacedFault
+from chaos.faults.signals import KillFault, PauseFault, PauseUntilReplacedFault, StutterFault
 
 NO_MODE: frozenset[Mode] = frozenset()
 ALL = frozenset({Mode.ALL})
@@ -63,6 +70,16 @@ KINDS: tuple[Kind, ...] = (
         PauseFault,
         needs=frozenset({Ability.PAUSE}),
         hold=(1.0, 3.0),
+    ),
+    Kind(
+        "stutter",
+        FaultRow.SIGNALS,
+        "SIGSTOP and SIGCONT in turn: alive and slow, and never silent for as long as down-after",
+        dict.fromkeys(_SIGNAL_TARGETS, EVERY),
+        StutterFault,
+        needs=frozenset({Ability.PAUSE}),
+        strengths={"pause_ms": (100, 300), "run_ms": (20, 100)},
+        hold=(1.0, 4.0),
     ),
     Kind(
         "pause-until-replaced",
@@ -105,6 +122,16 @@ KINDS: tuple[Kind, ...] = (
         needs=frozenset({Ability.PARTITION}),
         strengths={"direction": ("both", "in", "out"), "clients": _SIDES},
         hold=(1.0, 12.0),
+    ),
+    Kind(
+        "packet-loss",
+        FaultRow.PARTITION,
+        "some packets between a host and the rest of the store are dropped, by chance",
+        {"master-host": QUORUM, "replica-host": EVERY},
+        partition(partitions.around),
+        needs=frozenset({Ability.PARTITION}),
+        strengths={"share": (0.05, 0.2, 0.5)},
+        hold=(1.0, 6.0),
     ),
     Kind(
         "partition-short",
@@ -303,6 +330,45 @@ KINDS: tuple[Kind, ...] = (
         needs=frozenset({Ability.KILL, Ability.DISK}),
         strengths={"tail_bytes": (1_000, 100_000)},
         hold=(0.0, 1.0),
+    ),
+    Kind(
+        "spoilt-log",
+        FaultRow.DISK,
+        "killed, zeros in the middle of its append-only file: it does not start before it has an "
+        "empty disk",
+        {"master": QUORUM, "replica": EVERY},
+        SpoiltLogFault,
+        needs=frozenset({Ability.KILL, Ability.DISK}),
+        hold=(0.0, 1.0),
+    ),
+    Kind(
+        "kill-in-rewrite",
+        FaultRow.DISK,
+        "SIGKILL while the append-only file is rewritten",
+        {"master": QUORUM, "replica": EVERY},
+        KillInRewriteFault,
+        needs=frozenset({Ability.KILL}),
+        hold=(0.1, 2.0),
+    ),
+    Kind(
+        "power-loss",
+        FaultRow.DISK,
+        "a host loses its power: its processes end, and what was not synchronized is not on the "
+        "disk",
+        {"master-host": QUORUM, "replica-host": EVERY},
+        PowerLossFault,
+        needs=frozenset({Ability.KILL, Ability.POWER}),
+        hold=(0.1, 4.0),
+    ),
+    Kind(
+        "power-loss-everywhere",
+        FaultRow.DISK,
+        "all hosts lose their power at once: what is not on the disk of every one may be gone",
+        {"all-hosts": ALL},
+        PowerLossFault,
+        needs=frozenset({Ability.KILL, Ability.POWER}),
+        hold=(0.1, 2.0),
+        fsync=True,
     ),
     Kind(
         "returning-master",

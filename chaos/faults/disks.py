@@ -21,6 +21,9 @@ _POLL_S = 0.05
 _SLOW_TIMEOUT_S = 10.0
 # Rounds of the event loop in which nothing was written take no time, and count.
 _FELT_SHARE = 0.1
+# Longer than any command, so that at least one of them has no beginning.
+_SPOILT_BYTES = 16_384
+_REWRITE_DELAY_US = 100_000
 
 
 async def _data_node(cluster: Cluster, target: str) -> StoreNode:
@@ -73,6 +76,98 @@ class ReturnFault:
 
     async def heal(self) -> None:
         """Nothing to undo: it has been started."""
+
+
+class SpoiltLogFault:
+    """A data node dies, and zeros stand in the middle of its append-only file when it is back.
+
+    The server refuses to start from it, and the operator gives the node an empty disk.
+    """
+
+    def __init__(self, context: FaultContext, target: str, strength: Strength) -> None:  # noqa: ARG002
+        self._cluster = context.cluster
+        self._target = target
+        self._node: StoreNode | None = None
+
+    @property
+    def _kill(self) -> Kill:
+        return cast("Kill", self._cluster)
+
+    async def inject(self) -> Evidence:
+        """Kills it, damages the file, starts it."""
+        self._node = await _data_node(self._cluster, self._target)
+        await self._kill.kill(self._node)
+        spoilt_bytes = await cast("Disk", self._cluster).spoil_log(self._node, _SPOILT_BYTES)
+        await self._kill.restart(self._node)
+        return {"node": self._node.name, "spoilt_bytes": spoilt_bytes}
+
+    async def verify(self) -> Evidence:
+        """The server has read the file, and has ended."""
+        node = self._node
+        assert node is not None
+        try:
+            await eventually(lambda: not self._kill.alive(node), FAILOVER_TIMEOUT_S)
+        except TimeoutError:
+            raise DidNotHappenError(
+                f"{node.name} did not end over its append-only file within {FAILOVER_TIMEOUT_S:g} s"
+            ) from None
+        return {}
+
+    async def heal(self) -> None:
+        """Empties its disk and starts it; it takes everything from its master."""
+        node, self._node = self._node, None
+        if node is None:
+            return
+        await self._kill.kill(node)
+        await cast("Disk", self._cluster).empty_disk(node)
+        await self._kill.restart(node)
+
+
+class KillInRewriteFault:
+    """A data node dies while it rewrites its append-only file."""
+
+    def __init__(self, context: FaultContext, target: str, strength: Strength) -> None:  # noqa: ARG002
+        self._cluster = context.cluster
+        self._target = target
+        self._node: StoreNode | None = None
+
+    @property
+    def _kill(self) -> Kill:
+        return cast("Kill", self._cluster)
+
+    async def inject(self) -> Evidence:
+        """Begins a rewrite that takes long, and kills the node in it."""
+        node = await _data_node(self._cluster, self._target)
+        command = self._cluster.command
+        # Between two keys; the setting goes with the process.
+        await command(node, "CONFIG", "SET", "rdb-key-save-delay", str(_REWRITE_DELAY_US))
+        await command(node, "BGREWRITEAOF")
+
+        async def rewrites() -> bool:
+            info = as_info(await command(node, "INFO", "persistence"))
+            return info["aof_rewrite_in_progress"] == "1"
+
+        try:
+            await eventually(rewrites, _SLOW_TIMEOUT_S, poll_s=_POLL_S)
+        except TimeoutError:
+            await command(node, "CONFIG", "SET", "rdb-key-save-delay", "0")
+            raise DidNotHappenError(f"{node.name} did not begin to rewrite its log") from None
+        await self._kill.kill(node)
+        self._node = node
+        return {"node": node.name}
+
+    async def verify(self) -> Evidence:
+        """It is gone."""
+        assert self._node is not None
+        if self._kill.alive(self._node):
+            raise DidNotHappenError(f"{self._node.name} runs though it was killed")
+        return {}
+
+    async def heal(self) -> None:
+        """Starts it again; a data node through ``ddq node``."""
+        node, self._node = self._node, None
+        if node is not None and not self._kill.alive(node):
+            await self._kill.restart(node)
 
 
 class FullDiskFault:

@@ -148,6 +148,7 @@ class Kind:
         strengths: what a seed may choose from, by the name of the parameter.
         hold: for how long, as multiples of Sentinel's down-after: from, to.
         exempt: promises that are not judged while it lasts, by their own wording.
+        fsync: whether the modes promise it only for topics whose replies wait for the disks too.
     """
 
     name: str
@@ -159,6 +160,7 @@ class Kind:
     strengths: Mapping[str, Sequence[Value]] = field(default_factory=dict)
     hold: tuple[float, float] = (1.0, 5.0)
     exempt: frozenset[str] = frozenset()
+    fsync: bool = False
 
     def promises(self, target: str, mode: Mode) -> frozenset[str]:
         """The ids of the promises that must survive it in this mode."""

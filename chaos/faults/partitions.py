@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Protocol, cast
 
 from chaos.clusters import Cut, NodeKind, Partition, StoreNode
@@ -19,7 +20,11 @@ class Shape(Protocol):
 
 
 class PartitionFault:
-    """Drops packets between addresses, until healed."""
+    """Drops packets between addresses, until healed.
+
+    Strength:
+        share: of the packets that are dropped, each by chance; all of them if it is not given.
+    """
 
     def __init__(
         self, context: FaultContext, target: str, strength: Strength, *, shape: Shape
@@ -36,7 +41,11 @@ class PartitionFault:
 
     async def inject(self) -> Evidence:
         """Cuts, all of it at the same moment."""
-        cuts = await self._shape(self._context, self._target, self._strength)
+        share = float(self._strength.get("share", 1.0))
+        cuts = [
+            replace(cut, share=share)
+            for cut in await self._shape(self._context, self._target, self._strength)
+        ]
         self._name = await self._cluster.cut(cuts)
         by_ip = {node.ip: node.name for node in self._context.cluster.nodes}
         named = [

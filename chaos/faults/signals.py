@@ -80,6 +80,58 @@ class PauseFault:
             await self._targets.pop().resume()
 
 
+class StutterFault:
+    """A process that runs only now and then: alive, and slow in everything.
+
+    Strength:
+        pause_ms: for how long it stands still, each time; too short for a Sentinel to take it for
+            down.
+        run_ms: for how long it runs in between.
+    """
+
+    def __init__(self, context: FaultContext, target: str, strength: Strength) -> None:
+        self._context = context
+        self._target = target
+        self._pause_s = float(strength.get("pause_ms", 200)) / 1_000
+        self._run_s = float(strength.get("run_ms", 50)) / 1_000
+        self._stuttering: asyncio.Task[None] | None = None
+        self._targets: list[Target] = []
+        self._pauses = 0
+
+    async def inject(self) -> Evidence:
+        """Begins to stop and continue it, in turn."""
+        self._targets = await find_targets(self._context, self._target)
+        if dead := [target.name for target in self._targets if not target.alive()]:
+            raise DidNotHappenError(f"{', '.join(dead)} is down and cannot be stopped")
+        self._stuttering = asyncio.create_task(self._stutter(), name=f"stutter of {self._target}")
+        return {"slowed": [target.name for target in self._targets]}
+
+    async def _stutter(self) -> None:
+        while True:
+            for target in self._targets:
+                await target.pause()
+            self._pauses += 1
+            await asyncio.sleep(self._pause_s)
+            for target in self._targets:
+                await target.resume()
+            await asyncio.sleep(self._run_s)
+
+    async def verify(self) -> Evidence:
+        """It stood still more than once."""
+        if self._pauses <= 1:
+            raise DidNotHappenError(f"{self._target} was stopped {self._pauses} times, not often")
+        return {"pauses": self._pauses}
+
+    async def heal(self) -> None:
+        """It runs without interruption again."""
+        stuttering, self._stuttering = self._stuttering, None
+        if stuttering is not None:
+            stuttering.cancel()
+            await asyncio.wait([stuttering])
+        while self._targets:
+            await self._targets.pop().resume()
+
+
 class PauseUntilReplacedFault:
     """Freezes the master for exactly as long as it takes until a replica is promoted.
 

@@ -79,7 +79,8 @@ async def nodes(cluster: Cluster, target: str) -> list[StoreNode]:
 
     Args:
         target: master, replica, sentinel; each of them with ``-host`` for all that stands and falls
-            with it; sentinels for all of those; or the name of a node or host.
+            with it; sentinels for all of those; all-hosts for every node; or the name of a node
+            or host.
 
     Raises:
         NotAvailableError: this cluster has none of that kind.
@@ -88,6 +89,8 @@ async def nodes(cluster: Cluster, target: str) -> list[StoreNode]:
         (chosen,) = await nodes(cluster, target.removesuffix("-host"))
         return on_host(cluster, chosen.host)
     match target:
+        case "all-hosts":
+            return list(cluster.nodes)
         case "master":
             return [await _master(cluster)]
         case "replica":

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from chaos.clusters import NotAvailableError, Role, StoreNode
+from chaos.clusters import Ability, NotAvailableError, Role, StoreNode
 from chaos.clusters.process import FAST_PERIODS_MS, SentinelCluster, ShardedCluster
 from chaos.clusters.process.launch import process_state
 from chaos.faults import KINDS, DidNotHappenError, FaultContext, FaultRow, Mode, Target, kind
@@ -129,6 +129,67 @@ async def test_faults_of_a_sentinel_cluster_happen_and_are_undone(tmp_path: Path
             assert not cluster.paused(node)
             assert abs(await cluster.clock_offset_ms(node)) < 500
             assert await cluster.free_disk_bytes(node) > 0
+
+
+async def test_damaged_logs_lost_power_and_slow_nodes_happen_and_are_undone(
+    tmp_path: Path,
+) -> None:
+    cluster = SentinelCluster(
+        folder=tmp_path, sentinel_periods_ms=FAST_PERIODS_MS, down_after_ms=3_000, power=True
+    )
+    steps = [
+        Step("stutter", "master", {"pause_ms": 100, "run_ms": 50}, hold_ms=600),
+        Step("packet-loss", "replica-host", {"share": 0.5}, hold_ms=500),
+        Step("kill-in-rewrite", "replica", hold_ms=100),
+        Step("spoilt-log", "replica", hold_ms=100),
+        Step("power-loss", "master-host", hold_ms=100),
+        Step("power-loss-everywhere", "all-hosts", hold_ms=100),
+    ]
+    async with running(cluster) as context:
+        for each in steps:
+            if why := kind(each.kind).unavailable(context, each.target):
+                pytest.skip(f"{each.kind}: {why}")
+        await cluster.command(await cluster.master(), "SET", "counted", "x" * 100_000)
+        writing = asyncio.create_task(_write_for_ever(cluster))
+        try:
+            events = await run(context, *steps)
+        finally:
+            writing.cancel()
+            await asyncio.wait([writing])
+        wanted = [(each.kind, phase) for each in steps for phase in IN_FULL]
+        assert phases(events) == wanted, [event for event in events if "why" in event.evidence]
+        assert all(cluster.alive(node) and not cluster.paused(node) for node in cluster.nodes)
+
+
+async def test_a_power_loss_takes_what_was_not_synchronized_and_nothing_else(
+    tmp_path: Path,
+) -> None:
+    cluster = SentinelCluster(
+        data_nodes=1,
+        sentinels=1,
+        folder=tmp_path,
+        sentinel_periods_ms=FAST_PERIODS_MS,
+        appendfsync="no",
+        power=True,
+    )
+    async with running(cluster):
+        if why := cluster.unavailable.get(Ability.POWER):
+            pytest.skip(why)
+        node = cluster.data[0]
+        await cluster.command(node, "SET", "kept", "1")
+        # CONFIG SET synchronizes the log when it turns appendfsync to always.
+        await cluster.command(node, "CONFIG", "SET", "appendfsync", "always")
+        await cluster.command(node, "SET", "synchronized", "1")
+        await cluster.command(node, "CONFIG", "SET", "appendfsync", "no")
+        await cluster.command(node, "SET", "lost", "x" * 1_000)
+        gone = await cluster.lose_power([node])
+        assert gone[node.name] > 1_000
+        await cluster.restart(node, guarded=False)
+        await cluster.until(lambda: cluster.answers(node), 20.0, "it does not answer")
+        found = [
+            await cluster.command(node, "EXISTS", name) for name in ("kept", "synchronized", "lost")
+        ]
+        assert found == [1, 1, 0]
 
 
 @pytest.mark.parametrize("name", ["pause-then-isolate", "pause-then-pause"])

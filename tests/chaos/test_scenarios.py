@@ -53,6 +53,28 @@ def test_every_scenario_draws_equal_faults_from_equal_seeds_and_claims_what_its_
     assert all(gate in GATES for each in REGRESSION for gate in each.gates)
 
 
+def test_each_fault_that_a_mode_claims_is_in_a_regression_scenario_for_each_of_its_targets() -> (
+    None
+):
+    played = {
+        (step.kind, step.target)
+        for each in REGRESSION
+        for track in each.schedule(1, 2_000, Mode.ALL, lambda *_: True).tracks
+        for step in track
+    }
+    claimed = {
+        (kind.name, target) for kind in KINDS for target, modes in kind.targets.items() if modes
+    }
+    assert claimed <= played, claimed - played
+
+
+def test_faults_that_are_claimed_with_fsync_are_played_with_it_only() -> None:
+    assert scenario("power-lost-everywhere").fsync
+    assert not any(each.fsync for each in REGRESSION if each.name != "power-lost-everywhere")
+    drawn = scenario("exploratory").schedule(5, 2_000, Mode.ALL, lambda kind, _: not kind.fsync)
+    assert "power-loss-everywhere" not in {step.kind for track in drawn.tracks for step in track}
+
+
 def test_the_pauses_around_down_after_are_spread_over_their_whole_range() -> None:
     holds = sorted(
         step.hold_ms / 2_000

@@ -31,14 +31,22 @@ _FIRST_COORDINATED = 9
 # A small disk is empty at first; elsewhere the configuration is there already.
 _WITH_CONFIG = '[ -e "$2" ] || cp "$1" "$2"; shift 2; exec "$@"'
 _EMPTY = 'rm -rf "$1/appendonlydir" "$1"/*.rdb'
-_TRUNCATE = """
+_NEWEST_PART = """
 set -e
 part=$(ls "$1"/appendonlydir/*.incr.aof 2>/dev/null | sort -V | tail -n 1)
-[ -n "$part" ] || { echo "$1 has no append-only file to cut"; exit 1; }
+[ -n "$part" ] || { echo "$1 has no append-only file to damage"; exit 1; }
 size=$(stat -c %s "$part")
+"""
+_TRUNCATE = f"""{_NEWEST_PART}
 gone=$(( size < $2 ? size : $2 ))
 truncate -s $(( size - gone )) "$part"
 echo "$gone"
+"""
+_SPOIL = f"""{_NEWEST_PART}
+spoilt=$(( size / 2 < $2 ? size / 2 : $2 ))
+from=$(( (size - spoilt) / 2 ))
+dd if=/dev/zero of="$part" bs=1 count="$spoilt" seek="$from" conv=notrunc 2>/dev/null
+echo "$spoilt"
 """
 _FILL = 'cat /dev/zero >>"$1/filler" 2>/dev/null; true'
 _FREE = 'rm -f "$1/filler"'
@@ -92,6 +100,7 @@ class DockerCluster(SentinelCluster):
             Ability.FULL_DISK: (
                 None if self._disk_bytes else "the cluster was started without disk_bytes"
             ),
+            Ability.POWER: "what is on a disk is noted for local processes; use CLUSTER=process",
         }
         return {ability: why for ability, why in reasons.items() if why is not None}
 
@@ -234,6 +243,11 @@ class DockerCluster(SentinelCluster):
         """Cuts the end off the append-only file of a node that is down."""
         self._must_be_down(node)
         return int(await self._on_disk(node, _TRUNCATE, str(tail_bytes)))
+
+    async def spoil_log(self, node: StoreNode, middle_bytes: int) -> int:
+        """Writes zeros over the middle of the append-only file of a node that is down."""
+        self._must_be_down(node)
+        return int(await self._on_disk(node, _SPOIL, str(middle_bytes)))
 
     async def fill_disk(self, node: StoreNode) -> None:
         """Leaves no room for another byte on a data node's disk."""

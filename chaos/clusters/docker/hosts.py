@@ -16,6 +16,7 @@ from typing import Any
 from chaos.clusters import ClusterError, Cut, NotAvailableError
 from chaos.clusters.docker.container import at
 from chaos.clusters.docker.engine import IMAGE, Engine
+from chaos.clusters.process.firewall import drop_rule
 
 _RULE = re.compile(r"^\[(?P<packets>\d+):\d+\] -A \w+ .*--comment \"?(?P<name>[\w-]+)\"? ")
 # On the interface that has the first address, whatever the engine calls it.
@@ -115,10 +116,7 @@ class Hosts:
         rules: dict[str, list[str]] = {}
         for cut in cuts:
             host, chain = self._where(cut)
-            rules.setdefault(host, []).append(
-                f"-I {chain} 1 -s {cut.source_ip}/32 -d {cut.target_ip}/32 "
-                f"-m comment --comment {name} -j DROP"
-            )
+            rules.setdefault(host, []).append(drop_rule(chain, cut, name))
         self._cuts[name] = set(rules)
         await asyncio.gather(*(self._restore(host, lines) for host, lines in rules.items()))
         return name

@@ -29,14 +29,33 @@ def empty(folder: Path) -> None:
 
 def truncate_tail(folder: Path, tail_bytes: int) -> int:
     """Cuts so many bytes off the append-only file, as a power loss does; returns how many went."""
-    # The newest part is where the writes go; a resync begins a new one.
+    part = _newest_part(folder)
+    size = part.stat().st_size
+    gone = min(size, tail_bytes)
+    os.truncate(part, size - gone)
+    return gone
+
+
+def spoil_middle(folder: Path, middle_bytes: int) -> int:
+    """Writes zeros over the middle of the append-only file; returns over how many bytes.
+
+    More than one command is long, so that the server cannot take them for a value.
+    """
+    part = _newest_part(folder)
+    size = part.stat().st_size
+    spoilt = min(size // 2, middle_bytes)
+    with part.open("r+b") as file:
+        file.seek((size - spoilt) // 2)
+        file.write(bytes(spoilt))
+    return spoilt
+
+
+def _newest_part(folder: Path) -> Path:
+    """Where the writes go; a resync begins a new part."""
     parts = sorted((folder / "appendonlydir").glob("*.incr.aof"), key=_part_number)
     if not parts:
-        raise ClusterError(f"{folder} has no append-only file to cut")
-    size = parts[-1].stat().st_size
-    gone = min(size, tail_bytes)
-    os.truncate(parts[-1], size - gone)
-    return gone
+        raise ClusterError(f"{folder} has no append-only file to damage")
+    return parts[-1]
 
 
 def mount_small(folder: Path, size_bytes: int) -> None:

@@ -26,6 +26,19 @@ def why_unavailable() -> str | None:
     return None
 
 
+def drop_rule(chain: str, cut: Cut, name: str) -> str:
+    """The line for iptables-restore that begins a cut.
+
+    Args:
+        name: stands in the rule's comment, so that it can be found again.
+    """
+    some = f"-m statistic --mode random --probability {cut.share:.3f} " if cut.share < 1 else ""
+    return (
+        f"-I {chain} 1 -s {cut.source_ip}/32 -d {cut.target_ip}/32 {some}"
+        f"-m comment --comment {name} -j DROP"
+    )
+
+
 class Firewall:
     """The rules of one run, in groups with a name each."""
 
@@ -38,11 +51,7 @@ class Firewall:
         self._count += 1
         name = f"{self._owner}{self._count}"
         # One transaction: rule by rule, a cut in both ways would be one way for milliseconds.
-        await _restore(
-            f"-I INPUT 1 -s {cut.source_ip}/32 -d {cut.target_ip}/32 "
-            f"-m comment --comment {name} -j DROP"
-            for cut in cuts
-        )
+        await _restore(drop_rule("INPUT", cut, name) for cut in cuts)
         return name
 
     async def dropped_packets(self, name: str) -> int:

