@@ -40,7 +40,10 @@ class Role(StrEnum):
 
 
 class Ability(StrEnum):
-    """What can be done to a cluster beyond watching it; one protocol below for each."""
+    """What can be done to a cluster beyond watching it; one protocol below for each.
+
+    FAILPOINT is one of ddq's processes: see ``Failing`` in chaos/faults/model.py.
+    """
 
     KILL = "kill"
     PAUSE = "pause"
@@ -51,6 +54,7 @@ class Ability(StrEnum):
     POWER = "power"
     UNCONFIGURED = "unconfigured"
     CABLE = "cable"
+    FAILPOINT = "failpoint"
 
 
 @dataclass(frozen=True, slots=True)

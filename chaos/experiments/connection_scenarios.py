@@ -9,6 +9,8 @@ import random
 
 from chaos.experiments.scenario import Scenario, Track, step
 
+_FAILPOINTS = ("before-send", "after-send", "after-first-reply", "after-replies")
+
 
 def _bad(link: str, rng: random.Random) -> Track:
     """Slow, in pieces and narrow, one after the other."""
@@ -31,6 +33,28 @@ CONNECTIONS: tuple[Scenario, ...] = (
                 step("pause", "scheduler", rng.uniform(1, 3), settle=False),
                 step("kill", "worker", rng.uniform(0.5, 2), settle=False),
             ]
+        ],
+    ),
+    Scenario(
+        "failpoints",
+        "a process that dies at any point of its exchange with the store leaves each request done "
+        "or not done",
+        lambda rng: [
+            [
+                step("failpoint", "api", rng.uniform(0.2, 1), settle=False, failpoint=failpoint)
+                for failpoint in _FAILPOINTS
+            ],
+            [
+                step(
+                    "failpoint",
+                    "scheduler-leader",
+                    rng.uniform(0.2, 1),
+                    wait=2.0,
+                    settle=False,
+                    failpoint=failpoint,
+                )
+                for failpoint in _FAILPOINTS
+            ],
         ],
     ),
     Scenario(

@@ -149,6 +149,7 @@ async def open_deployment(plan: RunPlan, folder: Path, needs: Needs) -> AsyncIte
         leader_lease_ms=plan.leader_lease_ms,
         mutation=mutation,
         mutated_process=mutated_process,
+        failpoints=Ability.FAILPOINT in needs.abilities and not mutation,
         previous=needs.previous,
     )
     (folder / "ddq").mkdir(parents=True, exist_ok=True)
@@ -177,7 +178,13 @@ async def open_deployment(plan: RunPlan, folder: Path, needs: Needs) -> AsyncIte
         stack.push_async_callback(system.stop)
         await system.start()
         client_ips = backend.client_ips(system, toxiproxy)
-        context = FaultContext(cluster, system.targets, client_ips, links)
+        context = FaultContext(
+            cluster,
+            system.targets,
+            client_ips,
+            links,
+            {} if options.failpoints else {Ability.FAILPOINT: "ddq was started without failpoints"},
+        )
         yield Deployment(folder, cluster, system, context, missing)
 
 

@@ -30,7 +30,13 @@ from chaos.faults.orders import (
 from chaos.faults.partitions import partition
 from chaos.faults.power import PowerLossFault
 from chaos.faults.settings import PriorityFault, UnconfiguredReplicaFault
-from chaos.faults.signals import KillFault, PauseFault, PauseUntilReplacedFault, StutterFault
+from chaos.faults.signals import (
+    FailpointFault,
+    KillFault,
+    PauseFault,
+    PauseUntilReplacedFault,
+    StutterFault,
+)
 
 NO_MODE: frozenset[Mode] = frozenset()
 ALL = frozenset({Mode.ALL})
@@ -80,6 +86,18 @@ KINDS: tuple[Kind, ...] = (
         needs=frozenset({Ability.PAUSE}),
         strengths={"pause_ms": (100, 300), "run_ms": (20, 100)},
         hold=(1.0, 4.0),
+    ),
+    Kind(
+        "failpoint",
+        FaultRow.SIGNALS,
+        "a process of ddq dies before, within or after a send of scripts to the store",
+        {"api": EVERY, "scheduler-leader": EVERY},
+        FailpointFault,
+        needs=frozenset({Ability.FAILPOINT}),
+        strengths={
+            "failpoint": ("before-send", "after-send", "after-first-reply", "after-replies")
+        },
+        hold=(0.1, 1.0),
     ),
     Kind(
         "pause-until-replaced",

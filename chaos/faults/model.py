@@ -96,6 +96,20 @@ class Clocked(Protocol):
         """
 
 
+class Failing(Protocol):
+    """A target that can be made to die at a point of its own program."""
+
+    @property
+    def name(self) -> str: ...
+
+    def set_failpoint(self, failpoint: str) -> None:
+        """The next time that it gets to this point it dies; "": it does not."""
+
+    @property
+    def ended_count(self) -> int:
+        """How often it has ended by itself and been started again."""
+
+
 @dataclass(frozen=True, slots=True)
 class FaultContext:
     """What faults act on.
@@ -107,12 +121,14 @@ class FaultContext:
         client_ips: where ddq's connections to the store come from. Loopback connections come from
             127.0.0.1 unless they are bound.
         links: connections that go through Toxiproxy, by the name of a target.
+        lacks: abilities that ddq's processes do not have, with the reason and the remedy.
     """
 
     cluster: Cluster
     processes: Mapping[str, Callable[[], Awaitable[Target]]] = field(default_factory=dict)
     client_ips: Sequence[str] = ("127.0.0.1",)
     links: Mapping[str, Link] = field(default_factory=dict)
+    lacks: Mapping[Ability, str] = field(default_factory=dict)
 
 
 class Fault(Protocol):
@@ -144,7 +160,7 @@ class Kind:
 
     Attributes:
         targets: what it may hit, each with the durability modes that promise to bear it.
-        needs: abilities of the cluster.
+        needs: abilities of the cluster and of ddq's processes.
         strengths: what a seed may choose from, by the name of the parameter.
         hold: for how long, as multiples of Sentinel's down-after: from, to.
         exempt: promises that are not judged while it lasts, by their own wording.
@@ -170,7 +186,7 @@ class Kind:
     def unavailable(self, context: FaultContext, target: str) -> str | None:
         """Why it cannot be had in this context, and what would help; None if it can."""
         for ability in sorted(self.needs):
-            if why := context.cluster.unavailable.get(ability):
+            if why := context.lacks.get(ability) or context.cluster.unavailable.get(ability):
                 return f"{ability}: {why}"
         if target in PROCESS_TARGETS and target not in context.processes:
             return f"{target}: this run starts no such process"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import cast
 
 from chaos.clusters import Role, StoreNode
 from chaos.eventually import eventually
@@ -11,6 +12,7 @@ from chaos.faults.model import (
     FAILOVER_TIMEOUT_S,
     DidNotHappenError,
     Evidence,
+    Failing,
     FaultContext,
     Strength,
     Target,
@@ -18,6 +20,7 @@ from chaos.faults.model import (
 from chaos.faults.targets import find_targets, replicas
 
 _POLL_S = 0.005
+_FAILPOINT_TIMEOUT_S = 10.0
 
 
 class KillFault:
@@ -130,6 +133,47 @@ class StutterFault:
             await asyncio.wait([stuttering])
         while self._targets:
             await self._targets.pop().resume()
+
+
+class FailpointFault:
+    """A process of ddq dies at a point of its own program; its supervisor starts it again.
+
+    Strength:
+        failpoint: see chaos/systems/ddq/failpoints.py.
+    """
+
+    def __init__(self, context: FaultContext, target: str, strength: Strength) -> None:
+        self._context = context
+        self._target = target
+        self._failpoint = str(strength["failpoint"])
+        self._process: Failing | None = None
+        self._ended_count = 0
+
+    async def inject(self) -> Evidence:
+        """Names the point to the process, which dies when it gets there."""
+        (target,) = await find_targets(self._context, self._target)
+        self._process = cast("Failing", target)
+        self._ended_count = self._process.ended_count
+        self._process.set_failpoint(self._failpoint)
+        return {"process": self._process.name, "failpoint": self._failpoint}
+
+    async def verify(self) -> Evidence:
+        """It has died there, and runs again."""
+        process = self._process
+        assert process is not None
+        try:
+            await eventually(lambda: process.ended_count > self._ended_count, _FAILPOINT_TIMEOUT_S)
+        except TimeoutError:
+            raise DidNotHappenError(
+                f"{process.name} did not get to {self._failpoint} within {_FAILPOINT_TIMEOUT_S:g} s"
+            ) from None
+        return {}
+
+    async def heal(self) -> None:
+        """No point is named any more."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.set_failpoint("")
 
 
 class PauseUntilReplacedFault:

@@ -16,7 +16,8 @@ from chaos.systems.ddq.processes import ProcessSystem
 _PYTHON = "/opt/ddq/bin/python"
 _TOXIPROXY = Path("/usr/local/bin/toxiproxy-server")
 _TOXIPROXY_LAST = 190
-# Seeded mutations are not part of an image; they come with the harness, which is mounted.
+# Seeded mutations and failpoints are not part of an image; they come with the harness, which is
+# mounted.
 _HARNESS = "/opt/harness"
 _HARNESS_FOLDERS = ("chaos", "models")
 
@@ -39,14 +40,14 @@ class DockerSystem(ProcessSystem):
         self._containers = cluster
         super().__init__(cluster, folder.absolute(), options, maps=maps)
 
-    def _program(self, name: str) -> list[str]:
-        mutation = self._options.mutation_of(name)
-        return [_PYTHON, *mutation] if mutation else [DDQ]
+    def _program(self, name: str, failpoint: Path | None) -> list[str]:
+        arguments = self._options.python(name, failpoint)
+        return [_PYTHON, *arguments] if arguments else [DDQ]
 
     def _launcher(self, name: str, ip: str) -> Launcher:
         root = Path(__file__).parents[3]
         harness = [f"{root / folder}:{_HARNESS}/{folder}:ro" for folder in _HARNESS_FOLDERS]
-        mutated = bool(self._options.mutation)
+        harnessed = bool(self._options.mutation) or self._options.failpoints
 
         async def launch(
             command: Sequence[str], *, log: Path, cwd: Path, env: Mapping[str, str] | None = None
@@ -56,8 +57,8 @@ class DockerSystem(ProcessSystem):
                 command,
                 log=log,
                 folder=cwd,
-                env={**(env or {}), **({"PYTHONPATH": _HARNESS} if mutated else {})},
-                volumes=harness if mutated else [],
+                env={**(env or {}), **({"PYTHONPATH": _HARNESS} if harnessed else {})},
+                volumes=harness if harnessed else [],
                 **at(self._containers.engine, self._containers.prefix, ip),
             )
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from chaos.faults.model import Mode
+
+_FAILPOINTS = "chaos.systems.ddq.failpoints"
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +21,7 @@ class SystemOptions:
         settings: further settings of both by their name in ddq/config.py, as text.
         mutation: arguments of Python that start ddq with a seeded mutation; empty: ddq as it is.
         mutated_process: name of the one process that has the mutation; "" for all.
+        failpoints: start each process so that it can be made to die at a point of its program.
         previous: APIs start as the previous release until each is upgraded, and schedulers are left
             to the procedure that upgrades.
     """
@@ -30,11 +34,14 @@ class SystemOptions:
     settings: Mapping[str, str] = field(default_factory=dict)
     mutation: Sequence[str] = ()
     mutated_process: str = ""
+    failpoints: bool = False
     previous: bool = False
 
-    def mutation_of(self, name: str) -> Sequence[str]:
-        """The mutation of the process of this name; empty: it has none."""
-        return self.mutation if self.mutated_process in {"", name} else ()
+    def python(self, name: str, failpoint: Path | None) -> Sequence[str]:
+        """Arguments of Python that start the process of this name; empty: it is ddq as it is."""
+        if self.mutation and self.mutated_process in {"", name}:
+            return self.mutation
+        return ("-m", _FAILPOINTS, str(failpoint)) if failpoint else ()
 
     def flags(self) -> list[str]:
         """What ``ddq serve`` and ``ddq scheduler`` are given beside store and addresses."""

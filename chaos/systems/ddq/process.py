@@ -40,6 +40,8 @@ class DdqProcess:
         previous: starts it instead, until it is upgraded: the previous release.
         launcher: what starts it.
         clock: its own one, if it can be shifted.
+        failpoint: a file that names the point at which it is to die; see failpoints.py.
+        ended_count: how often it has ended by itself and been started again.
     """
 
     name: str
@@ -50,6 +52,8 @@ class DdqProcess:
     launcher: Launcher = launch
     previous: Sequence[str] = ()
     clock: FakeClock | None = None
+    failpoint: Path | None = None
+    ended_count: int = 0
     _child: Child | None = field(default=None)
     _keeper: asyncio.Task[None] | None = field(default=None)
     _log_start: int = 0
@@ -81,6 +85,7 @@ class DdqProcess:
             await child.wait()
             await asyncio.sleep(_RESTART_PAUSE_S)
             child = await self._launch()
+            self.ended_count += 1
 
     async def _stop_keeping(self) -> None:
         """From now on it is not started again when it ends."""
@@ -130,6 +135,18 @@ class DdqProcess:
     def paused(self) -> bool:
         """Whether the kernel says that it is stopped."""
         return self.alive() and self._child is not None and self._child.stopped
+
+    def set_failpoint(self, failpoint: str) -> None:
+        """The next time that it gets to this point it dies; "": it does not."""
+        if self.failpoint is None:
+            raise NotAvailableError(f"{Ability.FAILPOINT}: {self.name} was started without any")
+        if not failpoint:
+            self.failpoint.unlink(missing_ok=True)
+            return
+        fresh = self.failpoint.with_suffix(".new")
+        fresh.write_text(failpoint)
+        # Never half a name.
+        fresh.replace(self.failpoint)
 
     async def shift_clock(self, offset_ms: int) -> None:
         """Sets its clock so far from the true one; it sees it within a second."""

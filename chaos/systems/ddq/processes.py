@@ -85,8 +85,9 @@ class ProcessSystem:
     def _process(self, name: str, ip: str, words: Sequence[str], says: str) -> DdqProcess:
         link = "api-store" if words[0] == "serve" else "scheduler-store"
         reached = ",".join(f"{a}={b}" for a, b in self._maps.get(link, {}).items())
+        failpoint = self.folder / f"{name}.failpoint" if self._options.failpoints else None
         command = [
-            *self._program(name),
+            *self._program(name, failpoint),
             *words,
             "--store",
             self._cluster.store_url,
@@ -105,12 +106,13 @@ class ProcessSystem:
             says,
             self._launcher(name, ip),
             clock=self._cluster.clock(self.folder / f"{name}.clock"),
+            failpoint=failpoint,
         )
 
-    def _program(self, name: str) -> list[str]:
+    def _program(self, name: str, failpoint: Path | None) -> list[str]:
         """The command in front of ddq's arguments, for the process of this name."""
-        if mutation := self._options.mutation_of(name):
-            return [sys.executable, *mutation]
+        if arguments := self._options.python(name, failpoint):
+            return [sys.executable, *arguments]
         return [str(Path(sys.executable).parent / "ddq")]
 
     def _launcher(self, name: str, ip: str) -> Launcher:  # noqa: ARG002
