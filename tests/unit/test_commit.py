@@ -366,7 +366,9 @@ async def test_fsync_waits_for_disks_and_the_masters_own_counts() -> None:
     connection.free.set()
     commit._sender._policy = policy(Durability.QUORUM, 1, fsync=True, window_s=0.01)
     assert await run(commit, "a") == Committed("a", 0)
-    assert connection.sent[0][1][:3] == ("WAITAOF", 1, 0)
+    # The master asks the replicas only when a WAITAOF arrives, and once a second.
+    steps_ms = (2, 8, 32, 128, 512, 818)
+    assert connection.sent[0][1:-1] == [("WAITAOF", 1, 0, step_ms) for step_ms in steps_ms]
     assert len(connection.sent) == 2
     await commit.close()
 
