@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from collections.abc import Iterator
 
-from chaos.history.reader import History
+from chaos.history.reader import History, Op
 
 MS = 1_000_000
 APART_MS = 10
@@ -23,7 +24,7 @@ ERROR_MARGIN_MS = 10
 
 
 def clock_error_ms(history: History, most_ms: int) -> int:
-    """How far the store's clock was off the controller's in this run, as replies show.
+    """How far apart the errors of the store's clock were in this run, as replies show.
 
     A reply was made between its request and its arrival. What it says beyond that is an error of
     one of the clocks. A time from one moment to another is wrong by the difference of two errors:
@@ -38,11 +39,21 @@ def clock_error_ms(history: History, most_ms: int) -> int:
         return most_ms
     behind_ms = ahead_ms = 0.0
     for op in history.ops:
-        store_ms = getattr(op.reply, "store_ms", 0) if op.ok else 0
-        if store_ms:
-            behind_ms = max(behind_ms, wall_ms + op.begin_ns / MS - store_ms)
+        for store_ms in _store_times_ms(op):
             ahead_ms = max(ahead_ms, store_ms - wall_ms - op.end_ns / MS)
+            if op.op != "retrieve":
+                # A lease that is reported again was granted before its request.
+                behind_ms = max(behind_ms, wall_ms + op.begin_ns / MS - store_ms)
     return min(most_ms, math.ceil(behind_ms + ahead_ms) + ERROR_MARGIN_MS)
+
+
+def _store_times_ms(op: Op) -> Iterator[int]:
+    """The moments of the store's clock that a reply names as its own."""
+    if not op.ok:
+        return
+    for said in (op.reply, *getattr(op.reply, "leases", ())):
+        if store_ms := getattr(said, "store_ms", 0):
+            yield store_ms
 
 
 class StoreClock:

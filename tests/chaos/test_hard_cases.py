@@ -545,3 +545,13 @@ def test_a_clock_that_is_behind_at_first_and_ahead_later_is_off_by_both(tmp_path
     found(history, "enqueue", nth=1)["reply"]["store_ms"] += 400
     results = judged(tmp_path, history)
     assert 505 <= results.bounds.clock_error_ms <= 511
+
+
+def test_the_clock_errors_of_both_ends_of_a_delay_are_allowed_for(tmp_path: Path) -> None:
+    history = SyntheticHistory()
+    history.enqueue("a")
+    history.promote()
+    history.retrieve()
+    found(history, "enqueue")["reply"]["store_ms"] -= 100
+    found(history, "retrieve")["reply"]["leases"][0]["store_ms"] += 200
+    assert 300 <= judged(tmp_path, history).bounds.clock_error_ms <= 311
