@@ -37,7 +37,7 @@ NEAR_NS = 100 * MS
 
 _ONCE = frozenset({"kill", "pause", "cut", "reset"})
 """Faults that a standby answers by taking over, once; of a link as of a process."""
-_NO_SCHEDULER = ("api", "client-api", "worker", "sentinel", "sentinels")
+_NO_SCHEDULER = ("api", "client-api", "sentinel", "sentinels")
 """Targets that have no scheduler in them and none behind them."""
 
 
@@ -153,8 +153,11 @@ class Trouble:
                 spells.append(Spell(window.begin_ns, window.end_ns + recovery_ns))
             elif window.target in _NO_SCHEDULER:
                 continue
-            elif window.target == "scheduler-store" and window.kind not in _ONCE:
-                # A link that is slow or stalled hinders any scheduler that leads, all the time.
+            elif window.kind == "stutter" or (
+                window.target == "scheduler-store" and window.kind not in _ONCE
+            ):
+                # A link that is slow or stalled hinders any scheduler that leads, all the time; so
+                # does a scheduler, or a store, that runs only now and then.
                 spells.append(Spell(window.begin_ns, window.end_ns + takeover_ns))
             else:
                 spells += [

@@ -25,13 +25,11 @@ def _bad(link: str, rng: random.Random) -> Track:
 CONNECTIONS: tuple[Scenario, ...] = (
     Scenario(
         "processes-lost",
-        "schedulers that do not lead and workers may die and hang; their tasks are not lost",
+        "schedulers that do not lead may die and hang, and nothing is promoted late for it",
         lambda rng: [
             [
                 step("kill", "scheduler", rng.uniform(0.5, 2), settle=False),
-                step("pause", "worker", rng.uniform(1, 3), settle=False),
                 step("pause", "scheduler", rng.uniform(1, 3), settle=False),
-                step("kill", "worker", rng.uniform(0.5, 2), settle=False),
             ]
         ],
     ),

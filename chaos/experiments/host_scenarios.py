@@ -72,9 +72,6 @@ HOSTS: tuple[Scenario, ...] = (
                     run_ms=100,
                     settle=False,
                 ),
-                step(
-                    "stutter", "worker", rng.uniform(1, 2), pause_ms=300, run_ms=100, settle=False
-                ),
             ],
         ],
         duration_s=45.0,
@@ -117,7 +114,6 @@ HOSTS: tuple[Scenario, ...] = (
                 step(
                     "partition-node", "replica", rng.uniform(1, 4), direction="out", clients="both"
                 ),
-                step("partition-clients", "replica", rng.uniform(1, 3), direction="both"),
                 step("truncated-log", "replica", 0.5, tail_bytes=1_000),
                 step("clock-jump", "replica", rng.uniform(1, 3), offset_ms=-60_000),
                 step("partition-clients", "sentinel", rng.uniform(1, 3), direction="both"),

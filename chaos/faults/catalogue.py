@@ -52,7 +52,6 @@ _SIGNAL_TARGETS = {
     "api": EVERY,
     "scheduler": EVERY,
     "scheduler-leader": EVERY,
-    "worker": EVERY,
 }
 _LINK_TARGETS = {"api-store": EVERY, "scheduler-store": EVERY, "client-api": EVERY}
 _SIDES = ("both", "inside", "outside")
@@ -194,7 +193,8 @@ KINDS: tuple[Kind, ...] = (
         "partition-clients",
         FaultRow.PARTITION,
         "clients lose a node that is well",
-        {"master": EVERY, "sentinel": EVERY, "sentinels": EVERY, "replica": EVERY},
+        # Clients have no connection to a replica.
+        {"master": EVERY, "sentinel": EVERY, "sentinels": EVERY},
         partition(partitions.clients),
         needs=frozenset({Ability.PARTITION}),
         strengths={"direction": ("both", "in", "out")},

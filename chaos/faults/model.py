@@ -195,5 +195,5 @@ class Kind:
         return None
 
 
-PROCESS_TARGETS = frozenset({"api", "scheduler", "scheduler-leader", "worker"})
+PROCESS_TARGETS = frozenset({"api", "scheduler", "scheduler-leader"})
 LINK_TARGETS = frozenset({"api-store", "scheduler-store", "client-api"})

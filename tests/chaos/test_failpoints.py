@@ -14,7 +14,7 @@ import pytest
 from chaos.clusters.process.loopback import LoopbackNet
 from chaos.eventually import eventually
 from chaos.faults import FaultContext, Target, kind
-from chaos.faults.nemesis import FaultPhase, Schedule, Step, play
+from chaos.faults.nemesis import FaultEvent, FaultPhase, Schedule, Step, play
 from chaos.systems.ddq.failpoints import Failpoint
 from chaos.systems.ddq.process import DdqProcess
 from ddq.client import Client
@@ -78,14 +78,14 @@ async def test_the_fault_happens_where_the_process_gets_to_the_point(
 
         context = FaultContext(_NoCluster(), processes={"api": api})  # type: ignore[arg-type]
         assert kind("failpoint").unavailable(context, "api") is None
-        events = []
+        events: list[FaultEvent] = []
         step = Step("failpoint", "api", {"failpoint": "after-send"}, hold_ms=1, settle=False)
         async with Client(f"{process.ip}:50051") as client:
             await client.create_topic("jobs")
             schedule = Schedule(((step,),), down_after_ms=1_000)
             async with asyncio.TaskGroup() as group:
                 group.create_task(play(schedule, context, events.append))
-                await eventually(lambda: bool(events), TIMEOUT_S)
+                await eventually(lambda: events or None, TIMEOUT_S)
                 await client.enqueue("jobs", task_id="one")
         assert [event.phase for event in events] == [
             FaultPhase.BEGUN, FaultPhase.INJECTED, FaultPhase.VERIFIED, FaultPhase.HEALED

@@ -37,7 +37,7 @@ async def test_a_barrier_for_all_disks_is_confirmed_by_its_first_send(tmp_path: 
             trusted_s=float("-inf"),
             suspended_s=lambda: 0.0,
         )
-        sender._heartbeat_key = "ddq:beat:{test}"  # noqa: SLF001 - that of the last request
+        sender._heartbeat_key = "ddq:beat:{test}"
         sent = [await sender.send([]) for _ in range(SENDS_COUNT)]
         assert [(each.replicas_acked, each.confirmed) for each in sent] == [(2, True)] * SENDS_COUNT
         await sender.close()
