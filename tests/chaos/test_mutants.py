@@ -21,6 +21,7 @@ from ddq.errors import OutcomeUnknown
 from ddq.scheduler.visit import Visitor
 from ddq.server.notifier import ReadyNotifier
 from ddq.server.retrieval import Retrieval
+from ddq.store import runner
 from ddq.store.barrier import DataNodes, Policy, Timing
 from ddq.store.scripts import load_scripts
 from ddq.store.topology.sentinel import SentinelTopology
@@ -54,6 +55,7 @@ def test_a_mutation_changes_something_while_it_is_applied() -> None:
             Visitor._acquire,
             ReadyNotifier.notify,
             Retrieval.retrieve,
+            vars(runner)["Receipt"],
             SentinelTopology.connect,
             spec.WhichOneof("schedule"),
         ]

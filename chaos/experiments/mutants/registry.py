@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from unittest import mock
 
+from chaos.experiments.mutants.effects import EFFECTS
 from chaos.experiments.mutants.mistakes import MISTAKES, Patch, edited
 from chaos.faults import Mode
 from ddq.client import convert
@@ -32,6 +33,7 @@ class SeededMutation:
         apply: patches the process while the block lasts.
         in_client: it is in the client library, and so in the harness; else in the processes of ddq.
         only: the one process that has it; "" for all.
+        workload: what clients do in place of what the scenario has them do; "" for that.
         rate: operations a second, for a mistake that shows only for a moment; None: as in any run.
     """
 
@@ -43,6 +45,7 @@ class SeededMutation:
     apply: Patch
     in_client: bool = False
     only: str = ""
+    workload: str = ""
     rate: float | None = None
 
 
@@ -206,6 +209,18 @@ MUTATIONS: Mapping[str, SeededMutation] = {
         *(
             SeededMutation(name, doc, breaks, scenario, Mode.QUORUM, patch)
             for name, (doc, breaks, scenario, patch) in MISTAKES.items()
+        ),
+        *(
+            SeededMutation(
+                name,
+                doc,
+                frozenset({promise}),
+                scenario,
+                Mode.QUORUM,
+                patch,
+                workload=workload,
+            )
+            for name, (doc, promise, scenario, workload, patch) in EFFECTS.items()
         ),
     )
 }

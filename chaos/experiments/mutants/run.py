@@ -45,7 +45,14 @@ def run_mutations(
 
 
 def _plan(mutation: SeededMutation, seed: int, cluster: str) -> RunPlan:
-    plan = RunPlan(mutation.scenario, seed, mutation.mode, cluster=cluster, mutation=mutation.name)
+    plan = RunPlan(
+        mutation.scenario,
+        seed,
+        mutation.mode,
+        cluster=cluster,
+        workload=mutation.workload,
+        mutation=mutation.name,
+    )
     return plan if mutation.rate is None else replace(plan, rate=mutation.rate)
 
 
