@@ -182,6 +182,8 @@ class Grouped:
         retrieves: all of them: an empty or unknown one belongs to no task.
         purges, pauses, stats: operations on whole topics; pauses with what ends them.
         redrives_all: redrives without ids.
+        created, deleted: requests that made or deleted a topic during the run. A deletion is a
+            purge too.
         granted_to: token → the Retrieve whose reply was the first to report it.
     """
 
@@ -191,6 +193,8 @@ class Grouped:
         self.retrieves: list[Op] = []
         self.purges: dict[str, list[Op]] = {}
         self.redrives_all: dict[str, list[Op]] = {}
+        self.created: dict[str, list[Op]] = {}
+        self.deleted: dict[str, list[Op]] = {}
         self.stats: list[Op] = []
         self.pauses: dict[str, list[Op]] = {}
         began: dict[str, int] = {}
@@ -310,6 +314,11 @@ class Grouped:
             )
             self.case(op.request.topic, seen.id).add("gets", look)
 
+    def delete_topic(self, op: Op) -> None:
+        """The deletion of a topic ends all its tasks."""
+        self.deleted.setdefault(op.request.topic, []).append(op)
+        self.purges.setdefault(op.request.topic, []).append(op)
+
     def redrive(self, op: Op) -> None:
         """To the tasks it names, or to the topic."""
         for task_id in op.request.ids:
@@ -347,6 +356,10 @@ _PLACE: dict[str, Any] = {
     "stats": lambda grouped, op, _: grouped.stats.append(op),
     "pause": lambda grouped, op, _: grouped.pauses.setdefault(op.request.topic, []).append(op),
     "resume": lambda grouped, op, _: grouped.pauses.setdefault(op.request.topic, []).append(op),
+    "create_topic": lambda grouped, op, _: grouped.created.setdefault(op.request.topic, []).append(
+        op
+    ),
+    "delete_topic": lambda grouped, op, _: grouped.delete_topic(op),
     "list": lambda grouped, op, _: grouped.listing(op),
 }
 

@@ -2,9 +2,10 @@
 
 Each finding is a promise's, as that of the request that does the same to one task:
 
-- G4: what an acknowledged purge, or deletion of a dead task, has ended is over, as after a cancel;
+- G4: what an acknowledged purge, or deletion of a topic or a dead task, has ended is over, as after
+  a cancel;
 - G5: while a topic is paused none of its tasks is promoted or delivered: it is not time for them;
-- G2: what a redrive or purge counts has happened;
+- G2: what a redrive or purge counts has happened; a topic that nothing has deleted is there;
 - G8: what was to change only at one revision changed at that one.
 
 That a redriven task comes back once is G13's count of transitions, and that it does G6's.
@@ -134,6 +135,35 @@ def counted_and_not_done(view: RunView) -> Iterator[Anomaly]:
             )
 
 
+def denied_topics(view: RunView) -> Iterator[Anomaly]:
+    """Requests that were answered with "there is no such topic", while there was; one a topic."""
+    named: set[str] = set()
+    for op in view.history.ops:
+        if op.error != "TOPIC_NOT_FOUND" or op.outcome != "fail":
+            continue
+        for topic in op.request.topics if op.op == "retrieve" else (op.request.topic,):
+            if topic not in named and _is_there(view, topic, op):
+                named.add(topic)
+                yield Anomaly(
+                    "G2",
+                    f"topic {topic} was there, and {op.op} at {view.at(op)} was answered with "
+                    f"TOPIC_NOT_FOUND",
+                    topic,
+                    events=(op.end,),
+                )
+
+
+def _is_there(view: RunView, topic: str, op: Op) -> bool:
+    """Whether a topic was there during all of an operation."""
+    made = topic in view.run.topics or any(
+        each.ok and each.end_ns < op.begin_ns for each in view.grouped.created.get(topic, ())
+    )
+    return made and not any(
+        each.outcome != "fail" and each.begin_ns < op.end_ns
+        for each in view.grouped.deleted.get(topic, ())
+    )
+
+
 def changed_at_another_revision(view: RunView) -> Iterator[Anomaly]:
     """What was to change only if the task had one revision, and had another one."""
     if not view.journal_complete:
@@ -174,5 +204,6 @@ __all__ = [
     "alive_after_its_end",
     "changed_at_another_revision",
     "counted_and_not_done",
+    "denied_topics",
     "done_while_paused",
 ]

@@ -112,6 +112,20 @@ def _due_together(view: RunView) -> int:
     return sum(count for count in moments.values() if count >= AT_ONE_MOMENT)
 
 
+def _topics_deleted(view: RunView) -> int:
+    """Topics with tasks, of which later requests were answered that they do not exist."""
+    return sum(
+        any(
+            op.error == "TOPIC_NOT_FOUND" and op.begin_ns > deleted[0].end_ns
+            for op in view.history.ops
+            if op.op != "retrieve" and op.request.topic == topic
+        )
+        and any(case.topic == topic and any(op.ok for op in case.enqueues) for case in view.cases)
+        for topic, deleted in view.grouped.deleted.items()
+        if deleted[0].ok
+    )
+
+
 def _extended(view: RunView) -> int:
     """Leases that were extended and then acknowledged."""
     return sum(
@@ -128,6 +142,7 @@ USES: Mapping[str, Callable[[RunView], int]] = {
     "tasks redriven and delivered": _redriven_and_delivered,
     "dead tasks deleted": _deleted,
     "tasks listed": _listed,
+    "topics deleted": _topics_deleted,
     "tasks replaced": _replaced,
     "ids delivered again": _delivered_again,
     "contents refused for their id": _refused("TASK_ID_CONFLICT"),

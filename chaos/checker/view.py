@@ -100,7 +100,7 @@ class RunView:
 
     def journaled(self, topic: str) -> bool:
         """Whether the journal holds this topic's transitions."""
-        if self.journal is None:
+        if self.journal is None or topic in self.grouped.created:
             return False
         known = self.run.topics.get(topic)
         return known is None or known.journal

@@ -124,6 +124,7 @@ REGRESSION: tuple[Scenario, ...] = (
             "tasks redriven and delivered": 5,
             "dead tasks deleted": 2,
             "tasks listed": 50,
+            "topics deleted": 1,
         },
         core=True,
     ),

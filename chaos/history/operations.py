@@ -258,6 +258,13 @@ class Topic(Value):
     topic: str
 
 
+class CreateTopic(Value):
+    """A topic of its own beside those of the run; it has no journal."""
+
+    topic: str
+    shards: int = 1
+
+
 class Redrive(Value):
     """A new run for dead tasks; no ids: all."""
 
@@ -332,6 +339,8 @@ OPERATIONS: dict[str, tuple[type[Value], type[Value]]] = {
     "redrive": (Redrive, Counted),
     "delete_dead": (DeleteDead, Stamp),
     "purge": (Topic, Counted),
+    "create_topic": (CreateTopic, Value),
+    "delete_topic": (Topic, Counted),
     "pause": (Topic, Value),
     "resume": (Topic, Value),
     "stats": (Topic, Stats),

@@ -27,6 +27,7 @@ from chaos.history.operations import (
     READS,
     Cancel,
     Counted,
+    CreateTopic,
     DeleteDead,
     Extend,
     Failed,
@@ -343,6 +344,16 @@ class Recorder:
     )
     resume_topic = _recorded(
         Client.resume_topic, "resume", lambda given: Topic(given.name), lambda _: Value()
+    )
+
+    create_topic = _recorded(
+        Client.create_topic,
+        "create_topic",
+        lambda given: CreateTopic(given.name, given.shards),
+        lambda _: Value(),
+    )
+    delete_topic = _recorded(
+        Client.delete_topic, "delete_topic", lambda given: Topic(given.name), Counted
     )
 
     async def list_tasks(

@@ -1,4 +1,4 @@
-"""Operators at work on topics with traffic: pause, purge, redrive, deletions and listings."""
+"""Operators at work: topics with traffic are paused, purged and listed, others made and deleted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from chaos.eventually import eventually
 from chaos.workloads.actor import Actor, Workload, ms, refused
-from chaos.workloads.working import finish, retrieve, treat
+from chaos.workloads.working import LEASE_MS, finish, retrieve, treat
 from ddq.client import NewTask, Task, TaskState
 from ddq.errors import DdqError, RollbackDetected
 
@@ -98,7 +98,26 @@ async def _treat_dead(actor: Actor, topic: str) -> None:
             )
 
 
-TURNS = (_pause, _treat_dead, _purge, _list, _pause, _treat_dead, _redrive_all, _list)
+async def _short_lived(actor: Actor, topic: str) -> None:
+    """A topic that is made, used, deleted with tasks in several states, and then asked for."""
+    recorder, name = actor.recorder, f"{topic}-{actor.new_id()}"
+    await recorder.create_topic(name, shards=2, timeout_s=TIMEOUT_S)
+    tasks = [NewTask(b"short-lived", f"{n}", delay=ms(3_000 * (n % 2))) for n in range(8)]
+    await recorder.enqueue_batch(name, tasks, timeout_s=TIMEOUT_S)
+    with refused():
+        leases = await recorder.retrieve(
+            name, max_tasks=2, lease=ms(LEASE_MS), wait=ms(500), timeout_s=TIMEOUT_S
+        )
+        await recorder.ack_batch(leases[:1], timeout_s=TIMEOUT_S)
+    await recorder.delete_topic(name, timeout_s=TIMEOUT_S)
+    for task in tasks[:2]:
+        with refused():
+            await recorder.get_task(name, task.id or "", timeout_s=TIMEOUT_S)
+    with refused():
+        await recorder.retrieve(name, max_tasks=8, lease=ms(LEASE_MS), timeout_s=TIMEOUT_S)
+
+
+TURNS = (_pause, _treat_dead, _purge, _list, _short_lived, _pause, _treat_dead, _redrive_all)
 """What operators do, in turn."""
 
 OPERATORS = Workload(

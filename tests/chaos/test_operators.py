@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,11 +10,14 @@ from typing import Any
 
 import pytest
 
-from chaos.checker.judge import judge
+from chaos.checker.judge import Results, judge
 from chaos.checker.uses import USES
 from chaos.history.operations import (
     Counted,
+    CreateTopic,
     DeleteDead,
+    Failed,
+    Get,
     List,
     Listed,
     ListedTask,
@@ -22,6 +26,7 @@ from chaos.history.operations import (
     Topic,
     Value,
 )
+from chaos.history.run_folder import Final
 from chaos.history.synthetic import SyntheticHistory, write_run
 from models import operations as spec
 from tests.chaos.test_promises import both, broken, entry, explanation, found, judged
@@ -179,6 +184,57 @@ def delivered_after_its_deletion(history: OperatedHistory) -> None:
     found(history, "retrieve", nth=3)["reply"]["leases"][0] |= {
         "id": "c", "incarnation": gone["incarnation"], "payload": "payload of c",
     }  # fmt: skip
+
+
+def short_lived() -> OperatedHistory:
+    """A topic that is made during the run, and deleted with a task in it."""
+    history = OperatedHistory("short")
+    history.op("o", "create_topic", CreateTopic("short"), None, lambda _: Value())
+    history.enqueue("a")
+    history.promote()
+    history.ack(history.lease())
+    history.enqueue("b", delay_ms=60_000)
+    history.op("o", "delete_topic", Topic("short"), None, lambda _: Counted(1))
+    history._event("o", "invoke", "get", request=Get("short", "b"))
+    history.now_ns += 1_000_000
+    history._event("o", "fail", "get", reply=Failed("TOPIC_NOT_FOUND"))
+    return history
+
+
+def judged_without_its_end(folder: Path, history: OperatedHistory) -> Results:
+    """The topic is none of the run's, and has no journal."""
+    run = write_run(folder, history)
+    note, *events = run.history.read_text().splitlines()
+    first = json.loads(note)
+    first["reply"]["topics"] = {"other": first["reply"]["topics"]["short"]}
+    run.history.write_text("\n".join([json.dumps(first), *events]) + "\n")
+    run.journal.write_text("")
+    run.write_final(Final({}, drained=True))
+    return judge(run).results
+
+
+def test_a_topic_that_was_deleted_holds_nothing_to_the_end(tmp_path: Path) -> None:
+    results = judged_without_its_end(tmp_path, short_lived())
+    assert results.verdict == "VALID", explanation(results)
+
+
+def test_a_topic_is_not_denied_before_it_is_deleted(tmp_path: Path) -> None:
+    history = short_lived()
+    for event in both(history, "delete_topic"):
+        event["time_ns"] += 1_000_000_000
+    history.events.sort(key=lambda event: event["time_ns"])
+    results = judged_without_its_end(tmp_path, history)
+    assert "G2" in broken(results), explanation(results)
+    assert "topic short was there" in explanation(results)
+
+
+def test_nothing_is_delivered_from_a_topic_that_was_deleted(tmp_path: Path) -> None:
+    history = short_lived()
+    enqueued_ns = found(history, "enqueue")["time_ns"]
+    for number, event in enumerate(both(history, "delete_topic"), 1):
+        event["time_ns"] = enqueued_ns + number * 100_000
+    history.events.sort(key=lambda event: event["time_ns"])
+    assert "G4" in broken(judged_without_its_end(tmp_path, history))
 
 
 CASES: list[tuple[str, Callable[[], OperatedHistory], Callable[[OperatedHistory], None], str]] = [

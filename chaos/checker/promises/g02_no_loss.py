@@ -7,11 +7,12 @@ replacement that happened, or that may have happened. The store's own statement 
 from __future__ import annotations
 
 from chaos.checker.cases import Case
-from chaos.checker.operators import counted_and_not_done
+from chaos.checker.operators import counted_and_not_done, denied_topics
 from chaos.checker.order import broken_order
 from chaos.checker.verdict import Anomaly, Found
 from chaos.checker.view import MS, RunView
 from chaos.history.reader import Note, Op
+from chaos.history.run_folder import FinalTopic
 
 
 def check(view: RunView) -> Found:
@@ -21,6 +22,7 @@ def check(view: RunView) -> Found:
             *broken_order(view, "G2"),
             *served_after_loss(view),
             *counted_and_not_done(view),
+            *denied_topics(view),
         ]
     )
     final = view.final
@@ -41,6 +43,8 @@ def check(view: RunView) -> Found:
         found.looked_at += 1
         _vanished(view, found, case, acknowledged)
         topic = final.topics.get(case.topic)
+        if topic is None and case.topic in view.grouped.deleted:
+            topic = FinalTopic([])
         if topic is None:
             found.unknown.append(f"what topic {case.topic} holds at the end is not known")
             break

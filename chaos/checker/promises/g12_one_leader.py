@@ -67,6 +67,8 @@ def _too_many(view: RunView) -> list[Anomaly]:
     stops leading, so if the overlap lasts, neither was refused.
     """
     shards = sum(topic.shards for topic in view.run.topics.values()) + PROBE_SHARDS
+    # What was made during the run is counted from its beginning on.
+    shards += sum(ops[0].request.shards for ops in view.grouped.created.values())
     led: dict[str, float] = {}
     since: Note | None = None
     for note in view.history.notes:
