@@ -63,7 +63,7 @@ async def work(actor: Actor) -> None:
 async def _handle(actor: Actor, job: Job) -> NextRun | None:
     """Most runs succeed; some outlast their lease, which the worker extends."""
     chance = actor.rng.random()
-    if actor.load.draining or chance < 0.75:
+    if actor.load.draining or chance < 0.72:
         await asyncio.sleep(actor.rng.uniform(0, 0.02))
     elif chance < 0.80:
         await asyncio.sleep(1.5 * LEASE_MS / 1_000)
