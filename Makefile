@@ -118,6 +118,11 @@ branches: $(READY) #+ list the branches that levels 2 and 3 never visit, each wi
 fuzz: $(READY) ## send a million hostile requests to a server (20 minutes; ARGS='--requests 50000')
 	@$(BIN)/python -m tests.fuzz $(ARGS)
 
+.PHONY: fuzz-decoders
+fuzz-decoders: $(READY) ## feed what reads foreign bytes by coverage (atheris; ARGS='-runs=2000000')
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet 'atheris>=3'
+	@$(BIN)/python -m tests.fuzz.guided $(ARGS)
+
 .PHONY: bench
 bench: $(READY) ## measure ddq and other queues side by side, three times (an hour; ARGS=--list)
 	@$(BIN)/python -m tests.bench $(ARGS)

@@ -194,12 +194,13 @@ def unpack_task(
         (_, state, revision, incarnation, promotion, attempt, run, due_ms, updated_ms, _) = (
             _STATE_HEAD.unpack_from(state_record)
         )
+        known_state = STATES[state]
         last_error, snoozes = _last_error_and_snoozes(state_record)
         if not payload_record:
             return Task(
                 topic,
                 task_id,
-                STATES[state],
+                known_state,
                 revision,
                 incarnation,
                 promotion,
@@ -221,7 +222,7 @@ def unpack_task(
     return Task(
         topic=topic,
         id=task_id,
-        state=STATES[state],
+        state=known_state,
         revision=revision,
         incarnation=incarnation,
         promotion=promotion,

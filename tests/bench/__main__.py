@@ -42,6 +42,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="few systems and tasks")
     parser.add_argument("--tasks", type=int, help="tasks of an enqueue or a drain")
     parser.add_argument("--steady-s", type=float, help="seconds of a steady load")
+    parser.add_argument("--overload-s", type=float, help="seconds of an overload")
     parser.add_argument("--repetitions", type=int, help="3, or 1 with --quick")
     parser.add_argument("--out", type=Path, default=Path("artifacts/bench"), metavar="FOLDER")
     parser.add_argument("--list", action="store_true", help="list systems and workloads")
@@ -57,6 +58,7 @@ def chosen_sizes(options: argparse.Namespace) -> Sizes:
         memory_tasks=min(sizes.memory_tasks, tasks),
         steady_s=options.steady_s or sizes.steady_s,
         steady_delay_ms=sizes.steady_delay_ms,
+        overload_s=options.overload_s or sizes.overload_s,
     )
 
 

@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from ddq.v1 import delay_queue_service_pb2 as pb
-from tests.fuzz import calls
+from tests.fuzz import calls, decoders
 from tests.fuzz.run import Report, run
 from tests.support import http2
 
@@ -42,6 +42,26 @@ def test_each_fault_is_named(change: dict[str, object], fault: str) -> None:
         setattr(report, name, value)
     with pytest.raises(AssertionError, match=fault):
         assert "; ".join(report.faults()) == ""
+
+
+def test_decoders_answer_with_documented_errors_only() -> None:
+    random = Random(11)
+    for _ in range(3_000):
+        number = random.randrange(len(calls.METHODS))
+        request = calls.request(calls.METHODS[number], random)
+        decoders.check(
+            bytes([0, number]) + random.choice((request, calls.mutated(request, random)))
+        )
+        decoders.check(random.randbytes(random.choice((1, 2, 5, 40, 200))))
+
+
+def test_a_decoder_that_raises_something_else_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(data: bytes) -> None:
+        raise KeyError(data)
+
+    monkeypatch.setattr(decoders, "DECODERS", (broken,))
+    with pytest.raises(KeyError):
+        decoders.check(b"\0x")
 
 
 def test_calls_are_drawn_from_the_seed_alone() -> None:

@@ -153,6 +153,10 @@ def test_a_record_that_is_too_short_is_malformed(
 def test_a_state_of_no_task_is_malformed() -> None:
     with pytest.raises(StoreMalformed):
         unpack_task("mail", "a", b"", state_record(state=9))
+    # A KeyError with a payload; found by `make fuzz-decoders`.
+    whole = wide(new_task(b"", {}), RetryPolicy())
+    with pytest.raises(StoreMalformed, match="the record of task 'a' in topic 'mail'"):
+        unpack_task("mail", "a", whole, state_record(state=10))
 
 
 def test_a_token_of_a_short_record_is_malformed() -> None:

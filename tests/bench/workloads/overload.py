@@ -86,11 +86,11 @@ async def _overload(setting: Setting, running: Running, sustained: float) -> Fig
         for producer in range(PRODUCERS)
     ]  # fmt: skip
     async with driving.consuming(setting.driver, work, setting.folder) as consumer:
-        async with _sampled(running) as memory:
+        async with sampled(running) as memory:
             answers = await asyncio.gather(
                 *(driving.produce(setting.driver, load, setting.folder) for load in loads)
             )
-        backlog = await _drained(running)
+        backlog = await drained(running)
         stop.touch()
         deliveries = await consumer.deliveries()
     calls = _read(Path(load.out) for load in loads)
@@ -119,7 +119,7 @@ async def _overload(setting: Setting, running: Running, sustained: float) -> Fig
     }
 
 
-async def _drained(running: Running) -> int:
+async def drained(running: Running) -> int:
     """Waits until nothing is left, or for DRAIN_S; returns how many tasks are."""
     assert running.left is not None
     end_s = time.monotonic() + DRAIN_S
@@ -152,7 +152,7 @@ class Memory:
 
 
 @asynccontextmanager
-async def _sampled(running: Running) -> AsyncIterator[Memory]:
+async def sampled(running: Running) -> AsyncIterator[Memory]:
     memory = Memory()
 
     def sample() -> None:
