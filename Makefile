@@ -135,6 +135,11 @@ bench-quick: $(READY) ## the same with few systems and tasks, in under three min
 bench-alone: $(READY) ## measure ddq alone: Go client, shards, durability, rates, overload, pending tasks
 	@$(BIN)/python -m tests.bench --alone --out artifacts/bench-alone $(ARGS)
 
+.PHONY: bench-overload
+bench-overload: $(READY) ## measure two minutes of single calls at three times the sustained rate
+	@$(BIN)/python -m tests.bench --alone --systems ddq --workloads overload-3-unary \
+		--overload-s 120 --repetitions 1 --out artifacts/bench-overload $(ARGS)
+
 .PHONY: profile
 profile: $(READY) ## write flame graphs of a server, a client and a worker under load (needs py-spy)
 	@$(BIN)/python -m tests.bench.profile $(ARGS)

@@ -184,7 +184,7 @@ class Settings:
         most=1_000_000,
     )
     calls_waiting_max_ms: int = described(
-        5 * SECOND_MS,
+        500,
         "how long a call may wait for a server to begin with it; while one waits for longer, new "
         "ones are OVERLOADED, likewise",
         least=1,
