@@ -49,10 +49,18 @@ class ThrottledLog:
         self._logger.log(level, message + more, *args, exc_info=exc_info)
 
 
-class BrokenMetadataFilter(logging.Filter):
-    """Replaces what gRPC logs about metadata that is not text by a line now and then.
+_CAUSED_BY_CLIENTS = {
+    "Invalid encoding on": "a call had metadata that is not text",
+    "ExecuteBatchError raised in core": "a client was gone before its call was answered",
+}
+"""The beginnings of what gRPC logs about clients, and what is said of it instead."""
 
-    gRPC writes the value, which may be a secret, and a traceback, for each call.
+
+class ClientFaultFilter(logging.Filter):
+    """Replaces what gRPC logs about faults of clients by a line now and then.
+
+    gRPC writes a traceback for each such call, and the value of broken metadata, which may be a
+    secret.
     """
 
     def __init__(self, log: ThrottledLog) -> None:
@@ -61,19 +69,20 @@ class BrokenMetadataFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether gRPC may write the record itself."""
-        if not str(record.msg).startswith("Invalid encoding on"):
-            return True
-        self._log.warning("metadata", "a call had metadata that is not text")
-        return False
+        for beginning, line in _CAUSED_BY_CLIENTS.items():
+            if str(record.msg).startswith(beginning):
+                self._log.warning(beginning, line)
+                return False
+        return True
 
 
 @contextmanager
 def quiet_grpc() -> Iterator[None]:
     """Keeps gRPC from logging what callers send, until the block ends."""
     logger = logging.getLogger("grpc._cython.cygrpc")
-    broken = BrokenMetadataFilter(ThrottledLog(logging.getLogger(__name__)))
-    logger.addFilter(broken)
+    faults = ClientFaultFilter(ThrottledLog(logging.getLogger(__name__)))
+    logger.addFilter(faults)
     try:
         yield
     finally:
-        logger.removeFilter(broken)
+        logger.removeFilter(faults)

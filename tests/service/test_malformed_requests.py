@@ -126,6 +126,20 @@ async def test_metadata_that_is_not_text_is_one_line_without_its_value(
     assert "secret" not in caplog.text
 
 
+async def test_log_lines_of_grpc_about_clients_that_are_gone_become_one(
+    server: RunningServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    grpc_log = logging.getLogger("grpc._cython.cygrpc")
+    for method in ("/a", "/b"):
+        grpc_log.error("ExecuteBatchError raised in core by servicer method [%s]", method)
+        grpc_log.error("Unexpected [%s] raised by servicer method [%s]", "KeyError", method)
+    assert lines(caplog) == [
+        "a client was gone before its call was answered",
+        "Unexpected [KeyError] raised by servicer method [/a]",
+        "Unexpected [KeyError] raised by servicer method [/b]",
+    ]
+
+
 async def test_streams_of_other_services_still_work(server: RunningServer) -> None:
     channel: Any = server.channel
     watch = channel.unary_stream(WATCH)(b"", timeout=10)

@@ -28,7 +28,7 @@ PROBE_S = 0.1
 CALM_S = 5.0
 """Before the overload and behind it, for the probe alone."""
 WELL_MS = 100.0
-"""A call of the probe that takes longer, or is refused, shows that the overload goes on."""
+"""A call of the probe that takes longer, or is refused, shows that the overload continues."""
 LIMIT_S = 900.0
 
 
