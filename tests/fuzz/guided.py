@@ -3,7 +3,7 @@
     make fuzz-decoders
     make fuzz-decoders ARGS='-runs=2000000 -seed=7'
 
-It begins with requests of every RPC, and continues with what reaches another branch of ddq. The first
+It begins with requests of every RPC, and continues with what reaches another branch. The first
 input that raises what its decoder does not document ends it, with the traceback and the input.
 """
 
