@@ -27,6 +27,8 @@ HOSTS: tuple[Scenario, ...] = (
             [step("power-loss-everywhere", "all-hosts", hold) for hold in times(rng, 2, 0.2, 1.5)]
         ],
         duration_s=45.0,
+        # Each loss costs an election for which the Sentinels have to find the replicas first, 20 s.
+        gates={"operations": 400.0},
         failovers=1,
     ),
     Scenario(

@@ -85,7 +85,9 @@ class ProcessSystem:
     def _process(self, name: str, ip: str, words: Sequence[str], says: str) -> DdqProcess:
         link = "api-store" if words[0] == "serve" else "scheduler-store"
         reached = ",".join(f"{a}={b}" for a, b in self._maps.get(link, {}).items())
-        failpoint = self.folder / f"{name}.failpoint" if self._options.failpoints else None
+        # The process has a working folder of its own.
+        file = (self.folder / f"{name}.failpoint").absolute()
+        failpoint = file if self._options.failpoints else None
         command = [
             *self._program(name, failpoint),
             *words,
