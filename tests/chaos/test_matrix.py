@@ -34,10 +34,13 @@ def test_pauses_and_cuts_go_evenly_from_one_to_three_times_down_after() -> None:
 
 
 def test_the_rows_are_all_that_the_issue_names_and_claim_what_the_contract_does() -> None:
-    assert {each.name for each in ROWS if each.claimed == NO_MODE} == {"empty-disk-unguarded"}
+    assert {each.name for each in ROWS if each.claimed == NO_MODE} == {
+        "empty-disk-unguarded", "power-loss-everywhere",
+    }  # fmt: skip
     assert {each.name for each in ROWS if Mode.QUORUM not in each.claimed} == {
         "failover-plain", "empty-disk-unguarded", "cut-through-host",
         "cut-through-host-and-sentinel", "stray-replica", "unequal-priorities", "cluster-cut",
+        "power-loss-everywhere", "power-loss-everywhere-fsync",
     }  # fmt: skip
     with pytest.raises(ValueError, match="no row is called 'x'"):
         row("x")

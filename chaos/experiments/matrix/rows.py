@@ -29,6 +29,7 @@ class MatrixRow:
         tracks: of the step at this share of the row, 0 to 1; times in thousandths of down-after.
         steps: how many by default.
         sharded: on a Cluster instead of Sentinel.
+        fsync: replies wait for the disks too.
     """
 
     name: str
@@ -37,6 +38,7 @@ class MatrixRow:
     tracks: Tracks
     steps: int = 3
     sharded: bool = False
+    fsync: bool = False
 
     def schedule(self, n: int, of: int, down_after_ms: int) -> Schedule:
         """Of step ``n`` of ``of``."""
@@ -190,6 +192,26 @@ ROWS: tuple[MatrixRow, ...] = (
         "the same with a bare valkey-server",
         NO_MODE,
         _returning("returning-master", {"guarded": False}),
+    ),
+    MatrixRow(
+        "power-loss",
+        "master's host loses its power for 5 down-afters, with what was not synchronized",
+        QUORUM,
+        lambda _: [[_do("power-loss", "master-host", 5.0)]],
+    ),
+    MatrixRow(
+        "power-loss-everywhere",
+        "all hosts lose their power at once, with what was not synchronized (appendfsync everysec)",
+        NO_MODE,
+        lambda _: [[_do("power-loss-everywhere", "all-hosts", 1.0)]],
+    ),
+    MatrixRow(
+        "power-loss-everywhere-fsync",
+        "the same, where replies wait for the disks (fsync, appendfsync always)",
+        ALL,
+        lambda _: [[_do("power-loss-everywhere", "all-hosts", 1.0)]],
+        steps=20,
+        fsync=True,
     ),
     MatrixRow(
         "isolate-heal-crash",

@@ -68,9 +68,12 @@ class _Job:
         return (self.row.name, self.mode.value, self.rule, self.number, self.of)
 
     @property
-    def setting(self) -> tuple[Mode, bool, Needs]:
+    def setting(self) -> tuple[Mode, bool, bool, Needs]:
         """Jobs of one setting may follow one another on one deployment."""
-        return (self.mode, self.rule, Needs(self.row.needs, sharded=self.row.sharded))
+        needs = Needs(self.row.needs, sharded=self.row.sharded)
+        # Nothing is synchronized at FAST, and a server refuses fsync there.
+        fsync = self.row.fsync and self.mode is not Mode.FAST
+        return (self.mode, self.rule, fsync, needs)
 
 
 async def measure_matrix(plan: MatrixPlan, console: Console) -> list[Cell]:
@@ -88,7 +91,7 @@ async def measure_matrix(plan: MatrixPlan, console: Console) -> list[Cell]:
 def _jobs(plan: MatrixPlan) -> Iterator[_Job]:
     """By setting, so that as few deployments as possible are started."""
     for mode, rule in plan.columns:
-        for row in sorted(plan.rows, key=lambda row: (row.sharded, sorted(row.needs))):
+        for row in sorted(plan.rows, key=lambda row: (row.sharded, row.fsync, sorted(row.needs))):
             for number in range(plan.of(row)):
                 yield _Job(row, mode, rule, number, plan.of(row))
 
@@ -97,13 +100,13 @@ async def _run_on_one_deployment(
     plan: MatrixPlan, jobs: Sequence[_Job], done: list[StepResult], console: Console
 ) -> int:
     """Runs jobs until the setting changes or the cluster did not recover; returns how many."""
-    mode, rule, needs = jobs[0].setting
+    mode, rule, fsync, needs = jobs[0].setting
     folder = plan.folder / "deployments" / time.strftime("%H-%M-%S")
     run = RunPlan(
         "durability-matrix",
         0,
         mode,
-        fsync=plan.fsync,
+        fsync=plan.fsync or fsync,
         cluster=plan.cluster,
         down_after_ms=plan.down_after_ms,
         mutation="" if rule else RULE_OFF,
