@@ -316,6 +316,11 @@ class Settings:
         least=0,
         most=10_000,
     )
+    traces: bool = described(
+        False,
+        "send OpenTelemetry traces by OTLP; OTEL_EXPORTER_OTLP_ENDPOINT and so on say where to, "
+        "and `ddq[otel]` has to be installed",
+    )
     auto_create_topics: bool = described(True, "the first enqueue to a topic creates it")
     tls_server_cert: str = described(
         "",

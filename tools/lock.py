@@ -29,6 +29,7 @@ def main() -> int:
         "--no-emit-find-links",
         "--custom-compile-command=make lock",
         "--extra=dev",
+        "--extra=otel",
         "--output-file=requirements.lock",
         *(["--upgrade"] if upgrade else []),
         "pyproject.toml",

@@ -15,6 +15,7 @@ import grpc.aio
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from ddq import tracing
 from ddq.client import convert
 from ddq.client.access import Access, Metadata
 from ddq.client.batch import B, DatedExchange, I, Item, V, run_batch, split
@@ -36,6 +37,7 @@ from ddq.client.values import ItemResult
 from ddq.config import LIMITS, MIB
 from ddq.entropy import Entropy, SystemEntropy, uuid7
 from ddq.errors import PayloadTooLarge
+from ddq.v1 import delay_queue_service_pb2 as pb
 from ddq.v1.delay_queue_admin_service_pb2_grpc import DelayQueueAdminServiceStub
 from ddq.v1.delay_queue_service_pb2_grpc import DelayQueueServiceStub
 
@@ -291,12 +293,21 @@ class Caller:
         return await self._repeater.run(rpc, f"{rpc.name} {what}", attempt, deadline.at_s)
 
     async def _attempt(self, method: Method[Q, A], request: Q, remaining_s: float) -> A:
+        if tracing.current is None:
+            return await self._send(method, request, remaining_s, self._metadata())
+        with tracing.current.call(request, self._address, self._metadata()) as (span, metadata):
+            answer = await self._send(method, request, remaining_s, metadata)
+            if isinstance(answer, pb.RetrieveResponse) and tracing.current is not None:
+                tracing.current.received(span, answer.tasks)
+            return answer
+
+    async def _send(
+        self, method: Method[Q, A], request: Q, remaining_s: float, metadata: Metadata | None
+    ) -> A:
         remaining_s -= await self._connected(remaining_s)
         asked = self._store_time.asked()
         try:
-            answer: A = await method(
-                request, timeout=max(0.001, remaining_s), metadata=self._metadata()
-            )
+            answer: A = await method(request, timeout=max(0.001, remaining_s), metadata=metadata)
         except grpc.aio.AioRpcError as error:
             raise AttemptFailedError(failure_of_rpc_error(error)) from error
         except asyncio.CancelledError:

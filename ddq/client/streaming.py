@@ -11,6 +11,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
+from ddq import tracing
 from ddq.client import convert
 from ddq.client.repeat import Backoff
 from ddq.client.values import ItemResult, Lease, LeaseRef, Released
@@ -385,6 +386,8 @@ class LeaseStream:
                     self._replies_count += 1
                     self._open_credit -= len(reply.tasks)
                     self._unread_bytes += _content_bytes(reply.tasks)
+                    if tracing.current is not None:
+                        tracing.current.receive(reply.tasks)
                     self._got([convert.lease(message) for message in reply.tasks])
                     self._send_soon()
             self._failures_count = 0

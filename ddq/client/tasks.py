@@ -6,6 +6,7 @@ import functools
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import datetime, timedelta
 
+from ddq import tracing
 from ddq.client import convert, rpcs
 from ddq.client.batch import Item
 from ddq.client.calls import Caller
@@ -129,6 +130,8 @@ class TaskCalls(Caller):
             message.expected_revision = convert.uint("expected_revision", task.expected_revision)
         if task.debounce_limit is not None:
             convert.put_duration(message.debounce_limit, task.debounce_limit)
+        if tracing.current is not None:
+            tracing.current.create(topic, task_id, message.task.headers)
         return Item(convert.text("topic", topic), task_id, message, request_id)
 
     async def retrieve(

@@ -14,6 +14,7 @@ from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from grpc_reflection.v1alpha._async import ReflectionServicer
 
+from ddq import tracing
 from ddq.access import CertificateFiles, Guard
 from ddq.config import MS_PER_SECOND, Settings, StartupError, split_address
 from ddq.health import Health
@@ -38,6 +39,7 @@ from ddq.server.service import QueueService
 from ddq.server.throttled_log import quiet_grpc
 from ddq.store.lifecycle import check_options, working_store
 from ddq.store.open import Store
+from ddq.store.topology import StoreUrl
 from ddq.v1 import (
     delay_queue_admin_service_pb2_grpc,
     delay_queue_service_pb2_grpc,
@@ -101,6 +103,18 @@ async def run_server(
     url = check_options(options.settings, options.store_url)
     certificates = CertificateFiles.of(options.settings)
     guard = Guard.of(options.settings)
+    async with tracing.exported("ddq-server", wanted=options.settings.traces):
+        await _run(options, url, certificates, guard, stop, on_ready)
+
+
+async def _run(
+    options: ServerOptions,
+    url: StoreUrl,
+    certificates: CertificateFiles | None,
+    guard: Guard | None,
+    stop: asyncio.Event,
+    on_ready: Callable[[ServerInfo], None],
+) -> None:
     async with (
         served_metrics(options.metrics_listen, options.health, options.metrics) as (
             metrics,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Mapping
 
 from ddq.config import LIMITS
 from ddq.entropy import Clock, Entropy, uuid7
@@ -21,6 +22,7 @@ from ddq.server.validation import Problems
 from ddq.store.job_values import Content, Continuation
 from ddq.store.records import DIGEST_BYTES, content_digest, digest_part, pack_headers
 from ddq.task import NO_OVERRIDES, NewTask, OnConflict, Schedule
+from ddq.tracing import TRACE_HEADERS
 from ddq.v1 import delay_queue_service_pb2 as pb
 from ddq.v1 import task_pb2
 
@@ -162,7 +164,7 @@ class TaskReader:
                 with problems.within("content"):
                     payload = check.payload(problems, asked.payload)
                     headers = check.headers(problems, asked.headers)
-                digest = content_digest(request.topic.encode(), payload, pack_headers(headers))
+                digest = content_digest(request.topic.encode(), payload, _digested_headers(headers))
                 content = Content(payload, headers, digest)
         return Continuation(settled.id, settled.token, schedule, content)
 
@@ -226,6 +228,14 @@ def headers_bytes(spec: task_pb2.TaskSpec) -> int:
     return sum(len(key.encode()) + len(value.encode()) for key, value in spec.headers.items())
 
 
+def _digested_headers(headers: Mapping[str, str]) -> bytes:
+    """The headers without those of the trace: a producer that repeats an enqueue after a restart
+    sends the same task in another trace."""
+    if "traceparent" not in headers:
+        return pack_headers(headers)
+    return pack_headers({k: v for k, v in headers.items() if k not in TRACE_HEADERS})
+
+
 def task_digest(topic: str, spec: task_pb2.TaskSpec) -> bytes:
     """Over the content as it was sent: "in 5 s" sent twice is the same, whenever it is sent."""
     kind = spec.WhichOneof("schedule") or ""
@@ -233,7 +243,7 @@ def task_digest(topic: str, spec: task_pb2.TaskSpec) -> bytes:
     return content_digest(
         topic.encode(),
         spec.payload,
-        pack_headers(spec.headers),
+        _digested_headers(spec.headers),
         kind.encode(),
         when,
         spec.retry_policy.SerializeToString(deterministic=True),

@@ -12,6 +12,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
+from ddq import tracing
 from ddq.config import MS_PER_SECOND, Settings
 from ddq.durations import exact_span_text, moment_text
 from ddq.entropy import Clock
@@ -160,14 +161,15 @@ def servicer(
     for name in names:
         # It is there before it happens, so that an alert sees it grow.
         metrics.rpcs.labels(name, grpc.StatusCode.INTERNAL.name, "")
-    methods = {
-        name: staticmethod(
-            (_adapt_stream if name in STREAMS else _adapt)(
-                name, getattr(service, _snake(name)), calls, metrics, running
-            )
-        )
-        for name in names
-    }
+    paths = f"ddq.v1.{base.__name__.removesuffix('Servicer')}"
+
+    def adapted(name: str) -> Callable[..., Awaitable[Any]]:
+        handler = getattr(service, _snake(name))
+        if name in STREAMS:
+            return _adapt_stream(name, handler, calls, metrics, running)
+        return _adapt(name, handler, calls, metrics, running, path=f"{paths}/{name}")
+
+    methods = {name: staticmethod(adapted(name)) for name in names}
     return type(f"Adapted{base.__name__}", (base,), methods)()
 
 
@@ -176,7 +178,13 @@ def _snake(name: str) -> str:
 
 
 def _adapt(
-    name: str, handler: Handler, calls: CallFactory, metrics: Metrics, running: RunningCalls
+    name: str,
+    handler: Handler,
+    calls: CallFactory,
+    metrics: Metrics,
+    running: RunningCalls,
+    *,
+    path: str,
 ) -> Callable[..., Awaitable[Any]]:
     async def handle(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         call = calls.make(request, context.time_remaining())
@@ -184,7 +192,14 @@ def _adapt(
 
     async def method(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         with running, metrics.rpc(name):
-            return await _answer(name, lambda: handle(request, context), context, metrics, running)
+            if tracing.current is None:
+                return await _answer(
+                    name, lambda: handle(request, context), context, metrics, running
+                )
+            with tracing.current.serve(path, context.invocation_metadata()):
+                return await _answer(
+                    name, lambda: handle(request, context), context, metrics, running
+                )
 
     return method
 
@@ -212,6 +227,8 @@ async def _answer(
 
     def ended(code: grpc.StatusCode, reason: str = "") -> None:
         metrics.rpcs.labels(name, code.name, reason).inc()
+        if tracing.current is not None:
+            tracing.current.ended(code, reason)
 
     try:
         reply = await handle()

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ddq import errors
+from ddq import errors, tracing
 from ddq.config import Settings
 from ddq.durations import moment_text
 from ddq.entropy import Clock, Entropy
@@ -164,7 +164,7 @@ class ScriptRunner:
                 self._not_after(call),
                 *(ledger.arguments(scope) if ledger else NO_PROCESS),
             ]
-            committed = await self._router.run(
+            running = self._router.run(
                 self._scripts[name],
                 shard.keys,
                 [*common, *args],
@@ -172,6 +172,11 @@ class ScriptRunner:
                 barrier,
                 waits_for_slot=call.waits_for_slot,
             )
+            if tracing.current is None:
+                committed = await running
+            else:
+                with tracing.current.script(name, topic.name, barrier.mode.name):
+                    committed = await running
             status, store_ms, sequence, lineage, *body = committed.reply
             # A store that was stopped reads its clock long after the send. The refusal changed
             # nothing, so the script is sent again; its deadline ends this.

@@ -9,9 +9,10 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from ddq import tracing
 from ddq.worker.execution import Execution
 from ddq.worker.forks import end_fork
-from ddq.worker.job import Job
+from ddq.worker.job import Job, Snooze
 from ddq.worker.mailbox import Mailbox, Outbox
 from ddq.worker.outcome import CANCELLED, NOT_STARTED, RETURNED, Outcome, raised
 from ddq.worker.threads import DaemonThreads
@@ -34,6 +35,8 @@ class Handlers:
     def __init__(
         self, handler: Handler, program: Mailbox, concurrency: int, *, owns_interrupts: bool
     ) -> None:
+        if tracing.current is not None:
+            handler = tracing.current.handler(handler, (Snooze,))
         self._handler = handler
         self._owns_interrupts = owns_interrupts
         self._process = os.getpid()

@@ -19,7 +19,7 @@ def test_each_has_a_sentence_and_its_unit_last(values: Any) -> None:
     units = ("_ms", "_bytes", "_chars", "_count", "_tasks", "_items", "_entries")
     without_unit = {
         "auto_create_topics", "multiplier", "multiplier_max", "jitter", "max_attempts",
-        "durability", "fsync", "data_nodes", "store_checks",
+        "durability", "fsync", "traces", "data_nodes", "store_checks",
         "store_address_map", "tls_server_cert", "tls_server_key", "tls_client_ca",
         "access_file", "admin_api", "reflection", "health_api",
         "address", "listen", "store", "data", "scheduler", "processes", "metrics_listen",
