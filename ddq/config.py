@@ -340,6 +340,16 @@ class Settings:
         "file with the tokens and certificates that are known and what each may do, as ddq token "
         "writes it; read again when it changes; empty: every client may do everything",
     )
+    insecure: bool = described(
+        False,
+        "listen beyond this machine also without TLS or tokens: where something in front of it "
+        "protects the port",
+    )
+    metrics_insecure: bool = described(
+        False,
+        "show metrics in plain HTTP and without a token, wherever they are; off: with the "
+        "certificate and the access file of the gRPC port, if it has them",
+    )
     admin_api: bool = described(
         True, "serve the DelayQueueAdminService: topics, dead tasks and statistics"
     )

@@ -98,6 +98,12 @@ class CertificateFiles:
             context.verify_mode = ssl.CERT_REQUIRED
         return context
 
+    def anonymous_context(self) -> ssl.SSLContext:
+        """The same, for clients without a certificate; see ssl_context."""
+        context = self.ssl_context()
+        context.verify_mode = ssl.CERT_NONE
+        return context
+
     def signature(self) -> Signature:
         """Changes when one of the files does."""
         return signature(self._cert, self._key, *([self._client_ca] if self._client_ca else []))

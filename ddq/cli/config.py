@@ -11,7 +11,7 @@ from ddq.cli.configured import configured
 from ddq.cli.exits import UsageError, complain
 from ddq.cli.options import Json
 from ddq.cli.output import emit, say, table
-from ddq.config import Configuration, setting_specs
+from ddq.config import Configuration, StartupError, setting_specs
 
 app = typer.Typer(
     help="Check the configuration, or show each value and where it comes from.",
@@ -31,10 +31,19 @@ def check(configuration: Configuration, store: Store = None) -> None:
 
     Takes the flags, the environment and the file that `ddq serve` would take, and starts nothing.
     """
+    from ddq.access import check_exposure  # noqa: PLC0415 - loads gRPC
     from ddq.configuration import misspelled_variables  # noqa: PLC0415 - loads pydantic
     from ddq.store.topology import StoreUrlError, parse_store_url  # noqa: PLC0415 - loads the store
 
     problems = misspelled_variables(os.environ)
+    try:
+        check_exposure(
+            configuration.settings,
+            listen=configuration.value("listen"),
+            metrics_listen=configuration.value("metrics_listen"),
+        )
+    except StartupError as error:
+        problems.append(str(error))
     if store is not None:
         try:
             url = parse_store_url(store, configuration.settings.store_address_map)

@@ -15,7 +15,7 @@ import typer
 from ddq.cli.exits import CommandError, ExitCode, guarded
 from ddq.cli.options import parse_address
 from ddq.cli.signals import stopping
-from ddq.config import PROCESSES_MAX_COUNT, StartupError
+from ddq.config import PROCESSES_MAX_COUNT, Settings, StartupError
 from ddq.errors import DdqError
 
 
@@ -51,7 +51,10 @@ MetricsListen = Annotated[
         "--metrics-listen",
         envvar="DDQ_METRICS_LISTEN",
         metavar="HOST:PORT",
-        help="Where /metrics, /livez and /readyz are, over HTTP without authentication.",
+        help=(
+            "Where /metrics, /livez and /readyz are, over HTTP; with certificate and access "
+            "file of the gRPC port, if it has them."
+        ),
         parser=parse_address,
         show_default="nowhere",
     ),
@@ -69,9 +72,15 @@ Processes = Annotated[
 ]
 
 
-def metrics_note(address: str | None) -> str:
+def metrics_url(address: str, settings: Settings) -> str:
+    """Where the metrics are, for people."""
+    encrypted = settings.tls_server_cert and not settings.metrics_insecure
+    return f"http{'s' if encrypted else ''}://{address}/metrics"
+
+
+def metrics_note(address: str | None, settings: Settings) -> str:
     """The end of the line that says what runs."""
-    return "" if address is None else f", metrics on http://{address}/metrics"
+    return "" if address is None else f", metrics on {metrics_url(address, settings)}"
 
 
 GC_THRESHOLD_COUNT = 20_000

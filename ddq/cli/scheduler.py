@@ -38,7 +38,7 @@ def scheduler(
             metrics_listen=metrics_listen, log_level=log_level,
             ready=lambda info, metrics: say(
                 f"ddq {__version__} schedules in {processes} processes, store {info['store']}"
-                f"{metrics_note(metrics)}"
+                f"{metrics_note(metrics, settings)}"
             ),
         )  # fmt: skip
         return
@@ -50,7 +50,8 @@ def scheduler(
             options,
             stop=stop,
             on_ready=lambda info: say(
-                f"ddq {__version__} schedules, store {info.store}{metrics_note(info.metrics)}"
+                f"ddq {__version__} schedules, store {info.store}"
+                + metrics_note(info.metrics, settings)
             ),
         ),
         log_level,

@@ -22,6 +22,7 @@ from ddq.cli.running import (
     Processes,
     StoreLocation,
     metrics_note,
+    metrics_url,
     run_until_stopped,
 )
 from ddq.config import DEFAULT_ADDRESS, Settings
@@ -69,7 +70,7 @@ def dev(
     def ready(info: ServerInfo) -> None:
         program = _program()
         where = "" if info.address == DEFAULT_ADDRESS else f" --address {info.address}"
-        metrics = f"  metrics  http://{info.metrics}/metrics\n" if info.metrics else ""
+        metrics = f"  metrics  {metrics_url(info.metrics, settings)}\n" if info.metrics else ""
         sys.stdout.write(
             f"  address  {info.address}\n"
             f"  data     {data} (kept, and found again at the next start)\n"
@@ -120,7 +121,10 @@ def serve(
     from ddq.server import ServerOptions  # noqa: PLC0415 - loaded when used
 
     def ready(info: ServerInfo) -> None:
-        say(f"ddq {__version__} on {info.address}, store {info.store}" + metrics_note(info.metrics))
+        say(
+            f"ddq {__version__} on {info.address}, store {info.store}"
+            + metrics_note(info.metrics, settings)
+        )
 
     options = ServerOptions(
         listen, store, scheduler, settings=settings, metrics_listen=metrics_listen
@@ -142,7 +146,7 @@ def _serve_together(
     def ready(info: dict[str, Any], metrics: str | None) -> None:
         say(
             f"ddq {__version__} on {info['address']} in {processes} processes, "
-            f"store {info['store']}{metrics_note(metrics)}"
+            f"store {info['store']}{metrics_note(metrics, settings)}"
         )
 
     run_several(

@@ -13,6 +13,7 @@ from typing import Any
 
 import typer
 
+from ddq.access import check_exposure, metrics_protection
 from ddq.cli.exits import CommandError, ExitCode, UsageError
 from ddq.cli.running import LogLevel, run_until_stopped
 from ddq.config import MS_PER_SECOND, Settings
@@ -52,6 +53,7 @@ def run_several(
                 "an embedded store belongs to the one server that starts it; leave --processes "
                 "out, or give the URL of a store of your own"
             )
+        check_exposure(settings, listen=listen, metrics_listen=metrics_listen)
         async with contextlib.AsyncExitStack() as stack:
             options = given | {"settings": asdict(settings), "log_level": log_level.value}
             if listen is not None:
@@ -68,8 +70,11 @@ def run_several(
             stack.enter_context(_on_hangup(supervisor.reload))
             shown = None
             if metrics_listen is not None:
+                protection = await stack.enter_async_context(
+                    metrics_protection(settings, metrics_listen)
+                )
                 shown = await stack.enter_async_context(
-                    served_registry(metrics_listen, supervisor.registry, supervisor)
+                    served_registry(metrics_listen, supervisor.registry, supervisor, protection)
                 )
             try:
                 await supervisor.run(stop, lambda info: ready(info, shown))

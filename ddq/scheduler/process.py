@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from ddq.access import check_exposure, metrics_protection
 from ddq.config import Settings, StartupError
 from ddq.health import Health
 from ddq.metrics import Metrics
@@ -55,8 +56,10 @@ async def run_scheduler(
             "an embedded store belongs to the server that starts it, which has a scheduler of its "
             f"own: ddq serve --store {url}; or give the URL of a store that others reach as well"
         )
+    check_exposure(options.settings, listen=None, metrics_listen=options.metrics_listen)
     async with (
-        served_metrics(options.metrics_listen, options.health, options.metrics) as (
+        metrics_protection(options.settings, options.metrics_listen) as protection,
+        served_metrics(options.metrics_listen, options.health, options.metrics, protection) as (
             metrics,
             metrics_address,
         ),

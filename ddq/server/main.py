@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from grpc_reflection.v1alpha._async import ReflectionServicer
 
 from ddq import tracing
-from ddq.access import CertificateFiles, Guard
+from ddq.access import CertificateFiles, Guard, check_exposure, metrics_protection
 from ddq.config import MS_PER_SECOND, Settings, StartupError, split_address
 from ddq.health import Health
 from ddq.metrics import Metrics
@@ -101,6 +101,7 @@ async def run_server(
         DdqError: the embedded store could not be started, or ended.
     """
     url = check_options(options.settings, options.store_url)
+    check_exposure(options.settings, listen=options.listen, metrics_listen=options.metrics_listen)
     certificates = CertificateFiles.of(options.settings)
     guard = Guard.of(options.settings)
     async with tracing.exported("ddq-server", wanted=options.settings.traces):
@@ -116,7 +117,8 @@ async def _run(
     on_ready: Callable[[ServerInfo], None],
 ) -> None:
     async with (
-        served_metrics(options.metrics_listen, options.health, options.metrics) as (
+        metrics_protection(options.settings, options.metrics_listen) as protection,
+        served_metrics(options.metrics_listen, options.health, options.metrics, protection) as (
             metrics,
             metrics_address,
         ),
