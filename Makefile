@@ -66,6 +66,16 @@ demo: $(READY) ## watch producers, workers, retries, cancels and a killed worker
 test: $(READY) ## run the tests (those of e2e, bench and failover have targets of their own)
 	@$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
+# Another server than the wheel's, for make test-store.
+SERVER ?=
+
+.PHONY: test-store
+test-store: $(READY) ## run the tests of the store and a chaos run on SERVER=/path/to/redis-server
+	@[ -x "$(SERVER)" ] || { echo "give SERVER=/path/to/valkey-server or redis-server" >&2; exit 2; }
+	@$(SERVER) --version
+	@STORE_SERVER=$(SERVER) $(BIN)/python -m pytest -n $(JOBS) tests/store tests/topology $(ARGS)
+	@STORE_SERVER=$(SERVER) $(CHAOS) smoke --cluster process
+
 .PHONY: nightly
 nightly: $(READY) ## run the tests with many more examples, drawn from SEED
 	@mkdir -p artifacts

@@ -337,6 +337,13 @@ def _read_barrier(
         local, acked = acked
         # The master's own file counts as much as a replica's: without it nothing is confirmed.
         acked = acked if local else -1
+    if fsync and isinstance(acked, Exception) and "unknown command" in str(acked):
+        # At the start it is refused where it is the default; a topic may ask for it all the same.
+        raise DemotedError(
+            "the server does not have WAITAOF, which fsync needs; use Redis 7.2, Valkey 7.2 or "
+            "newer, or a topic without fsync",
+            own,
+        )
     if not isinstance(acked, int) or not isinstance(role, list) or role[0] != b"master":
         raise DemotedError(f"the node was demoted: {acked!r:.80}", own)
     attached = frozenset((host.decode(), int(port)) for host, port, _ in role[2])

@@ -26,6 +26,7 @@ from ddq.store.topology import (
     info_fields,
 )
 
+UNKNOWN_COMMAND = "unknown command"
 FAILOVER_TIMEOUT_MAX_MS = 60_000
 MAX_LAG_S = 2
 SENTINELS_MIN_COUNT = 3
@@ -95,6 +96,8 @@ async def examine(
     for master in await topology.masters(deadline_s):
         election = await topology.elections(master, deadline_s)
         findings += _of_questions(sentinels, election.missing)
+        if settings.fsync:
+            findings += await _of_fsync(topology, master, deadline_s)
         replicas = [each.node for each in await topology.replicas(master, deadline_s)]
         attached = await _attached(topology, master, deadline_s)
         findings += _of_replicas(master, attached, nodes, settings)
@@ -165,6 +168,23 @@ async def _good_replicas(topology: Topology, master: Node, deadline_s: float) ->
         raise StoreUnreachable(f"{master} does not list its replicas: {reply}")
     # Left out where min-replicas-to-write is 0, which is a finding of its own.
     return int(info_fields(reply).get("min_slaves_good_slaves", 0))
+
+
+async def _of_fsync(topology: Topology, master: Node, deadline_s: float) -> list[Finding]:
+    """Whether a master can say what is on its disk."""
+    reply = await _ask(topology, master, ("WAITAOF", 0, 0, 1), deadline_s)
+    if not isinstance(reply, redis.exceptions.RedisError) or UNKNOWN_COMMAND not in str(reply):
+        return []
+    info = await _ask(topology, master, ("INFO", "server"), deadline_s)
+    fields = info_fields(info) if isinstance(info, bytes) else {}
+    version = fields.get("valkey_version") or fields.get("redis_version") or "unknown"
+    return [
+        Finding(
+            str(master), f"its version, {version}, does not have WAITAOF",
+            "with fsync a reply waits until that command says that the write is on disk",
+            "use Redis 7.2, Valkey 7.2 or newer, or leave --fsync out",
+        )
+    ]  # fmt: skip
 
 
 # Judging -----------------------------------------------------------------------------------

