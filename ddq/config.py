@@ -136,6 +136,7 @@ DEFAULTS = Defaults()
 
 DURABILITIES = ("fast", "quorum", "all")
 DEFAULT_ADDRESS = "127.0.0.1:50051"
+LOG_FORMATS = ("console", "json")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 PROCESSES_MAX_COUNT = 256
 TARGET = r"(?:dns|ipv4|ipv6|unix|unix-abstract|xds):.+|.+:(?P<port>\d{1,5})"
@@ -391,6 +392,9 @@ class ProcessSettings:
         None,
         "where Prometheus may ask for metrics, and a supervisor for /livez and /readyz, over HTTP",
         pattern=TARGET,
+    )
+    log_format: str = described(
+        "console", "lines of the log for people, or one JSON document each", choices=LOG_FORMATS
     )
     log_level: str | None = described(None, "what goes to stderr", choices=LOG_LEVELS)
     node_data: str | None = described(None, "folder of a data node, for its data and node.conf")

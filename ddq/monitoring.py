@@ -148,7 +148,10 @@ def _encrypt(server: Any, context: Callable[[], ssl.SSLContext]) -> None:
         try:
             encrypted = known.wrap_socket(connection, server_side=True)
         except OSError as error:
-            log.debug("no TLS with %s on the metrics port: %s", address, error)
+            log.debug(
+                "no TLS with %(address)s on the metrics port: %(error)s",
+                {"address": address, "error": error},
+            )
             return
         # A client that goes away meanwhile is not an error.
         with encrypted, contextlib.suppress(OSError):

@@ -122,11 +122,11 @@ class CertificateFiles:
             except OSError as error:
                 self._refused = found
                 log.error(  # noqa: TRY400 - the traceback says nothing more
-                    "%s cannot be used, the earlier certificate stays in use: %s",
-                    self._name(), _reason(error),
+                    "%(files)s cannot be used, the earlier certificate stays in use: %(reason)s",
+                    {"files": self._name(), "reason": _reason(error)},
                 )  # fmt: skip
                 return None
-            log.info("%s was read again, since it has changed", self._name())
+            log.info("%(files)s was read again, since it has changed", {"files": self._name()})
             return self._current
 
     def _read(self) -> grpc.ServerCertificateConfiguration:

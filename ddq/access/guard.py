@@ -238,10 +238,13 @@ class Guard:
         try:
             entries = read_entries(self._path)
         except AccessFileError as error:
-            log.error("%s; what it said before stays in effect", error)  # noqa: TRY400 - one line
+            log.error("%(error)s; what it said before stays in effect", {"error": error})  # noqa: TRY400 - one line
             return
         self._take(entries)
-        log.info("the access file was read again: %d entries", len(entries))
+        log.info(
+            "the access file was read again: %(entries_count)d entries",
+            {"entries_count": len(entries)},
+        )
 
     def _take(self, entries: Sequence[Entry]) -> None:
         certificates: dict[str, list[Entry]] = {}

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
-import logging
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ddq import logs
 from ddq.cli.exits import CommandError, ExitCode, UsageError, guarded
+from ddq.cli.running import Format, LogFormat
 
 _PORT_MAX = 65_535
 
@@ -142,6 +142,7 @@ def node(
             dir_okay=False,
         ),
     ] = None,
+    log_format: Format = LogFormat.CONSOLE,
 ) -> None:
     """Start a data node of the store behind Sentinels, safely.
 
@@ -156,11 +157,7 @@ def node(
     from ddq.node.sentinels import Sentinels  # noqa: PLC0415
     from ddq.store.binary import find_server  # noqa: PLC0415
 
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(asctime)s %(levelname)s ddq node: %(message)s",
-        stream=sys.stderr,
-    )
+    logs.configure("info", log_format.value)
     ip, port = _parse_announce(announce)
     options = NodeOptions(
         data=data,

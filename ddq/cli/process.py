@@ -15,7 +15,7 @@ from typing import Any
 
 import typer
 
-from ddq.cli.running import LogLevel, run_until_stopped
+from ddq.cli.running import LogFormat, LogLevel, run_until_stopped
 from ddq.config import Settings
 from ddq.health import Health
 from ddq.metrics import Metrics
@@ -43,7 +43,8 @@ def main(arguments: Sequence[str]) -> int:
                 await run_scheduler(_scheduler(given, metrics, health), stop=stop, on_ready=ready)
 
     try:
-        run_until_stopped(work, LogLevel(given["log_level"]), process=int(number))
+        log_format = LogFormat(given.get("log_format", LogFormat.CONSOLE))
+        run_until_stopped(work, LogLevel(given["log_level"]), log_format, process=int(number))
     except typer.Exit as end:
         return end.exit_code
     return 0

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
-import sys
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 
+from ddq import logs
 from ddq.cli.exits import CommandError, ExitCode, guarded
 from ddq.cli.options import parse_address
 from ddq.cli.signals import stopping
@@ -28,6 +27,21 @@ class LogLevel(StrEnum):
     ERROR = "error"
 
 
+class LogFormat(StrEnum):
+    """How a line of the log looks."""
+
+    CONSOLE = "console"
+    JSON = "json"
+
+
+Format = Annotated[
+    LogFormat,
+    typer.Option(
+        "--log-format",
+        envvar="DDQ_LOG_FORMAT",
+        help="Lines for people, or one JSON document each.",
+    ),
+]
 Level = Annotated[
     LogLevel, typer.Option("--log-level", envvar="DDQ_LOG_LEVEL", help="What goes to stderr.")
 ]
@@ -101,6 +115,7 @@ def _tune_garbage_collection() -> None:
 def run_until_stopped(
     work: Callable[[asyncio.Event], Awaitable[None]],
     log_level: LogLevel,
+    log_format: LogFormat,
     process: int | None = None,
 ) -> None:
     """Runs ``work``, which ends when the event that it is given is set: by Ctrl-C or SIGTERM.
@@ -108,12 +123,7 @@ def run_until_stopped(
     Args:
         process: the number of this process among those of one parent; it is in each log line.
     """
-    where = "" if process is None else f" process {process}"
-    logging.basicConfig(
-        level=log_level.value.upper(),
-        format=f"%(asctime)s %(levelname)s{where} %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
+    logs.configure(log_level.value, log_format.value, process=process)
 
     async def until_stopped() -> None:
         _tune_garbage_collection()

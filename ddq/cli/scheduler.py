@@ -6,7 +6,9 @@ from ddq import __version__
 from ddq.cli.configured import configured
 from ddq.cli.output import say
 from ddq.cli.running import (
+    Format,
     Level,
+    LogFormat,
     LogLevel,
     MetricsListen,
     Processes,
@@ -24,6 +26,7 @@ def scheduler(
     processes: Processes = 1,
     metrics_listen: MetricsListen = None,
     log_level: Level = LogLevel.INFO,
+    log_format: Format = LogFormat.CONSOLE,
 ) -> None:
     """Run a scheduler: it makes tasks ready when they are due and takes back expired leases.
 
@@ -35,7 +38,7 @@ def scheduler(
 
         run_several(
             "scheduler", processes, {"store": store}, settings,
-            metrics_listen=metrics_listen, log_level=log_level,
+            metrics_listen=metrics_listen, log_level=log_level, log_format=log_format,
             ready=lambda info, metrics: say(
                 f"ddq {__version__} schedules in {processes} processes, store {info['store']}"
                 f"{metrics_note(metrics, settings)}"
@@ -55,4 +58,5 @@ def scheduler(
             ),
         ),
         log_level,
+        log_format,
     )

@@ -16,7 +16,9 @@ from ddq.cli.configured import configured
 from ddq.cli.options import parse_address
 from ddq.cli.output import say
 from ddq.cli.running import (
+    Format,
     Level,
+    LogFormat,
     LogLevel,
     MetricsListen,
     Processes,
@@ -60,6 +62,7 @@ def dev(
     listen: Listen = DEFAULT_ADDRESS,
     metrics_listen: MetricsListen = None,
     log_level: Level = LogLevel.WARNING,
+    log_format: Format = LogFormat.CONSOLE,
 ) -> None:
     """Run everything in one process: server, scheduler, and a store in a folder.
 
@@ -89,7 +92,7 @@ def dev(
     options = ServerOptions(
         listen, f"embedded:{data}", True, settings=settings, metrics_listen=metrics_listen
     )
-    _serve(options, log_level, ready)
+    _serve(options, log_level, log_format, ready)
     say("Stopped.")
 
 
@@ -109,13 +112,16 @@ def serve(
     processes: Processes = 1,
     metrics_listen: MetricsListen = None,
     log_level: Level = LogLevel.INFO,
+    log_format: Format = LogFormat.CONSOLE,
 ) -> None:
     """Run a server on a store of your own. As many as you like may share a store.
 
     Something has to run a scheduler on that store: ddq scheduler, or one of the servers.
     """
     if processes > 1:
-        _serve_together(settings, store, listen, scheduler, processes, metrics_listen, log_level)
+        _serve_together(
+            settings, store, listen, scheduler, processes, metrics_listen, log_level, log_format
+        )
         return
 
     from ddq.server import ServerOptions  # noqa: PLC0415 - loaded when used
@@ -129,7 +135,7 @@ def serve(
     options = ServerOptions(
         listen, store, scheduler, settings=settings, metrics_listen=metrics_listen
     )
-    _serve(options, log_level, ready)
+    _serve(options, log_level, log_format, ready)
 
 
 def _serve_together(
@@ -140,6 +146,7 @@ def _serve_together(
     processes: int,
     metrics_listen: str | None,
     log_level: LogLevel,
+    log_format: LogFormat,
 ) -> None:
     from ddq.cli.several import run_several  # noqa: PLC0415 - loaded when used
 
@@ -151,16 +158,22 @@ def _serve_together(
 
     run_several(
         "serve", processes, {"store": store, "scheduler": scheduler}, settings,
-        listen=listen, metrics_listen=metrics_listen, log_level=log_level, ready=ready,
+        listen=listen, metrics_listen=metrics_listen, log_level=log_level,
+        log_format=log_format, ready=ready,
     )  # fmt: skip
 
 
 def _serve(
-    options: ServerOptions, log_level: LogLevel, ready: Callable[[ServerInfo], None]
+    options: ServerOptions,
+    log_level: LogLevel,
+    log_format: LogFormat,
+    ready: Callable[[ServerInfo], None],
 ) -> None:
     from ddq.server import run_server  # noqa: PLC0415 - loaded when used
 
-    run_until_stopped(lambda stop: run_server(options, stop=stop, on_ready=ready), log_level)
+    run_until_stopped(
+        lambda stop: run_server(options, stop=stop, on_ready=ready), log_level, log_format
+    )
 
 
 def _program() -> str:

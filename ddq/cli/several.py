@@ -15,7 +15,7 @@ import typer
 
 from ddq.access import check_exposure, metrics_protection
 from ddq.cli.exits import CommandError, ExitCode, UsageError
-from ddq.cli.running import LogLevel, run_until_stopped
+from ddq.cli.running import LogFormat, LogLevel, run_until_stopped
 from ddq.config import MS_PER_SECOND, Settings
 from ddq.monitoring import served_registry
 from ddq.processes import ChildFailedError, ChildKilledError, Supervised, Supervisor, reserved_port
@@ -35,6 +35,7 @@ def run_several(
     listen: str | None = None,
     metrics_listen: str | None,
     log_level: LogLevel,
+    log_format: LogFormat,
     ready: Callable[[dict[str, Any], str | None], None],
 ) -> None:
     """Runs processes of ddq.cli.process until they are stopped by Ctrl-C or SIGTERM.
@@ -55,7 +56,11 @@ def run_several(
             )
         check_exposure(settings, listen=listen, metrics_listen=metrics_listen)
         async with contextlib.AsyncExitStack() as stack:
-            options = given | {"settings": asdict(settings), "log_level": log_level.value}
+            options = given | {
+                "settings": asdict(settings),
+                "log_level": log_level.value,
+                "log_format": log_format.value,
+            }
             if listen is not None:
                 options["listen"] = stack.enter_context(reserved_port(listen))
             supervisor = Supervisor(
@@ -83,7 +88,7 @@ def run_several(
             except ChildKilledError as error:
                 raise CommandError(str(error), ExitCode.FAILED) from None
 
-    run_until_stopped(work, log_level)
+    run_until_stopped(work, log_level, log_format)
 
 
 @contextlib.contextmanager

@@ -73,10 +73,12 @@ class StoreTime:
             log.warning("this machine's clock agrees with the store's again")
         else:
             log.warning(
-                "this machine's clock is %s %s the store's; requests are dated by the store's, and "
-                "times that you compute are off by as much",
-                span_text(off),
-                "behind" if self._offset_ms > 0 else "ahead of",
+                "this machine's clock is %(offset)s %(direction)s the store's; requests are dated "
+                "by the store's, and times that you compute are off by as much",
+                {
+                    "offset": span_text(off),
+                    "direction": "behind" if self._offset_ms > 0 else "ahead of",
+                },
             )
         return True
 

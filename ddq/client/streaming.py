@@ -281,7 +281,10 @@ class LeaseStream:
             try:
                 await self._source.release_batch(leases, timeout_s=END_S)
             except DdqError as failure:
-                log.warning("%d leases may run out unused: %s", len(leases), failure)
+                log.warning(
+                    "%(leases_count)d leases may run out unused: %(error)s",
+                    {"leases_count": len(leases), "error": failure},
+                )
 
     # Subscribing, again and again
 
@@ -304,11 +307,15 @@ class LeaseStream:
                     # It was close() that cut a request off.
                 except DdqError as error:
                     self._failures_count += 1
-                    log.warning("the stream of tasks failed, trying again: %s", error)
+                    log.warning(
+                        "the stream of tasks failed, trying again: %(error)s", {"error": error}
+                    )
                     await self._pause()
         except DdqError as error:
             if self._closing.is_set():
-                log.warning("leases of the last reply may run out unused: %s", error)
+                log.warning(
+                    "leases of the last reply may run out unused: %(error)s", {"error": error}
+                )
             self._failures_count += 1
             self._error = error
         except Exception as error:  # noqa: BLE001 - take() raises it

@@ -79,14 +79,17 @@ async def wait_for_role(options: NodeOptions) -> Follow | Lead:
                 line = "; ".join([why, *silent])
                 now_s = time.monotonic()
                 if line != said or now_s - said_at_s >= REMIND_INTERVAL_S:
-                    _log.warning("waiting: %s", line)
+                    _log.warning("waiting: %(reason)s", {"reason": line})
                     said, said_at_s = line, now_s
                 await asyncio.sleep(ASK_INTERVAL_S)
             case Follow(master):
-                _log.info("starting as a replica of %s, which the Sentinels name", master)
+                _log.info(
+                    "starting as a replica of %(master)s, which the Sentinels name",
+                    {"master": master},
+                )
                 return decision
             case Lead(why):
-                _log.warning("starting as MASTER: %s", why)
+                _log.warning("starting as MASTER: %(reason)s", {"reason": why})
                 return decision
 
 

@@ -201,14 +201,16 @@ class Supervisor(Collector):
         while True:
             delay_s = min(BACKOFF_MAX_S, BACKOFF_MIN_S * 2 ** min(self._failures[number], 10))
             self._failures[number] += 1
-            log.error("%s; another starts in %.1f s", why, delay_s)
+            log.error(
+                "%(reason)s; another starts in %(delay_s).1f s", {"reason": why, "delay_s": delay_s}
+            )
             await asyncio.sleep(delay_s)
             try:
                 child = await self._start_ready(number)
             except (ChildKilledError, OSError) as error:
                 why = str(error)
             else:
-                log.info("%s works", _name(child))
+                log.info("%(child)s works", {"child": _name(child)})
                 return
 
     async def _start_ready(self, number: int) -> Child:
@@ -230,11 +232,17 @@ class Supervisor(Collector):
         while True:
             await self._reload.wait()
             self._reload.clear()
-            log.info("reload: %d processes are replaced, one after the other", len(self._locks))
+            log.info(
+                "reload: %(processes_count)d processes are replaced, one after the other",
+                {"processes_count": len(self._locks)},
+            )
             try:
                 await self._replace_all()
             except (ChildKilledError, OSError) as error:
-                log.error("reload: it ends here, and the processes that work stay: %s", error)  # noqa: TRY400 - no bug of ours
+                log.error(  # noqa: TRY400 - no bug of ours
+                    "reload: it ends here, and the processes that work stay: %(error)s",
+                    {"error": error},
+                )
             else:
                 log.info("reload: done")
 
@@ -243,7 +251,9 @@ class Supervisor(Collector):
             async with lock:
                 old = self._places[number]
                 new = await self._start_ready(number)
-            log.info("reload: %s works, %s drains", _name(new), _name(old))
+            log.info(
+                "reload: %(new)s works, %(old)s drains", {"new": _name(new), "old": _name(old)}
+            )
             self._keep(self._drain(old))
 
     async def _drain(self, child: Child) -> None:
@@ -313,7 +323,8 @@ class Supervisor(Collector):
     async def _kill(self, children: Iterable[Child]) -> None:
         for child in children:
             log.error(
-                "%s did not end within %g s: it is killed", _name(child), self._supervised.stop_s
+                "%(child)s did not end within %(timeout_s)g s: it is killed",
+                {"child": _name(child), "timeout_s": self._supervised.stop_s},
             )
             child.signal(signal.SIGKILL)
             await child.ended()

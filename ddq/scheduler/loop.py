@@ -201,7 +201,9 @@ class Scheduler:
             self._again(shard, kind, SLOT_MOVING_RETRY_S)
         except StoreMalformed as error:
             # Only this shard suffers; it is looked at again in case an operator repairs it.
-            log.error("shard %s is left out: %s", shard.id.tag, error)  # noqa: TRY400 - no bug of ours
+            log.error(  # noqa: TRY400 - no bug of ours
+                "shard %(shard)s is left out: %(error)s", {"shard": shard.id.tag, "error": error}
+            )
             self._again(shard, kind, self._sweep_s)
         except DdqError as error:
             delay_s = min(RETRY_MAX_S, RETRY_MIN_S * 2**shard.failures)
@@ -239,7 +241,10 @@ class Scheduler:
         now_s = _now_s()
         if now_s >= self._said.get(error.reason, LONG_AGO_S) + SAY_AGAIN_S:
             self._said[error.reason] = now_s
-            log.warning("shard %s: %s; again in %.1f s", shard.id.tag, error, delay_s)
+            log.warning(
+                "shard %(shard)s: %(error)s; again in %(delay_s).1f s",
+                {"shard": shard.id.tag, "error": error, "delay_s": delay_s},
+            )
 
     # Handing over --------------------------------------------------------------------------
 
@@ -262,7 +267,10 @@ class Scheduler:
             topic = await self._store.topics.require(shard.topic, call)
             await self._store.scheduler_api.resign(topic, shard, held, call)
         except DdqError as error:
-            log.warning("shard %s is not handed over: %s", shard.tag, error)
+            log.warning(
+                "shard %(shard)s is not handed over: %(error)s",
+                {"shard": shard.tag, "error": error},
+            )
 
 
 def _now_s() -> float:

@@ -97,7 +97,7 @@ class ShardTable:
                 else:
                     await self._wait(due_s)
             except DdqError as error:
-                log.warning("the topics cannot be read, trying again: %s", error)
+                log.warning("the topics cannot be read, trying again: %(error)s", {"error": error})
                 await asyncio.sleep(RETRY_S)
 
     async def _wait(self, until_s: float) -> None:
@@ -135,7 +135,7 @@ class ShardTable:
         if reading is not self._pass:
             return
         for problem in page.malformed:
-            log.error("a topic is left out: %s", problem)
+            log.error("a topic is left out: %(error)s", {"error": problem})
         for topic in page.topics:
             self._adopt(topic, urgent=False)
         reading.seen.update(map(printable, page.names))

@@ -129,7 +129,10 @@ class Visitor:
             return False
         self._metrics.acquired.inc()
         self._prolong(shard)
-        log.debug("leads shard %s by epoch %d", shard.id.tag, acquired.leadership.epoch)
+        log.debug(
+            "leads shard %(shard)s by epoch %(epoch)d",
+            {"shard": shard.id.tag, "epoch": acquired.leadership.epoch},
+        )
         return True
 
     def _is_deposed(self, shard: Shard, moved: Moved, asked_s: float) -> bool:
@@ -137,7 +140,7 @@ class Visitor:
         if not moved.deposed:
             self._prolong(shard)
             return False
-        log.info("shard %s is led by another scheduler now", shard.id.tag)
+        log.info("shard %(shard)s is led by another scheduler now", {"shard": shard.id.tag})
         self._metrics.deposed.inc()
         shard.leadership = None
         return True

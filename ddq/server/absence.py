@@ -70,7 +70,9 @@ class Absences:
         if absence is not None:
             absence.error = error.copy()
             return
-        log.warning("%s is skipped until it answers: %s", name, error)
+        log.warning(
+            "%(shard)s is skipped until it answers: %(error)s", {"shard": name, "error": error}
+        )
         absence = self._absences[name] = _Absence(error.copy(), watch)
         absence.task = asyncio.create_task(self._probe(name, absence), name=f"ddq {name}")
 
@@ -89,7 +91,7 @@ class Absences:
                     if is_trouble(error):
                         absence.error = error.copy()
                         continue
-                log.info("%s answers again", name)
+                log.info("%(shard)s answers again", {"shard": name})
                 break
         finally:
             del self._absences[name]

@@ -145,7 +145,7 @@ class Admission:
         error = Overloaded(f"the server is overloaded: {why}")
         self._metrics.calls_refused.labels(bound).inc()
         self._metrics.rpcs.labels(name, error.code.name, error.reason).inc()
-        self._log.warning(bound, "calls are refused: %s", why)
+        self._log.warning(bound, "calls are refused: %(reason)s", {"reason": why})
         return error
 
     # While it runs ----------------------------------------------------------------------------
@@ -223,8 +223,8 @@ class Admission:
                 self._log.warning(
                     "stalled",
                     "a call is ended: its client has not sent its request, or not taken the reply, "
-                    "for %g s",
-                    self._transfer_s,
+                    "for %(timeout_s)g s",
+                    {"timeout_s": self._transfer_s},
                 )
                 if transfer.peer is None:
                     self._stalled.add(task)

@@ -92,5 +92,7 @@ class MethodGuard:
         name = self._path.rpartition("/")[2]
         self._metrics.rpcs.labels(name, error.code.name, error.reason).inc()
         self._log.warning(
-            error.reason, "refused a call of %s to %s: %s", context.peer(), self._path, error
+            error.reason,
+            "refused a call of %(peer)s to %(method)s: %(error)s",
+            {"peer": context.peer(), "method": self._path, "error": error},
         )

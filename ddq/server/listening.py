@@ -77,11 +77,14 @@ def allow_connections(count: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (possible, hard))
     if possible < wanted:
         log.warning(
-            "this process may open %d files (ulimit -Hn), and connections_max_count is %d: raise "
-            "the one or lower the other to %d",
-            possible,
-            count,
-            max(1, possible - OTHER_FILES_COUNT),
+            "this process may open %(files_max_count)d files (ulimit -Hn), and "
+            "connections_max_count is %(connections_max_count)d: raise the one or lower the other "
+            "to %(possible_count)d",
+            {
+                "files_max_count": possible,
+                "connections_max_count": count,
+                "possible_count": max(1, possible - OTHER_FILES_COUNT),
+            },
         )
 
 

@@ -232,7 +232,9 @@ class GuardedMethod:
 
     def _malformed(self, context: Any) -> InvalidArgument:
         self._log.warning(
-            self._path, "a request of %s to %s could not be parsed", context.peer(), self._path
+            self._path,
+            "a request of %(peer)s to %(method)s could not be parsed",
+            {"peer": context.peer(), "method": self._path},
         )
         return InvalidArgument(
             f"the request is not a message that {self._path} takes; was the client generated from "

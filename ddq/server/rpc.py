@@ -12,7 +12,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
-from ddq import tracing
+from ddq import logs, tracing
 from ddq.config import MS_PER_SECOND, Settings
 from ddq.durations import exact_span_text, moment_text
 from ddq.entropy import Clock
@@ -191,6 +191,7 @@ def _adapt(
         return await handler(request, call)
 
     async def method(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        logs.request.set(logs.Request(name, request))
         with running, metrics.rpc(name):
             if tracing.current is None:
                 return await _answer(
@@ -208,6 +209,7 @@ def _adapt_stream(
     name: str, handler: Any, calls: CallFactory, metrics: Metrics, running: RunningCalls
 ) -> Callable[..., Awaitable[Any]]:
     async def method(requests: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        logs.request.set(logs.Request(name))
         with running, metrics.rpc(name):
             await _answer(
                 name, lambda: handler(requests, context.write, calls), context, metrics, running
@@ -247,5 +249,5 @@ async def _answer(
         ended(grpc.StatusCode.INTERNAL)
         # A mistake of ours: the caller learns that the outcome is unknown, the log says where.
         # Once in a while, since a caller may be able to repeat it at will.
-        throttled.exception((name, type(error)), "%s failed", name)
+        throttled.exception((name, type(error)), "%(method)s failed", {"method": name})
         await abort_with(context, grpc.StatusCode.INTERNAL, "internal error; see the server's log")

@@ -293,7 +293,10 @@ class BarrierSender:
         now_s = self._suspended_s()
         lost_s, self._suspended_before_s = now_s - self._suspended_before_s, now_s
         if lost_s > SUSPENSION_MIN_S:
-            log.info("this machine was suspended for %.1f s: QUORUM settles again", lost_s)
+            log.info(
+                "this machine was suspended for %(suspended_s).1f s: QUORUM settles again",
+                {"suspended_s": lost_s},
+            )
             self.drop_chain()
             self._trusted_s -= lost_s
 

@@ -181,10 +181,9 @@ class EmbeddedStore:
                         say_s = loop.time() + SAY_AGAIN_S
                         left_s = began_s + self._ready_timeout_s - loop.time()
                         log.warning(
-                            "waiting for the embedded store to load %s, for up to %.0f s more: %s",
-                            self.folder,
-                            left_s,
-                            self._log(),
+                            "waiting for the embedded store to load %(folder)s, for up to "
+                            "%(left_s).0f s more: %(reason)s",
+                            {"folder": self.folder, "left_s": left_s, "reason": self._log()},
                         )
         except TimeoutError:
             raise StoreStartError(

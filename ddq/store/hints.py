@@ -138,7 +138,10 @@ class HintFeed:
                         if hint := parse_hint(message):
                             self._deliver(hint)
             except (OSError, redis.exceptions.RedisError, DdqError) as error:
-                log.warning("wake-up hints are interrupted: %s", str(error) or type(error).__name__)
+                log.warning(
+                    "wake-up hints are interrupted: %(error)s",
+                    {"error": str(error) or type(error).__name__},
+                )
             finally:
                 self._subscription = None
             await asyncio.sleep(delay_s)

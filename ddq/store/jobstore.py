@@ -293,7 +293,10 @@ class JobStore:
                     policies=policies,
                 )
             except StoreMalformed as error:
-                log.error("task %r of topic %r is dead: %s", task_id, topic.name, error)  # noqa: TRY400 - no bug of ours
+                log.error(  # noqa: TRY400 - no bug of ours
+                    "task %(task)r of topic %(topic)r is dead: %(error)s",
+                    {"task": task_id, "topic": topic.name, "error": error},
+                )
                 unreadable.append(Rejection(task_id, token, dead=True, error=error.message))
             else:
                 max_run_ms = current.settings.max_run_ms

@@ -160,7 +160,10 @@ async def _check_settings(store: Store, url: StoreUrl) -> None:
         return
     said = "".join(f"\n  {finding}" for finding in examination.findings)
     if is_warning(store.settings):
-        log.warning("the store at %s does not keep what it confirms:%s", url, said)
+        log.warning(
+            "the store at %(store)s does not keep what it confirms:%(findings)s",
+            {"store": url, "findings": said},
+        )
         return
     raise StartupError(
         f"the store at {url} would not keep what it confirms, as durability "

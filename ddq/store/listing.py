@@ -68,7 +68,7 @@ async def list_page(
                 )
             except StoreMalformed as error:
                 # GetTask reports the error for this task; the others are still listed.
-                log.error("left out of a listing: %s", error)  # noqa: TRY400 - no bug of ours
+                log.error("left out of a listing: %(error)s", {"error": error})  # noqa: TRY400 - no bug of ours
             else:
                 tasks.append(task)
         cursor = Cursor(cursor.shard, text(score), last_id) if more else Cursor(cursor.shard + 1)

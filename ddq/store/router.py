@@ -185,7 +185,9 @@ class Router:
         return connection
 
     def _retire(self, node: Node, reason: str) -> None:
-        log.warning("%s is no longer used as a master: %s", node, reason)
+        log.warning(
+            "%(node)s is no longer used as a master: %(reason)s", {"node": node, "reason": reason}
+        )
         self._metrics.masters_lost.inc()
         self._close_connections(node)
 

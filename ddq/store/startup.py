@@ -61,7 +61,8 @@ async def wait_for_store(
             if now_s >= say_s:
                 say_s = now_s + SAY_AGAIN_S
                 log.warning(
-                    "waiting for the store at %s, for up to %.0f s more: %s", store, left_s, error
+                    "waiting for the store at %(store)s, for up to %(left_s).0f s more: %(error)s",
+                    {"store": store, "left_s": left_s, "error": error},
                 )
         try:
             async with asyncio.timeout(TRY_AGAIN_S):

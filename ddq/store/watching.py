@@ -39,14 +39,17 @@ async def watch_store(
                 before, findings = findings, (await examine_store(store)).findings
                 examined_s = loop.time()
                 for finding in findings if findings != before else ():
-                    log.error("the store does not keep what it confirms: %s", finding)
+                    log.error(
+                        "the store does not keep what it confirms: %(finding)s",
+                        {"finding": finding},
+                    )
             health.report("store", None)
             serving = not findings or is_warning(store.settings)
             settings = None if serving else "; ".join(map(str, findings))
             health.report("store settings", settings)
         except DdqError as error:
             if was_serving:
-                log.warning("not serving: %s", error)
+                log.warning("not serving: %(error)s", {"error": error})
             health.report("store", str(error))
             serving = False
         was_serving = serving

@@ -108,7 +108,7 @@ class Attempts:
             if execution.task is not None:
                 continue
             if execution.withdraw():
-                log.warning(_NOT_STARTED, execution.job.topic, execution.job.id)
+                log.warning(_NOT_STARTED, {"topic": execution.job.topic, "task": execution.job.id})
                 self._take_over(execution, self._hand_back(execution))
             else:
                 self._take_over(execution, self._stop(execution, Cut.OVERTIME))
@@ -177,7 +177,7 @@ class Attempts:
         # A lease is only extended for a handler that runs: one that waits behind a blocked event
         # loop is given to a worker that can start it, and its attempt does not count.
         for execution in late:
-            log.warning(_NOT_STARTED, execution.job.topic, execution.job.id)
+            log.warning(_NOT_STARTED, {"topic": execution.job.topic, "task": execution.job.id})
             self._take_over(execution, self._hand_back(execution))
         for execution in overrun:
             self._take_over(execution, self._stop(execution, Cut.OVERRUN))
@@ -272,7 +272,11 @@ class Attempts:
         """Asks the handler to stop and gives it a little time for that."""
         job = execution.job
         level = logging.INFO if cut is Cut.OVERTIME else logging.WARNING
-        log.log(level, "%s/%s is asked to stop: %s", job.topic, job.id, cut.value)
+        log.log(
+            level,
+            "%(topic)s/%(task)s is asked to stop: %(reason)s",
+            {"topic": job.topic, "task": job.id, "reason": cut.value},
+        )
         job.lose()
         self._handlers.cancel(execution)
         if cut is Cut.LOST:
@@ -280,7 +284,10 @@ class Attempts:
             await self._first_of(ended, self._overtime)
         await self._first_of(ended, timeout_s=self._clean_up_s)
         if not ended.is_set():
-            log.warning("%s/%s still runs; its place is taken until it returns", job.topic, job.id)
+            log.warning(
+                "%(topic)s/%(task)s still runs; its place is taken until it returns",
+                {"topic": job.topic, "task": job.id},
+            )
 
     async def _first_of(self, *events: asyncio.Event, timeout_s: float | None = None) -> None:
         """Waits until one of the events is set."""
@@ -311,4 +318,4 @@ class Attempts:
         self._changed()
 
 
-_NOT_STARTED = "%s/%s was not started in time and is handed back"
+_NOT_STARTED = "%(topic)s/%(task)s was not started in time and is handed back"

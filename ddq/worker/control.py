@@ -229,7 +229,10 @@ class Control:
         for lease, result in zip(leases, results, strict=True):
             job = self._deliver(lease)
             if result.error is not None:
-                log.warning("%s/%s was not handed back: %s", job.topic, job.id, result.error)
+                log.warning(
+                    "%(topic)s/%(task)s was not handed back: %(error)s",
+                    {"topic": job.topic, "task": job.id, "error": result.error},
+                )
             verdict = Verdict.RELEASED if result.error is None else verdict_of(result.error)
             self._settled(job, verdict)
 

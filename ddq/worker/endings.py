@@ -60,7 +60,10 @@ class Endings:
         except (InvalidArgument, *_UNSENDABLE) as error:
             # What the handler asked for can not be sent, or is refused: a mistake of this handler,
             # for which no other task may pay.
-            log.warning("%s/%s asked for what cannot be: %s", job.topic, job.id, error)
+            log.warning(
+                "%(topic)s/%(task)s asked for what cannot be: %(error)s",
+                {"topic": job.topic, "task": job.id, "error": error},
+            )
             failure = outcome.error if outcome is not None else None
             text = f"{error_text(failure)}; " if failure is not None else ""
             return await self._nack(job, f"{text}what the handler asked for was refused: {error}")
@@ -104,7 +107,9 @@ class Endings:
 
     async def _fail(self, job: Job, error: BaseException) -> Verdict:
         if not isinstance(error, Retry | DeadLetter):
-            log.info("%s/%s failed", job.topic, job.id, exc_info=error)
+            log.info(
+                "%(topic)s/%(task)s failed", {"topic": job.topic, "task": job.id}, exc_info=error
+            )
         return await self._nack(
             job,
             error_text(error),
@@ -177,7 +182,10 @@ async def _verdict(job: Job, request: Awaitable[Verdict], *but: type[DdqError]) 
 
 def failed_verdict(job: Job, error: DdqError) -> Verdict:
     """The verdict of a delivery whose last request failed, which is logged."""
-    log.warning("the end of %s/%s was not taken: %s", job.topic, job.id, error)
+    log.warning(
+        "the end of %(topic)s/%(task)s was not taken: %(error)s",
+        {"topic": job.topic, "task": job.id, "error": error},
+    )
     return verdict_of(error)
 
 

@@ -59,7 +59,10 @@ class Heartbeats:
             job = execution.job
             left_s = job.deadline_s - now_s
             if left_s <= 0:
-                log.warning("the lease on %s/%s ran out before it was extended", job.topic, job.id)
+                log.warning(
+                    "the lease on %(topic)s/%(task)s ran out before it was extended",
+                    {"topic": job.topic, "task": job.id},
+                )
                 self._lost(execution)
                 continue
             execution.beat_s = math.inf
@@ -101,11 +104,17 @@ class Heartbeats:
         job = execution.job
         now_s = asyncio.get_running_loop().time()
         if isinstance(error, LeaseLost | NotFound):
-            log.warning("the lease on %s/%s is lost: %s", job.topic, job.id, error)
+            log.warning(
+                "the lease on %(topic)s/%(task)s is lost: %(error)s",
+                {"topic": job.topic, "task": job.id, "error": error},
+            )
             self._lost(execution)
             return
         if extended is None:
-            log.warning("heartbeat of %s/%s failed: %s", job.topic, job.id, error)
+            log.warning(
+                "heartbeat of %(topic)s/%(task)s failed: %(error)s",
+                {"topic": job.topic, "task": job.id, "error": error},
+            )
             next_s = now_s + self._lease_s / 20
         else:
             # From when it was asked, not from when the answer came: the store counted from some

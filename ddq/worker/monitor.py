@@ -53,7 +53,7 @@ class LoopMonitor:
             return
         on_silence()
         if not await _within(answered, self.limit_s * 9 / 10):
-            log.warning("%s", self._complaint())
+            log.warning("%(complaint)s", {"complaint": self._complaint()})
             await answered.wait()
 
     def _ask(self) -> asyncio.Event:

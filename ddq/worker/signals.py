@@ -85,7 +85,10 @@ def _replace(number: signal.Signals) -> None:
         # wait. What the loop would call comes too late where a handler blocks the loop.
         loop.add_signal_handler(number, _nothing)
     except (NotImplementedError, RuntimeError, ValueError) as error:
-        log.info("%s does not stop the worker: %s", number.name, error)
+        log.info(
+            "%(signal)s does not stop the worker: %(error)s",
+            {"signal": number.name, "error": error},
+        )
         return
     signal.signal(number, _on_signal)
     _replaced[number] = before, loop

@@ -22,8 +22,9 @@ def test_each_has_a_sentence_and_its_unit_last(values: Any) -> None:
         "durability", "fsync", "traces", "data_nodes", "store_checks",
         "store_address_map", "tls_server_cert", "tls_server_key", "tls_client_ca",
         "access_file", "insecure", "metrics_insecure", "admin_api", "reflection", "health_api",
-        "address", "listen", "store", "data", "scheduler", "processes", "metrics_listen",
-        "log_level", "tls", "tls_ca", "tls_cert", "tls_key", "token_file", "plain_token",
+        "log_format", "address", "listen", "store", "data", "scheduler", "processes",
+        "metrics_listen", "log_level", "tls", "tls_ca", "tls_cert", "tls_key", "token_file",
+        "plain_token",
     }  # fmt: skip
     for spec in fields(values):
         assert spec.metadata["doc"], spec.name

@@ -229,7 +229,10 @@ class ClusterTopology:
     def suspect(self, node: Node, error: BaseException | str) -> None:
         """See Topology.suspect."""
         if node in self._epochs or node in self._slots:
-            log.info("looking at the Cluster again: %s: %s", node, error or type(error).__name__)
+            log.info(
+                "looking at the Cluster again: %(node)s: %(error)s",
+                {"node": node, "error": error or type(error).__name__},
+            )
             self._suspects[node] = _Suspicion(f"{node}: {str(error) or type(error).__name__}")
             self._wake.set()
 
@@ -238,7 +241,7 @@ class ClusterTopology:
         self._listeners.append(listener)
 
     def _tell(self, node: Node, reason: str) -> None:
-        log.warning("%s lost its mastership: %s", node, reason)
+        log.warning("%(node)s lost its mastership: %(reason)s", {"node": node, "reason": reason})
         for listener in self._listeners:
             listener(node, reason)
 
@@ -276,7 +279,7 @@ class ClusterTopology:
                 await self._shared_refresh.join(loop.time() + CHECK_INTERVAL_S)
             except DdqError as error:
                 self._said = str(error)
-                log.info("the Cluster cannot be looked at: %s", error)
+                log.info("the Cluster cannot be looked at: %(error)s", {"error": error})
             well = self._epochs and not self._suspects and None not in self._slots
             try:
                 async with asyncio.timeout(CHECK_INTERVAL_S if well else RECHECK_INTERVAL_S):

@@ -197,7 +197,8 @@ class SentinelTopology:
             if not self._doubt:
                 # Once, and not for each of the requests that met the same.
                 log.info(
-                    "looking for the master again: %s: %s", node, error or type(error).__name__
+                    "looking for the master again: %(node)s: %(error)s",
+                    {"node": node, "error": error or type(error).__name__},
                 )
             self._raise_doubt()
             self._wake.set()
@@ -211,7 +212,9 @@ class SentinelTopology:
         self._listeners.append(listener)
 
     def _tell(self, node: Node, reason: str) -> None:
-        log.warning("%s is not the master any more: %s", node, reason)
+        log.warning(
+            "%(node)s is not the master any more: %(reason)s", {"node": node, "reason": reason}
+        )
         for listener in self._listeners:
             listener(node, reason)
 
@@ -327,7 +330,7 @@ class SentinelTopology:
         try:
             await self._shared_refresh.join(asyncio.get_running_loop().time() + CHECK_INTERVAL_S)
         except DdqError as error:
-            log.info("no master: %s", error)
+            log.info("no master: %(error)s", {"error": error})
             return False
         return not self._doubt
 
@@ -341,7 +344,10 @@ class SentinelTopology:
                         if message.decode().partition(" ")[0] == self._name and self._master:
                             self.suspect(self._master, f"Sentinel says {message.decode()}")
             except (OSError, redis.exceptions.RedisError) as error:
-                log.debug("Sentinel %s cannot be subscribed to: %s", sentinel, error)
+                log.debug(
+                    "Sentinel %(sentinel)s cannot be subscribed to: %(error)s",
+                    {"sentinel": sentinel, "error": error},
+                )
             await asyncio.sleep(RESUBSCRIBE_INTERVAL_S)
 
     async def close(self) -> None:
