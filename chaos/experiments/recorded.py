@@ -7,6 +7,7 @@ reached is missing then, and the verdict UNKNOWN at best.
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -253,6 +254,20 @@ def replicas_count(cluster: Cluster) -> int:
     return max((len(cluster.group(node)) - 1 for node in data), default=-1)
 
 
+@contextlib.asynccontextmanager
+async def _logging_to(file: Path) -> AsyncIterator[None]:
+    """The warnings of ddq's client in this process go to a file, not over the progress."""
+    handler = logging.FileHandler(file)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logger = logging.getLogger("ddq")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+
+
 async def perform(
     experiment: Experiment,
     plan: RunPlan,
@@ -271,6 +286,7 @@ async def perform(
     measuring = timers(folder) if experiment.allows_for_timers else contextlib.nullcontext()
     async with (
         measuring as measured,
+        _logging_to(run.clients_log),
         open_deployment(plan, folder, experiment.needs) as deployment,
         deployment.system.connect() as clients,
         shown(progress, console),

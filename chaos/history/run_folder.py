@@ -54,6 +54,11 @@ class Run:
         return self.folder / "history.jsonl"
 
     @property
+    def clients_log(self) -> Path:
+        """Warnings of the clients of the run."""
+        return self.folder / "clients.log"
+
+    @property
     def journal(self) -> Path:
         """What the surviving store did; see chaos/history/journal.py."""
         return self.folder / "journal.jsonl"
