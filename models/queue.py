@@ -21,8 +21,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from models.operations import (
     HELD,
@@ -61,8 +63,7 @@ MAX_SKEW_MS = 1_000
 Result = tuple[Any, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
+class Task(Struct, frozen=True):
     """One id. Its index is ordered by ``at_ms``: due time, lease expiry, or end."""
 
     id: str
@@ -84,14 +85,13 @@ class Task:
     snoozes: int = 0  # of this run
 
 
-@dataclass(frozen=True, slots=True)
-class Shard:
+class Shard(Struct, frozen=True):
     """The state of a shard. ``counts`` are updated separately, as in the store; see conserved."""
 
-    tasks: Mapping[str, Task] = field(default_factory=dict)
-    counts: Mapping[str, int] = field(default_factory=dict)
-    records: Mapping[tuple[str, str, str], tuple[Any, int]] = field(default_factory=dict)
-    settings: Configure = field(default_factory=Configure)
+    tasks: Mapping[str, Task] = {}
+    counts: Mapping[str, int] = {}
+    records: Mapping[tuple[str, str, str], tuple[Any, int]] = {}
+    settings: Configure = Configure()
     sequence: int = 0
     mark_ms: int = 0
     purge_watermark: int = 0
@@ -101,8 +101,7 @@ class Shard:
     leader_rank: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(Struct, frozen=True):
     """The time and the request of an operation."""
 
     now_ms: int

@@ -12,8 +12,10 @@ compared but not reckoned: an order that is refused is impossible, one that is f
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, replace
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from chaos.checker.cases import Case
 from chaos.checker.view import MS, RunView
@@ -43,8 +45,7 @@ class TooLargeError(Exception):
     """The search came to its bound."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Node:
+class _Node(Struct, frozen=True):
     """A task in the middle of an order.
 
     Attributes:
