@@ -23,8 +23,8 @@ from tools.repo import ROOT
 
 FOLDER = ROOT / "deploy" / "prometheus"
 SCRAPE_S = 1
-# Prometheus asks for two samples at least.
-RANGE = f"{4 * SCRAPE_S}s"
+RANGE = "2m"
+"""Longer than the test: what happened once remains visible."""
 # What a healthy embedded store never has.
 EMPTY = {
     "What items were refused for", "Store errors per second", "Failed RPCs per second",
@@ -126,11 +126,14 @@ def test_a_running_ddq_fills_the_dashboard_and_fires_no_alert(dev: Dev, tmp_path
         left = set(wanted)
         deadline_s = time.monotonic() + TIMEOUT_S
         while left and time.monotonic() < deadline_s:
-            ddq(dev, "enqueue", "mail", "x")
+            # With a delay: only then does it become ready later, by a scheduler.
+            ddq(dev, "enqueue", "mail", "x", "--delay", "10ms")
             ddq(dev, "work", "mail", "--count", "1", "--raw")
             left = {query for query in left if not results(url, query)}
         assert not left, {wanted[query]: query for query in left}
         for query in queries():
             results(url, query)
         alerts = asked(url, "/api/v1/alerts")["alerts"]
-        assert [each["labels"]["alertname"] for each in alerts] == []
+        # One that is only pending may be the load of the machine.
+        firing = [each["labels"]["alertname"] for each in alerts if each["state"] == "firing"]
+        assert firing == []

@@ -162,7 +162,7 @@ def test_each_change_in_contributing_names_its_files() -> None:
     changes = dict(zip(parts[::2], parts[1::2], strict=True))
     assert list(changes) == [
         "An RPC", "A transition (Lua script)", "A fault", "A promise and its checker",
-        "A CLI command", "A setting", "A metric",
+        "A CLI command", "A setting", "A metric", "A line of the log",
     ]  # fmt: skip
     for change, text in changes.items():
         assert len({*named_paths(text)}) >= 3, change
