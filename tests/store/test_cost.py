@@ -20,7 +20,7 @@ from ddq.store.job_values import (
 )
 from ddq.task import OnConflict, TaskState
 from tests.support.queue import Queue, call, new_task
-from tests.support.store import ControlledStore, StoreServer
+from tests.support.store import ControlledStore, StoreServer, needs_waitaof
 
 FAR_MS = 100_000_000
 FEW, MANY = 1_000, 100_000
@@ -230,6 +230,7 @@ async def test_a_long_backlog_costs_its_operations_nothing(queue: Queue, state: 
     assert await measure() == few
 
 
+@needs_waitaof
 async def test_requests_that_wait_together_share_a_barrier(store_server: StoreServer) -> None:
     """Group commit is real: the barriers are far fewer than the replies that waited for them."""
     settings = Settings(fsync=True)

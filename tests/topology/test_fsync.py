@@ -12,11 +12,13 @@ from ddq.store.barrier_sender import BarrierSender, no_elections
 from ddq.store.connection import RedisConnection
 from ddq.store.scripts import default_scripts
 from ddq.task import Durability
+from tests.support.store import needs_waitaof
 
 DOWN_AFTER_S = 2.0
 SENDS_COUNT = 10
 
 
+@needs_waitaof
 async def test_a_barrier_for_all_disks_is_confirmed_by_its_first_send(tmp_path: Path) -> None:
     # With one WAITAOF of 250 ms, 2 of 25 were, and a store without load confirmed none for 50 s.
     cluster = SentinelCluster(

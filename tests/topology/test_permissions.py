@@ -15,6 +15,7 @@ from ddq.config import Settings, StartupError
 from ddq.v1 import delay_queue_service_pb2 as pb
 from tests.support.rpc import DEADLINE_S, Producer, seconds
 from tests.support.server import serving
+from tests.support.store import needs_waitaof
 
 OPERATIONS = Path(__file__).parents[2] / "docs" / "OPERATIONS.md"
 
@@ -36,6 +37,7 @@ async def cluster(tmp_path: Path) -> AsyncIterator[SentinelCluster]:
         await cluster.stop()
 
 
+@needs_waitaof
 async def test_the_documented_permissions_are_enough_and_needed(cluster: SentinelCluster) -> None:
     data, sentinel = documented()
     for node in cluster.nodes:

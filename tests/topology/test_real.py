@@ -27,6 +27,7 @@ from ddq.store.topology import (
     parse_store_url,
 )
 from tests.support.forwarder import forwarding
+from tests.support.store import needs_coordinated_failover
 
 TIMEOUT_S = 2.0
 
@@ -154,6 +155,7 @@ async def sentinels(tmp_path: Path) -> AsyncIterator[SentinelCluster]:
         await cluster.stop()
 
 
+@needs_coordinated_failover
 async def test_the_master_of_sentinels_is_killed_and_its_successor_stopped(
     sentinels: SentinelCluster,
 ) -> None:
