@@ -28,8 +28,8 @@ async def produce(actor: Actor) -> None:
 
 
 async def work(actor: Actor) -> None:
-    """Many at a time, acked together."""
-    leases = await retrieve(actor, max_tasks=20)
+    """Many at a time, acked together; many calls are repeated while others are still ready."""
+    leases = await retrieve(actor, max_tasks=20, repeated_share=0.2)
     if not leases:
         return
     if actor.load.draining or actor.rng.random() < 0.8:

@@ -12,12 +12,18 @@ LEASE_MS = 2_000
 WAITS_MS = (500, 1_500)
 """How long Retrieves wait: the long ones show that a wake-up arrives, since no other one asks
 instead. All are shorter than a lease, so that a repeat within a call finds its lease."""
+REPEATED_SHARE = 0.03
 STREAM_S = (2.0, 6.0)
 STREAM_EVERY = 4
 """One of so many workers gets its tasks by a stream."""
 
 
-async def retrieve(actor: Actor, max_tasks: int = 4, lease_ms: int = LEASE_MS) -> list[Lease]:
+async def retrieve(
+    actor: Actor,
+    max_tasks: int = 4,
+    lease_ms: int = LEASE_MS,
+    repeated_share: float = REPEATED_SHARE,
+) -> list[Lease]:
     """Some leases; now and then the request is repeated, as after a lost reply."""
     request_id = secrets.token_hex(8)
     leases: list[Lease] = []
@@ -30,7 +36,7 @@ async def retrieve(actor: Actor, max_tasks: int = 4, lease_ms: int = LEASE_MS) -
             request_id=request_id,
             timeout_s=4.0,
         )
-        if leases and actor.rng.random() < 0.03 and not actor.load.draining:
+        if leases and actor.rng.random() < repeated_share and not actor.load.draining:
             with refused():
                 await actor.recorder.retrieve(
                     actor.load.topics,
