@@ -9,7 +9,8 @@ from chaos.workloads.working import LEASE_MS
 from ddq.client import NewTask
 from ddq.worker import DeadLetter, Job, NextRun, Retry, Snooze, Worker
 
-CONCURRENCY = 4
+CONCURRENCY = 12
+"""Enough that no backlog forms behind long handlers: a lease that lapses is leased again soon."""
 ROUND_S = (3.0, 6.0)
 """How long a Worker runs; then it hands back what it has, and another one takes its place."""
 

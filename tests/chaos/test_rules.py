@@ -57,6 +57,25 @@ def shared_by_the_controller() -> SyntheticHistory:
     return history
 
 
+def shared_after_an_extension() -> SyntheticHistory:
+    """The second lease is a reply of a stream, whose credit was given before the extension."""
+    history = two_leases()
+    first = found(history, "retrieve")["reply"]["leases"][0]
+    request = {"topic": "work", "id": "a", "token": first["token"], "lease_ms": 60_000}
+    reply = {
+        "revision": first["revision"], "store_ms": first["store_ms"] + 100,
+        "expire_ms": first["expire_ms"] + 60_000,
+    }  # fmt: skip
+    at_ns = found(history, "retrieve")["time_ns"] + 100_000_000
+    for kind, value in (("invoke", {"request": request}), ("ok", {"reply": reply})):
+        event = {"time_ns": at_ns, "process": "w", "type": kind, "op": "extend"}
+        history.events.append(event | value)
+        at_ns += 1_000_000
+    found(history, "retrieve", "invoke", 1)["time_ns"] = at_ns - 50_000_000
+    history.events.sort(key=lambda event: event["time_ns"])
+    return history
+
+
 def rescheduled() -> SyntheticHistory:
     history = SyntheticHistory(policy=RetrySettings(5, 0, 0, 1.0, 0.0))
     history.enqueue("a")
@@ -223,6 +242,7 @@ RULES: list[tuple[str, Callable[[], SyntheticHistory], bool]] = [
     ("G5", early_by_the_store, False),
     ("G7", shared_by_the_store, False),
     ("G7", shared_by_the_controller, False),
+    ("G7", shared_after_an_extension, False),
     ("G8", rescheduled, False),
     ("G8", revoked, False),
     ("G8", two_verdicts, False),

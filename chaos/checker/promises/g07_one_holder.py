@@ -41,9 +41,11 @@ def _judge(view: RunView, found: Found, case: Case, first: Delivery, second: Del
     held_ns = None if lease_ms is None else first.begin_ns + lease_ms * MS
     # A prolongation whose reply was lost proves nothing.
     for op in case.with_token(first.lease.token, "extend"):
-        if op.ok and op.end_ns < second.begin_ns:
+        before = op.ok and op.end_ns < second.begin_ns
+        # A reply of a stream was asked for when its credit was given, long before it was leased.
+        if before or (op.ok and 0 < op.reply.revision < second.lease.revision):
             expire_ms = max(expire_ms, op.reply.expire_ms)
-            if held_ns is not None and op.request.lease_ms is not None:
+            if before and held_ns is not None and op.request.lease_ms is not None:
                 held_ns = max(held_ns, op.begin_ns + op.request.lease_ms * MS)
     by_controller = (
         held_ns is not None
