@@ -63,7 +63,6 @@ class Trouble:
         self._failovers_ns = timeline.failovers_ns
         self._common = self._of_faults(timeline)
         self._of_delivery = self._of_servers(timeline)
-        self._hindered: dict[tuple[str, int], Spans] = {}
         self._of_pauses = {
             topic: self._paused(grouped, topic, history.end_ns) for topic in grouped.pauses
         }
@@ -81,14 +80,17 @@ class Trouble:
             for shard, ops in writes.items()
         }
 
-    def hinders_promotion(self, topic: str, shard: int) -> Spans:
-        """When a task that is due need not become ready."""
-        key = (topic, shard)
-        if key not in self._hindered:
-            self._hindered[key] = Spans(
-                (spell.begin_ns, spell.excused_ns) for spell in self._of(topic, shard)
-            )
-        return self._hindered[key]
+    def excused_ns(self, topic: str, shard: int, due_ns: int, ready_ns: int) -> int:
+        """Until when a task that became due then may become ready; 0: without any excuse."""
+        spells = self._of(topic, shard)
+        return max(
+            (
+                spell.excused_ns
+                for spell in spells
+                if spell.begin_ns <= ready_ns + NEAR_NS and spell.excused_ns > due_ns
+            ),
+            default=0,
+        )
 
     def hinders_delivery(self, topic: str, shard: int) -> Spans:
         """When a task that was ready need not be delivered."""
@@ -101,7 +103,14 @@ class Trouble:
 
     def share(self, topic: str, shard: int, end_ns: int) -> float:
         """The share of a run in which the shard was in trouble, the time to catch up included."""
-        return self.hinders_promotion(topic, shard).covered(0, end_ns) / end_ns if end_ns else 0.0
+        spells = sorted(
+            (spell.begin_ns, min(spell.excused_ns, end_ns)) for spell in self._of(topic, shard)
+        )
+        total_ns = reached_ns = 0
+        for begin_ns, until_ns in spells:
+            total_ns += max(0, until_ns - max(begin_ns, reached_ns))
+            reached_ns = max(reached_ns, until_ns)
+        return total_ns / end_ns if end_ns else 0.0
 
     def _of(self, topic: str, shard: int) -> list[Spell]:
         return [

@@ -1,10 +1,9 @@
 """G6 bounded lateness: a due task is ready soon, by the journal: that is where it becomes ready.
 
 What excuses lateness is that writes to the shard were not possible (chaos/checker/trouble.py),
-that a scheduler had to be replaced, or that the topic was paused; no fault by itself does. It is
-taken out of the lateness moment by moment: what was late before trouble began is not excused. A
-task that was cancelled or replaced while it was overdue counts like one that was promoted then.
-Every task has to keep its bound: one that is five minutes late is one that was forgotten.
+that a scheduler had to be replaced, or that the topic was paused; no fault by itself does. A task
+that was cancelled or replaced while it was overdue counts like one that was promoted then. Every
+task has to keep its bound: one that is five minutes late is one that was forgotten.
 
 Without a journal a delivery is the latest moment at which the task can have become ready: good
 enough to keep the bound, not to break it.
@@ -65,7 +64,7 @@ def check(view: RunView) -> Found:
     found.figures["largest share of the run in which a shard was excused"] = round(
         max((view.trouble.share(topic, shard, end_ns) for topic, shard in shards), default=0.0), 3
     )
-    beyond = [sample for sample in samples if sample.late_ms - sample.excused_ms > bound_ms]
+    beyond = [sample for sample in samples if sample.late_ms > max(bound_ms, sample.excused_ms)]
     if beyond:
         _too_late(view, found, beyond, bound_ms)
     for case in view.cases:
@@ -172,8 +171,9 @@ def _sample(
     due_ns = view.store_ns(due_ms)
     excused_ns = 0
     if late_ms > view.bounds.lateness_ms:
-        hindered = view.trouble.hinders_promotion(case.topic, witness[1].shard)
-        excused_ns = hindered.covered(due_ns, due_ns + late_ms * MS)
+        ready_ns = due_ns + late_ms * MS
+        shard = witness[1].shard
+        excused_ns = max(0, view.trouble.excused_ns(case.topic, shard, due_ns, ready_ns) - due_ns)
     return Sample(late_ms, excused_ns / MS, due_ms, case, witness)
 
 
