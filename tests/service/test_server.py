@@ -364,7 +364,7 @@ async def run(listen: str, store_url: str, settings: Settings | None = None) -> 
         ("nowhere", "unix", Settings(), "HOST:PORT"),
         ("127.0.0.1:x", "unix", Settings(), "HOST:PORT"),
         ("127.0.0.1:70000", "unix", Settings(), "HOST:PORT"),
-        ("203.0.113.7:50051", "unix", Settings(), "not this machine's"),
+        ("203.0.113.7:50051", "unix", Settings(insecure=True), "not this machine's"),
         ("127.0.0.1:0", "mysql://x", Settings(), "redis://HOST:PORT/DB"),
         ("127.0.0.1:0", "embedded:", Settings(), "embedded:FOLDER"),
         ("127.0.0.1:0", "redis://127.0.0.1:1/0", Settings(), "redis://127.0.0.1:1/0"),

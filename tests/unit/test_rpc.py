@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import grpc.aio
 import pytest
 
 from ddq.config import Settings
@@ -111,6 +112,8 @@ class Context:
 
     async def abort_with_status(self, _: object) -> None:
         self.ended = True
+        # As gRPC does.
+        raise grpc.aio.AbortError
 
 
 async def test_replies_and_errors_are_kept_back_until_they_are_released() -> None:
@@ -127,7 +130,8 @@ async def test_replies_and_errors_are_kept_back_until_they_are_released() -> Non
     assert not context.ended
     running.release()
     assert (await replied).task.id == "a"
-    await failed
+    with pytest.raises(grpc.aio.AbortError):
+        await failed
     assert context.ended
 
 
