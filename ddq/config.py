@@ -107,6 +107,9 @@ class Limits:
     journal_entries_min_count: int = described(1_000, "fewest journal entries kept a shard")
     journal_entries_max_count: int = described(100_000_000, "most journal entries kept a shard")
     max_tasks_max_count: int = described(10**12, "greatest bound on the tasks of a topic")
+    topic_max_bytes: int = described(
+        2**50, "greatest bound on the bytes of payloads and headers of a topic"
+    )
     request_max_bytes: int = described(
         4 * MIB,
         "bytes of one gRPC message; a larger one ends in the transport's RESOURCE_EXHAUSTED",

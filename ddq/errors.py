@@ -223,7 +223,7 @@ class ResourceExhausted(DdqError):
 
 
 class TopicFull(ResourceExhausted):
-    """The topic holds max_tasks tasks."""
+    """The topic holds max_tasks tasks, or with this one would hold more than max_bytes."""
 
     reason = "TOPIC_FULL"
 

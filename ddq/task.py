@@ -182,6 +182,7 @@ class TopicSettings:
     journal: bool = False
     journal_max_entries: int = DEFAULTS.journal_max_entries
     max_run_ms: int = 0
+    max_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

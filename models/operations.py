@@ -193,6 +193,7 @@ class Configure:
     paused: bool = False
     max_tasks: int = 0
     retention_ms: int = 3_600_000
+    max_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

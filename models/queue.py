@@ -99,6 +99,7 @@ class Shard(Struct, frozen=True):
     epoch: int = 0
     leader_until_ms: int = 0
     leader_rank: int = 0
+    bytes_from: int = 0  # the sequence when max_bytes was set; later tasks count
 
 
 class Context(Struct, frozen=True):
@@ -254,6 +255,11 @@ def enqueue(shard: Shard, op: Enqueue, context: Context) -> tuple[Shard, Result]
     takes_room = task is None or shard.tasks[op.id].state not in HELD
     if bound and held >= bound and takes_room:
         return shard, ("FULL", 0, 0, 0, 0)
+    freed = _counted_bytes(shard, [shard.tasks[op.id]]) if op.id in shard.tasks else 0
+    held_bytes = _counted_bytes(shard, shard.tasks.values()) - freed
+    most_bytes = shard.settings.max_bytes
+    if most_bytes and held_bytes + len(op.content) > most_bytes:
+        return shard, ("FULL_BYTES", 0, 0, 0, 0)
     if task is None and replacing and op.expected_revision is not None:
         return shard, ("REVISION", 0, 0, 0, 0)
     due, since_ms = due_ms(op.when, context.now_ms), context.now_ms
@@ -268,6 +274,15 @@ def enqueue(shard: Shard, op: Enqueue, context: Context) -> tuple[Shard, Result]
             shard, "replace", context, (new.revision, new.incarnation, new.due_ms), op.id
         )
     return shard, ("CREATED", *_identity(new))
+
+
+def _counted_bytes(shard: Shard, tasks: Iterable[Task]) -> int:
+    """What these tasks have of the bytes that max_bytes bounds."""
+    return sum(
+        len(task.content)
+        for task in tasks
+        if task.state in HELD and task.incarnation > shard.bytes_from
+    )
 
 
 def _create(
@@ -614,7 +629,11 @@ def purge(shard: Shard, op: Purge, context: Context) -> tuple[Shard, Result]:
 
 def configure(shard: Shard, op: Configure, context: Context) -> tuple[Shard, Result]:
     """Replaces the settings."""
-    return replace(shard, settings=op), ("OK",)
+    bytes_from = shard.bytes_from
+    if op.max_bytes and not shard.settings.max_bytes:
+        # The tasks that are held now do not count.
+        bytes_from = shard.sequence
+    return replace(shard, settings=op, bytes_from=bytes_from), ("OK",)
 
 
 # Schedulers --------------------------------------------------------------------------------

@@ -35,6 +35,13 @@ def _settings(
         int | None,
         typer.Option(min=0, help="Tasks held at once; 0: no bound but the store's memory."),
     ] = None,
+    max_bytes: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Bytes of payloads and headers held at once, split over shards; 0: no bound.",
+        ),
+    ] = None,
     lease: Annotated[
         timedelta | None, span_option("--lease", help="For a retrieve that names no lease.")
     ] = None,
@@ -73,6 +80,7 @@ def _settings(
         journal=journal,
         journal_max_entries=journal_max_entries,
         max_run=max_run,
+        max_bytes=max_bytes,
     )
 
 

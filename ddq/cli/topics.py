@@ -180,6 +180,7 @@ def _show(topic: Topic) -> None:
             ("state", _state(topic)),
             ("shards", topic.shards),
             ("max tasks", settings.max_tasks or "no bound"),
+            ("max bytes", settings.max_bytes or "no bound"),
             ("lease", _span(settings.default_lease_duration)),
             ("tombstone retention", _span(settings.tombstone_retention)),
             ("durability", settings.durability.name if settings.durability else ""),

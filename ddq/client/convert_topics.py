@@ -19,6 +19,8 @@ def topic_settings(settings: topic_values.TopicSettings | None) -> topic_pb2.Top
     convert.put_duration(message.default_lease_duration, settings.default_lease_duration)
     convert.put_duration(message.tombstone_retention, settings.tombstone_retention)
     convert.put_duration(message.max_run, settings.max_run)
+    if settings.max_bytes is not None:
+        message.max_bytes = convert.uint("settings.max_bytes", settings.max_bytes)
     if settings.max_tasks is not None:
         message.max_tasks = convert.uint("settings.max_tasks", settings.max_tasks)
     if settings.durability is not None:
@@ -65,6 +67,7 @@ def topic(message: topic_pb2.Topic) -> topic_values.Topic:
                 settings.journal_max_entries if settings.HasField("journal_max_entries") else None
             ),
             max_run=convert.span(settings, "max_run"),
+            max_bytes=settings.max_bytes if settings.HasField("max_bytes") else None,
         ),
         paused=message.paused,
         deleting=message.state == topic_pb2.TOPIC_STATE_DELETING,

@@ -21,6 +21,7 @@ class TopicSettings:
         durability: replies leave when the write has travelled this far.
         journal: each transition also goes to the shard's journal.
         journal_max_entries: about how many entries a shard's journal keeps.
+        max_bytes: bytes of payloads and headers held at once; 0: no bound.
         max_run: how long a handler may run before its worker ends the attempt; 0: no bound.
     """
 
@@ -32,6 +33,7 @@ class TopicSettings:
     journal: bool | None = None
     journal_max_entries: int | None = None
     max_run: timedelta | None = None
+    max_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -390,6 +390,9 @@ def topic_settings(
         fsync = message.fsync
     if fsync and durability is Durability.FAST:
         problems.add("fsync", "does not go with durability FAST, which waits for nothing")
+    max_bytes = message.max_bytes if message.HasField("max_bytes") else defaults.max_bytes
+    if max_bytes > LIMITS.topic_max_bytes:
+        problems.add("max_bytes", f"is {max_bytes}; give at most {LIMITS.topic_max_bytes}")
     max_run_ms = defaults.max_run_ms
     if message.HasField("max_run"):
         max_run_ms = duration_ms(
@@ -411,4 +414,5 @@ def topic_settings(
         journal=message.journal,
         journal_max_entries=entries,
         max_run_ms=max_run_ms,
+        max_bytes=max_bytes,
     )

@@ -154,6 +154,7 @@ def topic_settings(value: TopicSettings) -> topic_pb2.TopicSettings:
         journal_max_entries=value.journal_max_entries,
         fsync=value.fsync,
         max_run=duration(value.max_run_ms),
+        max_bytes=value.max_bytes,
     )
 
 

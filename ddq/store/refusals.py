@@ -26,6 +26,10 @@ _REFUSALS: dict[str, tuple[type[DdqError], str]] = {
     "FINISHED": (TaskFinished, "{name} has ended"),
     "REVISION": (RevisionMismatch, "{name} is not at the expected revision but at {revision}"),
     "FULL": (TopicFull, "no room for {name}: the topic holds max_tasks already"),
+    "FULL_BYTES": (
+        TopicFull,
+        "no room for {name}: with it the topic would hold more than max_bytes",
+    ),
     "NOT_FOUND": (TaskNotFound, "{name} is not known"),
     "NOT_DEAD": (TaskNotDead, "{name} is not dead"),
     "SNOOZED_OUT": (

@@ -44,6 +44,7 @@ class ShardSettings:
         settings = topic.settings
         # An even share, rounded up: a topic holds at least what its setting says.
         share = -(-settings.max_tasks // topic.shards)
+        share_bytes = -(-settings.max_bytes // topic.shards)
         reply = await self._runner.run(
             topic,
             shard,
@@ -57,6 +58,7 @@ class ShardSettings:
                 settings.journal_max_entries,
                 min(self._runner.store_format, FORMAT),
                 pack_topic_policy(settings.retry_policy),
+                share_bytes,
             ],
             call,
         )

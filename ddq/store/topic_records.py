@@ -10,7 +10,7 @@ from ddq.task import Durability, RetryPolicy, Topic, TopicSettings
 
 UID_BYTES = 16
 _SETTINGS = frozenset(each.name for each in fields(TopicSettings))
-_LATER_SETTINGS = {"fsync": False, "max_run_ms": 0}
+_LATER_SETTINGS = {"fsync": False, "max_run_ms": 0, "max_bytes": 0}
 """Settings that an older version does not know, with the values that ask for nothing."""
 
 

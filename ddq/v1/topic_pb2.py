@@ -27,17 +27,17 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12\x64\x64q/v1/topic.proto\x12\x06\x64\x64q.v1\x1a\x11\x64\x64q/v1/task.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa9\x03\n\rTopicSettings\x12\x31\n\x14\x64\x65\x66\x61ult_retry_policy\x18\x01 \x01(\x0b\x32\x13.ddq.v1.RetryPolicy\x12\x39\n\x16\x64\x65\x66\x61ult_lease_duration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\tmax_tasks\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12\x36\n\x13tombstone_retention\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\ndurability\x18\x05 \x01(\x0e\x32\x12.ddq.v1.Durability\x12\x14\n\x07journal\x18\x06 \x01(\x08H\x01\x88\x01\x01\x12 \n\x13journal_max_entries\x18\x07 \x01(\x04H\x02\x88\x01\x01\x12\x12\n\x05\x66sync\x18\x08 \x01(\x08H\x03\x88\x01\x01\x12*\n\x07max_run\x18\t \x01(\x0b\x32\x19.google.protobuf.DurationB\x0c\n\n_max_tasksB\n\n\x08_journalB\x16\n\x14_journal_max_entriesB\x08\n\x06_fsync\"\xd1\x01\n\x05Topic\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\x0c\x12\x0e\n\x06shards\x18\x03 \x01(\r\x12\'\n\x08settings\x18\x04 \x01(\x0b\x32\x15.ddq.v1.TopicSettings\x12\x0e\n\x06paused\x18\x05 \x01(\x08\x12!\n\x05state\x18\x06 \x01(\x0e\x32\x12.ddq.v1.TopicState\x12\x10\n\x08revision\x18\x07 \x01(\x04\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*[\n\nTopicState\x12\x1b\n\x17TOPIC_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12TOPIC_STATE_ACTIVE\x10\x01\x12\x18\n\x14TOPIC_STATE_DELETING\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12\x64\x64q/v1/topic.proto\x12\x06\x64\x64q.v1\x1a\x11\x64\x64q/v1/task.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcf\x03\n\rTopicSettings\x12\x31\n\x14\x64\x65\x66\x61ult_retry_policy\x18\x01 \x01(\x0b\x32\x13.ddq.v1.RetryPolicy\x12\x39\n\x16\x64\x65\x66\x61ult_lease_duration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\tmax_tasks\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12\x36\n\x13tombstone_retention\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\ndurability\x18\x05 \x01(\x0e\x32\x12.ddq.v1.Durability\x12\x14\n\x07journal\x18\x06 \x01(\x08H\x01\x88\x01\x01\x12 \n\x13journal_max_entries\x18\x07 \x01(\x04H\x02\x88\x01\x01\x12\x12\n\x05\x66sync\x18\x08 \x01(\x08H\x03\x88\x01\x01\x12*\n\x07max_run\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\tmax_bytes\x18\n \x01(\x04H\x04\x88\x01\x01\x42\x0c\n\n_max_tasksB\n\n\x08_journalB\x16\n\x14_journal_max_entriesB\x08\n\x06_fsyncB\x0c\n\n_max_bytes\"\xd1\x01\n\x05Topic\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\x0c\x12\x0e\n\x06shards\x18\x03 \x01(\r\x12\'\n\x08settings\x18\x04 \x01(\x0b\x32\x15.ddq.v1.TopicSettings\x12\x0e\n\x06paused\x18\x05 \x01(\x08\x12!\n\x05state\x18\x06 \x01(\x0e\x32\x12.ddq.v1.TopicState\x12\x10\n\x08revision\x18\x07 \x01(\x04\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*[\n\nTopicState\x12\x1b\n\x17TOPIC_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12TOPIC_STATE_ACTIVE\x10\x01\x12\x18\n\x14TOPIC_STATE_DELETING\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ddq.v1.topic_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TOPICSTATE']._serialized_start=754
-  _globals['_TOPICSTATE']._serialized_end=845
+  _globals['_TOPICSTATE']._serialized_start=792
+  _globals['_TOPICSTATE']._serialized_end=883
   _globals['_TOPICSETTINGS']._serialized_start=115
-  _globals['_TOPICSETTINGS']._serialized_end=540
-  _globals['_TOPIC']._serialized_start=543
-  _globals['_TOPIC']._serialized_end=752
+  _globals['_TOPICSETTINGS']._serialized_end=578
+  _globals['_TOPIC']._serialized_start=581
+  _globals['_TOPIC']._serialized_end=790
 # @@protoc_insertion_point(module_scope)

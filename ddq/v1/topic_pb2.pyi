@@ -55,6 +55,7 @@ class TopicSettings(_message.Message):
     JOURNAL_MAX_ENTRIES_FIELD_NUMBER: _builtins.int
     FSYNC_FIELD_NUMBER: _builtins.int
     MAX_RUN_FIELD_NUMBER: _builtins.int
+    MAX_BYTES_FIELD_NUMBER: _builtins.int
     max_tasks: _builtins.int
     """Tasks held at once (scheduled, ready, leased and dead), split evenly over
     the shards; 0: no bound but the store's memory. Default 0.
@@ -70,6 +71,12 @@ class TopicSettings(_message.Message):
     fsync: _builtins.bool
     """Replies also wait until the nodes that durability names have the write on
     disk. Not with FAST. Default: the server's.
+    """
+    max_bytes: _builtins.int
+    """Bytes of payloads and headers of the tasks held at once, split evenly over
+    the shards: a task that is larger than a shard's share is never accepted.
+    Tasks that are held when a bound is set where there was none do not count.
+    0: no bound. Default 0.
     """
     @_builtins.property
     def default_retry_policy(self) -> _task_pb2.RetryPolicy:
@@ -105,10 +112,11 @@ class TopicSettings(_message.Message):
         journal_max_entries: _builtins.int | None = ...,
         fsync: _builtins.bool | None = ...,
         max_run: _duration_pb2.Duration | None = ...,
+        max_bytes: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_fsync", b"_fsync", "_journal", b"_journal", "_journal_max_entries", b"_journal_max_entries", "_max_tasks", b"_max_tasks", "default_lease_duration", b"default_lease_duration", "default_retry_policy", b"default_retry_policy", "fsync", b"fsync", "journal", b"journal", "journal_max_entries", b"journal_max_entries", "max_run", b"max_run", "max_tasks", b"max_tasks", "tombstone_retention", b"tombstone_retention"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_fsync", b"_fsync", "_journal", b"_journal", "_journal_max_entries", b"_journal_max_entries", "_max_bytes", b"_max_bytes", "_max_tasks", b"_max_tasks", "default_lease_duration", b"default_lease_duration", "default_retry_policy", b"default_retry_policy", "fsync", b"fsync", "journal", b"journal", "journal_max_entries", b"journal_max_entries", "max_bytes", b"max_bytes", "max_run", b"max_run", "max_tasks", b"max_tasks", "tombstone_retention", b"tombstone_retention"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fsync", b"_fsync", "_journal", b"_journal", "_journal_max_entries", b"_journal_max_entries", "_max_tasks", b"_max_tasks", "default_lease_duration", b"default_lease_duration", "default_retry_policy", b"default_retry_policy", "durability", b"durability", "fsync", b"fsync", "journal", b"journal", "journal_max_entries", b"journal_max_entries", "max_run", b"max_run", "max_tasks", b"max_tasks", "tombstone_retention", b"tombstone_retention"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fsync", b"_fsync", "_journal", b"_journal", "_journal_max_entries", b"_journal_max_entries", "_max_bytes", b"_max_bytes", "_max_tasks", b"_max_tasks", "default_lease_duration", b"default_lease_duration", "default_retry_policy", b"default_retry_policy", "durability", b"durability", "fsync", b"fsync", "journal", b"journal", "journal_max_entries", b"journal_max_entries", "max_bytes", b"max_bytes", "max_run", b"max_run", "max_tasks", b"max_tasks", "tombstone_retention", b"tombstone_retention"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__fsync: _TypeAlias = _typing.Literal["fsync"]  # noqa: Y015
     _WhichOneofArgType__fsync: _TypeAlias = _typing.Literal["_fsync", b"_fsync"]  # noqa: Y015
@@ -116,6 +124,8 @@ class TopicSettings(_message.Message):
     _WhichOneofArgType__journal: _TypeAlias = _typing.Literal["_journal", b"_journal"]  # noqa: Y015
     _WhichOneofReturnType__journal_max_entries: _TypeAlias = _typing.Literal["journal_max_entries"]  # noqa: Y015
     _WhichOneofArgType__journal_max_entries: _TypeAlias = _typing.Literal["_journal_max_entries", b"_journal_max_entries"]  # noqa: Y015
+    _WhichOneofReturnType__max_bytes: _TypeAlias = _typing.Literal["max_bytes"]  # noqa: Y015
+    _WhichOneofArgType__max_bytes: _TypeAlias = _typing.Literal["_max_bytes", b"_max_bytes"]  # noqa: Y015
     _WhichOneofReturnType__max_tasks: _TypeAlias = _typing.Literal["max_tasks"]  # noqa: Y015
     _WhichOneofArgType__max_tasks: _TypeAlias = _typing.Literal["_max_tasks", b"_max_tasks"]  # noqa: Y015
     @_typing.overload
@@ -124,6 +134,8 @@ class TopicSettings(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__journal) -> _WhichOneofReturnType__journal | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__journal_max_entries) -> _WhichOneofReturnType__journal_max_entries | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_bytes) -> _WhichOneofReturnType__max_bytes | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_tasks) -> _WhichOneofReturnType__max_tasks | None: ...
 

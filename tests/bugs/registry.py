@@ -664,6 +664,24 @@ BUGS: tuple[Bug, ...] = (
         ),
     ),
     Bug(
+        "bytes are not given back",
+        _set("G2", "G11"),
+        "a bound in bytes that a topic never gets below again",
+        (
+            (
+                "prelude/transitions",
+                " and not HELD[to] then count('bytes', -counted_bytes(t)) end",
+                " and false then end",
+            ),
+        ),
+    ),
+    Bug(
+        "the end of an uncounted task frees bytes",
+        _set("G11"),
+        "tasks from before the bound make room for more than it allows",
+        (("prelude/transitions", " or t.incarnation <= control.bytes_from", ""),),
+    ),
+    Bug(
         "payload outlives its task",
         _set("G2", "G11"),
         "orphans that fill the store",

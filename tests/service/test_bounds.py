@@ -298,6 +298,8 @@ BOUNDS = (
           lambda: settings(journal_max_entries=10**8 + 1)),
     Bound("max_tasks_max_count", "settings.max_tasks", lambda: settings(max_tasks=10**12),
           lambda: settings(max_tasks=10**12 + 1)),
+    Bound("topic_max_bytes", "settings.max_bytes", lambda: settings(max_bytes=2**50),
+          lambda: settings(max_bytes=2**50 + 1)),
     Bound("", "settings.default_lease_duration",
           lambda: settings(default_lease_duration=ms(100)),
           lambda: settings(default_lease_duration=ms(99))),

@@ -87,11 +87,17 @@ def read_shard(client: redis.Redis, shard: ShardId) -> Shard:
     _check_indexes(keys, tasks)
     counts = {name[2:]: value for name, value in number.items() if name.startswith("n:") and value}
     _check_counters(counts, tasks)
+    _check_bytes(number, tasks, counts.pop("bytes", 0))
     return Shard(
         tasks=tasks,
         counts=counts,
         records=_read_records(keys),
-        settings=Configure(bool(number["paused"]), number["max_tasks"], number["retention_ms"]),
+        settings=Configure(
+            bool(number["paused"]),
+            number["max_tasks"],
+            number["retention_ms"],
+            number.get("max_bytes", 0),
+        ),
         sequence=number.get("sequence", 0),
         mark_ms=number.get("mark_ms", 0),
         purge_watermark=number.get("purge_cut", 0),
@@ -99,6 +105,7 @@ def read_shard(client: redis.Redis, shard: ShardId) -> Shard:
         epoch=number.get("epoch", 0),
         leader_until_ms=number.get("leader_until_ms", 0),
         leader_rank=number.get("leader_rank", 0),
+        bytes_from=number.get("bytes_from", 0),
     )
 
 
@@ -222,6 +229,20 @@ def _check_counters(counts: dict[str, int], tasks: dict[str, Task]) -> None:
         counts.get("enqueued", 0) == held + ended,
         "G11 conservation",
         f"{counts.get('enqueued', 0)} enqueued, {held} held, {ended} ended",
+    )
+
+
+def _check_bytes(number: dict[str, int], tasks: dict[str, Task], counted: int) -> None:
+    """The counter of bytes, which is kept while there is a bound."""
+    exact = sum(
+        len(task.content)
+        for task in tasks.values()
+        if task.state in HELD and task.incarnation > number.get("bytes_from", 0)
+    )
+    _require(
+        counted == exact or not number.get("max_bytes"),
+        "G11 conservation",
+        f"the tasks that count have {exact} bytes, the counter says {counted}",
     )
 
 

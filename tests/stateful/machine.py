@@ -516,10 +516,11 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(
         paused=st.sampled_from([False, False, True]),
         max_tasks=st.sampled_from([0, 0, 2, 3]),
+        max_bytes=st.sampled_from([0, 0, 3, 6, 19]),
         retention_ms=st.sampled_from([12_000, 3_600_000]),
     )
-    def configure(self, paused: bool, max_tasks: int, retention_ms: int) -> None:
-        self.ask(ops.Configure(paused, max_tasks, retention_ms))
+    def configure(self, paused: bool, max_tasks: int, max_bytes: int, retention_ms: int) -> None:
+        self.ask(ops.Configure(paused, max_tasks, retention_ms, max_bytes))
 
     # The format of the shard ---------------------------------------------------------------
 

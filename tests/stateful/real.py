@@ -418,6 +418,7 @@ async def _configure(real: RealShard, items: Sequence[ops.Configure], call: Call
             1_000,
             FORMAT,
             pack_topic_policy(real.topic.settings.retry_policy),
+            op.max_bytes,
         ],
         call,
     )

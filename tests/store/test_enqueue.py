@@ -168,6 +168,46 @@ async def test_max_tasks_bounds_what_is_held_and_frees_with_the_end(queue: Queue
     assert (await error_of(queue.add("d"))).reason == "TOPIC_FULL"
 
 
+async def set_max_bytes(queue: Queue, max_bytes: int) -> None:
+    topic = await queue.topic()
+    settings = replace(topic.settings, max_bytes=max_bytes)
+    await queue.store.topics.update(topic, replace(topic, settings=settings), call())
+
+
+async def test_max_bytes_bounds_what_is_held_and_frees_with_the_end(queue: Queue) -> None:
+    await set_max_bytes(queue, 10)
+    tasks = [new_task("a", b"12345"), new_task("b", b"123456"), new_task("c", b"12345")]
+    outcomes = await queue.store.jobs.enqueue(queue.name, tasks, call())
+    assert errors(outcomes) == ["OK", "TOPIC_FULL", "OK"]
+    assert not (await queue.add("a", b"12345")).created, "a repeat needs no room"
+    for content, made in ((b"1234567890", False), (b"1234", True), (b"12345", True)):
+        request = f"r{len(content)}"
+        adding = queue.add("a", content, on_conflict=SCHEDULED, request_id=request)
+        assert (await adding).created if made else await error_of(adding), content
+    await queue.promote()
+    first, second = await queue.retrieve()
+    await queue.nack(first, dead=True)
+    assert (await error_of(queue.add("d", b"1"))).reason == "TOPIC_FULL", "a dead task is held"
+    await queue.ack(second)
+    assert (await queue.add("d", b"12345")).created
+    assert (await error_of(queue.add("e", b"1"))).reason == "TOPIC_FULL"
+
+
+async def test_tasks_from_before_the_bound_do_not_count_towards_max_bytes(queue: Queue) -> None:
+    await queue.add("before", b"1234567890")
+    await set_max_bytes(queue, 5)
+    await queue.add("a", b"12345")
+    assert (await error_of(queue.add("b", b"1"))).reason == "TOPIC_FULL"
+    await queue.cancel("before")
+    assert (await error_of(queue.add("b", b"1"))).reason == "TOPIC_FULL", "its end frees nothing"
+    await queue.cancel("a")
+    assert (await queue.add("b", b"12345")).created
+    await set_max_bytes(queue, 0)
+    assert (await queue.add("c", b"12345")).created
+    await set_max_bytes(queue, 5)
+    assert (await queue.add("d", b"12345")).created, "those of before do not count again"
+
+
 async def test_a_batch_holds_tasks_of_every_shard_in_the_order_of_the_request(
     queue: Queue,
 ) -> None:

@@ -160,6 +160,15 @@ async def _(queue: Queue) -> None:
     assert (await error_of(queue.add("b"))).reason == "TOPIC_FULL"
 
 
+@reaches("enqueue", "FULL_BYTES")
+async def _(queue: Queue) -> None:
+    topic = await queue.topic()
+    settings = replace(topic.settings, max_bytes=1)
+    await queue.store.topics.update(topic, replace(topic, settings=settings), call())
+    error = await error_of(queue.add("a", b"two"))
+    assert (error.reason, "max_bytes" in str(error)) == ("TOPIC_FULL", True)
+
+
 @reaches("enqueue", "MALFORMED")
 async def _(queue: Queue) -> None:
     spoil(queue)

@@ -240,6 +240,14 @@ async def test_a_shards_share_of_max_tasks_is_rounded_up(queue: Queue) -> None:
         assert queue.server.sync.hget(key, "max_tasks") == b"4"
 
 
+async def test_a_shards_share_of_max_bytes_is_rounded_up(queue: Queue) -> None:
+    wide = Queue(queue.controlled_store, "wide")
+    await wide.create(shards=3, max_bytes=100)
+    for index in range(3):
+        key = ShardId("wide", index).key("control")
+        assert queue.server.sync.hget(key, "max_bytes") == b"34"
+
+
 async def test_two_topics_share_nothing(queue: Queue) -> None:
     other = Queue(queue.controlled_store, "jobs.2")
     await other.create()
@@ -278,7 +286,11 @@ async def test_auto_creation_can_be_switched_off(open_store_here: OpenStoreHere)
 
 @pytest.mark.parametrize(
     ("name", "used"),
-    [("fsync", TopicSettings(fsync=True)), ("max_run_ms", TopicSettings(max_run_ms=1))],
+    [
+        ("fsync", TopicSettings(fsync=True)),
+        ("max_run_ms", TopicSettings(max_run_ms=1)),
+        ("max_bytes", TopicSettings(max_bytes=1)),
+    ],
 )
 def test_a_later_setting_is_written_only_where_it_is_used(name: str, used: TopicSettings) -> None:
     # An older version takes a topic with a setting that it does not know for damaged, and leaves

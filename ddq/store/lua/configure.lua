@@ -9,6 +9,7 @@
 -- argv: journal_max       entries
 -- argv: format            of a shard that this call makes; another one keeps its own
 -- argv: policy            the topic's retry policy, packed (records.py): its tasks refer to it by number
+-- argv: max_bytes         of this shard; 0: no bound
 -- returns: {status}
 -- returns:   OK           the shard has these settings
 -- returns:   NEWER        it has later ones already, or was erased: the caller is behind
@@ -35,6 +36,12 @@ redis.call('HSET', K.control, 'format', format, 'uid', CALL.uid, 'shards', CALL.
   'deleting', ARGV[ARGS + 2], 'max_tasks', ARGV[ARGS + 3], 'retention_ms', ARGV[ARGS + 4],
   'journal', ARGV[ARGS + 5], 'journal_max', ARGV[ARGS + 6], 'erased', 0)
 keep_policy(ARGV[ARGS + 8])
+local max_bytes = tonumber(ARGV[ARGS + 9])
+if max_bytes > 0 and control.max_bytes == 0 then
+  -- Those that are held now were not counted, and their ends are not either.
+  redis.call('HSET', K.control, 'bytes_from', control.sequence, 'n:bytes', 0)
+end
+if max_bytes ~= control.max_bytes then redis.call('HSET', K.control, 'max_bytes', ARGV[ARGS + 9]) end
 if resumed then
   hint('due', first_score(K.tasks) or now)
   hint('ready', run('ZCARD', K.ready))

@@ -17,6 +17,7 @@
 -- returns:   READY, LEASED, FINISHED, SCHEDULED  the replacement does not apply in this state
 -- returns:   REVISION              the task is at another revision
 -- returns:   FULL                  the shard holds max_tasks already
+-- returns:   FULL_BYTES            with this task the shard would hold more than max_bytes
 -- returns:   MALFORMED             the records of the id or the request cannot be read
 local refusal = begin()
 if refusal then return refusal end
@@ -86,6 +87,9 @@ local results = each_item(ARGS + 2, 9, function(t, at)
   elseif control.max_tasks > 0 and held >= control.max_tasks
       and not (t and (HELD[t.state] or t.cut_from)) then
     return { 'FULL', 0, 0, 0, 0 }
+  elseif control.max_bytes > 0 and control['n:bytes'] + (counts.bytes or 0) + #content
+      - (t and counted_bytes(t) or 0) > control.max_bytes then
+    return { 'FULL_BYTES', 0, 0, 0, 0 }
   elseif not t and replacing and expected ~= '' then
     return { 'REVISION', 0, 0, 0, 0 }
   end

@@ -35,7 +35,7 @@ local MAX_MS = 9007199254740991   -- 2^53 - 1: the largest integer that a Lua nu
 local SCHEDULED, READY, LEASED, SUCCEEDED, DEAD, CANCELLED, PURGED = 1, 2, 3, 4, 5, 6, 7
 local NAME = { 'scheduled', 'ready', 'leased', 'succeeded', 'dead', 'cancelled', 'purged' }
 local INDEX = { K.tasks, K.ready, K.leases, K.finished, K.dead, K.finished, K.finished }
--- These hold a payload and count towards max_tasks; leaving them lowers their counter.
+-- These hold a payload and count towards max_tasks and max_bytes; leaving them lowers their counters.
 local HELD = { true, true, true, false, true, false, false }
 
 -- What became of the token that was settled last.
@@ -49,7 +49,9 @@ local COUNTERS = {
 local NUMBERS = {
   'format', 'shards', 'settings_revision', 'paused', 'deleting', 'max_tasks', 'retention_ms',
   'journal', 'journal_max', 'sequence', 'mark_ms', 'purge_cut', 'epoch', 'leader_until_ms',
-  'erased', 'recovery',
+  'erased', 'recovery', 'max_bytes',
+  'bytes_from',             -- the sequence when max_bytes was set: later tasks count
+  'n:bytes',                -- payloads and headers of those that are held; only with max_bytes
 }
 
 local control = {}        -- what control holds, and what finish() writes back

@@ -14,6 +14,14 @@ local function journal(op, t, from)
     'owner', acting_nonce and redis.sha1hex(acting_nonce):sub(1, 16) or '', 'lineage', CALL.lineage)
 end
 
+-- Bytes of headers and payload that a held task has in the counter: none of one that was created
+-- before max_bytes was set.
+local function counted_bytes(t)
+  if not HELD[t.cut_from or t.state] or t.incarnation <= control.bytes_from then return 0 end
+  local record = get_field(K.payloads, t.id)
+  return record and math.max(0, #record - head_bytes(record)) or 0
+end
+
 -- The one way a task changes: index, counters, record and journal move together.
 -- score: due ms, expiry ms, or the time of its end, as the index it goes to wants.
 local function transition(op, t, to, score)
@@ -21,6 +29,7 @@ local function transition(op, t, to, score)
   if INDEX[from] ~= INDEX[to] then set_score(INDEX[from], t.id, false) end
   set_score(INDEX[to], t.id, as_score(score))
   if HELD[from] then count(NAME[from], -1) end
+  if control.max_bytes > 0 and not HELD[to] then count('bytes', -counted_bytes(t)) end
   count(NAME[to], 1)
   control.sequence = control.sequence + 1
   control.lineage = CALL.lineage
@@ -50,6 +59,7 @@ local function create(id, since_ms, due_ms, head, digest, content)
   set_score(K.tasks, id, as_score(due_ms))
   count('enqueued', 1)
   count('scheduled', 1)
+  if control.max_bytes > 0 then count('bytes', #content) end
   journal('enqueue', t, nil)
   return t
 end
@@ -96,6 +106,9 @@ local function examine(id, expected)
       set_score(INDEX[expected], id, false)
       count(NAME[expected], -1)
       count('set_aside', 1)
+      if control.max_bytes > 0 then
+        count('bytes', -counted_bytes({ id = id, state = expected, incarnation = state.incarnation }))
+      end
       return nil
     end
   end
