@@ -259,7 +259,7 @@ def enqueue(shard: Shard, op: Enqueue, context: Context) -> tuple[Shard, Result]
     held_bytes = _counted_bytes(shard, shard.tasks.values()) - freed
     most_bytes = shard.settings.max_bytes
     if most_bytes and held_bytes + len(op.content) > most_bytes:
-        return shard, ("FULL_BYTES", 0, 0, 0, 0)
+        return shard, ("FULL", 0, 0, 0, 0)
     if task is None and replacing and op.expected_revision is not None:
         return shard, ("REVISION", 0, 0, 0, 0)
     due, since_ms = due_ms(op.when, context.now_ms), context.now_ms
