@@ -171,7 +171,9 @@ class Trouble:
         return [
             Spell(window.begin_ns, window.end_ns + recovery_ns)
             for window in timeline.windows
-            if window.target == "api-store" or window.kind.startswith("clock")
+            if window.target == "api-store"
+            or window.kind == "stutter"
+            or window.kind.startswith("clock")
         ]
 
     def _paused(self, grouped: Grouped, topic: str, end_ns: int) -> list[Spell]:
