@@ -56,12 +56,13 @@ def main(arguments: list[str]) -> int:
 
 
 def bootstrap(*, keep_python: bool) -> None:
+    read_ns = newest_input_ns()
     wanted = inputs()
     have = read_stamp()
     if keep_python and "python" in have:
         wanted["python"] = have["python"]
     if have == wanted:
-        STAMP.touch()  # newer than its inputs again, so make does not ask a second time
+        date_stamp(read_ns)
         return
     keep = environment_is_usable(have, wanted)
     if not keep:
@@ -74,6 +75,22 @@ def bootstrap(*, keep_python: bool) -> None:
             "Check the network and run the same command again."
         )
     STAMP.write_text(json.dumps(wanted if keep else inputs(), indent=2) + "\n")
+    date_stamp(read_ns)
+
+
+def newest_input_ns() -> int:
+    """When the last of the files changed that make compares with the stamp."""
+    files = (LOCK, ROOT / "pyproject.toml", ROOT / "ddq" / "__init__.py", Path(__file__))
+    return max((file.stat().st_mtime_ns for file in files if file.exists()), default=0)
+
+
+def date_stamp(at_ns: int) -> None:
+    """As new as the inputs were when they were read, so that make asks again only for newer ones.
+
+    With the time of the end, an input that changes during an installation would look older than
+    the stamp, and its packages would never be installed.
+    """
+    os.utime(STAMP, ns=(at_ns, at_ns))
 
 
 def with_uv(*, keep: bool) -> bool:

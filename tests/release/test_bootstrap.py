@@ -104,6 +104,16 @@ def test_pip_is_tried_where_uv_reaches_no_index(on: On, keep_folder: None) -> No
     assert bootstrap.read_stamp() == bootstrap.inputs()
 
 
+def test_a_lock_that_changes_during_an_installation_is_newer_than_the_stamp(
+    on: On, keep_folder: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_ns = 1_700_000_000_000_000_000
+    monkeypatch.setattr(bootstrap, "newest_input_ns", lambda: read_ns)
+    on(Machine("venv", "network for pip"))
+    bootstrap.bootstrap(keep_python=False)
+    assert bootstrap.STAMP.stat().st_mtime_ns == read_ns
+
+
 def test_a_failed_installation_names_the_network_and_leaves_no_stamp(on: On) -> None:
     on(Machine("uv", "venv"))
     with pytest.raises(bootstrap.BootstrapError, match="Check the network"):
