@@ -17,6 +17,7 @@ import pytest
 
 from chaos.cli.app import main
 from chaos.history.synthetic import SyntheticHistory, write_run
+from models.promises import PROMISES
 from tests.chaos.test_promises import cancelled, g4_delivered, once
 
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
@@ -108,7 +109,7 @@ def test_a_valid_run(browser: Browser, tmp_path: Path) -> None:
     assert status == 0
     browser.open(page)
     assert browser.texts("h1") == ["VALID\nEvery promise was kept"]
-    assert len(browser.texts("#promises tbody tr")) == 13
+    assert len(browser.texts("#promises tbody tr")) == len(PROMISES)
     assert browser.find("#charts svg polygon")
     assert browser.texts(".anomaly") == []
     assert browser.errors() == []
