@@ -21,10 +21,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
-
-from msgspec import Struct
-from msgspec.structs import replace
 
 from models.operations import (
     HELD,
@@ -63,7 +61,8 @@ MAX_SKEW_MS = 1_000
 Result = tuple[Any, ...]
 
 
-class Task(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Task:
     """One id. Its index is ordered by ``at_ms``: due time, lease expiry, or end."""
 
     id: str
@@ -85,13 +84,14 @@ class Task(Struct, frozen=True):
     snoozes: int = 0  # of this run
 
 
-class Shard(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Shard:
     """The state of a shard. ``counts`` are updated separately, as in the store; see conserved."""
 
-    tasks: Mapping[str, Task] = {}
-    counts: Mapping[str, int] = {}
-    records: Mapping[tuple[str, str, str], tuple[Any, int]] = {}
-    settings: Configure = Configure()
+    tasks: Mapping[str, Task] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+    records: Mapping[tuple[str, str, str], tuple[Any, int]] = field(default_factory=dict)
+    settings: Configure = field(default_factory=Configure)
     sequence: int = 0
     mark_ms: int = 0
     purge_watermark: int = 0
@@ -102,7 +102,8 @@ class Shard(Struct, frozen=True):
     bytes_from: int = 0  # the sequence when max_bytes was set; later tasks count
 
 
-class Context(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Context:
     """The time and the request of an operation."""
 
     now_ms: int

@@ -12,10 +12,8 @@ compared but not reckoned: an order that is refused is impossible, one that is f
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
-
-from msgspec import Struct
-from msgspec.structs import replace
 
 from chaos.checker.cases import Case
 from chaos.checker.view import MS, RunView
@@ -45,7 +43,8 @@ class TooLargeError(Exception):
     """The search came to its bound."""
 
 
-class _Node(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class _Node:
     """A task in the middle of an order.
 
     Attributes:

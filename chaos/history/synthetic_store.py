@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
-
-from msgspec.structs import replace
 
 from chaos.history.notes import TopicSettings
 from chaos.history.operations import RetrySettings

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec import structs
 
 from models import operations as spec
 from models import queue
@@ -33,8 +32,8 @@ NAMED_OF_LEAST = 2
 
 
 def set_task(shard: Shard, task_id: str, **changes: Any) -> Shard:
-    task = structs.replace(shard.tasks[task_id], **changes)
-    return structs.replace(shard, tasks={**shard.tasks, task_id: task})
+    task = replace(shard.tasks[task_id], **changes)
+    return replace(shard, tasks={**shard.tasks, task_id: task})
 
 
 def enqueue_is_dropped(shard: Shard, op: spec.Enqueue, context: Context) -> tuple[Shard, Any]:
@@ -48,7 +47,7 @@ def enqueue_ignores_tombstones(shard: Shard, op: spec.Enqueue, context: Context)
     task = shard.tasks.get(op.id)
     if task is not None and task.state in {State.SUCCEEDED, State.CANCELLED}:
         tasks = {key: value for key, value in shard.tasks.items() if key != op.id}
-        shard = structs.replace(shard, tasks=tasks)
+        shard = replace(shard, tasks=tasks)
     return queue.enqueue(shard, op, context)
 
 
@@ -75,7 +74,7 @@ def cancel_is_always_late(shard: Shard, op: spec.Cancel, context: Context) -> An
 
 def promote_is_early(shard: Shard, op: spec.Promote, context: Context) -> tuple[Shard, Any]:
     """What is due within 90 ms is ready now."""
-    return queue.promote(shard, op, structs.replace(context, now_ms=context.now_ms + 90))
+    return queue.promote(shard, op, replace(context, now_ms=context.now_ms + 90))
 
 
 def promote_takes_ready_ones(shard: Shard, op: spec.Promote, context: Context) -> Any:
@@ -95,7 +94,7 @@ def retrieve_shares(shard: Shard, op: spec.Retrieve, context: Context) -> tuple[
 
 def retrieve_forgets_its_requests(shard: Shard, op: spec.Retrieve, context: Context) -> Any:
     """A repeat of a Retrieve leases something else."""
-    return queue.retrieve(shard, op, structs.replace(context, request_id=""))
+    return queue.retrieve(shard, op, replace(context, request_id=""))
 
 
 def with_its_token(step: Step) -> Step:
@@ -161,7 +160,7 @@ def run_again_makes_two(shard: Shard, op: spec.RunAgain, context: Context) -> tu
     task = shard.tasks.get(op.id)
     known = ("next", op.token.hex(), op.id) in shard.records
     if known and task is not None and task.state in {State.SCHEDULED, State.READY}:
-        shard = set_task(structs.replace(shard, records=kept), op.id, token=op.token)
+        shard = set_task(replace(shard, records=kept), op.id, token=op.token)
     return queue.run_again(shard, op, context)
 
 
@@ -169,7 +168,7 @@ def ack_counts_nothing(shard: Shard, op: spec.Ack, context: Context) -> tuple[Sh
     """The counter of what succeeded is not moved."""
     after, result = queue.ack(shard, op, context)
     counts = {**after.counts, "succeeded": shard.counts.get("succeeded", 0)}
-    return structs.replace(after, counts=counts), result
+    return replace(after, counts=counts), result
 
 
 MUTATIONS: list[tuple[type, Step, str]] = [

@@ -9,10 +9,10 @@ from __future__ import annotations
 import struct
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import redis
-from msgspec.structs import replace
 
 from ddq.store.keys import ShardId
 from models.operations import HELD, Configure, Policy, State
