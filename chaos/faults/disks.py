@@ -15,7 +15,8 @@ from chaos.faults.model import (
     FaultContext,
     Strength,
 )
-from chaos.faults.targets import nodes, one
+from chaos.faults.signals import KillFault
+from chaos.faults.targets import NodeTarget, nodes, one
 
 _POLL_S = 0.05
 _SLOW_TIMEOUT_S = 10.0
@@ -123,51 +124,30 @@ class SpoiltLogFault:
         await self._kill.restart(node)
 
 
-class KillInRewriteFault:
+class KillInRewriteFault(KillFault):
     """A data node dies while it rewrites its append-only file."""
-
-    def __init__(self, context: FaultContext, target: str, strength: Strength) -> None:  # noqa: ARG002
-        self._cluster = context.cluster
-        self._target = target
-        self._node: StoreNode | None = None
-
-    @property
-    def _kill(self) -> Kill:
-        return cast("Kill", self._cluster)
 
     async def inject(self) -> Evidence:
         """Begins a rewrite that takes long, and kills the node in it."""
-        node = await _data_node(self._cluster, self._target)
-        command = self._cluster.command
+        cluster = self._context.cluster
+        node = await _data_node(cluster, self._target)
         # Between two keys; the setting goes with the process.
-        await command(node, "CONFIG", "SET", "rdb-key-save-delay", str(_REWRITE_DELAY_US))
-        await command(node, "BGREWRITEAOF")
+        await cluster.command(node, "CONFIG", "SET", "rdb-key-save-delay", str(_REWRITE_DELAY_US))
+        await cluster.command(node, "BGREWRITEAOF")
 
         async def rewrites() -> bool:
-            info = as_info(await command(node, "INFO", "persistence"))
+            info = as_info(await cluster.command(node, "INFO", "persistence"))
             return info["aof_rewrite_in_progress"] == "1"
 
         try:
             await eventually(rewrites, _SLOW_TIMEOUT_S, poll_s=_POLL_S)
         except TimeoutError:
-            await command(node, "CONFIG", "SET", "rdb-key-save-delay", "0")
+            await cluster.command(node, "CONFIG", "SET", "rdb-key-save-delay", "0")
             raise DidNotHappenError(f"{node.name} did not begin to rewrite its log") from None
-        await self._kill.kill(node)
-        self._node = node
+        target = NodeTarget(cluster, node)
+        self._targets = [target]
+        await target.kill()
         return {"node": node.name}
-
-    async def verify(self) -> Evidence:
-        """It is gone."""
-        assert self._node is not None
-        if self._kill.alive(self._node):
-            raise DidNotHappenError(f"{self._node.name} runs though it was killed")
-        return {}
-
-    async def heal(self) -> None:
-        """Starts it again; a data node through ``ddq node``."""
-        node, self._node = self._node, None
-        if node is not None and not self._kill.alive(node):
-            await self._kill.restart(node)
 
 
 class FullDiskFault:

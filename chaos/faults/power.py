@@ -4,44 +4,25 @@ from __future__ import annotations
 
 from typing import cast
 
-from chaos.clusters import Kill, Power, StoreNode
-from chaos.faults.model import DidNotHappenError, Evidence, FaultContext, Strength
-from chaos.faults.targets import nodes
+from chaos.clusters import Power
+from chaos.faults.model import Evidence
+from chaos.faults.signals import KillFault
+from chaos.faults.targets import NodeTarget, nodes
 
 
-class PowerLossFault:
+class PowerLossFault(KillFault):
     """Ends every process of the target's hosts at the same moment; started again when healed."""
-
-    def __init__(self, context: FaultContext, target: str, strength: Strength) -> None:  # noqa: ARG002
-        self._cluster = context.cluster
-        self._target = target
-        self._nodes: list[StoreNode] = []
-
-    @property
-    def _kill(self) -> Kill:
-        return cast("Kill", self._cluster)
 
     async def inject(self) -> Evidence:
         """The power goes."""
-        self._nodes = await nodes(self._cluster, self._target)
-        gone = await cast("Power", self._cluster).lose_power(self._nodes)
+        cluster = self._context.cluster
+        hit = await nodes(cluster, self._target)
+        self._targets = [NodeTarget(cluster, node) for node in hit]
+        gone = await cast("Power", cluster).lose_power(hit)
         return {
-            "killed": [node.name for node in self._nodes],
+            "killed": [target.name for target in self._targets],
             **{f"gone_bytes_{name}": count for name, count in gone.items()},
         }
-
-    async def verify(self) -> Evidence:
-        """Nothing runs."""
-        if undead := [node.name for node in self._nodes if self._kill.alive(node)]:
-            raise DidNotHappenError(f"{', '.join(undead)} runs though its host has no power")
-        return {}
-
-    async def heal(self) -> None:
-        """The power is back: the supervisor of each host starts its nodes."""
-        while self._nodes:
-            node = self._nodes.pop()
-            if not self._kill.alive(node):
-                await self._kill.restart(node)
 
 
 __all__ = ["PowerLossFault"]
